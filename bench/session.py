@@ -1,0 +1,234 @@
+"""ONNX Runtime sessions whose provider is the one asked for.
+
+Left alone, ONNX Runtime answers a CUDA request on a machine without CUDA with a CPU session and a line on
+stderr, and lists CUDA as "available" wherever its own wheel contains it. Here that request is a `ProviderError`.
+"""
+
+import contextlib
+import functools
+import io
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import onnxruntime as ort
+
+from .errors import BenchError, ProviderError
+from .machine import physical_cores
+
+__all__ = ["PROVIDERS", "Opened", "device_of", "intra_op_threads", "open_session", "timed_session"]
+
+_CPU: Final = "CPUExecutionProvider"
+_CUDA: Final = "CUDAExecutionProvider"
+_TENSORRT: Final = "TensorrtExecutionProvider"
+
+# Providers by short name, each with those that take the nodes it has no kernel for (shape arithmetic, say).
+_CHAINS: Final[dict[str, list[str]]] = {
+    "cpu": [_CPU],
+    "cuda": [_CUDA, _CPU],
+    "tensorrt": [_TENSORRT, _CUDA, _CPU],
+}
+_SHORT: Final = {chain[0]: name for name, chain in _CHAINS.items()}
+PROVIDERS: Final = ("auto", *_CHAINS)
+
+_FATAL_ONLY: Final = 4  # ONNX Runtime log severities: 0 verbose ... 4 fatal
+_WARNINGS: Final = 2  # its default
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A session and what is known about it.
+
+    Attributes:
+        session: the `onnxruntime.InferenceSession`.
+        provider: short name of the provider that runs it: "cpu", "cuda" or "tensorrt".
+        create_ms: milliseconds to create the session: read, optimise, move weights to the device.
+        nodes: number of graph nodes by the short name of the provider that took them; empty where ONNX Runtime
+            is too old to tell.
+    """
+
+    session: Any
+    provider: str
+    create_ms: float
+    nodes: dict[str, int]
+
+
+def open_session(
+    path: str | os.PathLike[str],
+    *,
+    provider: str = "auto",
+    threads: int | None = None,
+    stop_spinning: bool = False,
+) -> tuple[Any, str]:
+    """Open an ONNX file on a provider: sequential execution, one inter-op thread, full graph optimisation.
+
+    Args:
+        path: the ONNX file.
+        provider: "cpu", "cuda", "tensorrt", or "auto": CUDA where it really works, otherwise CPU.
+        threads: intra-op threads; None leaves the count to ONNX Runtime (see `intra_op_threads`).
+        stop_spinning: let the session's threads sleep as soon as a run ends, instead of waiting busily for
+            the next one, which takes the cores from other sessions of this process.
+
+    Returns:
+        The `onnxruntime.InferenceSession` and the short name of the provider that runs it.
+
+    Raises:
+        ProviderError: "cuda" or "tensorrt" was asked for and ONNX Runtime would run the model on the CPU.
+        BenchError: no such file, no ONNX model, an unknown provider, or a thread count below 1.
+    """
+    opened = timed_session(path, provider=provider, threads=threads, stop_spinning=stop_spinning)
+    return opened.session, opened.provider
+
+
+def timed_session(
+    path: str | os.PathLike[str],
+    *,
+    provider: str = "auto",
+    threads: int | None = None,
+    stop_spinning: bool = False,
+) -> Opened:
+    """Open a session as `open_session` does, and tell how long its creation took and where its nodes are.
+
+    Raises:
+        ProviderError: as `open_session`.
+        BenchError: as `open_session`.
+    """
+    file = Path(path)
+    if provider not in PROVIDERS:
+        raise BenchError(f"provider {provider!r} is not one of {', '.join(PROVIDERS)}")
+    if threads is not None and threads < 1:
+        raise BenchError(f"threads={threads} must be 1 or more, or None for ONNX Runtime's default")
+    if not file.is_file():
+        raise BenchError(f"{file} is not a file")
+    options = _options(threads, stop_spinning)
+    if provider != "auto":
+        return _open(file, provider, options)
+    try:
+        return _open(file, "cuda", options)
+    except ProviderError:
+        return _open(file, "cpu", options)
+
+
+def intra_op_threads(session: Any) -> int:
+    """Tell how many threads (the calling one included) share the work inside an operator; never 0.
+
+    A session opened with `threads=None` reports 0; ONNX Runtime then takes one thread for each physical core
+    of the machine, even where the process may use fewer, so that is what is returned. Where the system does
+    not tell the physical cores (Windows), the logical ones stand in.
+    """
+    return int(session.get_session_options().intra_op_num_threads) or physical_cores()
+
+
+def device_of(provider: str) -> str:
+    """Name the device, as ONNX Runtime calls it, on which a provider (short name) keeps its tensors."""
+    return "cpu" if provider == "cpu" else "cuda"
+
+
+def _options(threads: int | None, stop_spinning: bool) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = _FATAL_ONLY  # what goes wrong is raised, so it need not be printed too
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if stop_spinning:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def _open(file: Path, provider: str, options: Any) -> Opened:
+    """Create the session on exactly this provider (short name, not "auto")."""
+    wanted = _CHAINS[provider][0]
+    if wanted not in ort.get_available_providers():
+        raise ProviderError(
+            f"provider {provider!r} is not in this build of ONNX Runtime {ort.__version__}, which has "
+            f"{', '.join(ort.get_available_providers())}"
+        )
+    session, create_ms = _create(file, provider, options)
+    taken = session.get_providers()[0]
+    if taken != wanted:
+        raise ProviderError(f"{file}: {_asked_but(provider)} fell back to {taken}; {_REMEDY}")
+    nodes = _nodes(session)
+    if nodes and wanted != _CPU and set(nodes) == {"cpu"}:
+        raise ProviderError(
+            f"{file}: {_asked_but(provider)} placed all {nodes['cpu']} nodes of the model on the CPU"
+        )
+    return Opened(session, provider, create_ms, nodes)
+
+
+_REMEDY: Final = (
+    "check that nvidia-smi lists a GPU and that the CUDA and cuDNN libraries that onnxruntime-gpu needs are "
+    "installed, or measure with provider='cpu'"
+)
+
+
+def _asked_but(provider: str) -> str:
+    return f"provider {provider!r} was asked for but ONNX Runtime {ort.__version__}"
+
+
+def _create(file: Path, provider: str, options: Any) -> tuple[Any, float]:
+    """Create a session; its provider is not checked yet. Returns it with the milliseconds that it took."""
+    with _gpu_attempt() if provider != "cpu" else contextlib.nullcontext():
+        start = time.perf_counter_ns()
+        try:
+            # enable_fallback=0: otherwise the Python layer catches a provider's error and retries on the CPU.
+            session = ort.InferenceSession(
+                os.fspath(file), options, providers=_CHAINS[provider], enable_fallback=0
+            )
+        except Exception as error:  # ONNX Runtime's errors share no narrower base class
+            raise _blame(file, provider, options, error) from error
+        return session, (time.perf_counter_ns() - start) / 1e6
+
+
+def _blame(file: Path, provider: str, options: Any, error: Exception) -> BenchError:
+    """Tell a bad model (`BenchError`) from a provider that does not work (`ProviderError`)."""
+    if provider == "cpu":
+        return BenchError(
+            f"{file} is not a model that ONNX Runtime {ort.__version__} can open: {reason(error)}"
+        )
+    try:
+        _create(file, "cpu", options)
+    except BenchError as bad_model:
+        return bad_model
+    return ProviderError(f"{file}: {_asked_but(provider)} failed to start it ({reason(error)}); {_REMEDY}")
+
+
+def reason(error: Exception) -> str:
+    """Give the first line of an ONNX Runtime error without its code and without a closing full stop."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", lines[0]).strip().rstrip(".")
+
+
+def _nodes(session: Any) -> dict[str, int]:
+    """Count the nodes that each provider took; empty before ONNX Runtime could tell."""
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return {}
+    counts: Counter[str] = Counter()
+    for part in session.get_provider_graph_assignment_info():
+        counts[_SHORT.get(part.ep_name, part.ep_name)] += len(part.get_nodes())
+    return dict(counts)
+
+
+@contextlib.contextmanager
+def _gpu_attempt() -> Iterator[None]:
+    """Load the CUDA libraries of the installed wheels and keep a failing provider's log lines off stderr."""
+    _preload()
+    # These lines come from the default logger, which heeds no session option.
+    ort.set_default_logger_severity(_FATAL_ONLY)
+    try:
+        yield
+    finally:
+        ort.set_default_logger_severity(_WARNINGS)
+
+
+@functools.cache
+def _preload() -> None:
+    """Load the CUDA and cuDNN wheels' libraries once, so that no LD_LIBRARY_PATH is needed."""
+    # It prints what it does not find; the provider check afterwards tells whether that mattered.
+    with contextlib.redirect_stdout(io.StringIO()):
+        ort.preload_dlls()

@@ -1,0 +1,34 @@
+"""Compress a network to a budget and get a trained ONNX model with its evidence.
+
+The public names are loaded when first used, so that importing the package does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Architecture": "compressor.architecture",
+    "Budget": "compressor.budget",
+    "CompressorError": "compressor.errors",
+    "Recipe": "compressor.recipe",
+    "load_recipe": "compressor.recipe",
+    "run": "compressor.pipeline",
+}
+__all__ = ["Architecture", "Budget", "CompressorError", "Recipe", "__version__", "load_recipe", "run"]
+
+if TYPE_CHECKING:
+    from compressor.architecture import Architecture
+    from compressor.budget import Budget
+    from compressor.errors import CompressorError
+    from compressor.pipeline import run
+    from compressor.recipe import Recipe, load_recipe
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'compressor' has no attribute {name!r}")

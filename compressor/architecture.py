@@ -1,0 +1,78 @@
+"""An architecture is data: enough to rebuild the network anywhere, without code or pickles."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from compressor.errors import ModelError, not_one_of
+
+_FIELDS = ("model", "options", "classes", "input_shape", "widths")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network as a model reference and the widths of its groups.
+
+    Attributes:
+        model: zoo name (vgg11_bn), `torchvision:NAME` or `package.module:factory`
+        options: keyword options of that model, such as {"shortcut": "identity"}
+        classes: number of outputs
+        input_shape: (C, H, W) of one image
+        widths: {group name: channels}; a group is named by the module path of its first producing layer
+    """
+
+    model: str
+    classes: int
+    input_shape: tuple[int, int, int]
+    widths: Mapping[str, int]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, width in self.widths.items():
+            if not isinstance(width, int) or isinstance(width, bool) or width < 1:
+                raise ModelError(f"widths.{name}: {width!r} is not a whole number of channels, 1 or more")
+
+    def with_widths(self, widths: Mapping[str, int]) -> Architecture:
+        """The same network with other widths.
+
+        Raises:
+            ModelError: a name is unknown or missing
+        """
+        if unknown := set(widths) - set(self.widths):
+            raise ModelError(f"widths: {not_one_of(min(unknown), self.widths)}")
+        if missing := set(self.widths) - set(widths):
+            raise ModelError(f"widths: {min(missing)} is missing")
+        return replace(self, widths={name: int(widths[name]) for name in self.widths})
+
+    def to_json(self) -> str:
+        """Readable JSON, the same text for the same architecture."""
+        value = {name: getattr(self, name) for name in _FIELDS}
+        value["widths"], value["options"] = dict(self.widths), dict(self.options)
+        return json.dumps(value, indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "architecture") -> Architecture:
+        """Read what `to_json` wrote.
+
+        Args:
+            text: the JSON
+            source: what to call it in errors, usually the file's path
+
+        Raises:
+            ModelError: not JSON, an unknown or missing key, a width that is no whole number from 1
+        """
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ModelError(f"{source}: not valid JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise ModelError(f"{source}: must be an object with the keys {', '.join(_FIELDS)}")
+        if unknown := set(value) - set(_FIELDS):
+            raise ModelError(f"{source}: key {not_one_of(min(unknown), _FIELDS)}")
+        if missing := set(_FIELDS) - set(value):
+            raise ModelError(f"{source}: key {min(missing)} is missing")
+        channels, height, width = value.pop("input_shape")
+        return cls(input_shape=(channels, height, width), **value)

@@ -1,0 +1,78 @@
+"""Random changes to a batch of images: every image its own draw, the whole batch in one tensor operation.
+
+    flip      the mirror image (left and right), for half of the images
+    crop      a window of the image's own size, anywhere in the image padded by reflection by 1/8 of each side
+    cutout    a square of a quarter of the shorter side, around a random pixel, set to the mean colour
+
+Draws come from a CPU generator, so they are the same on every device; they are moved there in one copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Generator, Tensor
+
+AUGMENTATIONS = ("crop", "cutout", "flip")
+
+
+def move(images: Tensor, names: Collection[str], generator: Generator) -> Tensor:
+    """Crop and flip, as far as `names` asks for it.
+
+    Args:
+        images: (B, C, H, W) of any type.
+        names: augmentations; others than "crop" and "flip" are not looked at.
+        generator: on the CPU.
+
+    Returns:
+        (B, C, H, W) of the same type; every pixel is one of the same image's.
+    """
+    if not {"crop", "flip"} & set(names):
+        return images
+    batch, channels, height, width = images.shape
+    rows = torch.arange(height).expand(batch, height)
+    columns = torch.arange(width).expand(batch, width)
+    if "crop" in names:
+        rows = _reflect(rows + _offsets(batch, height // 8, generator), height)
+        columns = _reflect(columns + _offsets(batch, width // 8, generator), width)
+    if "flip" in names:
+        mirrored = torch.rand(batch, 1, generator=generator) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    # Padding is never built: where a pixel comes from is arithmetic, and one gather fetches it.
+    places = torch.cat([rows * width, columns], dim=1).to(images.device, non_blocking=True)
+    sources = (places[:, :height, None] + places[:, None, height:]).view(batch, 1, -1)
+    return images.flatten(2).gather(2, sources.expand(-1, channels, -1)).view(images.shape)
+
+
+def cut_out(images: Tensor, generator: Generator) -> Tensor:
+    """Set a square of each normalised image to 0, which is the mean colour.
+
+    The square is centred on any pixel and reaches over the border there: borders are hidden nearly as often.
+
+    Args:
+        images: float (B, C, H, W).
+        generator: on the CPU.
+    """
+    batch, _, height, width = images.shape
+    side = max(1, min(height, width) // 4)
+    centres = torch.rand(batch, 2, generator=generator) * torch.tensor([height, width])
+    first = (centres.long() - side // 2).to(images.device, non_blocking=True)
+    hidden_rows = _within(first[:, :1], side, height)
+    hidden_columns = _within(first[:, 1:], side, width)
+    return images.masked_fill(hidden_rows[:, None, :, None] & hidden_columns[:, None, None, :], 0)
+
+
+def _offsets(batch: int, most: int, generator: Generator) -> Tensor:
+    return torch.randint(-most, most + 1, (batch, 1), generator=generator)
+
+
+def _reflect(places: Tensor, size: int) -> Tensor:
+    # ... 2 1 | 0 1 2 ... n-1 | n-2 n-3 ...: the edge itself is not repeated.
+    last = size - 1
+    return last - (last - places.abs()).abs()
+
+
+def _within(first: Tensor, side: int, size: int) -> Tensor:
+    places = torch.arange(size, device=first.device)
+    return (places >= first) & (places < first + side)

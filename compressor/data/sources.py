@@ -1,0 +1,68 @@
+"""Find the source that a recipe names, built in or from another package, and load it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+
+import torch
+
+from compressor.data import cifar, digits, folder, idx
+from compressor.data.config import SourceConfig, check_config
+from compressor.data.dataset import DataSet
+from compressor.errors import DataError, not_one_of
+
+Source = Callable[[SourceConfig, int, torch.device], DataSet]
+
+BUILT_IN: dict[str, Source] = {
+    "cifar10": cifar.load_cifar10,
+    "cifar100": cifar.load_cifar100,
+    "digits": digits.load,
+    "idx": idx.load,
+    "imagefolder": folder.load,
+}
+
+GROUP = "compressor.datasets"
+
+
+def load_data(config: SourceConfig, *, seed: int, device: str | torch.device = "cpu") -> DataSet:
+    """Load the data set that a recipe's `data` section describes.
+
+    Args:
+        config: the section; other packages add names through the entry-point group `compressor.datasets`, each a
+            callable (config, seed, device) -> DataSet.
+        seed: chooses the validation images, and the training images if `config.limit` is set.
+        device: where images and labels will be.
+
+    Raises:
+        DataError: the data is missing or broken, or the name is unknown or taken twice.
+    """
+    check_config(config)
+    found = _source(config.name)(config, seed, torch.device(device))
+    if not isinstance(found, DataSet):
+        raise DataError(f"data.name: {config.name!r} gave a {type(found).__name__} instead of a DataSet")
+    return found
+
+
+def _source(name: str) -> Source:
+    others = _third_party()
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    if name in others:
+        source: Source = others[name].load()
+        return source
+    raise DataError(f"data.name: {not_one_of(name, {*BUILT_IN, *others})}")
+
+
+def _third_party() -> dict[str, EntryPoint]:
+    """Collect the sources of other packages; of two with one name, neither may silently win."""
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=GROUP):
+        if point.name in BUILT_IN:
+            raise DataError(f"data set {point.name!r} of {point.value} has the name of a built-in one")
+        if point.name in found:
+            raise DataError(
+                f"data set {point.name!r} is given twice: {found[point.name].value} and {point.value}"
+            )
+        found[point.name] = point
+    return found

@@ -1,0 +1,207 @@
+"""The width-configurable zoo and references to other networks: from an `Architecture` to an nn.Module.
+
+    vgg11_bn                     a network of the zoo, built at any widths
+    torchvision:resnet18         a torchvision network, resized through its dependency graph
+    mypackage.nets:make_net      your factory; called with num_classes= if it takes it, and the recipe's options
+
+Third parties add families through the entry-point group `compressor.models` (name → `Family`).
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from compressor.architecture import Architecture
+from compressor.errors import ModelError, not_one_of
+from compressor.models import mlp, mobilenet, resnet, vgg
+from compressor.models.zoo import Family
+from compressor.plugins import with_plugins
+from compressor.widths import WidthPlan, plan_widths, reinitialise_, resize_
+
+ZOO: dict[str, Family] = {**vgg.FAMILIES, **resnet.FAMILIES, **mobilenet.FAMILIES, **mlp.FAMILIES}
+
+
+def families() -> dict[str, Family]:
+    """All families by name, those of installed plug-ins included."""
+    return with_plugins("compressor.models", ZOO)
+
+
+def reference_architecture(
+    model: str, options: Mapping[str, Any], classes: int, input_shape: tuple[int, int, int], width: float = 1.0
+) -> Architecture:
+    """The unscaled network of a recipe.
+
+    Args:
+        model: zoo name or reference
+        options: of that model; unknown ones are refused
+        classes: number of outputs
+        input_shape: (C, H, W)
+        width: multiplier of every default width, rounded down, at least one channel
+
+    Raises:
+        ModelError: unknown model or option, or images too small for the network
+    """
+    if ":" not in model:
+        family = _family(model)
+        options = _complete(model, family, options)
+        if min(input_shape[1:]) < family.min_side:
+            raise ModelError(
+                f"model.name: {model} needs images of at least {family.min_side}×{family.min_side} pixels, "
+                f"these have {input_shape[1]}×{input_shape[2]} (see data.image_size)"
+            )
+        widths = family.widths(options)
+    else:
+        widths = _referenced(model, json.dumps(dict(options), sort_keys=True), classes, input_shape)[1].widths
+    scaled = {name: max(1, int(channels * width)) for name, channels in widths.items()}
+    return Architecture(model, classes, input_shape, scaled, dict(options))
+
+
+def build(architecture: Architecture, seed: int = 0) -> nn.Module:
+    """Build a network with fresh weights; the same seed gives the same weights.
+
+    Raises:
+        ModelError: unknown model, option or width name, or a width that this network cannot have
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if ":" not in architecture.model:
+            return _build_zoo(architecture)
+        model, plan = _referenced(*_key(architecture))
+        _check_names(architecture, plan.widths)
+        fresh = _factory(architecture.model)(architecture.classes, architecture.options)
+        if plan.widths == dict(architecture.widths):
+            return fresh
+        resized = copy.deepcopy(fresh)
+        resize_(resized, plan, architecture.widths)
+        reinitialise_(resized, fresh)
+        return resized
+
+
+def build_meta(architecture: Architecture) -> nn.Module:
+    """Build the network without memory for its weights, to count what it costs."""
+    if ":" not in architecture.model:
+        with torch.device("meta"):
+            return _build_zoo(architecture)
+    model, plan = _referenced(*_key(architecture))
+    _check_names(architecture, plan.widths)
+    resized = copy.deepcopy(model)
+    resize_(resized, plan, architecture.widths)
+    return resized
+
+
+def follows(architecture: Architecture) -> dict[str, tuple[str, int]]:
+    """Groups that are not searched because their width is a multiple of a searched one: {name: (searched, factor)}."""
+    if ":" in architecture.model:
+        return {}
+    return _family(architecture.model).follows(architecture.options)
+
+
+def example_input(architecture: Architecture, batch: int = 2) -> torch.Tensor:
+    """Zeros of the network's input shape, (batch, C, H, W)."""
+    return torch.zeros(batch, *architecture.input_shape)
+
+
+def _family(name: str) -> Family:
+    known = families()
+    if name not in known:
+        raise ModelError(
+            f"model.name: {not_one_of(name, known)}, and no reference such as torchvision:NAME or "
+            "package.module:factory"
+        )
+    return known[name]
+
+
+def _complete(name: str, family: Family, options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a family, defaults filled in."""
+    if unknown := set(options) - set(family.options):
+        valid = family.options or ("(none)",)
+        raise ModelError(f"model.options of {name}: {not_one_of(min(unknown), valid)}")
+    complete = {}
+    for option, (default, *valid) in family.options.items():
+        complete[option] = options.get(option, default)
+        if complete[option] not in valid:
+            raise ModelError(f"model.options.{option}: {not_one_of(complete[option], valid)}")
+    return complete
+
+
+def _build_zoo(architecture: Architecture) -> nn.Module:
+    family = _family(architecture.model)
+    options = _complete(architecture.model, family, architecture.options)
+    _check_names(architecture, {**family.widths(options)})
+    return family.build(architecture.widths, options, architecture.classes, architecture.input_shape)
+
+
+def _check_names(architecture: Architecture, known: Mapping[str, int]) -> None:
+    if unknown := set(architecture.widths) - set(known):
+        raise ModelError(f"widths of {architecture.model}: {not_one_of(min(unknown), known)}")
+    if missing := set(known) - set(architecture.widths):
+        raise ModelError(f"widths of {architecture.model}: {min(missing)} is missing")
+
+
+def _key(architecture: Architecture) -> tuple[str, str, int, tuple[int, int, int]]:
+    options = json.dumps(dict(architecture.options), sort_keys=True)
+    return architecture.model, options, architecture.classes, architecture.input_shape
+
+
+@lru_cache(maxsize=8)
+def _referenced(
+    model: str, options: str, classes: int, input_shape: tuple[int, int, int]
+) -> tuple[nn.Module, WidthPlan]:
+    """The referenced network on the meta device, at its own widths, and its width plan."""
+    with torch.random.fork_rng(devices=[]):
+        built = _factory(model)(classes, json.loads(options))
+    plan = plan_widths(built, torch.zeros(2, *input_shape))
+    if not plan.groups:
+        reasons = "; ".join(plan.fixed.values()) or "it has no layers with a width"
+        raise ModelError(f"model.name: {model} cannot be resized: {reasons}")
+    return built.to("meta"), plan
+
+
+def _factory(reference: str) -> Callable[[int, Mapping[str, Any]], nn.Module]:
+    package, _, name = reference.partition(":")
+    if package == "torchvision":
+        return _torchvision(name)
+    if os.getcwd() not in sys.path:  # noqa: PTH109 - the user's own module lies beside the recipe's caller
+        sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    try:
+        function = getattr(importlib.import_module(package), name)
+    except (ImportError, AttributeError) as error:
+        raise ModelError(f"model.name: cannot import {reference}: {error}") from error
+
+    def make(classes: int, options: Mapping[str, Any]) -> nn.Module:
+        takes = inspect.signature(function).parameters
+        named = {"num_classes": classes} if "num_classes" in takes else {}
+        return _checked(reference, lambda: function(**named, **options))
+
+    return make
+
+
+def _torchvision(name: str) -> Callable[[int, Mapping[str, Any]], nn.Module]:
+    from torchvision.models import get_model, list_models
+
+    if name not in list_models():
+        raise ModelError(f"model.name: torchvision:{not_one_of(name, list_models())}")
+    return lambda classes, options: _checked(
+        f"torchvision:{name}", lambda: get_model(name, num_classes=classes, **options)
+    )
+
+
+def _checked(reference: str, make: Callable[[], Any]) -> nn.Module:
+    try:
+        model = make()
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"model.name: {reference} cannot be built: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"model.name: {reference} gives a {type(model).__name__}, not a torch.nn.Module")
+    return model

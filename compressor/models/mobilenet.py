@@ -1,0 +1,104 @@
+"""MobileNetV2 for 32×32 and 64×64 images (Sandler et al. 2018, in the form that NeuralScale section 4 scales).
+
+    1×1 conv – BN – ReLU6 – depth-wise 3×3 – BN – ReLU6 – 1×1 conv – BN, plus a shortcut in every block
+
+Searched are the stem, the block outputs and the head; a block's hidden width follows as six times its input
+(NeuralScale section 4.1). The shortcut is the identity, or a 1×1 convolution with bias and batch-norm where stride
+or width changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from compressor.models.zoo import SHORTCUT, Family, Options, Widths
+
+_EXPANSION = 6
+_STAGES = ((16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))  # width, blocks, stride
+_STEM, _HEAD = 32, 1280
+
+
+def _blocks(shortcut: str) -> Iterator[tuple[str, int, int, str]]:
+    """Yield (path, default output width, stride, name of the group that holds the output) of every block."""
+    index = 0
+    for width, count, first_stride in _STAGES:
+        first = f"blocks.{index}.project"
+        for position in range(count):
+            path = f"blocks.{index}"
+            name = first if shortcut == "identity" else f"{path}.project"
+            yield path, width, first_stride if position == 0 else 1, name
+            index += 1
+
+
+class InvertedResidual(nn.Module):
+    """(N, in, H, W) → (N, out, H/stride, W/stride)."""
+
+    def __init__(self, in_channels: int, hidden: int, out_channels: int, stride: int, shortcut: str) -> None:
+        super().__init__()
+        self.expand = nn.Conv2d(in_channels, hidden, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(hidden)
+        self.depthwise = nn.Conv2d(hidden, hidden, 3, stride, 1, groups=hidden, bias=False)
+        self.bn2 = nn.BatchNorm2d(hidden)
+        self.project = nn.Conv2d(hidden, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.shortcut: nn.Sequential | None = None
+        if stride != 1 or in_channels != out_channels or shortcut == "convcut":
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels)
+            )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Add the bottleneck's function to its shortcut."""
+        hidden = nn.functional.relu6(self.bn1(self.expand(x)))
+        hidden = nn.functional.relu6(self.bn2(self.depthwise(hidden)))
+        passed = x if self.shortcut is None else self.shortcut(x)
+        return self.bn3(self.project(hidden)) + passed  # type: ignore[no-any-return]
+
+
+class MobileNetV2(nn.Module):
+    """(N, C, H, W) images → (N, classes) logits."""
+
+    def __init__(self, widths: Widths, shortcut: str, classes: int, in_channels: int) -> None:
+        super().__init__()
+        channels = widths["conv1"]
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        blocks = []
+        for path, _, stride, name in _blocks(shortcut):
+            hidden = widths.get(f"{path}.expand", _EXPANSION * channels)
+            blocks.append(InvertedResidual(channels, hidden, widths[name], stride, shortcut))
+            channels = widths[name]
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Conv2d(channels, widths["head"], 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(widths["head"])
+        self.classifier = nn.Linear(widths["head"], classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Images to logits."""
+        x = self.blocks(torch.relu(self.bn1(self.conv1(x))))
+        x = torch.relu(self.bn2(self.head(x)))
+        return self.classifier(nn.functional.adaptive_avg_pool2d(x, 1).flatten(1))  # type: ignore[no-any-return]
+
+
+def _widths(options: Options) -> dict[str, int]:
+    widths = {"conv1": _STEM}
+    widths.update({name: width for _, width, _, name in _blocks(options["shortcut"])})
+    return widths | {"head": _HEAD}
+
+
+def _follows(options: Options) -> dict[str, tuple[str, int]]:
+    source, follows = "conv1", {}
+    for path, _, _, name in _blocks(options["shortcut"]):
+        follows[f"{path}.expand"] = (source, _EXPANSION)
+        source = name
+    return follows
+
+
+def _build(widths: Widths, options: Options, classes: int, shape: tuple[int, int, int]) -> nn.Module:
+    return MobileNetV2(widths, options["shortcut"], classes, shape[0])
+
+
+FAMILIES = {"mobilenetv2": Family(_widths, _build, {"shortcut": SHORTCUT}, _follows)}

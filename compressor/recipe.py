@@ -1,0 +1,306 @@
+"""Recipes: what to compress, to which budget, how. YAML in, checked pydantic models out. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    create_model,
+    model_validator,
+)
+
+from compressor.errors import RecipeError, not_one_of
+from compressor.plugins import with_plugins
+
+_UNITS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}
+_QUANTITY = re.compile(r"\s*([0-9_.]+(?:[eE][+-]?[0-9]+)?)\s*([kMG]?)\s*")
+
+
+def _quantity(value: Any) -> Any:
+    """Turn '0.58M' and 58e3 into whole numbers; anything else is left for pydantic to refuse."""
+    if isinstance(value, bool):
+        raise ValueError("is not a number such as 580000, 0.58M or 580k")
+    if isinstance(value, str):
+        match = _QUANTITY.fullmatch(value)
+        if not match:
+            raise ValueError("is not a number such as 580000, 0.58M or 580k")
+        value = float(match[1].replace("_", "")) * _UNITS[match[2]]
+    return int(value + 1e-6) if isinstance(value, float) and value >= 1 else value
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+Quantity = Annotated[PositiveInt, BeforeValidator(_quantity)]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ModelConfig(_Config):
+    """The network to compress."""
+
+    name: str = Field(description="zoo name, torchvision:NAME or package.module:factory")
+    width: PositiveFloat = Field(1.0, description="multiplier of every default width")
+    options: dict[str, Any] = Field({}, description="options of that model, such as {shortcut: identity}")
+
+
+class DataConfig(_Config):
+    """The images to train and test on."""
+
+    name: str = Field(description="digits, idx, cifar10, cifar100, imagefolder or a plug-in's name")
+    path: str | None = Field(None, description="folder of the data, relative to where the command runs")
+    download: bool = Field(False, description="let torchvision download cifar10/cifar100 when absent")
+    image_size: PositiveInt | None = Field(None, description="resize to this many pixels square; null: as they are")
+    channels: Literal[1, 3] | None = Field(None, description="convert to grey (1) or RGB (3); null: as they are")
+    validation: Annotated[float, Field(ge=0.0, le=0.9)] = Field(
+        0.1, description="share of the training part held out, chosen by the seed"
+    )
+    limit: PositiveInt | None = Field(None, description="use only this many training images; null: all")
+    memory_gib: PositiveFloat = Field(4.0, description="image folders up to this decoded size stay in memory")
+    augment: tuple[Literal["flip", "crop", "cutout"], ...] = Field((), description="random changes of training images")
+
+
+class BudgetConfig(_Config):
+    """Upper limits of the result; all given ones must hold."""
+
+    params: Quantity | None = Field(None, description="parameters, such as 580000 or 0.58M")
+    macs: Quantity | None = Field(None, description="multiply-adds for one image, such as 10M")
+    onnx_bytes: Quantity | None = Field(None, description="size of the ONNX file; not yet supported")
+    latency_ms: PositiveFloat | None = Field(None, description="latency on the runtime; not yet supported")
+
+    @model_validator(mode="after")
+    def _check(self) -> BudgetConfig:
+        for name in ("onnx_bytes", "latency_ms"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} is not supported yet; valid limits today: params, macs")
+        if not self.limits:
+            raise ValueError("sets no limit; give params, macs or both")
+        return self
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """{cost name: limit} of those that are set."""
+        return {name: float(value) for name in ("params", "macs") if (value := getattr(self, name)) is not None}
+
+
+class NeuralScaleConfig(_Config):
+    """NeuralScale (CVPR 2020): power-law widths fitted to iterative Taylor pruning. Defaults are the paper's."""
+
+    method: Literal["neuralscale"] = "neuralscale"
+    iterations: PositiveInt = Field(15, description="iterations of architecture descent (Algorithm 4)")
+    pretrain_epochs: NonNegativeInt = Field(10, description="epochs of training before pruning, P in Algorithm 1")
+    batch_size: PositiveInt = Field(256, description="images per step of pre-training and pruning")
+    lr: PositiveFloat = Field(0.1, description="learning rate of pre-training")
+    prune_lr: PositiveFloat = Field(0.01, description="learning rate at the start of pruning")
+    prune_lr_decay: PositiveFloat = Field(1.5, description="divides it, as in the authors' code (the paper: 10)")
+    prune_lr_every: PositiveInt = Field(10, description="… after this many epochs of pruning")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    weight_decay: NonNegativeFloat = 5e-4
+    prune_every: PositiveInt = Field(50, description="mini-batches between two pruning events")
+    prune_channels: PositiveInt = Field(10, description="channels removed in one event, over the whole network")
+    floor: Annotated[float, Field(gt=0, lt=1)] = Field(0.05, description="stop below this share of the channels")
+    min_records: Annotated[int, Field(ge=2)] = Field(6, description="with fewer records scale uniformly instead")
+
+
+class UniformConfig(_Config):
+    """One width multiplier for all groups."""
+
+    method: Literal["uniform"] = "uniform"
+
+
+class TrainConfig(_Config):
+    """Training of the result from scratch; baselines are trained alike."""
+
+    epochs: PositiveInt = 30
+    batch_size: PositiveInt = 128
+    schedule: Literal["paper", "onecycle"] = Field(
+        "onecycle", description="paper: steps ÷10 at 1/3, 2/3 and 5/6 of the epochs; onecycle: warm-up, then cosine to 0"
+    )
+    lr: PositiveFloat = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None, description="null: 0.5 for paper, 0.9 with Nesterov for onecycle"
+    )
+    weight_decay: NonNegativeFloat = 5e-4
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    keep: Literal["last", "best"] = Field("last", description="weights of the last epoch or of the best validation one")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA, fp32 on a CPU")
+    channels_last: bool | Literal["auto"] = Field("auto", description="auto: for networks with 2-d convolutions")
+
+
+class ExportConfig(_Config):
+    """The ONNX file."""
+
+    opset: Annotated[int, Field(ge=18, le=23)] = Field(20, description="ONNX operator set")
+    tolerance: PositiveFloat = Field(1e-4, description="largest allowed relative difference to PyTorch")
+
+
+class BenchConfig(_Config):
+    """Latency on ONNX Runtime; defaults are NeuralScale's protocol (section 4.2)."""
+
+    provider: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
+    batch: PositiveInt = 100
+    warmup: NonNegativeInt = 20
+    runs: PositiveInt = 80
+    threads: PositiveInt | None = Field(None, description="intra-op threads; null: ONNX Runtime's choice")
+
+
+class Recipe(_Config):
+    """One run: from a network, a data set and a budget to a trained ONNX model."""
+
+    model: Annotated[ModelConfig, BeforeValidator(_named)]
+    data: Annotated[DataConfig, BeforeValidator(_named)]
+    budget: BudgetConfig
+    search: Annotated[NeuralScaleConfig | UniformConfig, Field(discriminator="method")]
+    train: TrainConfig = TrainConfig()
+    export: ExportConfig = ExportConfig()
+    bench: BenchConfig = BenchConfig()
+    baselines: tuple[Literal["uniform", "reference"], ...] = Field(
+        ("uniform", "reference"), description="networks to train beside the result: uniform scaling, and the unscaled one"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    threads: PositiveInt | None = Field(None, description="CPU threads of torch; null: torch's choice")
+    seed: NonNegativeInt = 0
+
+    def to_yaml(self) -> str:
+        """The recipe with every default written out; loads to an equal recipe."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+BUILTIN_METHODS: dict[str, type[BaseModel]] = {"neuralscale": NeuralScaleConfig, "uniform": UniformConfig}
+
+
+def method_configs() -> dict[str, type[BaseModel]]:
+    """Config class of every search method; plug-ins name a (config class, search function) pair."""
+    plugins = with_plugins("compressor.methods", dict.fromkeys(BUILTIN_METHODS))
+    return BUILTIN_METHODS | {name: pair[0] for name, pair in plugins.items() if pair is not None}
+
+
+def recipe_type() -> type[Recipe]:
+    """`Recipe`, with the methods of installed plug-ins admitted under `search`."""
+    configs = method_configs()
+    if configs.keys() == BUILTIN_METHODS.keys():
+        return Recipe
+    union = Annotated[Union[tuple(configs.values())], Field(discriminator="method")]  # noqa: UP007 - made at run time
+    return create_model("Recipe", __base__=Recipe, search=(union, ...))
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice (YAML says so, PyYAML keeps the last)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def load_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        path: YAML file
+        overrides: "a.b=value" each, value in YAML, put into the recipe before it is checked
+
+    Raises:
+        RecipeError: file missing, not YAML, unknown key, bad value; names the file, the path in it and what is valid
+    """
+    source = Path(path)
+    try:
+        raw = yaml.load(source.read_text(), _StrictLoader)  # noqa: S506 - a subclass of SafeLoader
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise RecipeError(f"{source}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{source}: not a text file") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+    return parse_recipe(raw, overrides, str(source))
+
+
+def parse_recipe(raw: Any, overrides: Iterable[str] = (), source: str = "recipe") -> Recipe:
+    """Check a recipe given as nested dicts; see `load_recipe`."""
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{source}: must be a mapping with the keys {', '.join(Recipe.model_fields)}")
+    raw = json.loads(json.dumps(raw, default=str))  # a deep copy: overrides must not reach the caller's dict
+    for override in overrides:
+        _override(raw, override)
+    try:
+        return recipe_type().model_validate(raw)
+    except ValidationError as error:
+        lines = "\n".join(f"{source}: {line}" for line in _explain(error, raw))
+        raise RecipeError(lines) from error
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of recipes, for editors."""
+    return recipe_type().model_json_schema()
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise RecipeError(f"--set {override!r}: must look like search.iterations=3")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {override!r}: {text!r} is not a YAML value") from error
+    *parents, last = path.split(".")
+    place = raw
+    for depth, key in enumerate(parents):
+        inner = place.setdefault(key, {})
+        if isinstance(inner, str) and depth == 0 and key in ("model", "data"):
+            inner = place[key] = {"name": inner}
+        if not isinstance(inner, dict):
+            raise RecipeError(f"--set {override!r}: {'.'.join(parents[: depth + 1])} is {inner!r}, not a mapping")
+        place = inner
+    place[last] = value
+
+
+def _explain(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
+    """One sentence per problem: path, bad value, what is valid."""
+    lines = []
+    for item in error.errors(include_url=False):
+        location = [str(part) for part in item["loc"]]
+        if location[:1] == ["search"] and location[1:2] and location[1] in method_configs():
+            del location[1]  # pydantic names the member of the union; the recipe has no such level
+        path = ".".join(location)
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{path}: unknown key: {not_one_of(location[-1], _valid_keys(location[:-1], raw))}")
+        elif item["type"] == "missing":
+            lines.append(f"{path}: missing")
+        elif item["type"] == "union_tag_invalid":
+            lines.append(f"{path}.method: {not_one_of(item['input'].get('method'), method_configs())}")
+        elif item["type"] == "union_tag_not_found":
+            lines.append(f"{path}.method: missing; one of {', '.join(sorted(method_configs()))}")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            value = "" if isinstance(item["input"], dict) else f"{item['input']!r} is not valid: "
+            lines.append(f"{path}: {value}{message}")
+    return lines
+
+
+def _valid_keys(parents: list[str], raw: Mapping[str, Any]) -> list[str]:
+    fields = Recipe.model_fields
+    if not parents:
+        return list(fields)
+    if parents[0] == "search":
+        return list(method_configs()[raw["search"]["method"]].model_fields)
+    annotation = fields[parents[0]].annotation
+    return list(annotation.model_fields) if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []

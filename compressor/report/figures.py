@@ -1,0 +1,372 @@
+"""Figures as inline SVG, drawn with matplotlib's object-oriented API; matplotlib is imported when one is drawn.
+
+Lengths are CSS pixels: figures are made at 72 dots per inch, so one SVG unit is one pixel at full width.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from compressor.report.markup import Markup, element
+from compressor.report.values import (
+    Network,
+    Record,
+    compact,
+    dig,
+    last_iteration,
+    number,
+    numbers,
+    short_names,
+    significant,
+    widths_of,
+)
+
+WIDTH = 1040
+# Okabe and Ito's colours: told apart with any colour vision, and in grey by their lightness.
+COLOURS = {"result": "#0072b2", "uniform": "#e69f00", "reference": "#8b929c"}
+_MORE_COLOURS = ("#009e73", "#cc79a7", "#56b4e9")
+_INK, _FAINT, _LINE = "#1f2933", "#5b6570", "#e3e7ec"
+_MAX_PANELS, _MAX_DOTS = 60, 40
+
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 12,
+    "axes.titlesize": 12,
+    "axes.labelsize": 12,
+    "axes.edgecolor": "#b8c0c9",
+    "axes.labelcolor": _FAINT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": _LINE,
+    "grid.linewidth": 1,
+    "xtick.color": "#b8c0c9",
+    "ytick.color": "#b8c0c9",
+    "xtick.labelcolor": _FAINT,
+    "ytick.labelcolor": _FAINT,
+    "text.color": _INK,
+    # Layer names may hold a dollar sign, which would start a formula.
+    "text.parse_math": False,
+    "legend.frameon": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+}
+
+
+def colour(network: Network) -> str:
+    """Return the colour that stands for a network on the whole page."""
+    return COLOURS.get(network.key) or _MORE_COLOURS[sum(network.key.encode()) % len(_MORE_COLOURS)]
+
+
+def channels_figure(order: Sequence[str], found: Sequence[Network], record: Record) -> Markup:
+    """Draw channels per layer: the unscaled network as a wide bar, the result as a narrow one, others as marks."""
+    rows = [(network, widths_of(network, record)) for network in found]
+    height = 20 * len(order) + 74
+
+    def paint(figure: Any) -> None:
+        axes = figure.subplots()
+        for network, widths in rows:
+            at = [i for i, name in enumerate(order) if number(widths.get(name)) is not None]
+            if at:
+                _widths(axes, network, at, [widths[order[i]] for i in at])
+        axes.set_yticks(range(len(order)), short_names(order, 46), fontsize=11, color=_INK)
+        axes.set_ylim(len(order) - 0.4, -0.6)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("channels")
+        axes.grid(axis="x")
+        axes.margins(x=0.09)
+        axes.set_xlim(left=0)
+        _direct_labels(axes, order, rows)
+        _legend_above(figure, axes)
+
+    return _svg(paint, height, "channels", f"Bar chart of channels per layer, {len(order)} layers")
+
+
+def _widths(axes: Any, network: Network, at: list[int], values: list[int]) -> None:
+    if network.key == "reference":
+        axes.barh(at, values, height=0.78, color="#d4d9df", label=network.title)
+    elif network.key == "result":
+        axes.barh(at, values, height=0.4, color=colour(network), label=network.title)
+    else:
+        style = {"markersize": 13, "markeredgewidth": 3, "linestyle": "none", "zorder": 4}
+        axes.plot(values, at, marker="|", color=colour(network), label=network.title, **style)
+
+
+def _direct_labels(
+    axes: Any, order: Sequence[str], rows: Sequence[tuple[Network, Mapping[str, int]]]
+) -> None:
+    """Write "64 → 31" behind the longest mark of each layer, so that no value has to be read off the axis."""
+    named = {network.key: widths for network, widths in rows}
+    for i, name in enumerate(order):
+        before, after = (named.get(key, {}).get(name) for key in ("reference", "result"))
+        text = " → ".join(str(value) for value in (before, after) if value is not None)
+        end = max(numbers(widths.get(name) for _, widths in rows), default=0)
+        axes.annotate(
+            text, (end, i), (8, 0), textcoords="offset points", va="center", fontsize=11, color=_FAINT
+        )
+
+
+def fit_figure(iteration: Record) -> Markup:
+    """Draw the records and the fitted curve of every layer, one small log-log panel each."""
+    shown = fitted_layers(iteration)
+    columns = len(shown) if len(shown) <= 3 else 4 if len(shown) <= 12 else 6
+    lines = math.ceil(len(shown) / columns)
+    panel = 170 if columns <= 4 else 128
+
+    def paint(figure: Any) -> None:
+        # Own margins: the automatic layouts need seconds for sixty panels.
+        height = panel * lines + 46
+        grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+        figure.subplots_adjust(
+            left=62 / WIDTH,
+            right=1 - 8 / WIDTH,
+            top=1 - 26 / height,
+            bottom=46 / height,
+            wspace=0.1,
+            hspace=0.32,
+        )
+        panels = list(grid.flat)
+        for axes in panels[len(shown) :]:
+            axes.set_visible(False)
+        for axes, layer in zip(panels, shown, strict=False):
+            _fit_panel(axes, iteration, layer, title_length=150 // columns)
+        _fit_scales(panels[0], iteration, shown, dense=columns <= 4)
+        # A column that ends one line early shows its own ticks: the panel below it is not there.
+        for axes in panels[: len(shown)][-columns:]:
+            axes.tick_params(labelbottom=True)
+        figure.supxlabel("parameters τ", fontsize=12, color=_FAINT, y=6 / height, va="bottom")
+        figure.supylabel("channels φ", fontsize=12, color=_FAINT, x=2 / WIDTH, ha="left")
+
+    label = f"Fitted width against parameters, {len(shown)} layers, both axes logarithmic"
+    return _svg(paint, panel * lines + 46, "fit", label, constrained=False)
+
+
+def fitted_layers(iteration: Record) -> list[int]:
+    """Positions of the layers to draw: all that have a fit, or the worst fitted ones if there are too many."""
+    groups = iteration.get("groups") or []
+    found = [i for i in range(len(groups)) if None not in fit_of(iteration, i)[:2]]
+    if len(found) <= _MAX_PANELS:
+        return found
+    worst = sorted(found, key=lambda i: fit_of(iteration, i)[2] or 0)
+    return sorted(worst[:_MAX_PANELS])
+
+
+def fit_of(iteration: Record, layer: int) -> tuple[float | None, float | None, float | None]:
+    """Return alpha, beta and R² of one layer; None for each that the record lacks."""
+    alpha, beta, r2 = (
+        number(values[layer]) if layer < len(values := iteration.get(key) or []) else None
+        for key in ("alpha", "beta", "r2")
+    )
+    return alpha, beta, r2
+
+
+def _fit_panel(axes: Any, iteration: Record, layer: int, title_length: int) -> None:
+    alpha, beta, r2 = fit_of(iteration, layer)
+    sizes, widths = _records(iteration, layer)
+    step = math.ceil(len(sizes) / _MAX_DOTS) or 1
+    axes.plot(sizes[::step], widths[::step], "o", markersize=4, color=COLOURS["result"], alpha=0.45, mew=0)
+    if sizes and alpha is not None and beta is not None:
+        ends = [min(sizes), max(sizes)]
+        axes.plot(ends, [alpha * tau**beta for tau in ends], color=_INK, linewidth=1.4)
+    name = short_names([str(iteration["groups"][layer])], title_length)[0]
+    axes.set_title(name, fontsize=11, loc="left", pad=4)
+    note = f"β {significant(beta, 3)}" + ("" if r2 is None else f"   R² {r2:.3f}")
+    corner = {"transform": axes.transAxes, "ha": "right", "va": "bottom"}
+    axes.text(0.98, 0.05, note, fontsize=10, color=_FAINT, **corner)
+    axes.grid()
+
+
+def _records(iteration: Record, layer: int) -> tuple[list[float], list[float]]:
+    """Parameters and channels of one layer, record by record, where both are above zero."""
+    sizes, rows = dig(iteration, "records", "params") or [], dig(iteration, "records", "widths") or []
+    pairs = [(number(size), number(row[layer])) for size, row in zip(sizes, rows, strict=False)]
+    kept = [(size, width) for size, width in pairs if size and width and size > 0 and width > 0]
+    return [size for size, _ in kept], [width for _, width in kept]
+
+
+def _fit_scales(axes: Any, iteration: Record, shown: Sequence[int], *, dense: bool) -> None:
+    """Give the shared axes a logarithmic scale with few plain ticks."""
+    taken = [_records(iteration, layer) for layer in shown]
+    _log_axis(axes, "x", [size for sizes, _ in taken for size in sizes], 4 if dense else 2)
+    _log_axis(axes, "y", [width for _, widths in taken for width in widths], 5 if dense else 4)
+
+
+def training_figure(found: Sequence[Network]) -> Markup:
+    """Draw training loss and validation accuracy against the epoch, for every network that recorded them."""
+    parts = [("loss", "training loss"), ("validation_accuracy", "validation accuracy, %")]
+    curves = {key: [(n, c) for n in found if (c := _curve(n, key))[0]] for key, _ in parts}
+    parts = [(key, title) for key, title in parts if curves[key]]
+
+    def paint(figure: Any) -> None:
+        grid = figure.subplots(1, len(parts), squeeze=False)
+        for axes, (key, title) in zip(grid.flat, parts, strict=True):
+            for network, (epochs, values) in curves[key]:
+                percents = [100 * value for value in values] if key == "validation_accuracy" else values
+                dot = "o" if len(epochs) == 1 else ""
+                axes.plot(epochs, percents, dot + "-", color=colour(network), lw=1.8, label=network.title)
+            if key == "loss":
+                _log_axis_if_wide(axes, [value for _, (_, values) in curves[key] for value in values])
+            _epoch_axis(axes, [epoch for _, (epochs, _) in curves[key] for epoch in epochs])
+            axes.set_title(title, loc="left")
+            axes.grid()
+        _legend_above(figure, grid.flat[0])
+
+    return _svg(paint, 310, "training", "Line charts of training loss and validation accuracy by epoch")
+
+
+def has_training(network: Network) -> bool:
+    """Whether there is a curve to draw for this network."""
+    return any(_curve(network, key)[0] for key in ("loss", "validation_accuracy"))
+
+
+def _curve(network: Network, key: str) -> tuple[list[float], list[float]]:
+    pairs = [(number(row.get("epoch")), number(row.get(key))) for row in network.data.get("training") or []]
+    kept = [(epoch, value) for epoch, value in pairs if epoch is not None and value is not None]
+    return [epoch for epoch, _ in kept], [value for _, value in kept]
+
+
+def _epoch_axis(axes: Any, epochs: Sequence[float]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    if min(epochs) == max(epochs):
+        axes.set_xticks([epochs[0]], [compact(epochs[0])])
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+
+
+def latency_figure(found: Sequence[Network]) -> Markup:
+    """Draw the raw latency samples of every network as overlaid histograms, medians as dashed lines."""
+    import numpy as np
+
+    samples = {network.key: latency_samples(network) for network in found}
+    everything = np.array([value for values in samples.values() for value in values])
+
+    def paint(figure: Any) -> None:
+        axes = figure.subplots()
+        edges = _bins(everything)
+        for network in found:
+            values = samples[network.key]
+            if not values:
+                continue
+            median = float(np.median(values))
+            label = f"{network.title}: median {significant(median)} ms, {len(values)} samples"
+            axes.hist(values, bins=edges, histtype="stepfilled", color=colour(network), alpha=0.3)
+            axes.hist(values, bins=edges, histtype="step", color=colour(network), lw=1.4, label=label)
+            axes.axvline(median, color=colour(network), linestyle=(0, (4, 3)), linewidth=1.4)
+        _log_axis_if_wide(axes, list(edges), axis="x", ratio=5)
+        axes.set_xlabel("milliseconds per batch")
+        axes.set_ylabel("samples")
+        axes.grid(axis="y")
+        _legend_above(figure, axes, columns=2 if len(found) > 2 else 3)
+
+    return _svg(paint, 300, "latency", "Histogram of latency samples in milliseconds")
+
+
+def latency_samples(network: Network) -> list[float]:
+    """Return the raw latency samples of a network, ms."""
+    return [value for value in numbers(dig(network.data, "latency_ms", "samples") or []) if value > 0]
+
+
+def _bins(values: Any) -> Any:
+    """Edges of 60 bins over all samples, equally wide on the scale that `_log_axis_if_wide` will choose."""
+    import numpy as np
+
+    low, high = float(values.min()), float(values.max())
+    pad = 0.02 * (high - low) or 0.05 * high
+    if high > 5 * low:
+        return np.geomspace(low * 0.95, high * 1.05, 61)
+    return np.linspace(max(low - pad, 0), high + pad, 61)
+
+
+def _log_axis_if_wide(axes: Any, values: Sequence[float], axis: str = "y", ratio: float = 20) -> None:
+    if values and min(values) > 0 and max(values) > ratio * min(values):
+        _log_axis(axes, axis, values, 7)
+
+
+def _log_axis(axes: Any, axis: str, values: Sequence[float], most: int) -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    getattr(axes, f"set_{axis}scale")("log")
+    scale = getattr(axes, f"{axis}axis")
+    scale.set_major_locator(FixedLocator(log_ticks(min(values), max(values), most)))
+    scale.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+    scale.set_minor_locator(NullLocator())
+
+
+def log_ticks(low: float, high: float, most: int) -> list[float]:
+    """Choose at least one and at most `most` round numbers between `low` and `high` (both above 0).
+
+    Where there is no round number the two ends are taken.
+    """
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in (
+        (10, 12, 15, 20, 25, 30, 40, 50, 60, 80),
+        (10, 20, 30, 50, 70),
+        (10, 20, 50),
+        (10, 30),
+        (10,),
+    ):
+        # Division keeps 0.3 at 0.3; multiplying by 10**-1 would not.
+        ticks = [d * 10.0 ** (p - 1) if p > 0 else d / 10.0 ** (1 - p) for p in powers for d in digits]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) <= most:
+            break
+    every = math.ceil(len(ticks) / most) or 1
+    return ticks[::every] or [low, high][: 1 if low == high else 2]
+
+
+def _legend_above(figure: Any, axes: Any, columns: int = 5) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside upper left", ncols=columns, fontsize=12, borderpad=0.2)
+
+
+def _svg(
+    paint: Callable[[Any], None], height: float, name: str, label: str, *, constrained: bool = True
+) -> Markup:
+    """Let `paint` fill a figure and return it as an <svg> element whose ids start with `name`."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+        # A script that matplotlib's font lacks is measured a little wrong, but the browser draws it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure = Figure(
+            figsize=(WIDTH / 72, height / 72), dpi=72, layout="constrained" if constrained else None
+        )
+        paint(figure)
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return _inline(buffer.getvalue(), height, name, label)
+
+
+def _inline(document: str, height: float, name: str, label: str) -> Markup:
+    """Turn a whole SVG document into an element of a page that holds several."""
+    start = document.index(">", document.index("<svg")) + 1
+    body = document[start : document.rindex("</svg>")]
+    # The style sheet of an inline SVG would apply to the whole page: the page's own one has these rules.
+    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<[a-zA-Z][^>]*>", lambda tag: _own_ids(tag[0], name), body)
+    body = re.sub(r"\n\s*", "\n", body)
+    return element(
+        "svg",
+        Markup(body),
+        viewBox=f"0 0 {WIDTH} {height:g}",
+        width=str(WIDTH),
+        role="img",
+        aria_label=label,
+    )
+
+
+def _own_ids(tag: str, name: str) -> str:
+    tag = re.sub(r"; font-family: [^;\"]*", "", tag)
+    return re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", tag)

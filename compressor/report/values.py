@@ -1,0 +1,271 @@
+"""What a run record says, in the words and digits that the page and the terminal share."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Record = Mapping[str, Any]
+
+ABSENT = "–"
+COSTS = {
+    "params": "parameters",
+    "macs": "MACs",
+    "onnx_bytes": "ONNX file, bytes",
+    "latency_ms": "latency, ms",
+}
+_TITLES = {"uniform": "uniform, same budget", "reference": "unscaled network"}
+_WEIGHTS = {"last": "last epoch", "best": "best epoch on the validation set"}
+
+
+@dataclass(frozen=True)
+class Network:
+    """One of the networks that a record compares.
+
+    Attributes:
+        key: "result", or its name under "baseline"
+        title: what the reader calls it
+        data: its part of the record; for the result that is the record itself
+    """
+
+    key: str
+    title: str
+    data: Record
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One limit of the budget and what became of it; numbers in the unit of `name`, None where unknown.
+
+    Attributes:
+        name: the cost, as in the recipe
+        limit: the most that was allowed
+        got: what the result costs
+        slack: limit minus cost; negative when the limit is missed
+        channels: the slack in channels of the cheapest layer
+    """
+
+    name: str
+    limit: float | None
+    got: float | None
+    slack: float | None
+    channels: float | None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the cost is within the limit; None when it was not measured."""
+        return None if self.slack is None else self.slack >= 0
+
+    @property
+    def title(self) -> str:
+        """The cost in words, with its unit."""
+        return COSTS.get(self.name, self.name)
+
+
+def number(value: Any) -> float | None:
+    """Return `value` if it is a finite number, else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def dig(data: Any, *keys: str) -> Any:
+    """Follow `keys` down nested mappings; None as soon as one is missing or null."""
+    for key in keys:
+        data = data.get(key) if isinstance(data, Mapping) else None
+    return data
+
+
+def networks(record: Record) -> list[Network]:
+    """List the result, the baselines at the same budget, and the unscaled network, in this order."""
+    baselines = {key: data for key, data in (record.get("baseline") or {}).items() if data}
+    order = sorted(baselines, key=lambda key: (key == "reference", key != "uniform"))
+    return [
+        Network("result", "result", record),
+        *(Network(key, _TITLES.get(key, str(key)), baselines[key]) for key in order),
+    ]
+
+
+def widths_of(network: Network, record: Record) -> Mapping[str, int]:
+    """Channels per group of one network; those of the unscaled one may stand at the top of the record."""
+    own = network.data.get("widths")
+    if not own and network.key == "reference":
+        own = record.get("reference_widths")
+    return own or {}
+
+
+def limits(record: Record) -> list[Limit]:
+    """Compare every limit of the budget with the cost of the result."""
+    budget = record.get("budget") or {}
+    return [_limit(name, number(limit), budget) for name, limit in (budget.get("limits") or {}).items()]
+
+
+def _limit(name: str, limit: float | None, budget: Record) -> Limit:
+    got, slack = number(dig(budget, "costs", name)), number(dig(budget, "slack", name))
+    if slack is None and limit is not None and got is not None:
+        slack = limit - got
+    one = number(dig(budget, "one_channel", name))
+    return Limit(name, limit, got, slack, slack / one if slack is not None and one else None)
+
+
+def budget_met(record: Record) -> bool | None:
+    """Whether the budget is met; None when there is none, or nothing was measured against it."""
+    rows = [row.met for row in limits(record)]
+    stated = dig(record, "budget", "met")
+    if not rows:
+        return None
+    if stated is False or False in rows:
+        return False
+    return None if stated is None and None in rows else True
+
+
+def slack_text(limit: Limit) -> str:
+    """Say how far from its limit a cost is, such as "over by 500 (5.5 channels of the cheapest layer)"."""
+    if limit.slack is None:
+        return "not measured"
+    amount = quantity(abs(limit.slack))
+    worth = ""
+    if limit.channels is not None:
+        many = abs(limit.channels)
+        worth = f" ({many:.1f} {'channel' if 0 < many <= 1 else 'channels'} of the cheapest layer)"
+    return f"{amount} left{worth}" if limit.slack >= 0 else f"over by {amount}{worth}"
+
+
+def efficiency(
+    accuracy: float, macs: float, params: float, *, base_accuracy: float, base_macs: float, base_params: float
+) -> tuple[float, float]:
+    """Computational and storage efficiency against a baseline network (TissueNet, section on metrics).
+
+    CE = (accuracy / base_accuracy) * (base_macs / macs) and SE = (accuracy / base_accuracy) * (base_params / params):
+    the baseline itself scores 1, more is better. Units cancel, so any will do as long as both networks use it.
+
+    Raises:
+        ValueError: a number that is divided by is not above zero
+    """
+    for name, value in {"base_accuracy": base_accuracy, "macs": macs, "params": params}.items():
+        if not value > 0:
+            raise ValueError(f"efficiency: {name} is {value!r}, it must be above 0")
+    kept = accuracy / base_accuracy
+    return kept * base_macs / macs, kept * base_params / params
+
+
+def scores(network: Network, record: Record) -> tuple[float | None, float | None]:
+    """CE and SE of one network: as recorded, else against the unscaled one, else None."""
+    recorded = network.data.get("efficiency")
+    if recorded:
+        return number(recorded.get("ce")), number(recorded.get("se"))
+    own = _efficiency_inputs(network.data)
+    base = _efficiency_inputs(dig(record, "baseline", "reference"))
+    if own is None or base is None:
+        return None, None
+    return efficiency(*own, base_accuracy=base[0], base_macs=base[1], base_params=base[2])
+
+
+def _efficiency_inputs(data: Any) -> tuple[float, float, float] | None:
+    """Accuracy, MACs and parameters, or None unless all three are above zero."""
+    found = number(dig(data, "accuracy", "onnx")), number(dig(data, "macs")), number(dig(data, "params"))
+    accuracy, macs, params = (value or 0 for value in found)
+    return (accuracy, macs, params) if accuracy > 0 and macs > 0 and params > 0 else None
+
+
+def interval(accuracy: float, samples: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's interval (95 % by default) for an accuracy, as fractions, measured on `samples` samples."""
+    middle = (accuracy + z * z / (2 * samples)) / (1 + z * z / samples)
+    spread = math.sqrt(accuracy * (1 - accuracy) / samples + (z / (2 * samples)) ** 2)
+    half = z * spread / (1 + z * z / samples)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def weights_text(weights: Any) -> str:
+    """Say which weights an accuracy belongs to."""
+    return _WEIGHTS.get(str(weights), str(weights))
+
+
+def conditions(latency: Any) -> str:
+    """Say how a latency was measured, such as "batch 100, cpu, 1 thread"."""
+    batch, provider, threads = (dig(latency, key) for key in ("batch", "provider", "threads"))
+    parts = [f"batch {batch}" if batch is not None else "", str(provider or "")]
+    if threads is not None:
+        parts.append(f"{threads} {'thread' if threads == 1 else 'threads'}")
+    return ", ".join(part for part in parts if part)
+
+
+def layer_order(record: Record) -> list[str]:
+    """Names of the width groups in the order of the network, as far as the record knows it.
+
+    The search trace lists them in order. Without one the order of the widths is kept, except when it is merely
+    alphabetical (JSON with sorted keys): then layer 10 is put behind layer 9.
+    """
+    names = [str(name) for name in record.get("widths") or record.get("reference_widths") or {}]
+    traced = [str(name) for name in (last_iteration(record) or {}).get("groups") or []]
+    if traced and set(traced) == set(names):
+        return traced
+    return sorted(names, key=_natural) if names == sorted(names) else names
+
+
+def last_iteration(record: Record) -> Record | None:
+    """Return the last iteration of the search, None when the method has none."""
+    iterations = dig(record, "trace", "iterations") or []
+    return iterations[-1] if iterations else None
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sort key under which "conv10" follows "conv9"."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def short_names(names: Sequence[str], most: int) -> list[str]:
+    """Cut names to `most` characters in their middle, unless two of them would then look the same."""
+    names = [re.sub(r"\s+|[\x00-\x1f\x7f]", " ", name) for name in names]
+    head = most // 3
+    cut = [n if len(n) <= most else f"{n[:head]}…{n[head + 1 - most :]}" for n in names]
+    return cut if len(set(cut)) == len(set(names)) else list(names)
+
+
+def quantity(value: Any) -> str:
+    """Write a number: whole ones in full with thousands separators, others with four digits that count."""
+    found = number(value)
+    if found is None:
+        return ABSENT
+    if found == int(found) and abs(found) < 1e15:
+        return f"{int(found):,}"
+    return significant(found)
+
+
+def significant(value: Any, digits: int = 4) -> str:
+    """Write a number with `digits` digits that count, without an exponent where that can be read."""
+    found = number(value)
+    if found is None:
+        return ABSENT
+    if found == 0:
+        return "0"
+    if not 1e-3 <= abs(found) < 1e9:
+        return f"{found:.{digits - 1}g}"
+    return f"{found:,.{max(0, digits - 1 - math.floor(math.log10(abs(found))))}f}"
+
+
+def percent(fraction: Any) -> str:
+    """Write a fraction as a percentage with two decimals."""
+    found = number(fraction)
+    return ABSENT if found is None else f"{100 * found:.2f} %"
+
+
+def points(difference: float) -> str:
+    """Write a difference of two fractions in percentage points, with its sign in ASCII."""
+    return f"{100 * difference:+.2f} points"
+
+
+def compact(value: float) -> str:
+    """Write a number for an axis: 58000 becomes 58k."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.4g}{letter}"
+    return f"{value:.4g}"
+
+
+def numbers(values: Iterable[Any]) -> list[float]:
+    """Keep the finite numbers."""
+    return [found for found in map(number, values) if found is not None]
