@@ -1,7 +1,7 @@
 """Data sets and the loader that feeds them to training.
 
 `load_data` gives a `DataSet` of three `Split`s; `Batches` walks one of them in a seeded random order with
-augmentation, `ordered` in order and without. Importing this package imports no torch: names load on first use.
+augmentation, `ordered` in order and without. Importing it imports no torch: names load on first use.
 """
 
 from __future__ import annotations

@@ -31,17 +31,12 @@ def move(images: Tensor, names: Collection[str], generator: Generator) -> Tensor
     if not {"crop", "flip"} & set(names):
         return images
     batch, channels, height, width = images.shape
-    rows = torch.arange(height).expand(batch, height)
-    columns = torch.arange(width).expand(batch, width)
-    if "crop" in names:
-        rows = _reflect(rows + _offsets(batch, height // 8, generator), height)
-        columns = _reflect(columns + _offsets(batch, width // 8, generator), width)
-    if "flip" in names:
-        mirrored = torch.rand(batch, 1, generator=generator) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
+    down, right, mirrored = _draw(batch, height, width, names, generator).to(images.device, non_blocking=True)
+    rows = _reflect(torch.arange(height, device=images.device) + down, height)
+    columns = _reflect(torch.arange(width, device=images.device) + right, width)
+    columns = torch.where(mirrored == 1, columns.flip(1), columns)
     # Padding is never built: where a pixel comes from is arithmetic, and one gather fetches it.
-    places = torch.cat([rows * width, columns], dim=1).to(images.device, non_blocking=True)
-    sources = (places[:, :height, None] + places[:, None, height:]).view(batch, 1, -1)
+    sources = (rows[:, :, None] * width + columns[:, None, :]).view(batch, 1, -1)
     return images.flatten(2).gather(2, sources.expand(-1, channels, -1)).view(images.shape)
 
 
@@ -63,8 +58,15 @@ def cut_out(images: Tensor, generator: Generator) -> Tensor:
     return images.masked_fill(hidden_rows[:, None, :, None] & hidden_columns[:, None, None, :], 0)
 
 
-def _offsets(batch: int, most: int, generator: Generator) -> Tensor:
-    return torch.randint(-most, most + 1, (batch, 1), generator=generator)
+def _draw(batch: int, height: int, width: int, names: Collection[str], generator: Generator) -> Tensor:
+    """Draw each image's shift down, shift right and whether it is mirrored, (3, B, 1)."""
+    draws = torch.zeros(3, batch, 1, dtype=torch.int64)
+    if "crop" in names:
+        for draw, side in ((draws[0], height), (draws[1], width)):
+            draw.random_(-(side // 8), side // 8 + 1, generator=generator)
+    if "flip" in names:
+        draws[2].random_(0, 2, generator=generator)
+    return draws
 
 
 def _reflect(places: Tensor, size: int) -> Tensor:

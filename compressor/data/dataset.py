@@ -96,8 +96,8 @@ def complete(name: str, splits: tuple[Split, Split, Split], class_names: Sequenc
         if split.shape != train.shape:
             raise DataError(f"{name}: {part} images are {split.shape}, train images are {train.shape}")
         if len(split) > 0 and not 0 <= int(split.labels.min()) <= int(split.labels.max()) < len(class_names):
-            worst = int(split.labels.max())
-            raise DataError(f"{name}: {part} label {worst} is not in 0..{len(class_names) - 1}")
+            found = f"{int(split.labels.min())}..{int(split.labels.max())}"
+            raise DataError(f"{name}: {part} labels are {found}, the classes 0..{len(class_names) - 1}")
     if len(test) == 0:
         raise DataError(f"{name}: there are no test images")
     mean, std = _moments(train, seed)

@@ -1,7 +1,7 @@
 """Folders with the four idx files of MNIST, Fashion-MNIST, Kuzushiji-MNIST and their like, gzipped or not.
 
-The format (http://yann.lecun.com/exdb/mnist): two zero bytes, the elements' type, the number of dimensions, each
-dimension as a big-endian 32-bit number, then the elements.
+The format (http://yann.lecun.com/exdb/mnist): two zero bytes, the elements' type, the number of dimensions,
+each dimension as a big-endian 32-bit number, then the elements.
 """
 
 from __future__ import annotations

@@ -78,8 +78,8 @@ class Batches:
 
     def _walk(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(self.split), generator=_generator("order", self.seed, epoch))
-        picks = torch.split(order, self.batch_size)[start : len(self)]
-        for number, (images, labels) in enumerate(_fetch(self.split, picks), start=start):
+        found = _fetch(self.split, order, self.batch_size, range(start, len(self)))
+        for number, (images, labels) in enumerate(found, start=start):
             yield self._prepare(images, _generator("augment", self.seed, epoch, number)), labels
 
     def _prepare(self, images: Tensor, generator: Generator) -> Tensor:
@@ -106,8 +106,8 @@ def ordered(
     """
     shift, scale = pixels.shift_and_scale(dataset.mean, dataset.std, split.device)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    picks = torch.split(torch.arange(len(split)), batch_size) if len(split) else ()
-    for images, labels in _fetch(split, picks):
+    numbers = range(-(-len(split) // batch_size))
+    for images, labels in _fetch(split, torch.arange(len(split)), batch_size, numbers):
         yield pixels.normalise(images, shift, scale).contiguous(memory_format=memory_format), labels
 
 
@@ -127,11 +127,23 @@ def _generator(*key: object) -> Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
 
 
-def _fetch(split: Split, picks: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Iterate over each pick's uint8 images (B, C, H, W) and labels (B,), on the split's device."""
-    found = _fetch_ahead(split, picks) if split.prefetch else map(split.fetch, picks)
+def _fetch(split: Split, order: Tensor, batch_size: int, numbers: range) -> Iterator[tuple[Tensor, Tensor]]:
+    """Iterate over the uint8 images (B, C, H, W) and labels (B,) of some batches, on the split's device.
+
+    Args:
+        split: images to fetch.
+        order: int64 (N,) on the CPU.
+        batch_size: indices per batch.
+        numbers: of the batches.
+    """
+    placed = order.to(split.device)  # once for all batches: each such copy waits for the device to be idle
+    picks = [slice(i * batch_size, (i + 1) * batch_size) for i in numbers]
+    if split.prefetch:
+        found = _fetch_ahead(split, [order[pick] for pick in picks])
+    else:
+        found = (split.fetch(placed[pick]) for pick in picks)
     for pick, images in zip(picks, found, strict=True):
-        labels = split.labels.index_select(0, pick.to(split.device, non_blocking=True))
+        labels = split.labels.index_select(0, placed[pick])
         yield images.to(split.device, non_blocking=True), labels
 
 

@@ -29,8 +29,8 @@ def load_data(config: SourceConfig, *, seed: int, device: str | torch.device = "
     """Load the data set that a recipe's `data` section describes.
 
     Args:
-        config: the section; other packages add names through the entry-point group `compressor.datasets`, each a
-            callable (config, seed, device) -> DataSet.
+        config: the section; other packages add names through the entry-point group `compressor.datasets`,
+            each a callable (config, seed, device) -> DataSet.
         seed: chooses the validation images, and the training images if `config.limit` is set.
         device: where images and labels will be.
 

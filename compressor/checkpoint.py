@@ -1,0 +1,64 @@
+"""Unfinished training on disk: tensors and plain values in one safetensors file, no pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from compressor.errors import RunError
+from compressor.files import replace_atomic
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything needed to go on.
+
+    Attributes:
+        tensors: named tensors, on the CPU
+        values: JSON values
+    """
+
+    tensors: Tensors
+    values: dict[str, Any]
+
+    def part(self, prefix: str) -> Tensors:
+        """The tensors whose name starts with `prefix/`, without it."""
+        start = f"{prefix}/"
+        return {name[len(start) :]: tensor for name, tensor in self.tensors.items() if name.startswith(start)}
+
+
+def named(prefix: str, tensors: Mapping[str, torch.Tensor]) -> Tensors:
+    """Put `prefix/` before every name; `Snapshot.part` takes it off."""
+    return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
+
+
+def save_snapshot(path: Path, snapshot: Snapshot) -> None:
+    """Write a snapshot, whole or not at all."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in snapshot.tensors.items()}
+    values = {"values": json.dumps(snapshot.values)}
+    replace_atomic(path, lambda beside: save_file(tensors, beside, metadata=values))
+
+
+def load_snapshot(path: Path) -> Snapshot | None:
+    """Read a snapshot; None if there is none.
+
+    Raises:
+        RunError: the file is damaged
+    """
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            values = json.loads((file.metadata() or {}).get("values", "{}"))
+            return Snapshot({name: file.get_tensor(name) for name in file.keys()}, values)  # noqa: SIM118
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise RunError(f"{path}: damaged checkpoint ({error}); delete it to begin this stage anew") from error

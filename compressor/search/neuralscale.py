@@ -1,0 +1,221 @@
+"""NeuralScale (Lee and Lee, CVPR 2020): widths as power laws of the parameter count, refined by architecture descent.
+
+One iteration: train briefly, prune globally while recording how the widths fall with the parameter count
+(Algorithm 1), fit φ_l(τ) = α_l·τ^β_l to every layer (Algorithm 2), generate the network of the original size from the
+fit (Algorithm 3), which the next iteration starts from (Algorithm 4).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from compressor.architecture import Architecture
+from compressor.cost import of_widths
+from compressor.errors import ModelError
+from compressor.files import read_json, write_json
+from compressor.models import build, example_input, follows
+from compressor.recipe import NeuralScaleConfig
+from compressor.search.problem import Problem, SearchResult
+from compressor.search.taylor import PruneSettings, TaylorPruner
+from compressor.search.uniform import scale_uniformly
+from compressor.solve import Solution, largest_within
+from compressor.train import Settings
+from compressor.widths import plan_widths
+
+Floats = NDArray[np.float64]
+
+
+def fit_power_law(params: ArrayLike, widths: ArrayLike) -> tuple[Floats, Floats]:
+    """Fit φ_l(τ) = α_l·τ^β_l: ordinary least squares of ln φ_l on ln τ, every layer by itself (Algorithm 2, eq. 8).
+
+    Args:
+        params: (N,) parameter counts τ of the recorded networks, above 0
+        widths: (N, L) channels φ of their layers, above 0
+
+    Returns:
+        α (L,) and β (L,)
+
+    Raises:
+        ValueError: shapes do not fit, fewer than two different parameter counts, or a value is not above 0
+    """
+    tau, phi = np.asarray(params, dtype=np.float64), np.asarray(widths, dtype=np.float64)
+    if tau.ndim != 1 or phi.ndim != 2 or len(tau) != len(phi):
+        raise ValueError(f"params must be (N,) and widths (N, L), got {tau.shape} and {phi.shape}")
+    if not (tau > 0).all() or not (phi > 0).all():
+        raise ValueError("params and widths must be above 0")
+    if len(np.unique(tau)) < 2:
+        raise ValueError("a power law needs records of at least two different parameter counts")
+    x, y = np.log(tau), np.log(phi)
+    centred = x - x.mean()
+    beta = centred @ (y - y.mean(axis=0)) / (centred @ centred)
+    return np.exp(y.mean(axis=0) - beta * x.mean()), beta
+
+
+def r_squared(params: ArrayLike, widths: ArrayLike, alpha: Floats, beta: Floats) -> Floats:
+    """Coefficient of determination of the fit in the logarithms, (L,); 1 for a layer whose width never changes."""
+    x, y = np.log(np.asarray(params, dtype=np.float64)), np.log(np.asarray(widths, dtype=np.float64))
+    residual = ((y - np.log(alpha) - np.outer(x, beta)) ** 2).sum(axis=0)
+    total = ((y - y.mean(axis=0)) ** 2).sum(axis=0)
+    return np.where(total > 0, 1 - residual / np.where(total > 0, total, 1), 1.0)
+
+
+def widths_for(
+    alpha: ArrayLike, beta: ArrayLike, cost: Callable[[Sequence[int]], float], limit: float
+) -> NDArray[np.int64]:
+    """The largest whole widths ⌊α·τ^β⌋ (plus single channels) whose cost is within the limit (Algorithm 3).
+
+    Args:
+        alpha: (L,)
+        beta: (L,)
+        cost: whole widths (L,) → cost, which must not fall when a width grows
+        limit: the largest allowed cost
+
+    Returns:
+        whole widths (L,)
+
+    Raises:
+        BudgetError: one channel per layer costs more than the limit
+    """
+    return np.array(_solve(np.asarray(alpha), np.asarray(beta), {"cost": cost}, {"cost": limit}).widths)
+
+
+def _solve(
+    alpha: Floats, beta: Floats, costs: dict[str, Callable[[Sequence[int]], float]], limits: dict[str, float]
+) -> Solution:
+    # τ is only an inner coordinate: whatever the budget is in, bisection finds the τ that fits it.
+    return largest_within(costs, limits, lambda tau: alpha * tau**beta, 1.0, 1e6)
+
+
+def search(problem: Problem, config: NeuralScaleConfig) -> SearchResult:
+    """Run architecture descent and generate the network for the budget.
+
+    Raises:
+        BudgetError: the budget cannot be met
+        ModelError: the network's widths cannot be pruned
+        TrainingError: training diverged
+    """
+    reference = problem.reference
+    scale_uniformly(problem)  # a budget that cannot be met is refused before any training
+    names = list(reference.widths)
+    original = problem.costs["params"](reference)
+    iterations = _load(problem.checkpoint("iterations.json"))
+    architecture = reference
+    for done in iterations:
+        architecture = reference.with_widths(dict(zip(names, done["widths"], strict=True)))
+    for index in range(len(iterations), config.iterations):
+        found, architecture = _iterate(problem, config, index, architecture, original)
+        iterations.append(found)
+        if (path := problem.checkpoint("iterations.json")) is not None:
+            write_json(path, iterations)
+        _discard(problem, index)
+    last = iterations[-1]
+    trace: dict[str, Any] = {"iterations": iterations}
+    if last["fallback"]:
+        result, solution = scale_uniformly(problem)
+        trace["fallback"] = last["fallback"]
+    else:
+        costs = {name: of_widths(reference, problem.costs[name]) for name in problem.budget.limits}
+        solution = _solve(np.array(last["alpha"]), np.array(last["beta"]), costs, dict(problem.budget.limits))
+        result = reference.with_widths(dict(zip(names, solution.widths, strict=True)))
+    return SearchResult(result, trace, solution.one_channel)
+
+
+def _iterate(
+    problem: Problem, config: NeuralScaleConfig, index: int, architecture: Architecture, original: float
+) -> tuple[dict[str, Any], Architecture]:
+    """One iteration of architecture descent: its record, and the network that the next one starts from."""
+    names = list(architecture.widths)
+    pruner, seconds = _prune(problem, config, index, architecture)
+    params = [record[0] for record in pruner.records]
+    widths = [[record[1][name] for name in names] for record in pruner.records]
+    found: dict[str, Any] = {
+        "groups": names,
+        "start": [architecture.widths[name] for name in names],
+        "records": {"params": params, "widths": widths},
+        "events": pruner.events,
+        "stopped": pruner.reason,
+        "alpha": [],
+        "beta": [],
+        "r2": [],
+        "fallback": None,
+        "seconds": seconds,
+    }
+    if len(params) < config.min_records:
+        found["fallback"] = (
+            f"only {len(params)} records, fewer than min_records = {config.min_records} "
+            f"(pruning ended since {pruner.reason}): scaled uniformly"
+        )
+        following = architecture
+    else:
+        alpha, beta = fit_power_law(params, widths)
+        found |= {"alpha": alpha.tolist(), "beta": beta.tolist()}
+        found["r2"] = r_squared(params, widths, alpha, beta).tolist()
+        cost = of_widths(architecture, problem.costs["params"])
+        generated = widths_for(alpha, beta, cost, original).tolist()
+        following = architecture.with_widths(dict(zip(names, generated, strict=True)))
+    found["widths"] = [following.widths[name] for name in names]
+    found["params"] = int(problem.costs["params"](following))
+    return found, following
+
+
+def _prune(
+    problem: Problem, config: NeuralScaleConfig, index: int, architecture: Architecture
+) -> tuple[TaylorPruner, dict[str, float]]:
+    """Pre-train a fresh network and prune it (Algorithm 1)."""
+    seed = problem.seed + 1000 * index
+    model = build(architecture, seed)
+    plan = plan_widths(model, example_input(architecture))
+    following = follows(architecture)
+    if missing := (set(architecture.widths) | set(following)) ^ set(plan.groups):
+        raise ModelError(
+            f"model {architecture.model}: the width of {min(missing)} cannot be pruned on its own; "
+            "neuralscale needs a network whose searched widths are independent (shortcut: identity)"
+        )
+    model = problem.trainer.prepare(model)
+    pruner = TaylorPruner(
+        plan,
+        list(architecture.widths),
+        following,
+        PruneSettings(config.prune_every, config.prune_channels, config.floor),
+    )
+    label = f"search {index + 1}/{config.iterations}"
+    shared = {"batch_size": config.batch_size, "momentum": config.momentum, "weight_decay": config.weight_decay}
+    begun = time.monotonic()
+    pruning = problem.checkpoint(f"prune{index}.safetensors")
+    if config.pretrain_epochs and not (pruning and pruning.exists()):
+        settings = Settings(epochs=config.pretrain_epochs, lr_at=lambda step, per_epoch: config.lr, evaluate=False, **shared)  # type: ignore[arg-type]
+        problem.trainer.fit(
+            model,
+            settings,
+            seed=seed,
+            label=f"{label} pre-training",
+            checkpoint=problem.checkpoint(f"pretrain{index}.safetensors"),
+        )
+    trained = time.monotonic()
+
+    def lr_at(step: int, per_epoch: int) -> float:
+        return config.prune_lr / config.prune_lr_decay ** (step // (per_epoch * config.prune_lr_every))
+
+    settings = Settings(epochs=None, lr_at=lr_at, evaluate=False, **shared)  # type: ignore[arg-type]
+    problem.trainer.fit(
+        model, settings, seed=seed + 1, label=f"{label} pruning", observer=pruner, checkpoint=pruning
+    )
+    seconds = {"pretrain": trained - begun, "prune": time.monotonic() - trained}
+    return pruner, seconds
+
+
+def _load(path: Path | None) -> list[dict[str, Any]]:
+    return read_json(path) if path is not None and path.exists() else []
+
+
+def _discard(problem: Problem, index: int) -> None:
+    """Checkpoints of an iteration that is recorded are of no more use."""
+    for name in (f"pretrain{index}.safetensors", f"prune{index}.safetensors"):
+        if (path := problem.checkpoint(name)) is not None:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,397 @@
+"""Training and evaluation: one loop for pre-training, pruning and final training.
+
+Batches, learning rates and augmentations are functions of the step, so a run that was interrupted goes on from its
+checkpoint to the same weights (same machine, same number of threads).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import nn
+
+from compressor.checkpoint import Snapshot, Tensors, load_snapshot, named, save_snapshot
+from compressor.data import Batches, DataSet, Split, ordered
+from compressor.errors import TrainingError, UnavailableError
+
+_CHECK_EVERY = 50  # steps between two looks at the loss: a look waits for the GPU
+_EVALUATION_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one phase trains.
+
+    Attributes:
+        epochs: how long; None: until the observer stops it
+        batch_size: images per step
+        lr_at: (step, steps per epoch) → learning rate
+        momentum: of SGD
+        nesterov: SGD's variant
+        weight_decay: of SGD, on every parameter
+        label_smoothing: share of the label spread over all classes
+        keep: weights to end with: of the last epoch, or of the epoch with the best validation accuracy
+        evaluate: measure validation loss and accuracy after every epoch
+    """
+
+    epochs: int | None
+    batch_size: int
+    lr_at: Callable[[int, int], float]
+    momentum: float
+    weight_decay: float
+    nesterov: bool = False
+    label_smoothing: float = 0.0
+    keep: Literal["last", "best"] = "last"
+    evaluate: bool = True
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch of training: mean training loss, validation loss and accuracy (0 to 1), last learning rate, time."""
+
+    epoch: int
+    loss: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+    lr: float
+    seconds: float
+
+
+class Observer(Protocol):
+    """Takes part in training: sees gradients, may change the network, may stop the loop."""
+
+    def start(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Called once before the first step, also when training resumes."""
+
+    def after_backward(self) -> None:
+        """Called when the gradients of a step are there, before the weights change."""
+
+    def after_step(self) -> bool:
+        """Called when the weights have changed; True ends training."""
+
+    def state(self) -> Snapshot:
+        """What to keep in a checkpoint."""
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Called after `start` with what `state` gave; the network must then have its shape of that moment."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean cross-entropy, accuracy (0 to 1) and number of images."""
+
+    loss: float
+    accuracy: float
+    samples: int
+
+
+def schedule(name: Literal["paper", "onecycle"], lr: float, epochs: int) -> Callable[[int, int], float]:
+    """A named learning-rate schedule as a function of the step.
+
+    paper: lr, divided by 10 after 1/3, 2/3 and 5/6 of the epochs (NeuralScale section 4: 100, 200, 250 of 300).
+    onecycle: linear warm-up from lr/10 over the first fifth, then half a cosine down to 0 (after Smith 2018).
+    """
+
+    def paper(step: int, per_epoch: int) -> float:
+        done = step / (epochs * per_epoch)
+        return float(lr / 10 ** sum(done >= share for share in (1 / 3, 2 / 3, 5 / 6)))
+
+    def onecycle(step: int, per_epoch: int) -> float:
+        done, rise = (step + 1) / (epochs * per_epoch), 0.2
+        if done < rise:
+            return lr * (0.1 + 0.9 * done / rise)
+        return lr * 0.5 * (1 + math.cos(math.pi * (done - rise) / (1 - rise)))
+
+    return {"paper": paper, "onecycle": onecycle}[name]
+
+
+def pick_device(name: str) -> torch.device:
+    """The device to train on.
+
+    Raises:
+        UnavailableError: cuda was asked for and torch has none
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UnavailableError("device: cuda was asked for, but torch finds no CUDA device here; valid: auto, cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Trains networks on one data set and one device.
+
+    Attributes:
+        data: train, validation and test images, on the device
+        device: where to train
+        augment: random changes of training images, see `compressor.data.Batches`
+        bf16: run the forward pass in bfloat16 (autocast)
+        channels_last: memory format of 4-d weights and images
+        checkpoint_seconds: least time between two checkpoints
+        progress: called with one line of text and the share done (None: unknown) as training goes on
+    """
+
+    data: DataSet
+    device: torch.device
+    augment: Sequence[str] = ()
+    bf16: bool = False
+    channels_last: bool = False
+    checkpoint_seconds: float = 30.0
+    progress: Callable[[str, float | None], None] = lambda text, share: None
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Move a network to the device, in the memory format of training."""
+        if self.channels_last:
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model.to(self.device)
+
+    def fit(
+        self,
+        model: nn.Module,
+        settings: Settings,
+        *,
+        seed: int,
+        label: str = "train",
+        observer: Observer | None = None,
+        checkpoint: Path | None = None,
+    ) -> list[EpochRecord]:
+        """Train a network in place.
+
+        Args:
+            model: prepared; if the observer reshapes it, still the same object
+            settings: how
+            seed: of data order and augmentation
+            label: what the progress line calls this
+            observer: sees every step
+            checkpoint: file to resume from if it exists, and to write now and then
+
+        Returns:
+            one record per whole epoch
+
+        Raises:
+            TrainingError: the loss is not finite; names step and learning rate
+        """
+        return _Fit(self, model, settings, seed, label, observer, checkpoint).run()
+
+    def evaluate(self, model: nn.Module, split: Split) -> Evaluation:
+        """Cross-entropy and accuracy of a network on a split."""
+        training = model.training
+        model.eval()
+        loss = torch.zeros((), device=self.device, dtype=torch.float64)
+        right = torch.zeros((), device=self.device, dtype=torch.int64)
+        with torch.inference_mode():
+            for x, y in ordered(split, self.data, _EVALUATION_BATCH, channels_last=self.channels_last):
+                logits = model(x)
+                loss += nn.functional.cross_entropy(logits.float(), y, reduction="sum")
+                right += (logits.argmax(1) == y).sum()
+        model.train(training)
+        count = len(split)
+        return Evaluation(float(loss) / count, int(right) / count, count)
+
+
+class _Fit:
+    """One call of `Trainer.fit`."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        model: nn.Module,
+        settings: Settings,
+        seed: int,
+        label: str,
+        observer: Observer | None,
+        checkpoint: Path | None,
+    ) -> None:
+        self.trainer, self.model, self.settings, self.label = trainer, model, settings, label
+        self.observer, self.checkpoint = observer, checkpoint
+        data = trainer.data
+        self.batches = Batches(
+            data.train,
+            settings.batch_size,
+            seed=seed,
+            mean=data.mean,
+            std=data.std,
+            augment=trainer.augment,
+            channels_last=trainer.channels_last,
+        )
+        self.seed = seed
+        self.optimizer = torch.optim.SGD(
+            model.parameters(),
+            lr=settings.lr_at(0, len(self.batches)),
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            nesterov=settings.nesterov,
+        )
+        self.step = 0
+        self.history: list[EpochRecord] = []
+        self.losses: list[torch.Tensor] = []  # of the epoch in progress, up to the last look
+        self.loss_sum = 0.0
+        self.best: Tensors = {}
+        self.seconds = 0.0  # spent in the epoch in progress before the last checkpoint
+        self.saved_at = time.monotonic()
+
+    def run(self) -> list[EpochRecord]:
+        if self.observer is not None:
+            self.observer.start(self.model, self.optimizer)
+        torch.manual_seed(self.seed)  # dropout and the like; a resumed run restores it below
+        stopped = self._resume()
+        self.model.train()
+        while not stopped and (self.settings.epochs is None or len(self.history) < self.settings.epochs):
+            stopped = self._epoch()
+        if self.settings.keep == "best" and self.best:
+            self.model.load_state_dict(self.best)
+        return self.history
+
+    def _epoch(self) -> bool:
+        per_epoch = len(self.batches)
+        epoch, first = divmod(self.step, per_epoch)
+        begun = time.monotonic()
+        for x, y in self.batches.epoch(epoch, first):
+            stop = self._step(x, y)
+            if stop:
+                self._look()
+                self._save(stopped=True)
+                return True
+            if self.step % _CHECK_EVERY == 0:
+                self._look()
+                self._report(begun)
+            if self.step % per_epoch and self._due():
+                now = time.monotonic()
+                self.seconds += now - begun
+                begun = now
+                self._save()
+        self._look()
+        self._end_epoch(begun)
+        return False
+
+    def _step(self, x: torch.Tensor, y: torch.Tensor) -> bool:
+        lr = self.settings.lr_at(self.step, len(self.batches))
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        with torch.autocast(self.trainer.device.type, torch.bfloat16, enabled=self.trainer.bf16):
+            logits = self.model(x)
+        loss = nn.functional.cross_entropy(logits.float(), y, label_smoothing=self.settings.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.observer is not None:
+            self.observer.after_backward()
+        self.optimizer.step()
+        self.losses.append(loss.detach())
+        self.step += 1
+        return self.observer.after_step() if self.observer is not None else False
+
+    def _look(self) -> None:
+        """Add the losses since the last look to the epoch's sum; stop if one is not a number."""
+        if not self.losses:
+            return
+        values = torch.stack(self.losses).double().cpu()
+        if not bool(values.isfinite().all()):
+            bad = int((~values.isfinite()).nonzero()[0])
+            step = self.step - len(values) + bad
+            lr = self.settings.lr_at(step, len(self.batches))
+            raise TrainingError(
+                f"{self.label}: the loss is {float(values[bad])} at step {step + 1} (epoch "
+                f"{step // len(self.batches) + 1}) with learning rate {lr:.4g}; try a smaller one"
+            )
+        self.loss_sum += float(values.sum())
+        self.losses.clear()
+
+    def _end_epoch(self, begun: float) -> None:
+        settings, validation = self.settings, self.trainer.data.validation
+        measured = None
+        if settings.evaluate and len(validation) > 0:
+            measured = self.trainer.evaluate(self.model, validation)
+            if settings.keep == "best" and measured.accuracy > self._best_accuracy():
+                self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.history.append(
+            EpochRecord(
+                epoch=len(self.history) + 1,
+                loss=self.loss_sum / len(self.batches),
+                validation_loss=measured.loss if measured else None,
+                validation_accuracy=measured.accuracy if measured else None,
+                lr=settings.lr_at(self.step - 1, len(self.batches)),
+                seconds=self.seconds + time.monotonic() - begun,
+            )
+        )
+        self.loss_sum, self.seconds = 0.0, 0.0
+        self._report(begun)
+        if self._due() or len(self.history) == settings.epochs:
+            self._save()
+
+    def _best_accuracy(self) -> float:
+        return max((record.validation_accuracy or 0.0 for record in self.history), default=-1.0)
+
+    def _report(self, begun: float) -> None:
+        total = self.settings.epochs
+        share = None if total is None else self.step / (total * len(self.batches))
+        text = f"{self.label}: epoch {self.step / len(self.batches):.1f}" + (f"/{total}" if total else "")
+        if self.history:
+            last = self.history[-1]
+            text += f"  loss {last.loss:.3f}"
+            if last.validation_accuracy is not None:
+                text += f"  validation {100 * last.validation_accuracy:.1f} %"
+        self.trainer.progress(text, share)
+
+    def _due(self) -> bool:
+        return (
+            self.checkpoint is not None
+            and time.monotonic() - self.saved_at >= self.trainer.checkpoint_seconds
+        )
+
+    def _save(self, stopped: bool = False) -> None:
+        if self.checkpoint is None:
+            return
+        self._look()
+        seen = Snapshot({}, {}) if self.observer is None else self.observer.state()
+        tensors = {
+            **named("model", self.model.state_dict()),
+            **named("momentum", self._momentum()),
+            **named("best", self.best),
+            **named("observer", seen.tensors),
+            "rng": torch.get_rng_state(),
+        }
+        if self.trainer.device.type == "cuda":
+            tensors["rng_cuda"] = torch.cuda.get_rng_state(self.trainer.device)
+        values = {
+            "seed": self.seed,
+            "step": self.step,
+            "stopped": stopped,
+            "loss_sum": self.loss_sum,
+            "seconds": self.seconds,
+            "history": [asdict(record) for record in self.history],
+            "observer": seen.values,
+        }
+        save_snapshot(self.checkpoint, Snapshot(tensors, values))
+        self.saved_at = time.monotonic()
+
+    def _momentum(self) -> Tensors:
+        state = self.optimizer.state
+        buffers = {name: state.get(p, {}).get("momentum_buffer") for name, p in self.model.named_parameters()}
+        return {name: buffer for name, buffer in buffers.items() if buffer is not None}
+
+    def _resume(self) -> bool:
+        """Load the checkpoint, if any; whether the observer had already ended training."""
+        snapshot = load_snapshot(self.checkpoint) if self.checkpoint is not None else None
+        if snapshot is None:
+            return False
+        values: dict[str, Any] = snapshot.values
+        if self.observer is not None:
+            self.observer.restore(Snapshot(snapshot.part("observer"), values["observer"]))
+        self.model.load_state_dict(snapshot.part("model"))
+        momentum = snapshot.part("momentum")
+        for name, parameter in self.model.named_parameters():
+            if name in momentum:
+                buffer = torch.empty_like(parameter).copy_(momentum[name])
+                self.optimizer.state[parameter]["momentum_buffer"] = buffer.detach()
+        self.best = snapshot.part("best")
+        self.step, self.loss_sum, self.seconds = values["step"], values["loss_sum"], values["seconds"]
+        self.history = [EpochRecord(**record) for record in values["history"]]
+        torch.set_rng_state(snapshot.tensors["rng"])
+        if "rng_cuda" in snapshot.tensors and self.trainer.device.type == "cuda":
+            torch.cuda.set_rng_state(snapshot.tensors["rng_cuda"], self.trainer.device)
+        return bool(values["stopped"])
