@@ -91,15 +91,15 @@ def _shape(node: Any, file: str, batch: int, given: Sequence[int] | None) -> tup
     if node.shape and isinstance(node.shape[0], int) and node.shape[0] != batch:
         raise BenchError(
             f"{file}: input {node.name!r} has a fixed batch of {node.shape[0]}, not batch={batch}; measure "
-            f"with batch={node.shape[0]}, export it with a dynamic batch, or give its whole shape in shapes if "
-            "its axis 0 is no batch"
+            f"with batch={node.shape[0]}, export it with a dynamic batch, or give its whole shape in "
+            "shapes if its axis 0 is no batch"
         )
     sizes = [batch, *node.shape[1:]] if node.shape else []
     for axis, size in enumerate(sizes):
         if not isinstance(size, int):
             raise BenchError(
-                f"{file}: axis {axis} of input {node.name!r} is the symbolic dimension {size!r}; give it a "
-                f"size with shapes={{{node.name!r}: [...]}}, {len(sizes)} numbers that fit {node.shape}"
+                f"{file}: axis {axis} of input {node.name!r} has no fixed size ({size or 'unnamed'}); give "
+                f"it one with shapes={{{node.name!r}: [...]}}, {len(sizes)} numbers that fit {node.shape}"
             )
     return tuple(sizes)
 

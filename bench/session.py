@@ -1,7 +1,7 @@
 """ONNX Runtime sessions whose provider is the one asked for.
 
 Left alone, ONNX Runtime answers a CUDA request on a machine without CUDA with a CPU session and a line on
-stderr, and lists CUDA as "available" wherever its own wheel contains it. Here that request is a `ProviderError`.
+stderr, and lists CUDA as "available" wherever its own wheel contains it. Here such a request is an error.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ import onnxruntime as ort
 from .errors import BenchError, ProviderError
 from .machine import physical_cores
 
-__all__ = ["PROVIDERS", "Opened", "device_of", "intra_op_threads", "open_session", "timed_session"]
+__all__ = ["PROVIDERS", "Opened", "device_of", "intra_op_threads", "open_session", "reason", "timed_session"]
 
 _CPU: Final = "CPUExecutionProvider"
 _CUDA: Final = "CUDAExecutionProvider"
@@ -48,8 +48,8 @@ class Opened:
         session: the `onnxruntime.InferenceSession`.
         provider: short name of the provider that runs it: "cpu", "cuda" or "tensorrt".
         create_ms: milliseconds to create the session: read, optimise, move weights to the device.
-        nodes: number of graph nodes by the short name of the provider that took them; empty where ONNX Runtime
-            is too old to tell.
+        nodes: number of graph nodes by the short name of the provider that took them; empty where ONNX
+            Runtime is too old to tell.
     """
 
     session: Any
@@ -191,17 +191,14 @@ def _blame(file: Path, provider: str, options: Any, error: Exception) -> BenchEr
         return BenchError(
             f"{file} is not a model that ONNX Runtime {ort.__version__} can open: {reason(error)}"
         )
-    try:
-        _create(file, "cpu", options)
-    except BenchError as bad_model:
-        return bad_model
+    _create(file, "cpu", options)  # raises the BenchError itself where the model is at fault
     return ProviderError(f"{file}: {_asked_but(provider)} failed to start it ({reason(error)}); {_REMEDY}")
 
 
 def reason(error: Exception) -> str:
-    """Give the first line of an ONNX Runtime error without its code and without a closing full stop."""
+    """Give the first line of an ONNX Runtime error without its code, C++ location and closing full stop."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", lines[0]).strip().rstrip(".")
+    return re.sub(r"^(\[ONNXRuntimeError\] : \d+ : |\S+\.cc:\d+ .*?\) )", "", lines[0]).strip().rstrip(".")
 
 
 def _nodes(session: Any) -> dict[str, int]:

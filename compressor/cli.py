@@ -1,0 +1,280 @@
+"""The command line. Torch is imported only inside commands, so that --help answers at once.
+
+Exit codes: 0 budget met, 1 budget missed, 2 bad input, 3 the machine lacks something (GPU, provider, package).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from compressor import __version__
+from compressor.errors import CompressorError, RunError, not_one_of
+
+if TYPE_CHECKING:
+    from compressor.console import Console
+
+
+class _Command(click.Command):
+    """A command whose epilog, an example, keeps its line breaks."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.epilog:
+            formatter.write_paragraph()
+            formatter.write("Example:\n")
+            for line in self.epilog.splitlines():
+                formatter.write(f"  {line}\n")
+
+
+def _reported(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn the package's own errors into one line on stderr and their exit code."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except CompressorError as error:
+            raise _Failure(str(error), error.exit_code) from error
+        except KeyboardInterrupt as error:
+            raise _Failure("interrupted; go on with: compressor run RECIPE -o OUT --resume", 130) from error
+        except Exception as error:
+            # bench imports nothing of compressor, so its errors are known by their exit code.
+            code = getattr(error, "exit_code", None)
+            if isinstance(code, int) and not isinstance(error, click.ClickException):
+                raise _Failure(str(error), code) from error
+            raise
+
+    return wrapper
+
+
+class _Failure(click.ClickException):
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.exit_code = code
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"error: {self.message}", err=True)
+
+
+def _command(group: click.Group, name: str, example: str) -> Callable[[Callable[..., Any]], click.Command]:
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        return group.command(name, cls=_Command, epilog=example)(_reported(function))
+
+    return decorate
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="compressor")
+def main() -> None:
+    """Compress a network to a budget: a trained ONNX model that meets it, with the evidence.
+
+    Begin with `compressor recipes list`, then `compressor run RECIPE -o OUT`.
+    """
+
+
+_recipe = click.argument("recipe", type=click.Path(path_type=Path))
+_out = click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Run folder.")
+_set = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe value.")
+_resume = click.option("--resume", is_flag=True, help="Go on with an interrupted run in OUT.")
+_folder = click.argument("out", type=click.Path(path_type=Path))
+
+
+@_command(main, "run", "compressor run recipes/quickstart.yaml -o runs/first --set search.iterations=3")
+@_recipe
+@_out
+@_set
+@_resume
+def run_command(recipe: Path, out: Path, overrides: tuple[str, ...], resume: bool) -> None:
+    """Search, train, export, measure and report: everything."""
+    _run(recipe, out, overrides, resume, "report")
+
+
+@_command(main, "search", "compressor search recipes/quickstart.yaml -o runs/first")
+@_recipe
+@_out
+@_set
+@_resume
+def search_command(recipe: Path, out: Path, overrides: tuple[str, ...], resume: bool) -> None:
+    """Only find the architecture; writes OUT/architecture.json."""
+    _run(recipe, out, overrides, resume, "search")
+
+
+@_command(main, "train", "compressor train runs/first")
+@_folder
+def train_command(out: Path) -> None:
+    """Go on in a run folder up to trained weights."""
+    _continue(out, "train")
+
+
+@_command(main, "export", "compressor export runs/first")
+@_folder
+def export_command(out: Path) -> None:
+    """Go on in a run folder up to OUT/model.onnx, checked against PyTorch."""
+    _continue(out, "export")
+
+
+@_command(main, "report", "compressor report runs/first")
+@_folder
+def report_command(out: Path) -> None:
+    """Go on in a run folder to its end, or write its report anew."""
+    _continue(out, "report")
+
+
+@_command(main, "bench", "compressor bench runs/first/model.onnx --provider cpu --threads 1")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--provider", default="auto", show_default=True, help="auto, cpu, cuda or tensorrt.")
+@click.option("--batch", default=100, show_default=True, help="Inputs per run.")
+@click.option("--warmup", default=20, show_default=True, help="Runs before the clock.")
+@click.option("--runs", default=80, show_default=True, help="Runs on the clock.")
+@click.option("--threads", type=int, help="Intra-op threads; default: ONNX Runtime's choice.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write samples and machine here.")
+def bench_command(
+    model: Path, provider: str, batch: int, warmup: int, runs: int, threads: int | None, json_file: Path | None
+) -> None:
+    """Measure the latency of an ONNX file under the fixed protocol."""
+    from compressor.bench import machine_fingerprint, measure_latency
+    from compressor.files import write_json
+
+    latency = measure_latency(
+        model, provider=provider, batch=batch, warmup=warmup, runs=runs, threads=threads
+    )
+    click.echo(
+        f"{model}: mean {latency.mean:.3f} ms, median {latency.median:.3f}, p90 {latency.p90:.3f}, "
+        f"p99 {latency.p99:.3f} at batch {latency.batch}; {latency.throughput_per_s:,.0f} inputs/s; "
+        f"{latency.provider}, {latency.threads} threads, {latency.runs} runs"
+    )
+    if json_file is not None:
+        write_json(json_file, latency.to_json() | {"machine": machine_fingerprint()})
+
+
+@main.group()
+def recipes() -> None:
+    """Recipes that come with the package."""
+
+
+@_command(recipes, "list", "compressor recipes list")
+def recipes_list() -> None:
+    """Name the recipes, a line each."""
+    for name, text in _recipes().items():
+        first = next((line[1:].strip() for line in text.splitlines() if line.startswith("#")), "")
+        click.echo(f"{name:<24} {first}")
+
+
+@_command(recipes, "show", "compressor recipes show quickstart")
+@click.argument("name")
+def recipes_show(name: str) -> None:
+    """Print a recipe."""
+    click.echo(_shipped(name), nl=False)
+
+
+@_command(recipes, "copy", "compressor recipes copy quickstart my.yaml")
+@click.argument("name")
+@click.argument("target", type=click.Path(path_type=Path))
+def recipes_copy(name: str, target: Path) -> None:
+    """Copy a recipe to a file of your own."""
+    from compressor.files import write_atomic
+
+    text = _shipped(name)
+    if target.exists():
+        raise RunError(f"{target}: exists already; name another file")
+    write_atomic(target, text)
+    click.echo(f"{target}")
+
+
+@_command(main, "schema", "compressor schema > recipe.schema.json")
+def schema_command() -> None:
+    """Print the JSON schema of recipes."""
+    from compressor.recipe import schema
+
+    click.echo(json.dumps(schema(), indent=2))
+
+
+@_command(main, "models", "compressor models")
+def models_command() -> None:
+    """List the networks of the zoo with their parameters, multiply-adds and options."""
+    from compressor import cost
+    from compressor.models import families, reference_architecture
+
+    click.echo(f"{'name':<18}{'params':>12}{'MACs':>15}  options (10 classes, 3×32×32)")
+    for name, family in families().items():
+        architecture = reference_architecture(name, {}, 10, (3, 32, 32))
+        options = "; ".join(f"{key}: {'|'.join(map(str, valid[1:]))}" for key, valid in family.options.items())
+        click.echo(f"{name:<18}{cost.params(architecture):>12,}{cost.macs(architecture):>15,}  {options}")
+    click.echo("also: torchvision:NAME, package.module:factory")
+
+
+@_command(main, "doctor", "compressor doctor")
+def doctor_command() -> None:
+    """Show versions, the machine, and which ONNX Runtime providers really work here."""
+    import torch
+
+    from compressor import doctor, provenance
+
+    for name, value in provenance.versions().items():
+        click.echo(f"{name:<18} {value}")
+    for key, value in provenance.machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")).items():
+        click.echo(f"{key:<18} {value}")
+    for provider, answer in doctor.providers().items():
+        click.echo(f"provider {provider:<9} {answer}")
+
+
+def _run(recipe: Path, out: Path, overrides: tuple[str, ...], resume: bool, until: str) -> None:
+    from compressor.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides)  # before torch: bad input is told at once
+    from compressor.pipeline import run
+
+    with _console() as console:
+        report = run(loaded, out, resume=resume, until=until, progress=console.progress)
+    _conclude(report, out, until)
+
+
+def _continue(out: Path, until: str) -> None:
+    if not (out / "recipe.yaml").exists():
+        raise RunError(f"{out}: not a run folder: it has no recipe.yaml (begin with: compressor run RECIPE -o OUT)")
+    from compressor.pipeline import continue_run
+
+    with _console() as console:
+        report = continue_run(out, until, progress=console.progress)
+    _conclude(report, out, until)
+
+
+def _console() -> Console:
+    from compressor.console import Console
+
+    return Console()
+
+
+def _conclude(report: dict[str, Any], out: Path, until: str) -> None:
+    if until != "report":
+        written = {"search": "architecture.json", "train": "weights.safetensors", "export": "model.onnx"}[until]
+        click.echo(f"{until} done: {out / written}")
+        return
+    from compressor.report import summary_lines
+
+    for line in summary_lines(report):
+        click.echo(line)
+    click.echo(f"model:  {out / 'model.onnx'}\nreport: {out / 'report.html'}")
+    if not report["budget"]["met"]:
+        sys.exit(1)
+
+
+def _recipes() -> dict[str, str]:
+    folder = resources.files("compressor.recipes")
+    found = {p.name.removesuffix(".yaml"): p.read_text() for p in folder.iterdir() if p.name.endswith(".yaml")}
+    return dict(sorted(found.items()))
+
+
+def _shipped(name: str) -> str:
+    recipes = _recipes()
+    name = name.removesuffix(".yaml")
+    if name not in recipes:
+        raise RunError(f"recipe {not_one_of(name, recipes)}")
+    return recipes[name]

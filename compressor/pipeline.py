@@ -1,0 +1,374 @@
+"""One way through: recipe → search → train → export → bench → report, each stage a file in the run folder.
+
+A stage whose file is there is not run again, so a run can stop anywhere and go on. The uniform baseline and the
+unscaled reference are trained, exported and measured exactly as the result is.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from compressor import cost, provenance
+from compressor.architecture import Architecture
+from compressor.bench import measure_latencies
+from compressor.budget import Budget
+from compressor.data import DataSet, load_data, ordered
+from compressor.errors import RunError
+from compressor.exporters import OnnxClassifier, export_onnx, write_metadata
+from compressor.files import read_json, replace_atomic, write_atomic, write_json
+from compressor.models import build, reference_architecture
+from compressor.recipe import Recipe, TrainConfig, UniformConfig, load_recipe
+from compressor.report import efficiency, write_report
+from compressor.runlog import RunLog
+from compressor.search import Problem, search
+from compressor.train import Settings, Trainer, pick_device, schedule
+
+STAGES = ("search", "train", "export", "bench", "report")
+Progress = Callable[[str, str, float | None], None]  # stage, text, share done
+
+
+def run(
+    recipe: Recipe,
+    out: Path | str,
+    *,
+    resume: bool = False,
+    until: str = "report",
+    progress: Progress = lambda stage, text, share: None,
+) -> dict[str, Any]:
+    """Run a recipe into a folder.
+
+    Args:
+        recipe: what to do
+        out: the run folder; must be empty or absent unless `resume`
+        resume: go on in a folder that the same recipe has begun
+        until: last stage to run, one of `STAGES`
+        progress: told how it goes
+
+    Returns:
+        the report, or {} if `until` is an earlier stage
+
+    Raises:
+        CompressorError: see compressor.errors
+    """
+    folder = Path(out)
+    _claim(folder, recipe, resume)
+    return _Run(recipe, folder, progress).to(until)
+
+
+def continue_run(out: Path | str, until: str, progress: Progress = lambda stage, text, share: None) -> dict[str, Any]:
+    """Go on in a run folder up to a stage, with the recipe that it holds; see `run`."""
+    folder = Path(out)
+    if not (folder / "recipe.yaml").exists():
+        raise RunError(f"{folder}: not a run folder: it has no recipe.yaml (begin with: compressor run RECIPE -o OUT)")
+    return _Run(load_recipe(folder / "recipe.yaml"), folder, progress).to(until)
+
+
+def _claim(folder: Path, recipe: Recipe, resume: bool) -> None:
+    """Make the folder this recipe's."""
+    kept = folder / "recipe.yaml"
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder}: is a file, not a folder")
+    if kept.exists():
+        if not resume:
+            raise RunError(f"{folder}: already holds a run; add --resume to go on with it, or name another folder")
+        if load_recipe(kept) != recipe:
+            raise RunError(f"{kept}: differs in {_difference(load_recipe(kept), recipe)} from the recipe to resume")
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise RunError(f"{folder}: is not empty and holds no run; name another folder")
+    write_atomic(kept, recipe.to_yaml())
+
+
+def _difference(kept: Recipe, asked: Recipe) -> str:
+    old, new = kept.model_dump(), asked.model_dump()
+    changed = []
+    for section, value in new.items():
+        if isinstance(value, dict) and isinstance(old[section], dict):
+            keys = sorted(set(value) | set(old[section]))
+            changed += [f"{section}.{key}" for key in keys if value.get(key) != old[section].get(key)]
+        elif value != old[section]:
+            changed.append(section)
+    return ", ".join(changed)
+
+
+@dataclass(frozen=True)
+class _Contender:
+    """A network of the run: the result, or a baseline; with the folder of its files."""
+
+    name: str
+    folder: Path
+    architecture: Architecture
+
+
+@dataclass
+class _Run:
+    recipe: Recipe
+    out: Path
+    progress: Progress
+    stage: str = "search"
+    _data: DataSet | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.device = pick_device(self.recipe.device)
+        if self.recipe.threads is not None:
+            torch.set_num_threads(self.recipe.threads)
+        self.log = RunLog(self.out / "log.jsonl")
+
+    def to(self, until: str) -> dict[str, Any]:
+        """Run the stages up to `until`."""
+        report: dict[str, Any] = {}
+        for stage in STAGES[: STAGES.index(until) + 1]:
+            self.stage = stage
+            with self.log.timing(stage):
+                report = getattr(self, f"_{stage}")() or {}
+        return report
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.out / "checkpoints"
+
+    @property
+    def data(self) -> DataSet:
+        if self._data is None:
+            self._tell(f"loading {self.recipe.data.name}", None)
+            self._data = load_data(self.recipe.data, seed=self.recipe.seed, device=self.device)
+        return self._data
+
+    def _tell(self, text: str, share: float | None) -> None:
+        self.progress(self.stage, text, share)
+        self.log.beat(text)
+
+    def _trainer(self, channels_last: bool = True) -> Trainer:
+        config = self.recipe.train
+        bf16 = config.precision == "bf16" or (config.precision == "auto" and self.device.type == "cuda")
+        last = channels_last if config.channels_last == "auto" else config.channels_last
+        return Trainer(self.data, self.device, self.recipe.data.augment, bf16, last, progress=self._tell)
+
+    def _reference(self) -> Architecture:
+        model, data = self.recipe.model, self.data
+        return reference_architecture(model.name, model.options, data.classes, data.input_shape, model.width)
+
+    # search ------------------------------------------------------------------------------------------------------
+
+    def _search(self) -> None:
+        if (self.out / "architecture.json").exists():
+            return
+        reference = self._reference()
+        problem = Problem(
+            reference,
+            Budget(self.recipe.budget.limits),
+            cost.COSTS,
+            self._trainer(_has_images(reference)),
+            self.recipe.seed,
+            self.checkpoints / "search",
+        )
+        found = search(problem, self.recipe.search)
+        architectures = {"reference": reference}
+        if "uniform" in self.recipe.baselines:
+            architectures["uniform"] = search(problem, UniformConfig()).architecture
+        for name in self.recipe.baselines:
+            path = self.out / "baselines" / name / "architecture.json"
+            write_atomic(path, architectures[name].to_json())
+        record = {
+            "trace": found.trace,
+            "one_channel": found.one_channel,
+            "dataset": self.data.describe(),
+            "reference_widths": dict(reference.widths),
+        }
+        write_json(self.out / "search.json", record)
+        write_atomic(self.out / "architecture.json", found.architecture.to_json())  # last: the stage is done
+        shutil.rmtree(self.checkpoints / "search", ignore_errors=True)
+
+    def _contenders(self) -> list[_Contender]:
+        folders = {"result": self.out} | {
+            name: self.out / "baselines" / name for name in self.recipe.baselines
+        }
+        contenders = []
+        for name, folder in folders.items():
+            path = folder / "architecture.json"
+            if not path.exists():
+                raise RunError(f"{path}: file not found; the search has not finished in this folder")
+            contenders.append(_Contender(name, folder, Architecture.from_json(path.read_text(), str(path))))
+        return contenders
+
+    # train -------------------------------------------------------------------------------------------------------
+
+    def _train(self) -> None:
+        contenders = self._contenders()
+        for index, contender in enumerate(contenders):
+            if (contender.folder / "weights.safetensors").exists():
+                continue
+            twin = next((c for c in contenders[:index] if c.architecture == contender.architecture), None)
+            if twin is not None:  # same network, same seed, same training: the same weights
+                for name in ("training.json", "weights.safetensors"):
+                    shutil.copyfile(twin.folder / name, contender.folder / name)
+                continue
+            self._train_one(contender)
+
+    def _train_one(self, contender: _Contender) -> None:
+        trainer = self._trainer(_has_images(contender.architecture))
+        model = trainer.prepare(build(contender.architecture, self.recipe.seed))
+        history = trainer.fit(
+            model,
+            _final_settings(self.recipe.train),
+            seed=self.recipe.seed,
+            label=f"training {contender.name}",
+            checkpoint=self.checkpoints / f"train-{contender.name}.safetensors",
+        )
+        write_json(contender.folder / "training.json", [asdict(record) for record in history])
+        tensors = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+        note = {"architecture": contender.architecture.to_json()}
+        replace_atomic(contender.folder / "weights.safetensors", lambda path: save_file(tensors, path, metadata=note))
+
+    # export ------------------------------------------------------------------------------------------------------
+
+    def _export(self) -> None:
+        for contender in self._contenders():
+            if not (contender.folder / "export.json").exists():
+                self._tell(f"exporting {contender.name}", None)
+                self._export_one(contender)
+
+    def _export_one(self, contender: _Contender) -> None:
+        data, config = self.data, self.recipe.export
+        trainer = self._trainer(channels_last=False)
+        model = load_weights(contender.architecture, contender.folder / "weights.safetensors")
+        sample = next(ordered(data.test, data, 100))[0].cpu()
+        batches = [sample[:1], sample]
+        path = contender.folder / "model.onnx"
+        exported = export_onnx(model, path, batches, opset=config.opset, tolerance=config.tolerance)
+        measured, samples = OnnxClassifier(path, self.recipe.bench.threads).accuracy(ordered(data.test, data, 500))
+        in_torch = trainer.evaluate(model.to(self.device), data.test)
+        accuracy = {"onnx": measured, "torch": in_torch.accuracy, "samples": samples, "weights": self.recipe.train.keep}
+        write_metadata(path, self._metadata(contender, accuracy))
+        record = {
+            "params": cost.count_params(model),
+            "macs": cost.macs(contender.architecture),
+            "onnx_bytes": path.stat().st_size,
+            "opset": exported.opset,
+            "accuracy": accuracy,
+            "parity": exported.parity.to_json(),
+        }
+        write_json(contender.folder / "export.json", record)
+
+    def _metadata(self, contender: _Contender, accuracy: dict[str, Any]) -> dict[str, str]:
+        data = self.data
+        return {
+            "compressor.recipe": self.recipe.to_yaml(),
+            "compressor.network": contender.name,
+            "compressor.architecture": contender.architecture.to_json(),
+            "compressor.budget": json.dumps(self.recipe.budget.limits),
+            "compressor.accuracy": json.dumps(accuracy),
+            "compressor.versions": json.dumps(provenance.versions()),
+            "compressor.classes": json.dumps(data.class_names),
+            "compressor.mean": json.dumps(data.mean),
+            "compressor.std": json.dumps(data.std),
+        }
+
+    # bench -------------------------------------------------------------------------------------------------------
+
+    def _bench(self) -> None:
+        if (self.out / "latency.json").exists():
+            return
+        contenders, config = self._contenders(), self.recipe.bench
+        for contender in contenders:
+            if not (contender.folder / "export.json").exists():
+                raise RunError(f"{contender.folder / 'export.json'}: file not found; export has not finished")
+        self._tell(f"measuring {config.warmup + config.runs} batches of {config.batch}", None)
+        measured = measure_latencies(
+            [contender.folder / "model.onnx" for contender in contenders],
+            provider=config.provider,
+            batch=config.batch,
+            warmup=config.warmup,
+            runs=config.runs,
+            threads=config.threads,
+        )
+        record = {c.name: m.to_json() for c, m in zip(contenders, measured, strict=True)}
+        write_json(self.out / "latency.json", {"networks": record, "machine": provenance.machine(self.device)})
+
+    # report ------------------------------------------------------------------------------------------------------
+
+    def _report(self) -> dict[str, Any]:
+        search_record = read_json(self.out / "search.json")
+        latency = read_json(self.out / "latency.json")
+        networks = {c.name: self._network(c, latency["networks"][c.name]) for c in self._contenders()}
+        if reference := networks.get("reference"):
+            for network in networks.values():
+                network["efficiency"] = _efficiency(network, reference)
+        result = networks.pop("result")
+        result["budget"]["one_channel"] = search_record["one_channel"]
+        record = {
+            **result,
+            "name": self.recipe.model.name,
+            "method": self.recipe.search.method,
+            "seed": self.recipe.seed,
+            "dataset": search_record["dataset"],
+            "reference_widths": search_record["reference_widths"],
+            "baseline": networks,
+            "trace": search_record["trace"],
+            "machine": latency["machine"],
+            "versions": provenance.versions(),
+            "seconds": self.log.seconds(),
+        }
+        write_report(record, self.out)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        return record
+
+    def _network(self, contender: _Contender, latency: dict[str, Any]) -> dict[str, Any]:
+        exported = read_json(contender.folder / "export.json")
+        costs = {name: exported[name] for name in ("params", "macs")}
+        return {
+            **{key: exported[key] for key in ("params", "macs", "onnx_bytes", "accuracy", "parity")},
+            "budget": Budget(self.recipe.budget.limits).verdict(costs),
+            "latency_ms": {key.removesuffix("_ms"): value for key, value in latency.items() if key != "path"},
+            "efficiency": None,
+            "widths": dict(contender.architecture.widths),
+            "training": read_json(contender.folder / "training.json"),
+        }
+
+
+def load_weights(architecture: Architecture, path: Path) -> nn.Module:
+    """A network of an architecture with the weights of a safetensors file, on the CPU."""
+    model = build(architecture)
+    model.load_state_dict(load_file(path))
+    return model.eval()
+
+
+def _has_images(architecture: Architecture) -> bool:
+    return any(isinstance(module, nn.Conv2d) for module in build(architecture).modules())
+
+
+def _final_settings(config: TrainConfig) -> Settings:
+    smooth = config.schedule == "onecycle"
+    return Settings(
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        lr_at=schedule(config.schedule, config.lr, config.epochs),
+        momentum=config.momentum if config.momentum is not None else (0.9 if smooth else 0.5),
+        weight_decay=config.weight_decay,
+        nesterov=smooth,
+        label_smoothing=config.label_smoothing,
+        keep=config.keep,
+    )
+
+
+def _efficiency(network: dict[str, Any], reference: dict[str, Any]) -> dict[str, float] | None:
+    if not reference["accuracy"]["onnx"]:
+        return None
+    ce, se = efficiency(
+        network["accuracy"]["onnx"],
+        network["macs"],
+        network["params"],
+        base_accuracy=reference["accuracy"]["onnx"],
+        base_macs=reference["macs"],
+        base_params=reference["params"],
+    )
+    return {"ce": ce, "se": se}

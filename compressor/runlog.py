@@ -1,0 +1,70 @@
+"""log.jsonl of a run: what happened when, and how long each stage took over all sessions of the run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+_BEAT_SECONDS = 5.0
+
+
+class RunLog:
+    """Appends lines to a JSON-lines file; a stage's time survives a kill up to the last beat."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.session = datetime.now(UTC).isoformat(timespec="microseconds")
+        self._stage = ""
+        self._begun = self._beaten = time.monotonic()
+
+    def write(self, event: str, **values: Any) -> None:
+        """Append one line."""
+        line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "session": self.session, "event": event}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            file.write(json.dumps(line | values) + "\n")
+
+    @contextlib.contextmanager
+    def timing(self, stage: str) -> Iterator[None]:
+        """Time a stage; an error is logged and goes on its way."""
+        self._stage = stage
+        self._begun = self._beaten = time.monotonic()
+        self.write("begin", stage=stage)
+        try:
+            yield
+        except BaseException as error:
+            self.write("failed", stage=stage, seconds=self._elapsed(), error=f"{type(error).__name__}: {error}")
+            raise
+        self.write("end", stage=stage, seconds=self._elapsed())
+
+    def beat(self, text: str) -> None:
+        """Note progress, at most every few seconds."""
+        if time.monotonic() - self._beaten >= _BEAT_SECONDS:
+            self._beaten = time.monotonic()
+            self.write("progress", stage=self._stage, seconds=self._elapsed(), text=text)
+
+    def seconds(self) -> dict[str, float]:
+        """{stage: seconds} summed over the sessions; of a killed session, up to its last line."""
+        spent: dict[tuple[str, str], float] = {}
+        for line in self._lines():
+            if "seconds" in line:
+                spent[line["session"], line["stage"]] = line["seconds"]
+        totals: dict[str, float] = {}
+        for (_, stage), seconds in spent.items():
+            totals[stage] = round(totals.get(stage, 0.0) + seconds, 3)
+        return totals
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        with self.path.open() as file:
+            for line in file:
+                # A kill can leave the last line of a session unfinished.
+                with contextlib.suppress(json.JSONDecodeError):
+                    yield json.loads(line)
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._begun

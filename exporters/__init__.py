@@ -1,0 +1,25 @@
+"""From a trained torch module to one checked ONNX file. Names load on first use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .onnx_file import Exported, OnnxClassifier, Parity, export_onnx, measure_parity, write_metadata
+
+_HOME = {
+    "Exported": "onnx_file",
+    "OnnxClassifier": "onnx_file",
+    "Parity": "onnx_file",
+    "export_onnx": "onnx_file",
+    "measure_parity": "onnx_file",
+    "write_metadata": "onnx_file",
+}
+__all__ = ["Exported", "OnnxClassifier", "Parity", "export_onnx", "measure_parity", "write_metadata"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)

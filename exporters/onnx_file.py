@@ -1,0 +1,204 @@
+"""One ONNX file from a torch module: dynamic batch, no side file, checked, and the same numbers as PyTorch."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from compressor.bench import open_session
+from compressor.errors import ExportError
+from compressor.files import replace_atomic
+
+INPUT, OUTPUT = "images", "logits"
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far ONNX Runtime's outputs are from PyTorch's, over all compared batches.
+
+    Attributes:
+        max_abs_error: largest |onnx − torch| of any logit
+        max_rel_error: largest |onnx − torch| of a batch, divided by the batch's largest |torch|
+        batches: sizes of the batches compared
+        tolerance: what max_rel_error was required to stay within
+    """
+
+    max_abs_error: float
+    max_rel_error: float
+    batches: tuple[int, ...]
+    tolerance: float
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self) | {"batches": list(self.batches)}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported file: its path, size in bytes, operator set and parity with PyTorch."""
+
+    path: Path
+    onnx_bytes: int
+    opset: int
+    parity: Parity
+
+
+class OnnxClassifier:
+    """Runs an exported file on the CPU through ONNX Runtime.
+
+    Args:
+        path: the file
+        threads: intra-op threads; None leaves it to ONNX Runtime
+    """
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        self._session, self.provider = open_session(path, provider="cpu", threads=threads)
+        self._input = self._session.get_inputs()[0].name
+
+    def logits(self, images: torch.Tensor) -> Floats:
+        """(N, C, H, W) normalised images → (N, classes) logits."""
+        batch = np.ascontiguousarray(images.detach().cpu().float().numpy())
+        return self._session.run(None, {self._input: batch})[0]  # type: ignore[no-any-return]
+
+    def accuracy(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> tuple[float, int]:
+        """Share of right answers (0 to 1) over batches of (images, labels), and the number of images."""
+        right = total = 0
+        for images, labels in batches:
+            right += int((self.logits(images).argmax(1) == labels.cpu().numpy()).sum())
+            total += len(labels)
+        return right / total, total
+
+
+def export_onnx(
+    model: nn.Module,
+    path: Path,
+    batches: Sequence[torch.Tensor],
+    *,
+    opset: int = 20,
+    tolerance: float = 1e-4,
+    metadata: Mapping[str, str] | None = None,
+) -> Exported:
+    """Export a network, check the file, and measure its parity with PyTorch before it gets its name.
+
+    Args:
+        model: left as it is; its copy on the CPU, in evaluation mode and float32, is exported
+        path: of the file; written whole or not at all
+        batches: real normalised images, (N, C, H, W) each, for the parity; sizes should differ
+        opset: ONNX operator set
+        tolerance: largest allowed relative error, see `Parity`
+        metadata: put into the file's metadata_props
+
+    Raises:
+        ExportError: torch cannot export it, the checker refuses it, an axis other than the batch is dynamic or the
+            batch is not, or the outputs differ by more than the tolerance
+    """
+    eager = copy.deepcopy(model).cpu().float().eval()
+    proto = _export(eager, batches[0], opset)
+    _strip(proto)
+    _set_metadata(proto, metadata or {})
+    _check(proto, path)
+    parity: list[Parity] = []
+
+    def write(beside: Path) -> None:
+        onnx.save_model(proto, beside)
+        parity.append(measure_parity(eager, OnnxClassifier(beside).logits, batches, tolerance))
+
+    replace_atomic(path, write)
+    return Exported(path, path.stat().st_size, opset, parity[0])
+
+
+def measure_parity(
+    model: nn.Module,
+    onnx_logits: Callable[[torch.Tensor], Floats],
+    batches: Sequence[torch.Tensor],
+    tolerance: float,
+) -> Parity:
+    """Compare a network's logits with those of its ONNX file.
+
+    Raises:
+        ExportError: they differ by more than the tolerance, or are not finite
+    """
+    absolute = relative = 0.0
+    for images in batches:
+        with torch.inference_mode():
+            expected = model(images.cpu().float()).numpy()
+        found = onnx_logits(images)
+        if found.shape != expected.shape:
+            raise ExportError(f"parity: ONNX Runtime gives shape {found.shape}, PyTorch {expected.shape}")
+        error = float(np.abs(found - expected).max())
+        absolute = max(absolute, error)
+        relative = max(relative, error / max(float(np.abs(expected).max()), 1e-30))
+    if not relative <= tolerance:  # also true for NaN
+        raise ExportError(
+            f"parity: ONNX Runtime and PyTorch differ by {relative:.2g} of the largest logit, "
+            f"more than export.tolerance = {tolerance:g}"
+        )
+    return Parity(absolute, relative, tuple(len(images) for images in batches), tolerance)
+
+
+def write_metadata(path: Path, metadata: Mapping[str, str]) -> None:
+    """Add entries to the metadata_props of an ONNX file, replacing those of the same name."""
+    proto = onnx.load_model(path)
+    _set_metadata(proto, metadata)
+    replace_atomic(path, lambda beside: onnx.save_model(proto, beside))
+
+
+def _export(model: nn.Module, example: torch.Tensor, opset: int) -> onnx.ModelProto:
+    # A batch of 2: torch.export would fix a batch of 1 as a constant.
+    pair = torch.cat([example, example])[:2].cpu().float()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                model,
+                (pair,),
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                opset_version=opset,
+                verbose=False,
+                external_data=False,
+            )
+    except Exception as error:  # the exporter wraps whatever went wrong in classes of its own
+        first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise ExportError(f"torch.onnx cannot export {type(model).__name__}: {type(error).__name__}: {first}") from error
+    assert program is not None
+    return program.model_proto
+
+
+def _strip(proto: onnx.ModelProto) -> None:
+    """Drop the exporter's notes: they hold paths of this machine and triple the size of a small model."""
+    graph = proto.graph
+    entries: list[Any] = [*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer, graph]
+    for entry in entries:
+        del entry.metadata_props[:]
+        entry.doc_string = ""
+
+
+def _set_metadata(proto: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
+    known = {entry.key: entry.value for entry in proto.metadata_props}
+    onnx.helper.set_model_props(proto, known | dict(metadata))
+
+
+def _check(proto: onnx.ModelProto, path: Path) -> None:
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"{path}: the ONNX checker refuses the export: {error}") from error
+    for value in (proto.graph.input[0], proto.graph.output[0]):
+        dims = value.type.tensor_type.shape.dim
+        dynamic = [axis for axis, dim in enumerate(dims) if dim.dim_param or not dim.HasField("dim_value")]
+        if dynamic != [0]:
+            raise ExportError(f"{path}: {value.name} has dynamic axes {dynamic}; exactly the batch, axis 0, should be")

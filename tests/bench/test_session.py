@@ -1,0 +1,185 @@
+import gc
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from compressor.bench import BenchError, ProviderError, open_session, session
+from compressor.bench.machine import physical_cores
+from compressor.bench.session import PROVIDERS, intra_op_threads, reason, timed_session
+
+
+def cuda_works(path):
+    try:
+        open_session(path, provider="cuda")
+    except ProviderError:
+        return False
+    return True
+
+
+def test_cpu_session_computes_the_model(save_linear):
+    opened, provider = open_session(save_linear(), provider="cpu")
+    (y,) = opened.run(None, {"x": np.full((2, 13), 0.5, np.float32)})
+    assert provider == "cpu"
+    assert opened.get_providers() == ["CPUExecutionProvider"]
+    np.testing.assert_allclose(y, np.full((2, 7), 13 * 0.5))
+
+
+def test_auto_takes_cuda_only_where_it_works(save_linear):
+    path = save_linear()
+    opened, provider = open_session(path)
+    assert provider == ("cuda" if cuda_works(path) else "cpu")
+    assert opened.get_providers()[0] == f"{provider.upper()}ExecutionProvider"
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_gpu_provider_without_gpu_is_an_error_and_quiet(save_linear, capfd, provider):
+    path = save_linear()
+    if cuda_works(path):
+        pytest.skip("a CUDA session works here")
+    with pytest.raises(ProviderError) as caught:
+        open_session(path, provider=provider)
+    assert caught.value.exit_code == 3
+    message = str(caught.value)
+    assert repr(provider) in message
+    assert "ONNX Runtime" in message
+    assert "\n" not in message
+    assert capfd.readouterr() == ("", "")
+
+
+def test_unknown_provider_names_the_valid_ones(save_linear):
+    with pytest.raises(BenchError, match="'gpu' is not one of auto, cpu, cuda, tensorrt") as caught:
+        open_session(save_linear(), provider="gpu")
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_missing_file_and_folder_are_bad_input(tmp_path, provider):
+    for path in (tmp_path / "absent.onnx", tmp_path):
+        with pytest.raises(BenchError, match="is not a file") as caught:
+            open_session(path, provider=provider)
+        assert str(path) in str(caught.value)
+        assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"not a protobuf"])
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_file_that_is_no_model_is_bad_input_on_every_provider(tmp_path, provider, content):
+    path = tmp_path / "fake.onnx"
+    path.write_bytes(content)
+    with pytest.raises(BenchError, match=r"fake\.onnx is not a model") as caught:
+        open_session(path, provider=provider)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_thread_count_below_one_is_refused(save_linear, threads):
+    with pytest.raises(BenchError, match=f"threads={threads} must be 1 or more"):
+        open_session(save_linear(), threads=threads)
+
+
+def test_given_threads_are_set_and_reported(save_linear):
+    opened, _ = open_session(save_linear(), provider="cpu", threads=3)
+    assert opened.get_session_options().intra_op_num_threads == 3
+    assert opened.get_session_options().inter_op_num_threads == 1
+    assert intra_op_threads(opened) == 3
+
+
+def test_default_threads_are_reported_as_a_count(save_linear):
+    opened, _ = open_session(save_linear(), provider="cpu")
+    assert opened.get_session_options().intra_op_num_threads == 0
+    assert intra_op_threads(opened) == physical_cores() >= 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+@pytest.mark.parametrize("threads", [None, 1, 2])
+def test_reported_threads_are_those_that_exist(save_linear, threads):
+    path = save_linear()
+    gc.collect()  # a session left over from another test must not end in between
+    before = len(list(Path("/proc/self/task").iterdir()))
+    opened, _ = open_session(path, provider="cpu", threads=threads)
+    made = len(list(Path("/proc/self/task").iterdir())) - before
+    assert made == intra_op_threads(opened) - 1  # the calling thread is the one more
+
+
+def test_nodes_are_counted_by_provider(save_linear):
+    opened = timed_session(save_linear(), provider="cpu")
+    if not hasattr(opened.session, "get_provider_graph_assignment_info"):
+        pytest.skip("this ONNX Runtime cannot tell")
+    assert opened.nodes == {"cpu": 2}
+    assert opened.create_ms > 0
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_session_that_fell_back_is_an_error_even_where_nodes_are_not_told(save_linear, monkeypatch, provider):
+    fake = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+    built = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(session.ort, "get_available_providers", lambda: built)
+    monkeypatch.setattr(session, "_create", lambda file, provider, options: (fake, 1.0))
+    with pytest.raises(
+        ProviderError, match=f"'{provider}' was asked for .* fell back to CPUExecutionProvider"
+    ):
+        open_session(save_linear(), provider=provider)
+
+
+@pytest.mark.parametrize("on_cuda", [0, 3])
+def test_cuda_session_with_every_node_on_the_cpu_is_an_error(save_linear, monkeypatch, on_cuda):
+    def part(name, nodes):
+        return SimpleNamespace(ep_name=f"{name}ExecutionProvider", get_nodes=lambda: [None] * nodes)
+
+    parts = [part("CPU", 2), part("CUDA", on_cuda)] if on_cuda else [part("CPU", 2)]
+    fake = SimpleNamespace(
+        get_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+        get_provider_graph_assignment_info=lambda: parts,
+    )
+    monkeypatch.setattr(session.ort, "get_available_providers", fake.get_providers)
+    monkeypatch.setattr(session, "_create", lambda file, provider, options: (fake, 1.0))
+    if on_cuda:
+        assert timed_session(save_linear(), provider="cuda").nodes == {"cpu": 2, "cuda": 3}
+    else:
+        with pytest.raises(ProviderError, match="placed all 2 nodes of the model on the CPU"):
+            open_session(save_linear(), provider="cuda")
+
+
+def test_provider_that_the_build_lacks_names_those_it_has(save_linear, monkeypatch):
+    monkeypatch.setattr(session.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(ProviderError, match=r"'cuda' is not in this build .* has CPUExecutionProvider"):
+        open_session(save_linear(), provider="cuda")
+    assert open_session(save_linear(), provider="auto")[1] == "cpu"
+
+
+def test_spinning_is_stopped_on_request(save_linear):
+    def setting(stop):
+        options = open_session(save_linear(), provider="cpu", stop_spinning=stop)[0].get_session_options()
+        try:
+            return options.get_session_config_entry("session.force_spinning_stop")
+        except Exception:  # ONNX Runtime's way to say that the entry is not set
+            return None
+
+    assert setting(True) == "1"
+    assert setting(False) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : Load failed.\nmore", "INVALID_PROTOBUF : Load failed"),
+        ("/src/a/state.cc:729 void f(A&, const B&) Please install it.", "Please install it"),
+        ("plain", "plain"),
+        ("", "RuntimeError"),
+    ],
+)
+def test_reason_is_one_clean_line(text, told):
+    assert reason(RuntimeError(text)) == told
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("cuda")
+def test_cuda_session_runs_its_nodes_on_cuda(save_linear):
+    opened = timed_session(save_linear(), provider="cuda")
+    assert opened.provider == "cuda"
+    assert opened.session.get_providers()[0] == "CUDAExecutionProvider"
+    assert set(opened.nodes) <= {"cuda"}
+    (y,) = opened.session.run(None, {"x": np.full((2, 13), 0.5, np.float32)})
+    np.testing.assert_allclose(y, np.full((2, 7), 13 * 0.5), rtol=1e-3)
