@@ -36,9 +36,7 @@ class TensorSpec:
     dtype: str
 
 
-def resolve_inputs(
-    session: Any, file: str, batch: int, shapes: Mapping[str, Sequence[int]]
-) -> tuple[TensorSpec, ...]:
+def resolve_inputs(session: Any, file: str, batch: int, shapes: Mapping[str, Sequence[int]]) -> tuple[TensorSpec, ...]:
     """Give every axis of every input a size.
 
     A symbolic first axis becomes `batch`; a fixed one must equal it. An input named in `shapes` takes that
@@ -61,12 +59,9 @@ def resolve_inputs(
     names = [node.name for node in nodes]
     for name in shapes:
         if name not in names:
-            raise BenchError(
-                f"{file}: shapes names {name!r}, which is not one of the inputs {', '.join(names)}"
-            )
+            raise BenchError(f"{file}: shapes names {name!r}, which is not one of the inputs {', '.join(names)}")
     specs = tuple(
-        TensorSpec(node.name, _shape(node, file, batch, shapes.get(node.name)), _dtype(node, file))
-        for node in nodes
+        TensorSpec(node.name, _shape(node, file, batch, shapes.get(node.name)), _dtype(node, file)) for node in nodes
     )
     if batch > 1 and not any(batch in spec.shape for spec in specs):
         told = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in specs) or "there are none"
@@ -106,13 +101,10 @@ def _shape(node: Any, file: str, batch: int, given: Sequence[int] | None) -> tup
 
 def _given_shape(node: Any, file: str, given: Sequence[int]) -> tuple[int, ...]:
     fits = len(given) == len(node.shape) and all(
-        size >= 1 and (not isinstance(own, int) or own == size)
-        for size, own in zip(given, node.shape, strict=True)
+        size >= 1 and (not isinstance(own, int) or own == size) for size, own in zip(given, node.shape, strict=True)
     )
     if not fits:
-        raise BenchError(
-            f"{file}: shape {list(given)} does not fit input {node.name!r}, which has {node.shape}"
-        )
+        raise BenchError(f"{file}: shape {list(given)} does not fit input {node.name!r}, which has {node.shape}")
     return tuple(int(size) for size in given)
 
 

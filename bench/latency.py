@@ -142,21 +142,14 @@ def measure_latencies(
     several = len(paths) > 1
     # While one model runs, the waiting threads of another would spin on its cores: 0.13 against 0.11 ms on
     # two cores, seen on a small network that took turns with a larger one.
-    opened = [
-        timed_session(path, provider=provider, threads=threads, stop_spinning=several) for path in paths
-    ]
+    opened = [timed_session(path, provider=provider, threads=threads, stop_spinning=several) for path in paths]
     _check_same_provider(paths, opened)
-    models = [
-        _bind(os.fspath(path), one, batch, seed, shapes or {})
-        for path, one in zip(paths, opened, strict=True)
-    ]
+    models = [_bind(os.fspath(path), one, batch, seed, shapes or {}) for path, one in zip(paths, opened, strict=True)]
     order = random.Random(seed)
     _rounds(models, warmup, order)
     measured = _rounds(models, runs, order)
     return [
-        _record(
-            model, samples, batch=batch, warmup=warmup, threads=threads, seed=seed, interleaved=len(models)
-        )
+        _record(model, samples, batch=batch, warmup=warmup, threads=threads, seed=seed, interleaved=len(models))
         for model, samples in zip(models, measured, strict=True)
     ]
 
@@ -190,9 +183,7 @@ def _check_counts(paths: Sequence[object], batch: int, warmup: int, runs: int) -
 def _check_same_provider(paths: Sequence[str | os.PathLike[str]], opened: Sequence[Opened]) -> None:
     if len({one.provider for one in opened}) > 1:
         told = ", ".join(f"{os.fspath(path)} {one.provider}" for path, one in zip(paths, opened, strict=True))
-        raise ProviderError(
-            f"provider 'auto' took different providers: {told}; name one of them for all files"
-        )
+        raise ProviderError(f"provider 'auto' took different providers: {told}; name one of them for all files")
 
 
 def _bind(path: str, opened: Opened, batch: int, seed: int, shapes: Mapping[str, Sequence[int]]) -> _Bound:

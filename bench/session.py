@@ -155,9 +155,7 @@ def _open(file: Path, provider: str, options: Any) -> Opened:
         raise ProviderError(f"{file}: {_asked_but(provider)} fell back to {taken}; {_REMEDY}")
     nodes = _nodes(session)
     if nodes and wanted != _CPU and set(nodes) == {"cpu"}:
-        raise ProviderError(
-            f"{file}: {_asked_but(provider)} placed all {nodes['cpu']} nodes of the model on the CPU"
-        )
+        raise ProviderError(f"{file}: {_asked_but(provider)} placed all {nodes['cpu']} nodes of the model on the CPU")
     return Opened(session, provider, create_ms, nodes)
 
 
@@ -177,9 +175,7 @@ def _create(file: Path, provider: str, options: Any) -> tuple[Any, float]:
         start = time.perf_counter_ns()
         try:
             # enable_fallback=0: otherwise the Python layer catches a provider's error and retries on the CPU.
-            session = ort.InferenceSession(
-                os.fspath(file), options, providers=_CHAINS[provider], enable_fallback=0
-            )
+            session = ort.InferenceSession(os.fspath(file), options, providers=_CHAINS[provider], enable_fallback=0)
         except Exception as error:  # ONNX Runtime's errors share no narrower base class
             raise _blame(file, provider, options, error) from error
         return session, (time.perf_counter_ns() - start) / 1e6
@@ -188,9 +184,7 @@ def _create(file: Path, provider: str, options: Any) -> tuple[Any, float]:
 def _blame(file: Path, provider: str, options: Any, error: Exception) -> BenchError:
     """Tell a bad model (`BenchError`) from a provider that does not work (`ProviderError`)."""
     if provider == "cpu":
-        return BenchError(
-            f"{file} is not a model that ONNX Runtime {ort.__version__} can open: {reason(error)}"
-        )
+        return BenchError(f"{file} is not a model that ONNX Runtime {ort.__version__} can open: {reason(error)}")
     _create(file, "cpu", options)  # raises the BenchError itself where the model is at fault
     return ProviderError(f"{file}: {_asked_but(provider)} failed to start it ({reason(error)}); {_REMEDY}")
 

@@ -10,6 +10,7 @@ from typing import Any
 from compressor.errors import ModelError, not_one_of
 
 _FIELDS = ("model", "options", "classes", "input_shape", "widths")
+_JSON_NAMES = {str: "text", list: "list", dict: "mapping"}
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,12 @@ class Architecture:
 
     def __post_init__(self) -> None:
         for name, width in self.widths.items():
-            if not isinstance(width, int) or isinstance(width, bool) or width < 1:
+            if not _counts(width):
                 raise ModelError(f"widths.{name}: {width!r} is not a whole number of channels, 1 or more")
+        if not _counts(self.classes):
+            raise ModelError(f"classes: {self.classes!r} is not a whole number, 1 or more")
+        if len(self.input_shape) != 3 or not all(map(_counts, self.input_shape)):
+            raise ModelError(f"input_shape: {self.input_shape!r} is not three whole numbers (C, H, W)")
 
     def with_widths(self, widths: Mapping[str, int]) -> Architecture:
         """The same network with other widths.
@@ -74,5 +79,14 @@ class Architecture:
             raise ModelError(f"{source}: key {not_one_of(min(unknown), _FIELDS)}")
         if missing := set(_FIELDS) - set(value):
             raise ModelError(f"{source}: key {min(missing)} is missing")
-        channels, height, width = value.pop("input_shape")
-        return cls(input_shape=(channels, height, width), **value)
+        for name, kind in (("model", str), ("input_shape", list), ("widths", dict), ("options", dict)):
+            if not isinstance(value[name], kind):
+                raise ModelError(f"{source}: {name}: {value[name]!r} is not a {_JSON_NAMES[kind]}")
+        try:
+            return cls(**value | {"input_shape": tuple(value["input_shape"])})
+        except ModelError as error:
+            raise ModelError(f"{source}: {error}") from error
+
+
+def _counts(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -44,6 +44,10 @@ def _reported(function: Callable[..., Any]) -> Callable[..., Any]:
             raise _Failure(str(error), error.exit_code) from error
         except KeyboardInterrupt as error:
             raise _Failure("interrupted; go on with: compressor run RECIPE -o OUT --resume", 130) from error
+        except BrokenPipeError:
+            raise  # the reader of a pipe has gone; click ends quietly
+        except OSError as error:
+            raise _Failure(f"{error.filename or 'file'}: {error.strerror or error}", 2) from error
         except Exception as error:
             # bench imports nothing of compressor, so its errors are known by their exit code.
             code = getattr(error, "exit_code", None)
@@ -57,10 +61,11 @@ def _reported(function: Callable[..., Any]) -> Callable[..., Any]:
 class _Failure(click.ClickException):
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
-        self.exit_code = code
+        vars(self)["exit_code"] = code  # click reads it from the instance, but declares it for the class
 
     def show(self, file: Any = None) -> None:
-        click.echo(f"error: {self.message}", err=True)
+        for problem in self.message.splitlines():
+            click.echo(f"error: {problem}", err=True)
 
 
 def _command(group: click.Group, name: str, example: str) -> Callable[[Callable[..., Any]], click.Command]:
@@ -136,15 +141,19 @@ def report_command(out: Path) -> None:
 @click.option("--threads", type=int, help="Intra-op threads; default: ONNX Runtime's choice.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write samples and machine here.")
 def bench_command(
-    model: Path, provider: str, batch: int, warmup: int, runs: int, threads: int | None, json_file: Path | None
+    model: Path,
+    provider: str,
+    batch: int,
+    warmup: int,
+    runs: int,
+    threads: int | None,
+    json_file: Path | None,
 ) -> None:
     """Measure the latency of an ONNX file under the fixed protocol."""
     from compressor.bench import machine_fingerprint, measure_latency
     from compressor.files import write_json
 
-    latency = measure_latency(
-        model, provider=provider, batch=batch, warmup=warmup, runs=runs, threads=threads
-    )
+    latency = measure_latency(model, provider=provider, batch=batch, warmup=warmup, runs=runs, threads=threads)
     click.echo(
         f"{model}: mean {latency.mean:.3f} ms, median {latency.median:.3f}, p90 {latency.p90:.3f}, "
         f"p99 {latency.p99:.3f} at batch {latency.batch}; {latency.throughput_per_s:,.0f} inputs/s; "
@@ -219,8 +228,8 @@ def doctor_command() -> None:
 
     for name, value in provenance.versions().items():
         click.echo(f"{name:<18} {value}")
-    for key, value in provenance.machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")).items():
-        click.echo(f"{key:<18} {value}")
+    for key, reading in provenance.machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")).items():
+        click.echo(f"{key:<18} {reading}")
     for provider, answer in doctor.providers().items():
         click.echo(f"provider {provider:<9} {answer}")
 
@@ -268,7 +277,11 @@ def _conclude(report: dict[str, Any], out: Path, until: str) -> None:
 
 def _recipes() -> dict[str, str]:
     folder = resources.files("compressor.recipes")
-    found = {p.name.removesuffix(".yaml"): p.read_text() for p in folder.iterdir() if p.name.endswith(".yaml")}
+    found = {
+        p.name.removesuffix(".yaml"): p.read_text(encoding="utf-8")
+        for p in folder.iterdir()
+        if p.name.endswith(".yaml")
+    }
     return dict(sorted(found.items()))
 
 

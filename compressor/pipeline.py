@@ -151,7 +151,15 @@ class _Run:
         config = self.recipe.train
         bf16 = config.precision == "bf16" or (config.precision == "auto" and self.device.type == "cuda")
         last = channels_last if config.channels_last == "auto" else config.channels_last
-        return Trainer(self.data, self.device, self.recipe.data.augment, bf16, last, progress=self._tell)
+        return Trainer(
+            self.data,
+            self.device,
+            self.recipe.data.augment,
+            bf16,
+            last,
+            self.recipe.checkpoint_seconds,
+            self._tell,
+        )
 
     def _reference(self) -> Architecture:
         model, data = self.recipe.model, self.data
@@ -189,9 +197,7 @@ class _Run:
         shutil.rmtree(self.checkpoints / "search", ignore_errors=True)
 
     def _contenders(self) -> list[_Contender]:
-        folders = {"result": self.out} | {
-            name: self.out / "baselines" / name for name in self.recipe.baselines
-        }
+        folders = {"result": self.out} | {name: self.out / "baselines" / name for name in self.recipe.baselines}
         contenders = []
         for name, folder in folders.items():
             path = folder / "architecture.json"
@@ -247,7 +253,12 @@ class _Run:
         exported = export_onnx(model, path, batches, opset=config.opset, tolerance=config.tolerance)
         measured, samples = OnnxClassifier(path, self.recipe.bench.threads).accuracy(ordered(data.test, data, 500))
         in_torch = trainer.evaluate(model.to(self.device), data.test)
-        accuracy = {"onnx": measured, "torch": in_torch.accuracy, "samples": samples, "weights": self.recipe.train.keep}
+        accuracy = {
+            "onnx": measured,
+            "torch": in_torch.accuracy,
+            "samples": samples,
+            "weights": self.recipe.train.keep,
+        }
         write_metadata(path, self._metadata(contender, accuracy))
         record = {
             "params": cost.count_params(model),

@@ -14,10 +14,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
-    PositiveInt,
     ValidationError,
     create_model,
     model_validator,
@@ -30,23 +29,36 @@ _UNITS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}
 _QUANTITY = re.compile(r"\s*([0-9_.]+(?:[eE][+-]?[0-9]+)?)\s*([kMG]?)\s*")
 
 
+_LARGEST_QUANTITY = 10**15  # whole numbers up to here are exact as floats
+_LARGEST_COUNT = 2**31 - 1
+
+
 def _quantity(value: Any) -> Any:
     """Turn '0.58M' and 58e3 into whole numbers; anything else is left for pydantic to refuse."""
-    if isinstance(value, bool):
-        raise ValueError("is not a number such as 580000, 0.58M or 580k")
     if isinstance(value, str):
         match = _QUANTITY.fullmatch(value)
-        if not match:
-            raise ValueError("is not a number such as 580000, 0.58M or 580k")
-        value = float(match[1].replace("_", "")) * _UNITS[match[2]]
-    return int(value + 1e-6) if isinstance(value, float) and value >= 1 else value
+        try:
+            value = float(match[1].replace("_", "")) * _UNITS[match[2]] if match else None
+        except ValueError:
+            value = None
+    if value is None or isinstance(value, bool):
+        raise ValueError("must be a number such as 580000, 0.58M or 580k")
+    return int(value + 1e-6) if isinstance(value, float) and 1 <= value <= _LARGEST_QUANTITY else value
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):  # Python takes True for 1
+        raise ValueError("must be a number")
+    return value
 
 
 def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-Quantity = Annotated[PositiveInt, BeforeValidator(_quantity)]
+Quantity = Annotated[int, Field(gt=0, le=_LARGEST_QUANTITY), BeforeValidator(_quantity)]
+PositiveInt = Annotated[int, Field(gt=0, le=_LARGEST_COUNT), BeforeValidator(_no_bool)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=_LARGEST_COUNT), BeforeValidator(_no_bool)]
 
 
 class _Config(BaseModel):
@@ -57,8 +69,8 @@ class ModelConfig(_Config):
     """The network to compress."""
 
     name: str = Field(description="zoo name, torchvision:NAME or package.module:factory")
-    width: PositiveFloat = Field(1.0, description="multiplier of every default width")
-    options: dict[str, Any] = Field({}, description="options of that model, such as {shortcut: identity}")
+    width: Annotated[float, Field(gt=0, le=100)] = Field(1.0, description="multiplier of every default width")
+    options: dict[str, JsonValue] = Field({}, description="options of that model, such as {shortcut: identity}")
 
 
 class DataConfig(_Config):
@@ -131,7 +143,8 @@ class TrainConfig(_Config):
     epochs: PositiveInt = 30
     batch_size: PositiveInt = 128
     schedule: Literal["paper", "onecycle"] = Field(
-        "onecycle", description="paper: steps ÷10 at 1/3, 2/3 and 5/6 of the epochs; onecycle: warm-up, then cosine to 0"
+        "onecycle",
+        description="paper: steps ÷10 at 1/3, 2/3 and 5/6 of the epochs; onecycle: warm-up, then cosine to 0",
     )
     lr: PositiveFloat = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = Field(
@@ -141,7 +154,7 @@ class TrainConfig(_Config):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     keep: Literal["last", "best"] = Field("last", description="weights of the last epoch or of the best validation one")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA, fp32 on a CPU")
-    channels_last: bool | Literal["auto"] = Field("auto", description="auto: for networks with 2-d convolutions")
+    channels_last: Literal[True, False, "auto"] = Field("auto", description="auto: for networks with 2-d convolutions")
 
 
 class ExportConfig(_Config):
@@ -172,10 +185,12 @@ class Recipe(_Config):
     export: ExportConfig = ExportConfig()
     bench: BenchConfig = BenchConfig()
     baselines: tuple[Literal["uniform", "reference"], ...] = Field(
-        ("uniform", "reference"), description="networks to train beside the result: uniform scaling, and the unscaled one"
+        ("uniform", "reference"),
+        description="networks to train beside the result: uniform scaling, and the unscaled one",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
     threads: PositiveInt | None = Field(None, description="CPU threads of torch; null: torch's choice")
+    checkpoint_seconds: NonNegativeFloat = Field(30.0, description="least time between two checkpoints of training")
     seed: NonNegativeInt = 0
 
     def to_yaml(self) -> str:
@@ -189,7 +204,21 @@ BUILTIN_METHODS: dict[str, type[BaseModel]] = {"neuralscale": NeuralScaleConfig,
 def method_configs() -> dict[str, type[BaseModel]]:
     """Config class of every search method; plug-ins name a (config class, search function) pair."""
     plugins = with_plugins("compressor.methods", dict.fromkeys(BUILTIN_METHODS))
-    return BUILTIN_METHODS | {name: pair[0] for name, pair in plugins.items() if pair is not None}
+    return BUILTIN_METHODS | {
+        name: _plugin_config(name, pair) for name, pair in plugins.items() if name not in BUILTIN_METHODS
+    }
+
+
+def _plugin_config(name: str, pair: Any) -> type[BaseModel]:
+    config = pair[0] if isinstance(pair, tuple) and len(pair) == 2 else None
+    if isinstance(config, type) and issubclass(config, BaseModel):
+        field = config.model_fields.get("method")
+        if field is not None and field.annotation == Literal[name]:
+            return config
+    raise RecipeError(
+        f"entry point compressor.methods: {name!r} must be a pair (pydantic config class with the field "
+        f"method: Literal[{name!r}], search function)"
+    )
 
 
 def recipe_type() -> type[Recipe]:
@@ -197,18 +226,22 @@ def recipe_type() -> type[Recipe]:
     configs = method_configs()
     if configs.keys() == BUILTIN_METHODS.keys():
         return Recipe
-    union = Annotated[Union[tuple(configs.values())], Field(discriminator="method")]  # noqa: UP007 - made at run time
-    return create_model("Recipe", __base__=Recipe, search=(union, ...))
+    union: Any = Union[tuple(configs.values())]  # noqa: UP007 - its members are known at run time only
+    return create_model("Recipe", __base__=Recipe, search=(Annotated[union, Field(discriminator="method")], ...))
 
 
 class _StrictLoader(yaml.SafeLoader):
     """SafeLoader that refuses a key given twice (YAML says so, PyYAML keeps the last)."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
+        seen = []
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+            seen.append(key)
         return super().construct_mapping(node, deep)
 
 
@@ -224,13 +257,15 @@ def load_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
     """
     source = Path(path)
     try:
-        raw = yaml.load(source.read_text(), _StrictLoader)  # noqa: S506 - a subclass of SafeLoader
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        text = source.read_text(encoding="utf-8")
+    except OSError as error:
         raise RecipeError(f"{source}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise RecipeError(f"{source}: not a text file") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"{source}: not a text file in UTF-8") from error
+    try:
+        raw = _load_yaml(text)
+    except ValueError as error:
+        raise RecipeError(f"{source}: not valid YAML: {error}") from error
     return parse_recipe(raw, overrides, str(source))
 
 
@@ -238,7 +273,10 @@ def parse_recipe(raw: Any, overrides: Iterable[str] = (), source: str = "recipe"
     """Check a recipe given as nested dicts; see `load_recipe`."""
     if not isinstance(raw, dict):
         raise RecipeError(f"{source}: must be a mapping with the keys {', '.join(Recipe.model_fields)}")
-    raw = json.loads(json.dumps(raw, default=str))  # a deep copy: overrides must not reach the caller's dict
+    try:
+        raw = json.loads(json.dumps(raw, default=str))  # a deep copy: overrides must not reach the caller's dict
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RecipeError(f"{source}: not a recipe: {error}") from error
     for override in overrides:
         _override(raw, override)
     try:
@@ -253,15 +291,34 @@ def schema() -> dict[str, Any]:
     return recipe_type().model_json_schema()
 
 
+def _load_yaml(text: str) -> Any:
+    """The value of a YAML text.
+
+    Raises:
+        ValueError: not YAML; says why and where, on one line
+    """
+    try:
+        return yaml.load(text, _StrictLoader)
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ValueError(f"{error.problem}{line}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    except (ValueError, KeyError, AttributeError) as error:  # PyYAML lets those of bad dates and numbers through
+        raise ValueError(f"a value does not fit its type: {error}") from error
+
+
 def _override(raw: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
-    if not equals or not path:
+    *parents, last = path.split(".")
+    if not equals or not all((*parents, last)):
         raise RecipeError(f"--set {override!r}: must look like search.iterations=3")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--set {override!r}: {text!r} is not a YAML value") from error
-    *parents, last = path.split(".")
+        value = json.loads(json.dumps(_load_yaml(text), default=str))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RecipeError(f"--set {override!r}: {text!r} is not a YAML value: {error}") from error
     place = raw
     for depth, key in enumerate(parents):
         inner = place.setdefault(key, {})
@@ -289,8 +346,11 @@ def _explain(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
             lines.append(f"{path}.method: {not_one_of(item['input'].get('method'), method_configs())}")
         elif item["type"] == "union_tag_not_found":
             lines.append(f"{path}.method: missing; one of {', '.join(sorted(method_configs()))}")
+        elif item["type"] in ("model_type", "model_attributes_type"):
+            keys = _valid_keys(location, raw)
+            lines.append(f"{path}: {item['input']!r} must be a mapping with keys among {', '.join(keys)}")
         else:
-            message = item["msg"].removeprefix("Value error, ")
+            message = item["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
             value = "" if isinstance(item["input"], dict) else f"{item['input']!r} is not valid: "
             lines.append(f"{path}: {value}{message}")
     return lines
@@ -301,6 +361,7 @@ def _valid_keys(parents: list[str], raw: Mapping[str, Any]) -> list[str]:
     if not parents:
         return list(fields)
     if parents[0] == "search":
-        return list(method_configs()[raw["search"]["method"]].model_fields)
+        section = raw["search"]
+        return list(method_configs()[section["method"]].model_fields) if isinstance(section, dict) else ["method"]
     annotation = fields[parents[0]].annotation
     return list(annotation.model_fields) if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []

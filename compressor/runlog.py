@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from compressor.errors import RunError
+
 _BEAT_SECONDS = 5.0
 
 
@@ -24,10 +26,17 @@ class RunLog:
 
     def write(self, event: str, **values: Any) -> None:
         """Append one line."""
-        line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "session": self.session, "event": event}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(json.dumps(line | values) + "\n")
+        line = {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "session": self.session,
+            "event": event,
+        }
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line | values) + "\n")
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     @contextlib.contextmanager
     def timing(self, stage: str) -> Iterator[None]:
@@ -60,7 +69,7 @@ class RunLog:
         return totals
 
     def _lines(self) -> Iterator[dict[str, Any]]:
-        with self.path.open() as file:
+        with self.path.open(encoding="utf-8") as file:
             for line in file:
                 # A kill can leave the last line of a session unfinished.
                 with contextlib.suppress(json.JSONDecodeError):

@@ -17,6 +17,7 @@ from compressor.errors import BudgetError
 
 Widths = NDArray[np.int64]
 Cost = Callable[[Sequence[int]], float]
+_UNBOUNDED = 10**9  # channels in one group: no real limit allows that
 _STEPS = 80  # halvings of ln(scale): to the last bit of a float
 
 
@@ -64,12 +65,13 @@ def largest_within(
     """
 
     def whole(scale: float) -> Widths:
-        return np.maximum(np.floor(real_widths(scale) + 1e-9), minimum).astype(np.int64)
+        real = real_widths(scale)
+        return np.maximum(np.floor(np.minimum(real, _UNBOUNDED) + 1e-9), minimum).astype(np.int64)
 
     def fits(widths: Widths) -> bool:
         return all(costs[name](widths.tolist()) <= limit for name, limit in limits.items())
 
-    least = np.full_like(whole(low), minimum)
+    least = np.full(len(real_widths(low)), minimum, dtype=np.int64)
     _check_feasible(costs, limits, least, minimum)
     scale, widths = _bisect(fits, whole, low, high, least)
     widths = _add_channels(fits, real_widths, widths, scale)
@@ -77,9 +79,7 @@ def largest_within(
     return Solution(tuple(widths.tolist()), scale, values, _one_channel(costs, limits, widths))
 
 
-def _check_feasible(
-    costs: Mapping[str, Cost], limits: Mapping[str, float], least: Widths, minimum: int
-) -> None:
+def _check_feasible(costs: Mapping[str, Cost], limits: Mapping[str, float], least: Widths, minimum: int) -> None:
     for name, limit in limits.items():
         nearest = costs[name](least.tolist())
         if nearest > limit:
@@ -98,9 +98,9 @@ def _bisect(
 ) -> tuple[float, Widths]:
     """The largest fitting scale, and its whole widths."""
     while fits(whole(high)):
-        low, high = high, high * 2
-        if high > 1e30:  # every limit is infinite: nothing bounds the family
+        if (whole(high) == _UNBOUNDED).any():
             raise BudgetError("budget: no limit bounds the network's size")
+        low, high = high, high * 2
     while not fits(whole(low)):
         high, low = low, low / 2
         if low < 1e-30:  # the family flattens out above the limit: start from the least network
@@ -136,11 +136,7 @@ def _add_channels(
     return widths
 
 
-def _one_channel(
-    costs: Mapping[str, Cost], limits: Mapping[str, float], widths: Widths
-) -> dict[str, float]:
+def _one_channel(costs: Mapping[str, Cost], limits: Mapping[str, float], widths: Widths) -> dict[str, float]:
     """For each cost, the least that one more channel in any group adds."""
     more = [[w + (g == group) for g, w in enumerate(widths.tolist())] for group in range(len(widths))]
-    return {
-        name: min(costs[name](candidate) for candidate in more) - costs[name](widths.tolist()) for name in limits
-    }
+    return {name: min(costs[name](candidate) for candidate in more) - costs[name](widths.tolist()) for name in limits}

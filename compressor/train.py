@@ -147,7 +147,7 @@ class Trainer:
     def prepare(self, model: nn.Module) -> nn.Module:
         """Move a network to the device, in the memory format of training."""
         if self.channels_last:
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model = model.to(memory_format=torch.channels_last)
         return model.to(self.device)
 
     def fit(
@@ -338,10 +338,7 @@ class _Fit:
         self.trainer.progress(text, share)
 
     def _due(self) -> bool:
-        return (
-            self.checkpoint is not None
-            and time.monotonic() - self.saved_at >= self.trainer.checkpoint_seconds
-        )
+        return self.checkpoint is not None and time.monotonic() - self.saved_at >= self.trainer.checkpoint_seconds
 
     def _save(self, stopped: bool = False) -> None:
         if self.checkpoint is None:

@@ -13,6 +13,7 @@ This is the only module that imports torch_pruning.
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -142,11 +143,13 @@ def plan_widths(model: nn.Module, example: torch.Tensor) -> WidthPlan:
     Raises:
         ModelError: torch-pruning cannot trace the network, or a layer is of a kind that cannot be resized
     """
-    traced = copy.deepcopy(model).cpu()
+    traced = copy.deepcopy(model).cpu().float()
+    example = example.cpu().float()
+    _check_runs(traced, example)
     order = {path: index for index, (path, _) in enumerate(traced.named_modules())}
     paths = {module: path for path, module in traced.named_modules()}
     try:
-        graph, found = _dependency_groups(traced, example.cpu().float())
+        graph, found = _dependency_groups(traced, example)
     except Exception as error:  # torch-pruning raises whatever its tracing ran into
         raise ModelError(
             f"{type(model).__name__}: torch-pruning cannot trace it: {type(error).__name__}: {error}"
@@ -177,6 +180,17 @@ def plan_widths(model: nn.Module, example: torch.Tensor) -> WidthPlan:
     return _without_fixed(traced, plan, example)
 
 
+def _check_runs(model: nn.Module, example: torch.Tensor) -> None:
+    try:
+        with torch.no_grad():
+            model.eval()(example)
+    except Exception as error:  # whatever the network's own code raises
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"{type(model).__name__} does not run on images of shape {tuple(example.shape[1:])}: {reason}"
+        ) from error
+
+
 def _produces(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or (isinstance(module, _CONVS) and not _is_depthwise(module))
 
@@ -184,7 +198,7 @@ def _produces(module: nn.Module) -> bool:
 def _without_fixed(model: nn.Module, plan: WidthPlan, example: torch.Tensor) -> WidthPlan:
     """Take the groups out of the plan that the network does not let change: try each on the meta device."""
     meta = copy.deepcopy(model).to("meta").eval()
-    probe = example.to("meta").float()
+    probe = example.to("meta")
     expected = _shapes(meta(probe))
     fixed = dict(plan.fixed)
     for name, group in plan.groups.items():
@@ -232,7 +246,8 @@ def _reindex(
             owners.append(slot)
             position += 1
             continue
-        name, blocks, last = slot[0], {}, -1
+        name, last = slot[0], -1
+        blocks: dict[int, list[int]] = {}
         while position < len(slots) and (s := slots[position]) is not None and s[0] == name and s[1] >= last:
             blocks.setdefault(s[1], []).append(position)
             last = s[1]
@@ -285,9 +300,7 @@ class _Slicer:
             group["params"] = [new if parameter is old else parameter for parameter in group["params"]]
         if state := self.optimizer.state.pop(old, None):
             self.optimizer.state[new] = {
-                key: _pick(value, dim, index)
-                if isinstance(value, torch.Tensor) and value.shape == old.shape
-                else value
+                key: _pick(value, dim, index) if isinstance(value, torch.Tensor) and value.shape == old.shape else value
                 for key, value in state.items()
             }
 
@@ -416,9 +429,11 @@ def _fan_scale(original: torch.Tensor, resized: torch.Tensor) -> float:
     if original.dim() < 2:
         return 1.0
     taps = original[0, 0].numel()
-    deviation = float(original.std())
-    for axis, gains in ((1, (1 / 3, 1.0, 2.0)), (0, (2.0, 1.0))):  # (variance × fan) of the usual schemes
-        fan = original.shape[axis] * taps
-        if any(abs(deviation**2 * fan / gain - 1) < 0.05 for gain in gains):
-            return float((original.shape[axis] / resized.shape[axis]) ** 0.5)
-    return 1.0
+    variance = float(original.var())
+    tolerance = 0.02 + 4 * (2 / original.numel()) ** 0.5  # four deviations of a sample's variance
+    nearest, axis = min(
+        (abs(math.log(variance * original.shape[axis] * taps / gain)), axis)
+        for axis, gains in ((1, (1 / 3, 1.0, 2.0)), (0, (2.0, 1.0)))  # (variance × fan) of the usual schemes
+        for gain in gains
+    )
+    return float((original.shape[axis] / resized.shape[axis]) ** 0.5) if nearest < tolerance else 1.0

@@ -173,7 +173,9 @@ def _export(model: nn.Module, example: torch.Tensor, opset: int) -> onnx.ModelPr
             )
     except Exception as error:  # the exporter wraps whatever went wrong in classes of its own
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        raise ExportError(f"torch.onnx cannot export {type(model).__name__}: {type(error).__name__}: {first}") from error
+        raise ExportError(
+            f"torch.onnx cannot export {type(model).__name__}: {type(error).__name__}: {first}"
+        ) from error
     assert program is not None
     return program.model_proto
 
@@ -181,7 +183,14 @@ def _export(model: nn.Module, example: torch.Tensor, opset: int) -> onnx.ModelPr
 def _strip(proto: onnx.ModelProto) -> None:
     """Drop the exporter's notes: they hold paths of this machine and triple the size of a small model."""
     graph = proto.graph
-    entries: list[Any] = [*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer, graph]
+    entries: list[Any] = [
+        *graph.node,
+        *graph.input,
+        *graph.output,
+        *graph.value_info,
+        *graph.initializer,
+        graph,
+    ]
     for entry in entries:
         del entry.metadata_props[:]
         entry.doc_string = ""

@@ -64,9 +64,7 @@ class FolderSplit(Split):
 
     def __init__(self, files: Sequence[str], labels: Tensor, form: ImageFormat) -> None:
         if labels.dtype != torch.int64 or labels.shape != (len(files),):
-            raise ValueError(
-                f"labels must be int64 ({len(files)},), not {labels.dtype} {tuple(labels.shape)}"
-            )
+            raise ValueError(f"labels must be int64 ({len(files)},), not {labels.dtype} {tuple(labels.shape)}")
         self.files = tuple(files)
         self.labels = labels
         self.form = form
@@ -150,9 +148,7 @@ def _decode_one(file: str, form: ImageFormat) -> NDArray[np.uint8]:
 def _check_image(image: Image.Image, file: str, form: ImageFormat) -> None:
     channels, height, width = form.shape
     if image.mode not in _GREY_MODES + _COLOUR_MODES:
-        raise DataError(
-            f"{file}: its mode {image.mode!r} has more than 8 bits per channel or no known colours"
-        )
+        raise DataError(f"{file}: its mode {image.mode!r} has more than 8 bits per channel or no known colours")
     if channels == 1 and not form.grey and image.mode not in _GREY_MODES:
         raise DataError(f"{file}: is in colour, the first image is grey; set `data.channels` to 1 or 3")
     if not form.resize and image.size != (width, height):
@@ -198,9 +194,7 @@ def _part_folder(root: Path, *names: str) -> Path:
 
 
 def _class_names(folder: Path) -> list[str]:
-    names = sorted(
-        entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not names:
         raise DataError(f"{folder}: has no class folders")
     return names

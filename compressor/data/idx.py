@@ -53,17 +53,13 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     content = _read(path)
     magic = bytes([0, 0, _UNSIGNED_BYTE, dimensions])
     if content[:4] != magic:
-        raise DataError(
-            f"{path}: begins with {content[:4].hex()!r}, an idx file of bytes with {magic.hex()!r}"
-        )
+        raise DataError(f"{path}: begins with {content[:4].hex()!r}, an idx file of bytes with {magic.hex()!r}")
     begin = 4 + 4 * dimensions
     if len(content) < begin:
         raise DataError(f"{path}: has {len(content)} bytes, its header alone needs {begin}")
     shape = struct.unpack(f">{dimensions}I", content[4:begin])
     if len(content) - begin != math.prod(shape):
-        raise DataError(
-            f"{path}: holds {len(content) - begin} elements, its header promises {math.prod(shape)}"
-        )
+        raise DataError(f"{path}: holds {len(content) - begin} elements, its header promises {math.prod(shape)}")
     if math.prod(shape) == 0:
         raise DataError(f"{path}: has the shape {shape}, it holds nothing")
     return torch.frombuffer(content, dtype=torch.uint8, offset=begin).view(shape)
@@ -82,9 +78,7 @@ def _load_part(folder: Path, prefix: str, config: SourceConfig, device: torch.de
     labels_path = _find(folder, f"{prefix}-labels-idx1-ubyte")
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
     if len(images) != len(labels):
-        raise DataError(
-            f"{labels_path}: has {len(labels)} labels for {len(images)} images in {images_path.name}"
-        )
+        raise DataError(f"{labels_path}: has {len(labels)} labels for {len(images)} images in {images_path.name}")
     pixels = fit(images.unsqueeze(1), image_size=config.image_size, channels=config.channels)
     return TensorSplit(pixels.to(device), labels.long().to(device))
 

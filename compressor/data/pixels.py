@@ -54,9 +54,7 @@ def moments(batches: Iterable[Tensor]) -> tuple[tuple[float, ...], tuple[float, 
     return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
 
 
-def shift_and_scale(
-    mean: Sequence[float], std: Sequence[float], device: torch.device
-) -> tuple[Tensor, Tensor]:
+def shift_and_scale(mean: Sequence[float], std: Sequence[float], device: torch.device) -> tuple[Tensor, Tensor]:
     """Return float32 (C, 1, 1) tensors for `normalise`: (x - shift) * scale is (x / 255 - mean) / std."""
     shift = torch.tensor(mean, dtype=torch.float64).view(-1, 1, 1) * 255
     scale = 1 / (torch.tensor(std, dtype=torch.float64).view(-1, 1, 1) * 255)

@@ -61,8 +61,6 @@ def _third_party() -> dict[str, EntryPoint]:
         if point.name in BUILT_IN:
             raise DataError(f"data set {point.name!r} of {point.value} has the name of a built-in one")
         if point.name in found:
-            raise DataError(
-                f"data set {point.name!r} is given twice: {found[point.name].value} and {point.value}"
-            )
+            raise DataError(f"data set {point.name!r} is given twice: {found[point.name].value} and {point.value}")
         found[point.name] = point
     return found

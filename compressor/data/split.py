@@ -59,9 +59,7 @@ class TensorSplit(Split):
         if pixels.dtype != torch.uint8 or pixels.dim() != 4:
             raise ValueError(f"pixels must be uint8 (N, C, H, W), not {pixels.dtype} {tuple(pixels.shape)}")
         if labels.dtype != torch.int64 or labels.shape != pixels.shape[:1]:
-            raise ValueError(
-                f"labels must be int64 ({len(pixels)},), not {labels.dtype} {tuple(labels.shape)}"
-            )
+            raise ValueError(f"labels must be int64 ({len(pixels)},), not {labels.dtype} {tuple(labels.shape)}")
         if labels.device != pixels.device:
             raise ValueError(f"pixels are on {pixels.device}, labels on {labels.device}")
         self.pixels = pixels

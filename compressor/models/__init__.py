@@ -38,7 +38,11 @@ def families() -> dict[str, Family]:
 
 
 def reference_architecture(
-    model: str, options: Mapping[str, Any], classes: int, input_shape: tuple[int, int, int], width: float = 1.0
+    model: str,
+    options: Mapping[str, Any],
+    classes: int,
+    input_shape: tuple[int, int, int],
+    width: float = 1.0,
 ) -> Architecture:
     """The unscaled network of a recipe.
 
@@ -74,10 +78,10 @@ def build(architecture: Architecture, seed: int = 0) -> nn.Module:
         ModelError: unknown model, option or width name, or a width that this network cannot have
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # not torch.manual_seed: that reaches the GPUs' generators too
         if ":" not in architecture.model:
             return _build_zoo(architecture)
-        model, plan = _referenced(*_key(architecture))
+        plan = _referenced(*_key(architecture))[1]
         _check_names(architecture, plan.widths)
         fresh = _factory(architecture.model)(architecture.classes, architecture.options)
         if plan.widths == dict(architecture.widths):
@@ -125,8 +129,8 @@ def _family(name: str) -> Family:
 def _complete(name: str, family: Family, options: Mapping[str, Any]) -> dict[str, Any]:
     """All options of a family, defaults filled in."""
     if unknown := set(options) - set(family.options):
-        valid = family.options or ("(none)",)
-        raise ModelError(f"model.options of {name}: {not_one_of(min(unknown), valid)}")
+        names = list(family.options) or ["(none)"]
+        raise ModelError(f"model.options of {name}: {not_one_of(min(unknown), names)}")
     complete = {}
     for option, (default, *valid) in family.options.items():
         complete[option] = options.get(option, default)
@@ -176,8 +180,10 @@ def _factory(reference: str) -> Callable[[int, Mapping[str, Any]], nn.Module]:
         sys.path.insert(0, os.getcwd())  # noqa: PTH109
     try:
         function = getattr(importlib.import_module(package), name)
-    except (ImportError, AttributeError) as error:
-        raise ModelError(f"model.name: cannot import {reference}: {error}") from error
+    except Exception as error:  # the user's code runs here
+        raise ModelError(f"model.name: cannot import {reference}: {_cause(error)}") from error
+    if not callable(function):
+        raise ModelError(f"model.name: {reference} is a {type(function).__name__}, not a function or class")
 
     def make(classes: int, options: Mapping[str, Any]) -> nn.Module:
         takes = inspect.signature(function).parameters
@@ -197,11 +203,15 @@ def _torchvision(name: str) -> Callable[[int, Mapping[str, Any]], nn.Module]:
     )
 
 
+def _cause(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 def _checked(reference: str, make: Callable[[], Any]) -> nn.Module:
     try:
         model = make()
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"model.name: {reference} cannot be built: {error}") from error
+    except Exception as error:  # the user's code runs here
+        raise ModelError(f"model.name: {reference} cannot be built: {_cause(error)}") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"model.name: {reference} gives a {type(model).__name__}, not a torch.nn.Module")
     return model

@@ -17,7 +17,15 @@ from torch import nn
 from compressor.models.zoo import SHORTCUT, Family, Options, Widths
 
 _EXPANSION = 6
-_STAGES = ((16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))  # width, blocks, stride
+_STAGES = (
+    (16, 1, 1),
+    (24, 2, 2),
+    (32, 3, 2),
+    (64, 4, 2),
+    (96, 3, 1),
+    (160, 3, 2),
+    (320, 1, 1),
+)  # width, blocks, stride
 _STEM, _HEAD = 32, 1280
 
 
@@ -46,9 +54,7 @@ class InvertedResidual(nn.Module):
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.shortcut: nn.Sequential | None = None
         if stride != 1 or in_channels != out_channels or shortcut == "convcut":
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels)
-            )
+            self.shortcut = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Add the bottleneck's function to its shortcut."""

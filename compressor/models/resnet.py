@@ -60,9 +60,7 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.shortcut: nn.Sequential | None = None
         if _needs_conv(shortcut, stride, in_channels, out_channels):
-            self.shortcut = nn.Sequential(
-                _conv(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels)
-            )
+            self.shortcut = nn.Sequential(_conv(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Add the block's function to its shortcut and activate."""
@@ -75,7 +73,13 @@ class ResNet(nn.Module):
     """(N, C, H, W) images → (N, classes) logits."""
 
     def __init__(
-        self, blocks: Sequence[int], preact: bool, widths: Widths, shortcut: str, classes: int, in_channels: int
+        self,
+        blocks: Sequence[int],
+        preact: bool,
+        widths: Widths,
+        shortcut: str,
+        classes: int,
+        in_channels: int,
     ) -> None:
         super().__init__()
         channels = widths["conv1"]

@@ -1,6 +1,6 @@
 """VGG with batch-norm for 32×32 images (Simonyan and Zisserman 2015, as used by NeuralScale section 4).
 
-    conv3×3 – BN – ReLU, max-pool 2 where the table says M, then one Linear
+conv3×3 – BN – ReLU, max-pool 2 where the table says M, then one Linear
 """
 
 from __future__ import annotations

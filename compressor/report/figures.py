@@ -18,7 +18,6 @@ from compressor.report.values import (
     Record,
     compact,
     dig,
-    last_iteration,
     number,
     numbers,
     short_names,
@@ -100,18 +99,14 @@ def _widths(axes: Any, network: Network, at: list[int], values: list[int]) -> No
         axes.plot(values, at, marker="|", color=colour(network), label=network.title, **style)
 
 
-def _direct_labels(
-    axes: Any, order: Sequence[str], rows: Sequence[tuple[Network, Mapping[str, int]]]
-) -> None:
+def _direct_labels(axes: Any, order: Sequence[str], rows: Sequence[tuple[Network, Mapping[str, int]]]) -> None:
     """Write "64 → 31" behind the longest mark of each layer, so that no value has to be read off the axis."""
     named = {network.key: widths for network, widths in rows}
     for i, name in enumerate(order):
         before, after = (named.get(key, {}).get(name) for key in ("reference", "result"))
         text = " → ".join(str(value) for value in (before, after) if value is not None)
         end = max(numbers(widths.get(name) for _, widths in rows), default=0)
-        axes.annotate(
-            text, (end, i), (8, 0), textcoords="offset points", va="center", fontsize=11, color=_FAINT
-        )
+        axes.annotate(text, (end, i), (8, 0), textcoords="offset points", va="center", fontsize=11, color=_FAINT)
 
 
 def fit_figure(iteration: Record) -> Markup:
@@ -330,9 +325,7 @@ def _legend_above(figure: Any, axes: Any, columns: int = 5) -> None:
         figure.legend(handles, labels, loc="outside upper left", ncols=columns, fontsize=12, borderpad=0.2)
 
 
-def _svg(
-    paint: Callable[[Any], None], height: float, name: str, label: str, *, constrained: bool = True
-) -> Markup:
+def _svg(paint: Callable[[Any], None], height: float, name: str, label: str, *, constrained: bool = True) -> Markup:
     """Let `paint` fill a figure and return it as an <svg> element whose ids start with `name`."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -341,9 +334,7 @@ def _svg(
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
         # A script that matplotlib's font lacks is measured a little wrong, but the browser draws it.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure = Figure(
-            figsize=(WIDTH / 72, height / 72), dpi=72, layout="constrained" if constrained else None
-        )
+        figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72, layout="constrained" if constrained else None)
         paint(figure)
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     return _inline(buffer.getvalue(), height, name, label)

@@ -43,9 +43,7 @@ def table(head: list[object], rows: list[list[object]], class_: str = "") -> Mar
         class_: CSS class of the table
     """
     top = element("tr", *(element("th", cell, scope="col") for cell in head))
-    body = [
-        element("tr", element("th", row[0], scope="row"), *(_cell(cell) for cell in row[1:])) for row in rows
-    ]
+    body = [element("tr", element("th", row[0], scope="row"), *(_cell(cell) for cell in row[1:])) for row in rows]
     return element("table", element("thead", top), element("tbody", *body), class_=class_)
 
 

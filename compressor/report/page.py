@@ -52,9 +52,7 @@ def render_html(record: Record) -> str:
         element("title", f"{name}: compression report"),
         element("style", Markup(CSS)),
     )
-    return (
-        "<!DOCTYPE html>\n" + element("html", head, element("body", element("main", *body)), lang="en") + "\n"
-    )
+    return "<!DOCTYPE html>\n" + element("html", head, element("body", element("main", *body)), lang="en") + "\n"
 
 
 def _section(title: str, *children: object) -> Markup:
@@ -146,9 +144,7 @@ def _networks(record: Record) -> Markup:
 def _network_notes(found: Sequence[Network], record: Record) -> list[str]:
     notes = []
     if any(_has_accuracy(network) for network in found):
-        notes.append(
-            "Ranges are 95 % intervals (Wilson) for the number of samples. One MAC is one multiply-add."
-        )
+        notes.append("Ranges are 95 % intervals (Wilson) for the number of samples. One MAC is one multiply-add.")
     if any(scores(network, record) != (None, None) for network in found):
         notes.append(
             "CE = (accuracy / accuracy of the unscaled network) × (its MACs / MACs); "
@@ -214,9 +210,7 @@ def _latency_rows(found: Sequence[Network], record: Record) -> list[list[object]
         _row(title, found, lambda n, key=key: _value(dig(n.data, "latency_ms", key), significant))  # type: ignore[misc]
         for key, title in titles.items()
     ]
-    how = _row(
-        "measured with", found, lambda n: element("td", conditions(n.data.get("latency_ms")) or ABSENT)
-    )
+    how = _row("measured with", found, lambda n: element("td", conditions(n.data.get("latency_ms")) or ABSENT))
     return [*rows, how]
 
 
@@ -272,9 +266,7 @@ def _fit(record: Record) -> Markup:
     if iteration is None:
         return Markup()
     if iteration.get("fallback"):
-        why = element(
-            "p", "No fit in the last iteration, uniform scaling was used: ", str(iteration["fallback"])
-        )
+        why = element("p", "No fit in the last iteration, uniform scaling was used: ", str(iteration["fallback"]))
         return _section("Width against parameters", why)
     drawn = figures.fitted_layers(iteration)
     if not drawn:
@@ -291,12 +283,8 @@ def _fit(record: Record) -> Markup:
         [str(name), *(_value(value, significant) for value in figures.fit_of(iteration, i))]
         for i, name in enumerate(groups)
     ]
-    numbers_ = element(
-        "details", element("summary", "α, β and R² per layer"), table(["layer", "α", "β", "R²"], rows)
-    )
-    return _section(
-        "Width against parameters, last iteration", figures.fit_figure(iteration), _note(text), numbers_
-    )
+    numbers_ = element("details", element("summary", "α, β and R² per layer"), table(["layer", "α", "β", "R²"], rows))
+    return _section("Width against parameters, last iteration", figures.fit_figure(iteration), _note(text), numbers_)
 
 
 def _descent(record: Record) -> Markup:
@@ -321,9 +309,7 @@ def _descent(record: Record) -> Markup:
     rows.append(["parameters", *(_value(size, figures.compact) for size in sizes)])
     spent = [sum(numbers((iteration.get("seconds") or {}).values())) for iteration in iterations]
     if any(spent):
-        rows.append(
-            ["seconds", element("td"), *(_value(s, lambda v: f"{v:,.1f}") for s in spent), element("td")]
-        )
+        rows.append(["seconds", element("td"), *(_value(s, lambda v: f"{v:,.1f}") for s in spent), element("td")])
     note = _note(
         "Channels after each iteration, at the parameter count of the unscaled network; the last column is the "
         "network scaled to the budget. Blue: wider than unscaled, orange: narrower; the full tint is a factor of 4."

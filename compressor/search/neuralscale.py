@@ -185,14 +185,12 @@ def _prune(
         PruneSettings(config.prune_every, config.prune_channels, config.floor),
     )
     label = f"search {index + 1}/{config.iterations}"
-    shared = {"batch_size": config.batch_size, "momentum": config.momentum, "weight_decay": config.weight_decay}
     begun = time.monotonic()
     pruning = problem.checkpoint(f"prune{index}.safetensors")
     if config.pretrain_epochs and not (pruning and pruning.exists()):
-        settings = Settings(epochs=config.pretrain_epochs, lr_at=lambda step, per_epoch: config.lr, evaluate=False, **shared)  # type: ignore[arg-type]
         problem.trainer.fit(
             model,
-            settings,
+            _settings(config, config.pretrain_epochs, lambda step, per_epoch: config.lr),
             seed=seed,
             label=f"{label} pre-training",
             checkpoint=problem.checkpoint(f"pretrain{index}.safetensors"),
@@ -202,12 +200,27 @@ def _prune(
     def lr_at(step: int, per_epoch: int) -> float:
         return config.prune_lr / config.prune_lr_decay ** (step // (per_epoch * config.prune_lr_every))
 
-    settings = Settings(epochs=None, lr_at=lr_at, evaluate=False, **shared)  # type: ignore[arg-type]
     problem.trainer.fit(
-        model, settings, seed=seed + 1, label=f"{label} pruning", observer=pruner, checkpoint=pruning
+        model,
+        _settings(config, None, lr_at),
+        seed=seed + 1,
+        label=f"{label} pruning",
+        observer=pruner,
+        checkpoint=pruning,
     )
     seconds = {"pretrain": trained - begun, "prune": time.monotonic() - trained}
     return pruner, seconds
+
+
+def _settings(config: NeuralScaleConfig, epochs: int | None, lr_at: Callable[[int, int], float]) -> Settings:
+    return Settings(
+        epochs=epochs,
+        batch_size=config.batch_size,
+        lr_at=lr_at,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        evaluate=False,
+    )
 
 
 def _load(path: Path | None) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ layers scales what all of them put out, so their derivatives add before they are
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,14 +40,16 @@ class PruneSettings:
 class _Gates:
     """Derivatives of all gates of a network as one vector, one entry per channel of every searched group."""
 
-    def __init__(self, model: nn.Module, plan: WidthPlan, names: list[str], device: torch.device) -> None:
+    def __init__(self, model: nn.Module, plan: WidthPlan, names: list[str]) -> None:
+        weight = next(model.parameters())
+        device, self.dtype = weight.device, torch.promote_types(weight.dtype, torch.float32)
         self.names = names
         self.sizes = [plan.groups[name].channels for name in names]
         self.starts = dict(zip(names, torch.tensor([0, *self.sizes]).cumsum(0).tolist(), strict=False))
         self.total = sum(self.sizes)
         self.norms: list[tuple[nn.Module, torch.Tensor, torch.Tensor]] = []
         self.hooks: list[RemovableHandle] = []
-        self.pending = torch.zeros(self.total, device=device)
+        self.pending = torch.zeros(self.total, device=device, dtype=self.dtype)
         for name in names:
             for gate in plan.groups[name].gates:
                 self._add(model, plan, gate, device)
@@ -62,9 +65,7 @@ class _Gates:
         if gate.norm is not None:
             self.norms.append((model.get_submodule(gate.norm), places, targets))
             return
-        self.hooks.append(
-            model.get_submodule(gate.producer).register_forward_hook(self._watch(places, targets))
-        )
+        self.hooks.append(model.get_submodule(gate.producer).register_forward_hook(self._watch(places, targets)))
 
     def _watch(self, places: torch.Tensor, targets: torch.Tensor) -> Any:
         def watch(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
@@ -75,10 +76,10 @@ class _Gates:
             kept = output.detach()
 
             def add(gradient: torch.Tensor) -> None:
-                slope = (kept.float() * gradient.float()).sum(others)
+                slope = (kept.to(self.dtype) * gradient.to(self.dtype)).sum(others)
                 self.pending.index_add_(0, targets, slope[places])
 
-            output.register_hook(add)
+            output.register_hook(add)  # type: ignore[no-untyped-call]
 
         return watch
 
@@ -86,7 +87,7 @@ class _Gates:
         """∂L/∂z of this mini-batch, (channels,); ready to be called for the next one."""
         for norm, places, targets in self.norms:
             slope = norm.weight * norm.weight.grad + norm.bias * norm.bias.grad  # type: ignore[operator]
-            self.pending.index_add_(0, targets, slope.detach()[places])
+            self.pending.index_add_(0, targets, slope.detach().to(self.dtype)[places])
         result = self.pending
         self.pending = torch.zeros_like(result)
         return result
@@ -130,12 +131,11 @@ class TaylorPruner:
     def start(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Attach to a network about to be trained."""
         self.model, self.optimizer = model, optimizer
-        self.device = next(model.parameters()).device
         self._attach()
 
     def _attach(self) -> None:
-        self.gates = _Gates(self.model, self.plan, [*self.searched, *self.follows], self.device)
-        self.criteria = torch.zeros(self.gates.total, device=self.device)
+        self.gates = _Gates(self.model, self.plan, [*self.searched, *self.follows])
+        self.criteria = torch.zeros_like(self.gates.pending)
         self.batches = 0
 
     def after_backward(self) -> None:
@@ -180,7 +180,8 @@ class TaylorPruner:
         return removed | self._followers(removed)
 
     def _owner(self, position: int) -> str:
-        return max((name for name in self.searched if self.gates.starts[name] <= position), key=self.gates.starts.get)  # type: ignore[arg-type]
+        starts = [self.gates.starts[name] for name in self.searched]
+        return self.searched[bisect_right(starts, position) - 1]
 
     def _followers(self, removed: Mapping[str, list[int]]) -> dict[str, list[int]]:
         extra = {}
@@ -213,7 +214,7 @@ class TaylorPruner:
             if gone:
                 self.plan = remove_channels_(self.model, self.plan, {name: gone}, self.optimizer)
         self._attach()
-        self.criteria = snapshot.tensors["criteria"].to(self.device)
+        self.criteria = snapshot.tensors["criteria"].to(self.criteria)
         self.batches, self.events, self.reason = values["batches"], values["events"], values["reason"]
         self.records = [(params, dict(widths)) for params, widths in values["records"]]
         if self.reason:

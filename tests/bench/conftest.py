@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from compressor.bench import ProviderError, open_session
 from onnx import TensorProto, helper, numpy_helper
+
+from compressor.bench import ProviderError, open_session
 
 SaveLinear = Callable[..., Path]
 FLOATS = ["float16", "float32", "float64"]

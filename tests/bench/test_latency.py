@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from compressor.bench import BenchError, ProviderError, latency, measure_latencies, measure_latency
 from compressor.bench.inputs import TensorSpec, random_tensor
 from compressor.bench.session import Opened, timed_session

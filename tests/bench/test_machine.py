@@ -6,6 +6,7 @@ import subprocess
 
 import onnxruntime
 import pytest
+
 from compressor.bench import machine, machine_fingerprint
 
 
@@ -81,9 +82,7 @@ def test_fingerprint_survives_a_system_that_tells_nothing(monkeypatch):
 
 
 def test_cpu_name_carries_its_numbers(monkeypatch):
-    block = (
-        "processor\t: 0\nmodel name\t: AMD EPYC\ncpu family\t: 25\nmodel\t\t: 17\nflags\t\t: fpu avx2 sse\n"
-    )
+    block = "processor\t: 0\nmodel name\t: AMD EPYC\ncpu family\t: 25\nmodel\t\t: 17\nflags\t\t: fpu avx2 sse\n"
     monkeypatch.setattr(machine.sys, "platform", "linux")
     monkeypatch.setattr(machine, "_text", lambda path: f"{block}\nprocessor\t: 1\nmodel name\t: Other\n")
     facts = machine_fingerprint()

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
 from compressor.bench import BenchError, ProviderError, open_session, session
 from compressor.bench.machine import physical_cores
 from compressor.bench.session import PROVIDERS, intra_op_threads, reason, timed_session
@@ -117,9 +118,7 @@ def test_session_that_fell_back_is_an_error_even_where_nodes_are_not_told(save_l
     built = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(session.ort, "get_available_providers", lambda: built)
     monkeypatch.setattr(session, "_create", lambda file, provider, options: (fake, 1.0))
-    with pytest.raises(
-        ProviderError, match=f"'{provider}' was asked for .* fell back to CPUExecutionProvider"
-    ):
+    with pytest.raises(ProviderError, match=f"'{provider}' was asked for .* fell back to CPUExecutionProvider"):
         open_session(save_linear(), provider=provider)
 
 

@@ -46,9 +46,7 @@ def numbered() -> Callable[..., TensorSplit]:
     """A maker of splits whose images say which they are: image i has the label i and its pixels spell i."""
 
     def make(count: int, channels: int = 3, side: int = 16) -> TensorSplit:
-        pixels = torch.randint(
-            0, 256, (count, channels, side, side), generator=torch.Generator().manual_seed(1)
-        )
+        pixels = torch.randint(0, 256, (count, channels, side, side), generator=torch.Generator().manual_seed(1))
         labels = torch.arange(count)
         pixels[:, :, 0, 0] = labels[:, None] % 256
         pixels[:, :, 0, 1] = labels[:, None] // 256

@@ -22,9 +22,7 @@ def images():
 def windows(image):
     """Every window of the padded image: {(down, right): (C, H, W)}."""
     padded = functional.pad(image.float()[None], (3, 3, 2, 2), mode="reflect")[0].byte()
-    return {
-        (y, x): padded[:, y : y + HEIGHT, x : x + WIDTH] for y in range(2 * 2 + 1) for x in range(2 * 3 + 1)
-    }
+    return {(y, x): padded[:, y : y + HEIGHT, x : x + WIDTH] for y in range(2 * 2 + 1) for x in range(2 * 3 + 1)}
 
 
 def test_no_augmentation_changes_nothing(images):
@@ -56,8 +54,7 @@ def test_crop_and_flip_give_a_window_or_its_mirror(images):
     moved = move(images, ("flip", "crop"), draw())
     for image, found in zip(images, moved, strict=True):
         assert any(
-            torch.equal(window, found) or torch.equal(window.flip(2), found)
-            for window in windows(image).values()
+            torch.equal(window, found) or torch.equal(window.flip(2), found) for window in windows(image).values()
         )
 
 

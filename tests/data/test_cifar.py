@@ -35,9 +35,7 @@ def cifar10(tmp_path, monkeypatch):
         for i in (1, 2)
     ]
     test = [write_batch(folder, "test_batch", {"data": rows(10, 3), "labels": list(range(10))})]
-    meta = dict(
-        zip(("filename", "md5"), write_batch(folder, "batches.meta", {"label_names": names}), strict=True)
-    )
+    meta = dict(zip(("filename", "md5"), write_batch(folder, "batches.meta", {"label_names": names}), strict=True))
     monkeypatch.setattr(CIFAR10, "train_list", train)
     monkeypatch.setattr(CIFAR10, "test_list", test)
     monkeypatch.setattr(CIFAR10, "meta", {"key": "label_names", **meta})
@@ -80,9 +78,7 @@ def test_a_broken_file(cifar10, make_config):
         load_data(make_config("cifar10", path=str(cifar10)), seed=0)
 
 
-@pytest.mark.parametrize(
-    ("name", "folder"), [("cifar10", "cifar-10-batches-py"), ("cifar100", "cifar-100-python")]
-)
+@pytest.mark.parametrize(("name", "folder"), [("cifar10", "cifar-10-batches-py"), ("cifar100", "cifar-100-python")])
 def test_missing_files_name_what_was_looked_for(make_config, tmp_path, name, folder):
     message = rf"'{tmp_path}' does not hold {name} .*{tmp_path / folder}.*`data.download: true`"
     with pytest.raises(DataError, match=message):

@@ -176,9 +176,7 @@ def test_importing_the_package_imports_no_torch():
 def test_every_public_name_is_there():
     import compressor.data
 
-    assert {getattr(compressor.data, name).__name__ for name in compressor.data.__all__} == set(
-        compressor.data.__all__
-    )
+    assert {getattr(compressor.data, name).__name__ for name in compressor.data.__all__} == set(compressor.data.__all__)
     assert compressor.data.DataSet is DataSet
     with pytest.raises(AttributeError, match="no attribute 'Loader'"):
         _ = compressor.data.Loader

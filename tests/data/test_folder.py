@@ -139,9 +139,7 @@ def test_a_broken_first_image_is_named(load, image_folder):
 def test_an_image_of_another_size_is_named_unless_all_are_resized(load, image_folder):
     path = first_file(image_folder)
     Image.new("RGB", (9, 8)).save(path)
-    with pytest.raises(
-        DataError, match=f"^{path}: has 9x8 pixels, the first image 8x8; set `data.image_size`"
-    ):
+    with pytest.raises(DataError, match=f"^{path}: has 9x8 pixels, the first image 8x8; set `data.image_size`"):
         load()
     assert load(image_size=8).input_shape == (3, 8, 8)
 

@@ -89,9 +89,7 @@ def test_gzipped_and_raw_are_the_same(idx_folder):
     assert torch.equal(read_idx(raw, 3), read_idx(packed, 3))
 
 
-@pytest.mark.skipif(
-    not FASHION.is_dir(), reason=f"{FASHION} is not there (apt install dataset-fashion-mnist)"
-)
+@pytest.mark.skipif(not FASHION.is_dir(), reason=f"{FASHION} is not there (apt install dataset-fashion-mnist)")
 def test_fashion_mnist(make_config):
     dataset = load_data(make_config("idx", path=os.fspath(FASHION)), seed=0)
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (54000, 6000, 10000)

@@ -57,9 +57,7 @@ def test_a_built_in_name_taken_again(make_config, install):
 def test_a_name_given_twice(make_config, install):
     install("data_one", "numerals = data_one:load")
     install("data_two", "numerals = data_two:load")
-    with pytest.raises(
-        DataError, match=r"'numerals' is given twice: data_(one|two):load and data_(one|two):load"
-    ):
+    with pytest.raises(DataError, match=r"'numerals' is given twice: data_(one|two):load and data_(one|two):load"):
         load_data(make_config("idx"), seed=0)
 
 

@@ -1,0 +1,182 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from compressor.models import build, example_input
+from compressor.search.taylor import PruneSettings, TaylorPruner, _Gates
+from compressor.widths import plan_widths
+
+
+class Gated(nn.Module):
+    """`Tiny` with the gates z written out, each a parameter of ones."""
+
+    def __init__(self, tiny):
+        super().__init__()
+        self.net = tiny
+        self.z_stem = nn.Parameter(torch.ones(tiny.stem.out_channels, 1, 1, dtype=torch.float64))
+        self.z_inner = nn.Parameter(torch.ones(tiny.inner.out_channels, 1, 1, dtype=torch.float64))
+
+    def forward(self, x):
+        net = self.net
+        x = torch.relu(self.z_stem * net.bn1(net.stem(x)))
+        x = x + self.z_stem * net.outer(torch.relu(self.z_inner * net.bn2(net.inner(x))))
+        return net.fc(nn.functional.adaptive_avg_pool2d(torch.relu(net.bn3(x)), 2).flatten(1))
+
+
+@pytest.fixture
+def batch():
+    torch.manual_seed(0)
+    return torch.randn(16, 1, 8, 8, dtype=torch.float64), torch.arange(16) % 10
+
+
+def shaken(architecture):
+    """A network whose batch-norms are not at their initial values."""
+    model = build(architecture, 1).double()
+    torch.manual_seed(2)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1, 0.3)
+            nn.init.normal_(module.bias, 0, 0.3)
+    return model
+
+
+def test_the_derivatives_are_those_of_gates_written_out(tiny, batch):
+    model = shaken(tiny)
+    gated = Gated(copy.deepcopy(model))
+    nn.functional.cross_entropy(gated(batch[0]), batch[1]).backward()
+    plan = plan_widths(model, example_input(tiny))
+    gates = _Gates(model, plan, ["stem", "inner"])
+    nn.functional.cross_entropy(model(batch[0]), batch[1]).backward()
+    expected = torch.cat([gated.z_stem.grad.flatten(), gated.z_inner.grad.flatten()])
+    torch.testing.assert_close(gates.derivatives(), expected)
+
+
+def pruner_for(architecture, model, **changes):
+    plan = plan_widths(model, example_input(architecture))
+    settings = PruneSettings(**{"every": 2, "channels": 3, "floor": 0.2} | changes)
+    return TaylorPruner(plan, list(architecture.widths), {}, settings)
+
+
+def steps(model, pruner, optimizer, count):
+    torch.manual_seed(4)
+    for _ in range(count):
+        x, y = torch.randn(8, 1, 8, 8, dtype=torch.float64), torch.randint(10, (8,))
+        loss = nn.functional.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        pruner.after_backward()
+        optimizer.step()
+        if pruner.after_step():
+            return loss
+    return loss
+
+
+def test_squares_of_single_batches_are_summed(tiny, batch):
+    model = shaken(tiny)
+    pruner = pruner_for(tiny, model, every=100)
+    pruner.start(model, torch.optim.SGD(model.parameters(), lr=0.0))
+    gates = _Gates(model, pruner.plan, list(tiny.widths))
+    total = torch.zeros(36, dtype=torch.float64)
+    for part in (slice(0, 8), slice(8, 16)):
+        model.zero_grad()
+        nn.functional.cross_entropy(model(batch[0][part]), batch[1][part]).backward()
+        total += gates.derivatives() ** 2
+        pruner.after_backward()
+    torch.testing.assert_close(pruner.criteria, total)
+
+
+def test_an_event_removes_the_lowest_channels_of_the_whole_network(tiny):
+    model = shaken(tiny)
+    pruner = pruner_for(tiny, model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.5)
+    pruner.start(model, optimizer)
+    steps(model, pruner, optimizer, 1)
+    weights = {"stem": model.stem.weight.detach().clone(), "inner": model.inner.weight.detach().clone()}
+    torch.manual_seed(5)
+    x, y = torch.randn(8, 1, 8, 8, dtype=torch.float64), torch.randint(10, (8,))
+    optimizer.zero_grad()
+    nn.functional.cross_entropy(model(x), y).backward()
+    pruner.after_backward()
+    lowest = set(pruner.criteria.argsort()[:3].tolist())
+    assert not pruner.after_step()
+    kept = [channel for channel in range(13) if channel not in lowest]
+    kept_inner = [channel for channel in range(23) if channel + 13 not in lowest]
+    assert torch.equal(model.stem.weight, weights["stem"][kept])
+    assert torch.equal(model.inner.weight, weights["inner"][kept_inner][:, kept])
+    assert pruner.events == 1
+
+
+def test_records_begin_when_every_layer_has_lost_a_channel_and_pruning_ends_at_the_floor(tiny):
+    model = shaken(tiny)
+    pruner = pruner_for(tiny, model, channels=2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    pruner.start(model, optimizer)
+    steps(model, pruner, optimizer, 1000)
+    assert pruner.reason
+    assert pruner.records
+    counts = [params for params, _ in pruner.records]
+    assert counts == sorted(counts, reverse=True)
+    for _, widths in pruner.records:
+        assert all(widths[name] < tiny.widths[name] for name in widths)
+        assert all(width >= 1 for width in widths.values())
+    assert pruner.records[-1][0] == sum(p.numel() for p in model.parameters())
+    left = 36 - 2 * pruner.events
+    assert sum(pruner.plan.widths.values()) == left
+    assert left < 0.2 * 36 or "last channel" in pruner.reason
+
+
+def test_a_removal_that_would_empty_a_layer_ends_pruning_and_changes_nothing(tiny):
+    model = shaken(tiny)
+    pruner = pruner_for(tiny, model, every=1, channels=36)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    pruner.start(model, optimizer)
+    steps(model, pruner, optimizer, 5)
+    assert "would have lost its last channel" in pruner.reason
+    assert (model.stem.out_channels, model.inner.out_channels) == (13, 23)
+    assert not model.stem._forward_hooks
+
+
+def test_a_following_group_keeps_its_factor_and_loses_its_least_important_channels():
+    from compressor.models import follows, reference_architecture
+
+    architecture = reference_architecture("mobilenetv2", {}, 10, (1, 8, 8), 0.2)
+    model = build(architecture, 0).double()
+    plan = plan_widths(model, example_input(architecture))
+    following = follows(architecture)
+    pruner = TaylorPruner(plan, list(architecture.widths), following, PruneSettings(1, 60, 0.05))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    pruner.start(model, optimizer)
+    steps(model, pruner, optimizer, 1)
+    assert pruner.events == 1
+    widths = pruner.plan.widths
+    assert sum(widths[name] for name in architecture.widths) == sum(architecture.widths.values()) - 60
+    for name, (source, factor) in following.items():
+        assert widths[name] == factor * widths[source]
+    assert model(torch.zeros(2, 1, 8, 8, dtype=torch.float64)).shape == (2, 10)
+    assert sum(p.numel() for p in model.parameters()) == sum(
+        p.numel() for p in build(architecture.with_widths({n: widths[n] for n in architecture.widths})).parameters()
+    )
+
+
+def test_a_restored_pruner_goes_on_as_if_never_stopped(tiny):
+    def start():
+        model = shaken(tiny)
+        pruner = pruner_for(tiny, model, every=3)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        pruner.start(model, optimizer)
+        return model, pruner, optimizer
+
+    model, pruner, optimizer = start()
+    steps(model, pruner, optimizer, 10)
+    snapshot, weights = pruner.state(), copy.deepcopy(model.state_dict())
+    other, again, other_optimizer = start()
+    again.restore(snapshot)
+    other.load_state_dict(weights)
+    assert again.plan.owners == pruner.plan.owners
+    steps(model, pruner, optimizer, 20)
+    steps(other, again, other_optimizer, 20)
+    assert again.records == pruner.records
+    assert again.plan.widths == pruner.plan.widths
+    torch.testing.assert_close(again.criteria, pruner.criteria)

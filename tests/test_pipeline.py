@@ -1,0 +1,219 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from compressor import cost
+from compressor.architecture import Architecture
+from compressor.bench import open_session
+from compressor.errors import RunError, TrainingError
+from compressor.models import build
+from compressor.pipeline import continue_run, load_weights, run
+from compressor.recipe import parse_recipe
+
+RAW = {
+    "model": {"name": "resnet20", "width": 0.5},
+    "data": {"name": "digits", "image_size": 8, "limit": 320, "augment": ["crop"]},
+    "budget": {"params": "20k"},
+    "search": {
+        "method": "neuralscale",
+        "iterations": 2,
+        "pretrain_epochs": 1,
+        "batch_size": 32,
+        "prune_every": 2,
+        "prune_channels": 4,
+    },
+    "train": {"epochs": 3, "batch_size": 32},
+    "baselines": ["uniform"],
+    "bench": {"provider": "cpu", "batch": 4, "warmup": 2, "runs": 5, "threads": 1},
+    "threads": 1,
+    "checkpoint_seconds": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One whole run: its folder and its report."""
+    out = tmp_path_factory.mktemp("pipeline") / "run"
+    return out, run(parse_recipe(RAW), out)
+
+
+def test_a_run_leaves_these_files_and_no_others(finished):
+    out, _ = finished
+    assert {path.name for path in out.iterdir()} == {
+        "recipe.yaml",
+        "search.json",
+        "architecture.json",
+        "weights.safetensors",
+        "training.json",
+        "model.onnx",
+        "export.json",
+        "latency.json",
+        "report.json",
+        "report.html",
+        "log.jsonl",
+        "baselines",
+    }
+
+
+def test_the_report_says_what_the_files_say(finished):
+    out, report = finished
+    assert report == json.loads((out / "report.json").read_text())
+    architecture = Architecture.from_json((out / "architecture.json").read_text())
+    model = load_weights(architecture, out / "weights.safetensors")
+    assert report["params"] == cost.count_params(model) <= 20_000
+    assert report["macs"] == cost.macs(architecture)
+    assert report["onnx_bytes"] == (out / "model.onnx").stat().st_size
+    assert report["budget"]["met"] is True
+    assert report["budget"]["slack"] == {"params": 20_000 - report["params"]}
+    assert report["budget"]["slack"]["params"] < report["budget"]["one_channel"]["params"]
+    assert report["accuracy"]["samples"] == report["dataset"]["test"] == 359
+    assert report["accuracy"]["onnx"] == pytest.approx(report["accuracy"]["torch"], abs=1 / 359)
+    assert report["parity"]["max_rel_error"] <= 1e-4
+    assert report["parity"]["batches"] == [1, 100]
+    assert len(report["latency_ms"]["samples"]) == 5
+    assert {"mean", "median", "p90", "p99", "batch", "provider"} <= set(report["latency_ms"])
+    assert set(report["seconds"]) >= {"search", "train", "export", "bench"}
+    assert len(report["trace"]["iterations"]) == 2
+    uniform = report["baseline"]["uniform"]
+    assert uniform["params"] <= 20_000
+    assert {"params", "macs", "onnx_bytes", "budget", "accuracy", "latency_ms", "parity"} <= set(uniform)
+
+
+def test_the_onnx_file_holds_the_result_and_its_story(finished):
+    out, report = finished
+    proto = onnx.load(out / "model.onnx")
+    notes = {entry.key: entry.value for entry in proto.metadata_props}
+    architecture = Architecture.from_json(notes["compressor.architecture"])
+    assert architecture == Architecture.from_json((out / "architecture.json").read_text())
+    assert json.loads(notes["compressor.accuracy"]) == report["accuracy"]
+    assert notes["compressor.recipe"] == (out / "recipe.yaml").read_text()
+    session, _ = open_session(out / "model.onnx", provider="cpu", threads=1)
+    x = np.random.default_rng(0).normal(size=(7, 1, 8, 8)).astype(np.float32)
+    with torch.inference_mode():
+        expected = load_weights(architecture, out / "weights.safetensors")(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(session.run(None, {"images": x})[0], expected, atol=1e-5)
+
+
+def test_the_result_really_has_the_searched_widths(finished):
+    out, report = finished
+    architecture = Architecture.from_json((out / "architecture.json").read_text())
+    assert report["widths"] == dict(architecture.widths)
+    convs = {name: m for name, m in build(architecture).named_modules() if name in architecture.widths}
+    assert {name: conv.out_channels for name, conv in convs.items()} == report["widths"]
+
+
+def launch(recipe_file, out, *more):
+    command = [sys.executable, "-m", "compressor", "run", str(recipe_file), "-o", str(out), *more]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def kill_when(process, condition):
+    """SIGKILL a process as soon as something is there; False if it ended before."""
+    while process.poll() is None:
+        if condition():
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def begun(out, stage):
+    log = out / "log.jsonl"
+    return log.exists() and f'"begin", "stage": "{stage}"' in log.read_text()
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_every_stage_ends_with_the_same_network(finished, tmp_path):
+    whole, _ = finished
+    out, recipe_file = tmp_path / "killed", tmp_path / "recipe.yaml"
+    recipe_file.write_text(parse_recipe(RAW).to_yaml())
+    work = out / "checkpoints"
+    moments = {
+        "pre-training": lambda: (work / "search" / "pretrain0.safetensors").exists(),
+        "pruning": lambda: (work / "search" / "prune0.safetensors").exists(),
+        "second iteration": lambda: (work / "search" / "prune1.safetensors").exists(),
+        "training": lambda: (work / "train-result.safetensors").exists(),
+        "export": lambda: begun(out, "export"),
+        "bench": lambda: begun(out, "bench"),
+    }
+    killed = [
+        name
+        for name, moment in moments.items()
+        if kill_when(launch(recipe_file, out, *(["--resume"] if out.exists() else [])), moment)
+    ]
+    assert killed == list(moments)
+    process = launch(recipe_file, out, "--resume")
+    output = process.communicate()[0]
+    assert process.returncode == 0, output
+    assert (out / "architecture.json").read_bytes() == (whole / "architecture.json").read_bytes()
+    for folder in (".", "baselines/uniform"):
+        expected = load_file(whole / folder / "weights.safetensors")
+        found = load_file(out / folder / "weights.safetensors")
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+    protos = [onnx.load(folder / "model.onnx").graph.SerializeToString() for folder in (whole, out)]
+    assert protos[0] == protos[1]
+
+
+def test_a_folder_is_never_overwritten(finished, tmp_path):
+    out, _ = finished
+    with pytest.raises(RunError, match="already holds a run; add --resume"):
+        run(parse_recipe(RAW), out)
+    other = parse_recipe(RAW, ["search.iterations=3", "seed=7"])
+    with pytest.raises(RunError, match=r"differs in search\.iterations, seed"):
+        run(other, out, resume=True)
+    (tmp_path / "file.txt").write_text("mine")
+    with pytest.raises(RunError, match="not empty and holds no run"):
+        run(parse_recipe(RAW), tmp_path)
+    with pytest.raises(RunError, match="is a file"):
+        run(parse_recipe(RAW), tmp_path / "file.txt")
+
+
+def test_resuming_a_finished_run_changes_nothing(finished):
+    out, report = finished
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.suffix in (".onnx", ".safetensors")}
+    again = run(parse_recipe(RAW), out, resume=True)
+    assert {name: (out / name).read_bytes() for name in before} == before
+    assert again["accuracy"] == report["accuracy"]
+    assert again["latency_ms"] == report["latency_ms"]
+
+
+def test_stages_can_be_taken_one_by_one(tmp_path):
+    recipe = parse_recipe(RAW, ["search={method: uniform}", "baselines=[]", "train.epochs=1"])
+    assert run(recipe, tmp_path / "run", until="search") == {}
+    assert (tmp_path / "run" / "architecture.json").exists()
+    assert not (tmp_path / "run" / "weights.safetensors").exists()
+    continue_run(tmp_path / "run", "train")
+    assert not (tmp_path / "run" / "model.onnx").exists()
+    report = continue_run(tmp_path / "run", "report")
+    assert report["method"] == "uniform"
+    assert report["baseline"] == {}
+
+
+def test_a_damaged_checkpoint_is_told_and_not_trusted(tmp_path):
+    recipe = parse_recipe(RAW, ["search={method: uniform}", "baselines=[]", "train.epochs=1"])
+    run(recipe, tmp_path / "run", until="search")
+    broken = tmp_path / "run" / "checkpoints" / "train-result.safetensors"
+    broken.parent.mkdir(exist_ok=True)
+    broken.write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00nonsense")
+    with pytest.raises(RunError, match=r"train-result\.safetensors: damaged checkpoint"):
+        continue_run(tmp_path / "run", "train")
+
+
+def test_divergence_ends_the_run_and_is_logged(tmp_path):
+    recipe = parse_recipe(RAW, ["search={method: uniform}", "baselines=[]", "train.lr=1e12", "train.epochs=20"])
+    with pytest.raises(TrainingError, match=r"training result: the loss is nan at step"):
+        run(recipe, tmp_path / "run")
+    last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+    assert last["event"] == "failed"
+    assert "TrainingError" in last["error"]

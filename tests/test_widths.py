@@ -1,0 +1,240 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from compressor.errors import ModelError
+from compressor.widths import Gate, plan_widths, reinitialise_, remove_channels_, resize_
+
+
+class Net(nn.Module):
+    """Widths are primes, so that a mix-up cannot cancel.
+
+        stem(13) ─ bn ─ relu ─┬─ inner(23) ─ bn ─ relu ─ outer(13) ─ (+) ─ relu ─ cat ─ point(29) ─ flatten ─ fc(10)
+                              ├──────────────────────────────────────┘             │
+                              └─ depthwise(13) ─ bn ─ side(17) ────────────────────┘
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 13, 3, padding=1)
+        self.bn0 = nn.BatchNorm2d(13)
+        self.inner = nn.Conv2d(13, 23, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(23)
+        self.outer = nn.Conv2d(23, 13, 3, padding=1)
+        self.depthwise = nn.Conv2d(13, 13, 3, padding=1, groups=13)
+        self.bn2 = nn.BatchNorm2d(13)
+        self.side = nn.Conv2d(13, 17, 1)
+        self.point = nn.Conv2d(30, 29, 1)
+        self.fc = nn.Linear(29 * 4 * 4, 10)
+
+    def forward(self, x):
+        x = torch.relu(self.bn0(self.stem(x)))
+        y = torch.relu(x + self.outer(torch.relu(self.bn1(self.inner(x)))))
+        z = self.side(self.bn2(self.depthwise(x)))
+        return self.fc(torch.relu(self.point(torch.cat([y, z], 1))).flatten(1))
+
+
+WIDTHS = {"stem": 13, "inner": 23, "side": 17, "point": 29}
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    model = Net()
+    x = torch.randn(8, 3, 4, 4)
+    model(x)  # running statistics that are not the initial ones
+    return model
+
+
+@pytest.fixture
+def plan(net):
+    return plan_widths(net, torch.zeros(2, 3, 4, 4))
+
+
+def shapes(model):
+    return {name: tuple(p.shape) for name, p in model.named_parameters()}
+
+
+def test_groups_are_named_by_their_first_producer_and_leave_out_the_output(plan):
+    assert plan.widths == WIDTHS
+    assert set(plan.fixed) == {"fc"}
+    assert "output" in plan.fixed["fc"]
+
+
+def test_a_gate_uses_a_batch_norm_only_if_nothing_else_reads_the_layer(plan):
+    assert plan.groups["stem"].gates == (Gate("stem", "bn0"), Gate("outer", None))
+    assert plan.groups["inner"].gates == (Gate("inner", "bn1"),)
+    assert plan.groups["side"].gates == (Gate("side", None),)
+
+
+def test_planning_leaves_the_network_alone(net):
+    before = copy.deepcopy(net.state_dict())
+    net.train()
+    for parameter in net.parameters():
+        parameter.requires_grad_(False)
+    plan_widths(net, torch.zeros(2, 3, 4, 4))
+    assert net.training
+    assert not any(parameter.requires_grad for parameter in net.parameters())
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def masked_output(model, plan, removed, x):
+    """What the full network computes when the removed channels are multiplied by zero wherever they are produced."""
+    model = copy.deepcopy(model).eval()
+    handles = []
+    for name, channels in removed.items():
+        paths = [gate.norm or gate.producer for gate in plan.groups[name].gates]
+        # the depth-wise chain behind a removed channel would still add its biases
+        paths += [path for (path, side), slots in plan.owners.items() if side == "out" and slots[0] == (name, 0)]
+        for path in set(paths):
+
+            def zero(module, inputs, output, channels=tuple(channels)):
+                keep = torch.ones(output.shape[1])
+                keep[list(channels)] = 0
+                return output * keep[:, None, None]
+
+            handles.append(model.get_submodule(path).register_forward_hook(zero))
+    return model(x)
+
+
+@pytest.mark.parametrize(
+    "removed",
+    [
+        {"inner": [0, 22]},
+        {"stem": [1, 5, 12]},
+        {"side": [16]},
+        {"point": [0, 3, 28]},
+        {"stem": [0], "inner": [7], "side": [2, 3], "point": [9]},
+    ],
+)
+def test_removing_channels_computes_what_masking_them_does(net, plan, removed):
+    net.double()
+    x = torch.randn(5, 3, 4, 4, dtype=torch.float64)
+    expected = masked_output(net, plan, removed, x)
+    small = copy.deepcopy(net)
+    after = remove_channels_(small, plan, removed)
+    assert after.widths == {name: width - len(removed.get(name, ())) for name, width in WIDTHS.items()}
+    torch.testing.assert_close(small.eval()(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_the_plan_after_removal_is_the_plan_of_the_smaller_network(net, plan):
+    after = remove_channels_(net, plan, {"stem": [3], "point": [0, 28], "side": [1]})
+    again = plan_widths(net, torch.zeros(2, 3, 4, 4))
+    assert after.widths == again.widths
+    assert after.owners == again.owners
+
+
+def test_the_optimizer_state_follows(net, plan):
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    nn.functional.cross_entropy(net(torch.randn(8, 3, 4, 4)), torch.arange(8)).backward()
+    optimizer.step()
+    before = {name: optimizer.state[p]["momentum_buffer"].clone() for name, p in net.named_parameters()}
+    remove_channels_(net, plan, {"inner": [0, 5]}, optimizer)
+    kept = [channel for channel in range(23) if channel not in (0, 5)]
+    names = dict(net.named_parameters())
+    assert torch.equal(optimizer.state[names["inner.weight"]]["momentum_buffer"], before["inner.weight"][kept])
+    assert torch.equal(optimizer.state[names["outer.weight"]]["momentum_buffer"], before["outer.weight"][:, kept])
+    assert torch.equal(optimizer.state[names["stem.weight"]]["momentum_buffer"], before["stem.weight"])
+    assert {id(p) for group in optimizer.param_groups for p in group["params"]} == {id(p) for p in names.values()}
+    assert set(optimizer.state) == set(names.values())
+    values = {name: p.detach().clone() for name, p in names.items()}
+    nn.functional.cross_entropy(net(torch.randn(8, 3, 4, 4)), torch.arange(8)).backward()
+    optimizer.step()
+    assert all(not torch.equal(p, values[name]) for name, p in net.named_parameters() if name.endswith("weight"))
+
+
+def test_a_group_never_loses_its_last_channel(net, plan):
+    with pytest.raises(ModelError, match="last channel"):
+        remove_channels_(net, plan, {"side": range(17)})
+
+
+@pytest.mark.parametrize("widths", [{"stem": 5, "point": 7}, {"stem": 19, "inner": 31, "point": 37}, {"side": 1}])
+def test_resizing_gives_a_network_that_trains(net, plan, widths):
+    after = resize_(net, plan, widths)
+    assert after.widths == WIDTHS | widths
+    assert shapes(net)["fc.weight"] == (10, after.widths["point"] * 16)
+    assert shapes(net)["point.weight"][1] == after.widths["stem"] + after.widths["side"]
+    assert net.depthwise.groups == after.widths["stem"]
+    output = net(torch.randn(4, 3, 4, 4))
+    assert output.shape == (4, 10)
+    output.sum().backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+
+
+def test_growing_keeps_what_the_network_computes_and_shrinking_back_is_the_identity(net, plan):
+    net.eval()
+    x = torch.randn(3, 3, 4, 4)
+    before, state = net(x), copy.deepcopy(net.state_dict())
+    wide = resize_(net, plan, {"inner": 31, "point": 31})
+    torch.testing.assert_close(net(x), before)
+    resize_(net, wide, {"inner": 23, "point": 29})
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+
+
+def test_wrong_names_are_told(net, plan):
+    with pytest.raises(ModelError, match=r"'innner' is not one of inner, .*did you mean inner"):
+        resize_(net, plan, {"innner": 3})
+    with pytest.raises(ModelError, match="fc cannot be resized: .*output"):
+        resize_(net, plan, {"fc": 3})
+
+
+def test_fresh_weights_keep_the_scheme_of_the_reference():
+    torch.manual_seed(1)
+    reference = nn.Sequential(nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), nn.Conv2d(64, 128, 3), nn.Conv2d(128, 128, 3))
+    nn.init.kaiming_normal_(reference[0].weight, mode="fan_out")
+    nn.init.normal_(reference[3].weight, 0, 0.01)
+    nn.init.constant_(reference[1].weight, 0.5)
+    wide = copy.deepcopy(reference)
+    plan = plan_widths(wide, torch.zeros(2, 3, 16, 16))
+    resize_(wide, plan, {"0": 31, "2": 53})
+    reinitialise_(wide, reference)
+    assert float(wide[0].weight.detach().std()) == pytest.approx((2 / (31 * 9)) ** 0.5, rel=0.1)  # Kaiming, fan-out
+    assert float(wide[2].weight.detach().std()) == pytest.approx((1 / 3 / (31 * 9)) ** 0.5, rel=0.1)  # torch's default, fan-in
+    assert float(wide[3].weight.detach().std()) == pytest.approx(0.01, rel=0.1)  # fixed
+    assert bool((wide[1].weight == 0.5).all())
+
+
+def test_layers_that_cannot_be_resized_are_named():
+    class Grouped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Conv2d(3, 8, 1)
+            self.grouped = nn.Conv2d(8, 8, 3, groups=2)
+            self.last = nn.Linear(8, 2)
+
+        def forward(self, x):
+            return self.last(self.grouped(self.first(x)).mean((2, 3)))
+
+    plan = plan_widths(Grouped(), torch.zeros(2, 3, 8, 8))
+    assert "grouped" in plan.fixed["first"]
+
+
+def test_a_network_that_insists_on_its_width_is_refused_before_training():
+    class Literal(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 1)
+            self.fc = nn.Linear(8 * 16, 2)
+
+        def forward(self, x):
+            return self.fc(self.conv(x).reshape(-1, 128))
+
+    plan = plan_widths(Literal(), torch.zeros(2, 3, 4, 4))
+    assert "conv" in plan.fixed
+    assert not plan.groups
+
+
+def test_an_untraceable_network_is_told_in_one_sentence():
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 1)
+
+        def forward(self, x):
+            raise RuntimeError("no forward today")
+
+    with pytest.raises(ModelError, match=r"Broken does not run on images of shape \(3, 4, 4\): no forward today"):
+        plan_widths(Broken(), torch.zeros(2, 3, 4, 4))
