@@ -48,6 +48,8 @@ def _reported(function: Callable[..., Any]) -> Callable[..., Any]:
             raise  # the reader of a pipe has gone; click ends quietly
         except OSError as error:
             raise _Failure(f"{error.filename or 'file'}: {error.strerror or error}", 2) from error
+        except MemoryError as error:
+            raise _Failure(f"out of memory: {error}", 3) from error
         except Exception as error:
             # bench imports nothing of compressor, so its errors are known by their exit code.
             code = getattr(error, "exit_code", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -58,6 +59,7 @@ def _named(value: Any) -> Any:
 
 Quantity = Annotated[int, Field(gt=0, le=_LARGEST_QUANTITY), BeforeValidator(_quantity)]
 PositiveInt = Annotated[int, Field(gt=0, le=_LARGEST_COUNT), BeforeValidator(_no_bool)]
+Threads = Annotated[PositiveInt, Field(le=1024)]
 NonNegativeInt = Annotated[int, Field(ge=0, le=_LARGEST_COUNT), BeforeValidator(_no_bool)]
 
 
@@ -79,7 +81,9 @@ class DataConfig(_Config):
     name: str = Field(description="digits, idx, cifar10, cifar100, imagefolder or a plug-in's name")
     path: str | None = Field(None, description="folder of the data, relative to where the command runs")
     download: bool = Field(False, description="let torchvision download cifar10/cifar100 when absent")
-    image_size: PositiveInt | None = Field(None, description="resize to this many pixels square; null: as they are")
+    image_size: Annotated[PositiveInt, Field(le=4096)] | None = Field(
+        None, description="resize to this many pixels square; null: as they are"
+    )
     channels: Literal[1, 3] | None = Field(None, description="convert to grey (1) or RGB (3); null: as they are")
     validation: Annotated[float, Field(ge=0.0, le=0.9)] = Field(
         0.1, description="share of the training part held out, chosen by the seed"
@@ -168,10 +172,10 @@ class BenchConfig(_Config):
     """Latency on ONNX Runtime; defaults are NeuralScale's protocol (section 4.2)."""
 
     provider: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
-    batch: PositiveInt = 100
+    batch: Annotated[PositiveInt, Field(le=65536)] = 100
     warmup: NonNegativeInt = 20
     runs: PositiveInt = 80
-    threads: PositiveInt | None = Field(None, description="intra-op threads; null: ONNX Runtime's choice")
+    threads: Threads | None = Field(None, description="intra-op threads; null: ONNX Runtime's choice")
 
 
 class Recipe(_Config):
@@ -189,7 +193,7 @@ class Recipe(_Config):
         description="networks to train beside the result: uniform scaling, and the unscaled one",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
-    threads: PositiveInt | None = Field(None, description="CPU threads of torch; null: torch's choice")
+    threads: Threads | None = Field(None, description="CPU threads of torch; null: torch's choice")
     checkpoint_seconds: NonNegativeFloat = Field(30.0, description="least time between two checkpoints of training")
     seed: NonNegativeInt = 0
 
@@ -224,10 +228,13 @@ def _plugin_config(name: str, pair: Any) -> type[BaseModel]:
 def recipe_type() -> type[Recipe]:
     """`Recipe`, with the methods of installed plug-ins admitted under `search`."""
     configs = method_configs()
-    if configs.keys() == BUILTIN_METHODS.keys():
-        return Recipe
-    union: Any = Union[tuple(configs.values())]  # noqa: UP007 - its members are known at run time only
-    return create_model("Recipe", __base__=Recipe, search=(Annotated[union, Field(discriminator="method")], ...))
+    return Recipe if configs.keys() == BUILTIN_METHODS.keys() else _admitting(*configs.values())
+
+
+@functools.cache  # recipes are equal only if their class is the same
+def _admitting(*configs: type[BaseModel]) -> type[Recipe]:
+    union = Annotated[Union[configs], Field(discriminator="method")]  # noqa: UP007 - made at run time
+    return create_model("Recipe", __base__=Recipe, search=(union, ...))
 
 
 class _StrictLoader(yaml.SafeLoader):

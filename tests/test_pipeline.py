@@ -114,7 +114,8 @@ def test_the_result_really_has_the_searched_widths(finished):
 def launch(recipe_file, out, *more):
     command = [sys.executable, "-m", "compressor", "run", str(recipe_file), "-o", str(out), *more]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with out.with_suffix(".log").open("a") as log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
 
 def kill_when(process, condition):
@@ -153,9 +154,7 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_network(finished, tmp_pa
         if kill_when(launch(recipe_file, out, *(["--resume"] if out.exists() else [])), moment)
     ]
     assert killed == list(moments)
-    process = launch(recipe_file, out, "--resume")
-    output = process.communicate()[0]
-    assert process.returncode == 0, output
+    assert launch(recipe_file, out, "--resume").wait() == 0, out.with_suffix(".log").read_text()
     assert (out / "architecture.json").read_bytes() == (whole / "architecture.json").read_bytes()
     for folder in (".", "baselines/uniform"):
         expected = load_file(whole / folder / "weights.safetensors")

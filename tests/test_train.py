@@ -32,7 +32,7 @@ def trainer(digits):
     return Trainer(digits(), torch.device("cpu"), augment=("crop",), checkpoint_seconds=0)
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for the end of a process."""
 
 
@@ -51,7 +51,7 @@ class Watcher:
     def after_step(self):
         self.steps += 1
         if self.steps == self.kill_at:
-            raise Killed
+            raise KilledError
         return self.steps == self.stop_at
 
     def state(self):
@@ -84,7 +84,7 @@ def test_killed_and_resumed_training_gives_the_weights_of_an_uninterrupted_one(
     whole = trainer.prepare(network())
     expected = trainer.fit(whole, settings(), seed=5, observer=Watcher())
     path = tmp_path / "train.safetensors"
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         trainer.fit(trainer.prepare(network()), settings(), seed=5, observer=Watcher(kill_at), checkpoint=path)
     resumed = trainer.prepare(network())
     watcher = Watcher()
@@ -134,7 +134,8 @@ def test_the_best_weights_are_those_of_the_best_validation_epoch(trainer):
 
 
 def test_a_loss_that_is_no_number_stops_with_step_and_learning_rate(trainer):
-    with pytest.raises(TrainingError, match=r"train: the loss is nan at step \d+ \(epoch \d+\) with learning rate 1e\+0?9"):
+    told = r"train: the loss is nan at step \d+ \(epoch \d+\) with learning rate 1e\+0?9"
+    with pytest.raises(TrainingError, match=told):
         trainer.fit(trainer.prepare(network()), settings(40, lr_at=lambda step, per_epoch: 1e9), seed=1)
 
 

@@ -194,12 +194,13 @@ def _factory(reference: str) -> Callable[[int, Mapping[str, Any]], nn.Module]:
 
 
 def _torchvision(name: str) -> Callable[[int, Mapping[str, Any]], nn.Module]:
-    from torchvision.models import get_model, list_models
+    from torchvision import models
 
-    if name not in list_models():
-        raise ModelError(f"model.name: torchvision:{not_one_of(name, list_models())}")
+    known = models.list_models(module=models)  # classifiers; detection and segmentation live in sub-modules
+    if name not in known:
+        raise ModelError(f"model.name: torchvision:{not_one_of(name, known)}")
     return lambda classes, options: _checked(
-        f"torchvision:{name}", lambda: get_model(name, num_classes=classes, **options)
+        f"torchvision:{name}", lambda: models.get_model(name, num_classes=classes, **options)
     )
 
 

@@ -24,8 +24,8 @@ __all__ = ["efficiency", "render_html", "summary_lines", "write_report"]
 def write_report(record: Mapping[str, Any], out: Path) -> None:
     """Write report.json and report.html into the folder `out`, each whole or not at all.
 
-    The JSON comes first: should a figure fail, the numbers of a long run are already safe. Numbers that are not
-    finite (a diverged loss, say) become null, for JSON has no word for them.
+    The JSON comes first: should a figure fail, the numbers of a long run are already safe. Numbers that are
+    not finite (a diverged loss, say) become null, for JSON has no word for them.
     """
     write_json(out / "report.json", _finite(record))
     write_atomic(out / "report.html", render_html(record))

@@ -10,7 +10,7 @@ from compressor.models.zoo import Family
 
 class Tiny(nn.Module):
     """conv(13) ─ bn ─ relu ─┬─ inner(23) ─ bn ─ relu ─ outer(13) ─ (+) ─ bn ─ relu ─ pool ─ fc ─ classes
-                             └──────────────────────────────────────┘
+    └──────────────────────────────────────┘
     """
 
     def __init__(self, widths, classes, channels):

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import numpy as np
@@ -12,7 +13,6 @@ from compressor.models import reference_architecture
 from compressor.recipe import NeuralScaleConfig, UniformConfig
 from compressor.search import Problem, search
 from compressor.search.neuralscale import fit_power_law, r_squared, widths_for
-from compressor.solve import largest_within
 
 
 class QuickTrainer:
@@ -104,8 +104,8 @@ def test_widths_for_fills_the_limit_from_below(limit):
     widths = widths_for(alpha, beta, cost_of, limit)
     assert widths.dtype == np.int64
     assert cost_of(widths) <= limit
-    assert cost_of(widths + [1, 0]) > limit
-    assert cost_of(widths + [0, 1]) > limit
+    assert cost_of(widths + np.array([1, 0])) > limit
+    assert cost_of(widths + np.array([0, 1])) > limit
 
 
 @pytest.mark.parametrize("limits", [{"params": 2_000}, {"macs": 100_000}, {"params": 3_000, "macs": 150_000}])
@@ -127,7 +127,7 @@ def test_descent_starts_every_iteration_at_the_original_size(tiny):
     original = cost.params(tiny)
     iterations = found.trace["iterations"]
     assert len(iterations) == 3
-    for this, following in zip(iterations, iterations[1:], strict=False):
+    for this, following in itertools.pairwise(iterations):
         assert following["start"] == this["widths"]
     for entry in iterations:
         generated = tiny.with_widths(dict(zip(entry["groups"], entry["widths"], strict=True)))

@@ -1,0 +1,187 @@
+"""Time of NeuralScale's pruning phase: channels removed physically (ours) against masked by gates (the paper's way).
+
+    python experiments/pruning_speed.py --data .data/cifar10 --width 0.5
+
+Both start from the same weights and see the same batches; they take turns after every pruning event, so slow minutes
+of the machine hit both. The masked network keeps its size: a gate after every batch-norm is multiplied in, its
+gradient is squared and summed, and pruning sets gates to zero. The numbers go to experiments/pruning_speed.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from record import write_result
+from torch import Tensor, nn
+
+from compressor.architecture import Architecture
+from compressor.data import Batches, load_data
+from compressor.models import build, example_input, reference_architecture
+from compressor.recipe import DataConfig
+from compressor.search.taylor import PruneSettings, TaylorPruner
+from compressor.widths import plan_widths
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default=".data/cifar10")
+    parser.add_argument("--width", type=float, default=0.5)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--every", type=int, default=5, help="steps between two pruning events (the paper: 50)")
+    parser.add_argument("--channels", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    data = load_data(DataConfig(name="imagefolder", path=arguments.data), seed=0)
+    architecture = reference_architecture("vgg11_bn", {}, data.classes, data.input_shape, arguments.width)
+    torch.manual_seed(0)
+    start = build(architecture).to(memory_format=torch.channels_last)
+    batches = Batches(
+        data.train, arguments.batch, seed=0, mean=data.mean, std=data.std, augment=("crop", "flip"), channels_last=True
+    )
+    pretrain(start, batches, arguments.every)
+    settings = PruneSettings(arguments.every, arguments.channels, 0.05)
+    physical = Physical(copy.deepcopy(start), architecture, settings)
+    masked = Masked(copy.deepcopy(start), settings)
+    rows = []
+    for feed in blocks(batches, arguments.every):
+        seconds = {}
+        for name, side in (
+            (("physical", physical), ("masked", masked))
+            if len(rows) % 2
+            else (
+                ("masked", masked),
+                ("physical", physical),
+            )
+        ):
+            began = time.perf_counter()
+            for x, y in feed:
+                side.step(x, y)
+            seconds[name] = time.perf_counter() - began
+        rows.append(seconds | {"channels": physical.channels, "same_channels": physical.widths == masked.widths})
+        print(len(rows), {key: round(v, 3) if isinstance(v, float) else v for key, v in rows[-1].items()}, flush=True)
+        if physical.done or masked.done:
+            break
+    write_result(HERE / "pruning_speed.json", summarise(rows) | {"settings": vars(arguments), "rows": rows})
+
+
+def pretrain(model: nn.Module, batches: Batches, steps: int) -> None:
+    """A few steps, so that batch-norm statistics are not the initial ones."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5, weight_decay=5e-4)
+    for x, y in list(batches.epoch(1000))[: 4 * steps]:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+
+def blocks(batches: Batches, size: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Batches of endless epochs, `size` at a time."""
+    block, epoch = [], 0
+    while True:
+        for pair in batches.epoch(epoch):
+            block.append(pair)
+            if len(block) == size:
+                yield block
+                block = []
+        epoch += 1
+
+
+def summarise(rows: list[dict]) -> dict[str, object]:
+    physical, masked = (sum(row[name] for row in rows) for name in ("physical", "masked"))
+    return {
+        "physical_seconds": physical,
+        "masked_seconds": masked,
+        "ratio": physical / masked,
+        "events": len(rows),
+        "events_with_the_same_widths": sum(row["same_channels"] for row in rows),
+    }
+
+
+class Physical:
+    """The product's pruner."""
+
+    def __init__(self, model: nn.Module, architecture: Architecture, settings: PruneSettings) -> None:
+        self.model = model.train()
+        self.optimizer = optimizer(model)
+        self.pruner = TaylorPruner(
+            plan_widths(model, example_input(architecture)), list(architecture.widths), {}, settings
+        )
+        self.pruner.start(self.model, self.optimizer)
+        self.done = False
+
+    @property
+    def widths(self) -> list[int]:
+        return list(self.pruner.plan.widths.values())
+
+    @property
+    def channels(self) -> int:
+        return sum(self.widths)
+
+    def step(self, x: Tensor, y: Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        nn.functional.cross_entropy(self.model(x), y).backward()
+        self.pruner.after_backward()
+        self.optimizer.step()
+        self.done = self.pruner.after_step() or self.done
+
+
+class Masked:
+    """The paper's way: gates after the batch-norms of a network that keeps its size."""
+
+    def __init__(self, model: nn.Module, settings: PruneSettings) -> None:
+        self.model, self.settings = model.train(), settings
+        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+        self.gates = [nn.Parameter(torch.ones(norm.num_features)) for norm in norms]
+        for norm, gate in zip(norms, self.gates, strict=True):
+            norm.register_forward_hook(lambda module, inputs, output, gate=gate: output * gate[:, None, None])
+        self.convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+        self.norms = norms
+        self.optimizer = optimizer(model)
+        self.criteria = [torch.zeros_like(gate) for gate in self.gates]
+        self.steps, self.done = 0, False
+
+    @property
+    def widths(self) -> list[int]:
+        return [int(gate.detach().sum()) for gate in self.gates]
+
+    def step(self, x: Tensor, y: Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        for gate in self.gates:
+            gate.grad = None
+        nn.functional.cross_entropy(self.model(x), y).backward()
+        for total, gate in zip(self.criteria, self.gates, strict=True):
+            total += gate.grad.square()
+        self.optimizer.step()
+        self.steps += 1
+        if self.steps % self.settings.every == 0:
+            self.prune()
+
+    @torch.no_grad()
+    def prune(self) -> None:
+        alive = torch.cat([gate.detach() for gate in self.gates]) > 0
+        criteria = torch.cat(self.criteria).masked_fill(~alive, torch.inf)
+        worst = criteria.argsort(stable=True)[: self.settings.channels]
+        keep = torch.ones_like(criteria).index_fill_(0, worst, 0).split([len(gate) for gate in self.gates])
+        for gate, kept, conv, norm in zip(self.gates, keep, self.convs, self.norms, strict=True):
+            gate *= kept
+            for parameter in (conv.weight, conv.bias, norm.weight, norm.bias):
+                buffer = self.optimizer.state[parameter]["momentum_buffer"]
+                buffer *= kept.view(-1, *[1] * (buffer.dim() - 1))
+        for total in self.criteria:
+            total.zero_()
+        self.done = any(width == 0 for width in self.widths)
+
+
+def optimizer(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.5, weight_decay=5e-4)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,376 @@
+"""The zoo held to counts written out by hand, and every width held to the layer that it names.
+
+Widths in these tests are different primes, so that no mix-up of two layers can cancel.
+"""
+
+import textwrap
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from compressor import cost
+from compressor.architecture import Architecture
+from compressor.errors import ModelError
+from compressor.models import build, build_meta, example_input, families, follows, reference_architecture
+
+PRIMES = [n for n in range(5, 400) if all(n % d for d in range(2, n))]
+SHORTCUTS = ("identity", "conv", "convcut")
+ZOO = [
+    *[(name, {}) for name in ("vgg11_bn", "vgg16_bn", "vgg19_bn", "mlp")],
+    *[
+        (name, {"shortcut": shortcut})
+        for name in ("preact_resnet18", "preact_resnet34", "resnet20", "mobilenetv2")
+        for shortcut in SHORTCUTS
+    ],
+]
+IDS = [" ".join([name, *options.values()]) for name, options in ZOO]
+
+
+def of_primes(name, options, classes=11, shape=(3, 32, 32)):
+    reference = reference_architecture(name, options, classes, shape)
+    return reference.with_widths(dict(zip(reference.widths, PRIMES, strict=False)))
+
+
+def linear(inputs, outputs):
+    return inputs * outputs + outputs
+
+
+def vgg(widths, classes, channels=3):
+    """3×3 convolutions with bias, a batch-norm (scale, shift) each, one linear layer."""
+    convs = sum(9 * a * b + b + 2 * b for a, b in pairwise([channels, *widths]))
+    return convs + linear(widths[-1], classes)
+
+
+def preact_resnet18(base, classes, convcut=False):
+    """Convolutions without bias; two batch-norms a block; a 1×1 convolution where a stage begins, or everywhere."""
+    total, entering = 27 * base, base
+    for stage in range(4):
+        width = base * 2**stage
+        for block in range(2):
+            total += 9 * entering * width + 9 * width * width + 2 * entering + 2 * width
+            if convcut or (stage > 0 and block == 0):
+                total += entering * width
+            entering = width
+    return total + linear(entering, classes)
+
+
+def mobilenetv2(multiplier, classes):
+    """Every block has a shortcut: the identity, or a 1×1 convolution with bias and batch-norm."""
+    stages = ((16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
+    entering = int(32 * multiplier)
+    total = 27 * entering + 2 * entering
+    for width, blocks, first_stride in stages:
+        width = int(width * multiplier)
+        for block in range(blocks):
+            hidden = 6 * entering
+            total += entering * hidden + 9 * hidden + hidden * width + 2 * hidden + 2 * hidden + 2 * width
+            if (block == 0 and first_stride == 2) or entering != width:
+                total += entering * width + width + 2 * width
+            entering = width
+    head = int(1280 * multiplier)
+    return total + entering * head + 2 * head + linear(head, classes)
+
+
+@pytest.mark.parametrize(("width", "published"), [(0.25, 0.58), (0.75, 5.20), (2.0, 36.89)])
+def test_vgg11_has_the_papers_size(width, published):
+    architecture = reference_architecture("vgg11_bn", {}, 10, (3, 32, 32), width)
+    widths = [int(width * w) for w in (64, 128, 256, 256, 512, 512, 512, 512)]
+    assert list(architecture.widths.values()) == widths
+    assert cost.params(architecture) == vgg(widths, 10)
+    assert round(cost.params(architecture) / 1e6, 2) == published
+
+
+@pytest.mark.parametrize(
+    ("classes", "width", "shortcut", "published"),
+    [
+        (100, 0.25, "identity", 0.71),
+        (100, 0.75, "identity", 6.32),
+        (100, 2.0, "identity", 44.75),
+        (200, 0.25, "conv", 0.73),
+        (200, 0.75, "conv", 6.36),
+        (200, 1.0, "identity", 11.27),
+        (200, 0.25, "convcut", 0.75),
+        (200, 0.75, "convcut", 6.56),
+        (200, 1.0, "convcut", 11.62),
+    ],
+)
+def test_preact_resnet18_has_the_papers_size(classes, width, shortcut, published):
+    found = cost.params(reference_architecture("preact_resnet18", {"shortcut": shortcut}, classes, (3, 64, 64), width))
+    assert found == preact_resnet18(int(64 * width), classes, shortcut == "convcut")
+    assert round(found / 1e6, 2) == published
+
+
+@pytest.mark.parametrize(("width", "published"), [(0.25, 0.20), (0.75, 1.42), (2.0, 9.30)])
+@pytest.mark.parametrize("shortcut", ["identity", "conv"])
+def test_mobilenetv2_has_the_papers_size(width, published, shortcut):
+    found = cost.params(reference_architecture("mobilenetv2", {"shortcut": shortcut}, 100, (3, 32, 32), width))
+    assert found == mobilenetv2(width, 100)
+    assert round(found / 1e6, 2) == published
+
+
+@pytest.mark.parametrize(("name", "convs", "width"), [("vgg16_bn", 13, 512), ("vgg19_bn", 16, 512)])
+def test_deeper_vggs(name, convs, width):
+    architecture = of_primes(name, {}, classes=7, shape=(1, 32, 32))
+    widths = list(architecture.widths.values())
+    assert len(widths) == convs
+    assert cost.params(architecture) == vgg(widths, 7, channels=1)
+    assert list(reference_architecture(name, {}, 7, (1, 32, 32)).widths.values())[-1] == width
+
+
+def test_mlp_and_resnet20():
+    images = (1, 28, 28)
+    found = cost.params(reference_architecture("mlp", {}, 10, images))
+    assert found == linear(784, 500) + 1000 + linear(500, 300) + 600 + linear(300, 10)
+    # He et al. 2015: stem, then 6 convolutions a stage of 16, 32, 64 channels, a 1×1 one where a stage begins
+    convs = [(3, 16), *[(16, 16)] * 6, (16, 32), *[(32, 32)] * 5, (32, 64), *[(64, 64)] * 5]
+    expected = sum(9 * a * b + 2 * b for a, b in convs) + sum(a * b + 2 * b for a, b in [(16, 32), (32, 64)])
+    assert cost.params(reference_architecture("resnet20", {}, 10, (3, 32, 32))) == expected + linear(64, 10)
+
+
+@pytest.mark.parametrize(("name", "options"), ZOO, ids=IDS)
+def test_every_width_is_that_of_the_layer_it_names(name, options):
+    architecture = of_primes(name, options)
+    model = build(architecture)
+    for group, width in architecture.widths.items():
+        weight = model.get_submodule(group).weight
+        assert weight.shape[0] == width, group
+    with torch.no_grad():
+        assert model.eval()(example_input(architecture, 3)).shape == (3, 11)
+
+
+@pytest.mark.parametrize(("name", "options"), ZOO, ids=IDS)
+def test_the_group_graph_of_a_network_is_what_the_family_says(name, options):
+    """torch-pruning, which knows nothing of the zoo, must find the same groups."""
+    from compressor.widths import plan_widths
+
+    architecture = of_primes(name, options, shape=(3, 32, 32))
+    found = plan_widths(build(architecture), example_input(architecture)).widths
+    followers = {g: architecture.widths[source] * factor for g, (source, factor) in follows(architecture).items()}
+    assert found == {**architecture.widths, **followers}
+
+
+@pytest.mark.parametrize(("name", "options"), ZOO, ids=IDS)
+def test_gradients_reach_every_parameter(name, options):
+    architecture = reference_architecture(name, options, 5, (1, 32, 32), 0.1)
+    model = build(architecture).train()
+    images = torch.randn(4, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    nn.functional.cross_entropy(model(images), torch.arange(4)).backward()
+    for path, parameter in model.named_parameters():
+        assert parameter.grad is not None, path
+        assert parameter.grad.isfinite().all(), path
+
+
+def shortcuts(name, shortcut):
+    model = build(of_primes(name, {"shortcut": shortcut}))
+    return [m.shortcut for m in model.modules() if hasattr(m, "shortcut")]
+
+
+@pytest.mark.parametrize(("name", "blocks", "stages"), [("preact_resnet18", 8, 3), ("resnet20", 9, 2)])
+def test_shortcuts_of_resnets(name, blocks, stages):
+    counts = {s: sum(m is not None for m in shortcuts(name, s)) for s in SHORTCUTS}
+    # with different primes every block changes its width, unless the stage shares one
+    assert counts == {"identity": stages, "conv": blocks, "convcut": blocks}
+    uniform = build(reference_architecture(name, {"shortcut": "conv"}, 10, (3, 32, 32), 0.25))
+    assert sum(getattr(m, "shortcut", None) is not None for m in uniform.modules()) == stages
+
+
+def test_shortcuts_of_mobilenetv2():
+    counts = {s: sum(m is not None for m in shortcuts("mobilenetv2", s)) for s in SHORTCUTS}
+    assert counts == {"identity": 7, "conv": 17, "convcut": 17}
+
+
+def test_identity_shares_one_width_a_stage():
+    names = set(reference_architecture("preact_resnet18", {}, 10, (3, 32, 32)).widths)
+    inner = {f"layer{stage}.{block}.conv1" for stage in (1, 2, 3, 4) for block in (0, 1)}
+    assert names == {"conv1", *inner, "layer2.0.conv2", "layer3.0.conv2", "layer4.0.conv2"}
+
+
+def test_a_block_without_shortcut_passes_its_input_on():
+    model = build(reference_architecture("preact_resnet18", {}, 10, (3, 32, 32), 0.1)).eval()
+    block = model.layer1[0]
+    nn.init.zeros_(block.conv2.weight)
+    images = torch.randn(2, 6, 8, 8)
+    assert torch.equal(block(images), images)
+
+
+def test_hidden_widths_of_mobilenetv2_follow_their_input():
+    architecture = of_primes("mobilenetv2", {"shortcut": "conv"})
+    model = build(architecture)
+    for group, (source, factor) in follows(architecture).items():
+        assert factor == 6
+        assert model.get_submodule(group).out_channels == 6 * architecture.widths[source]
+        assert model.get_submodule(group).in_channels == architecture.widths[source]
+    assert len(follows(architecture)) == 17
+    assert follows(of_primes("vgg11_bn", {})) == {}
+
+
+@pytest.mark.parametrize("name", sorted(families()))
+def test_the_smallest_images_a_family_allows_work_and_smaller_ones_are_refused(name):
+    side = families()[name].min_side
+    architecture = reference_architecture(name, {}, 4, (2, side, side), 0.01)
+    with torch.no_grad():
+        assert build(architecture).eval()(example_input(architecture)).shape == (2, 4)
+    if side > 1:
+        with pytest.raises(ModelError, match=rf"{name} needs images of at least {side}×{side} pixels, these have"):
+            reference_architecture(name, {}, 4, (2, side, side - 1))
+
+
+def test_unknown_names_are_told_the_valid_ones():
+    with pytest.raises(ModelError, match=r"model.name: 'vgg11' is not one of mlp, .*did you mean vgg11_bn\?"):
+        reference_architecture("vgg11", {}, 10, (3, 32, 32))
+    with pytest.raises(ModelError, match=r"model.options of resnet20: 'short' .*did you mean shortcut\?"):
+        reference_architecture("resnet20", {"short": "conv"}, 10, (3, 32, 32))
+    with pytest.raises(ModelError, match=r"model.options of mlp: 'depth' is not one of \(none\)"):
+        reference_architecture("mlp", {"depth": 3}, 10, (3, 32, 32))
+    with pytest.raises(ModelError, match=r"model.options.shortcut: 'cnv' is not one of conv, convcut, identity"):
+        reference_architecture("resnet20", {"shortcut": "cnv"}, 10, (3, 32, 32))
+
+
+@pytest.mark.parametrize("make", [build, build_meta])
+def test_width_names_must_match_exactly(make):
+    widths = {"fc1": 13, "fc2": 23}
+    assert make(Architecture("mlp", 3, (1, 4, 4), widths))
+    with pytest.raises(ModelError, match=r"widths of mlp: 'fc3' is not one of fc1, fc2"):
+        make(Architecture("mlp", 3, (1, 4, 4), {**widths, "fc3": 3}))
+    with pytest.raises(ModelError, match="widths of mlp: fc2 is missing"):
+        make(Architecture("mlp", 3, (1, 4, 4), {"fc1": 13}))
+
+
+@pytest.mark.parametrize("width", [1e-9, 0.01])
+def test_a_tiny_multiplier_leaves_one_channel(width):
+    architecture = reference_architecture("resnet20", {}, 10, (3, 32, 32), width)
+    assert set(architecture.widths.values()) == {1}
+
+
+def test_the_seed_decides_the_weights_and_the_global_state_is_left_alone():
+    architecture = of_primes("resnet20", {})
+    torch.manual_seed(77)
+    before = torch.random.get_rng_state()
+    first, again, other = (build(architecture, seed) for seed in (3, 3, 4))
+    build_meta(architecture)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.rand(5)
+    for a, b in ((first, again), (first, build(architecture, 3))):
+        assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+    assert not torch.equal(first.conv1.weight, other.conv1.weight)
+
+
+@pytest.fixture(scope="module")
+def resized_resnet18():
+    """torchvision's ResNet-18 at odd widths, and its own."""
+    own = reference_architecture("torchvision:resnet18", {}, 7, (3, 32, 32))
+    odd = own.with_widths(dict(zip(own.widths, PRIMES[12:], strict=False)))
+    return build(own, 1), odd, build(odd, 1)
+
+
+def test_a_resized_torchvision_network_has_its_widths_and_trains(resized_resnet18):
+    _, odd, model = resized_resnet18
+    for group, width in odd.widths.items():
+        assert model.get_submodule(group).out_channels == width, group
+    assert cost.params(odd) == cost.count_params(model)
+    logits = model.train()(torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    assert logits.shape == (4, 7)
+    logits.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_a_resized_torchvision_network_keeps_its_scheme_of_weights(resized_resnet18):
+    _, _, model = resized_resnet18
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):  # kaiming_normal_, fan_out
+            fan_out = module.out_channels * module.weight[0, 0].numel()
+            wanted, relative = (2 / fan_out) ** 0.5, 4 / module.weight.numel() ** 0.5
+            assert float(module.weight.std()) == pytest.approx(wanted, rel=max(relative, 0.03)), path
+            assert abs(float(module.weight.mean())) < wanted * relative, path
+        elif isinstance(module, nn.BatchNorm2d):
+            assert (module.weight == 1).all(), path
+            assert (module.bias == 0).all(), path
+            assert (module.running_mean == 0).all(), path
+
+
+def test_a_resized_torchvision_network_depends_on_the_seed_alone(resized_resnet18):
+    own, odd, model = resized_resnet18
+    state = torch.random.get_rng_state()
+    again, other = build(odd, 1), build(odd, 2)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(model.layer3[1].conv2.weight, again.layer3[1].conv2.weight)
+    assert not torch.equal(model.layer3[1].conv2.weight, other.layer3[1].conv2.weight)
+    assert own.conv1.out_channels == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet19", r"torchvision:'resnet19' is not one of .*did you mean resnet18\?"),
+        ("", "torchvision:'' is not one of alexnet"),
+        ("fasterrcnn_resnet50_fpn", "is not one of"),  # no classifier, and would download its backbone
+    ],
+)
+def test_an_unknown_torchvision_name(name, message):
+    with pytest.raises(ModelError, match=message):
+        reference_architecture(f"torchvision:{name}", {}, 10, (3, 32, 32))
+
+
+def test_an_option_that_the_torchvision_network_does_not_know():
+    with pytest.raises(ModelError, match="torchvision:resnet18 cannot be built: TypeError: .*unexpected keyword"):
+        reference_architecture("torchvision:resnet18", {"depth": 1}, 10, (3, 32, 32))
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Write a module into the working directory, which is not on sys.path; give its name."""
+    import sys
+
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.chdir(tmp_path)
+
+    def write(name, code):
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(code))
+        return name
+
+    return write
+
+
+def test_a_factory_in_the_working_directory(module):
+    name = module(
+        "my_nets_of_a_test",
+        """
+        from torch import nn
+
+        def net(num_classes, inner=17):
+            return nn.Sequential(nn.Conv2d(1, 13, 3), nn.BatchNorm2d(13), nn.ReLU(), nn.Conv2d(13, inner, 3),
+                                 nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inner, num_classes))
+        """,
+    )
+    architecture = reference_architecture(f"{name}:net", {"inner": 19}, 5, (1, 8, 8))
+    assert architecture.widths == {"0": 13, "3": 19}
+    narrow = architecture.with_widths({"0": 3, "3": 29})
+    expected = (9 * 3 + 3) + 2 * 3 + (9 * 3 * 29 + 29) + linear(29, 5)
+    assert cost.params(narrow) == cost.count_params(build(narrow)) == expected
+    assert build(narrow)(torch.zeros(2, 1, 8, 8)).shape == (2, 5)
+
+
+def test_factories_that_give_no_network(module):
+    name = module(
+        "my_broken_nets_of_a_test",
+        """
+        value = 3
+        def text(): return "no network"
+        def fails(num_classes): raise KeyError(f"no {num_classes}\\nclasses")
+        """,
+    )
+    for reference, message in [
+        (f"{name}:text", "gives a str, not a torch.nn.Module"),
+        (f"{name}:value", "is a int, not a function or class"),
+        (f"{name}:fails", r"cannot be built: KeyError: 'no 5.*classes'"),
+        (f"{name}:absent", "cannot import .*has no attribute 'absent'"),
+        ("no_such_package.nets:net", "cannot import .*No module named 'no_such_package'"),
+        (f"{module('my_wrong_syntax_of_a_test', 'def (')}:net", "cannot import .*SyntaxError"),
+        ("torch.nn:ReLU", "cannot be resized: it has no layers with a width"),
+        (":net", "cannot import :net"),
+    ]:
+        with pytest.raises(ModelError, match=message) as caught:
+            reference_architecture(reference, {}, 5, (1, 8, 8))
+        assert "\n" not in str(caught.value)

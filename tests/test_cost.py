@@ -1,0 +1,84 @@
+import pytest
+import torch
+from torch import nn
+
+from compressor import cost
+from compressor.architecture import Architecture
+from compressor.models import build, build_meta, reference_architecture
+
+
+class Net(nn.Module):
+    """(N, 3, 12, 10) ─ conv 3×3, stride 2 (13) ─ depth-wise 3×3 (13) ─ BN ─ conv 1×1 (23) ─ pool ─ linear (29)."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 13, 3, stride=2, padding=1)
+        self.depthwise = nn.Conv2d(13, 13, 3, padding=1, groups=13, bias=False)
+        self.norm = nn.BatchNorm2d(13)
+        self.conv2 = nn.Conv2d(13, 23, 1, bias=False)
+        self.linear = nn.Linear(23, 29)
+
+    def forward(self, x):
+        x = self.conv2(torch.relu(self.norm(self.depthwise(self.conv1(x)))))
+        return self.linear(x.mean((2, 3)))
+
+
+PARAMS = (27 * 13 + 13) + 9 * 13 + 2 * 13 + 13 * 23 + (23 * 29 + 29)
+MACS = (27 * 13 + 9 * 13 + 13 * 23) * 6 * 5 + 23 * 29  # the stride leaves 6×5 positions; biases are not counted
+
+
+def test_parameters_are_counted_once_and_buffers_are_not():
+    model = Net()
+    assert cost.count_params(model) == PARAMS
+    model.again = model.linear
+    assert cost.count_params(model) == PARAMS
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_macs_are_those_of_one_image(batch, device):
+    with torch.device(device):
+        assert cost.count_macs(Net(), torch.zeros(batch, 3, 12, 10)) == MACS
+
+
+def test_counting_leaves_the_network_as_it_was():
+    model = Net().train()
+    model.norm.eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    cost.count_macs(model, torch.randn(2, 3, 12, 10))
+    assert model.training
+    assert not model.norm.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_macs_of_an_mlp_by_formula():
+    architecture = Architecture("mlp", 7, (2, 5, 3), {"fc1": 13, "fc2": 23})
+    assert cost.macs(architecture) == 30 * 13 + 13 * 23 + 23 * 7
+
+
+@pytest.mark.parametrize("name", ["vgg11_bn", "preact_resnet18", "mobilenetv2", "torchvision:squeezenet1_0"])
+def test_counts_without_weights_equal_those_of_the_real_network(name):
+    architecture = reference_architecture(name, {}, 10, (3, 32, 32), 0.1)
+    real = build(architecture)
+    assert all(parameter.is_meta for parameter in build_meta(architecture).parameters())
+    assert cost.COSTS["params"](architecture) == cost.count_params(real)
+    assert cost.COSTS["macs"](architecture) == cost.count_macs(real, torch.zeros(3, 3, 32, 32))
+
+
+def test_a_cost_of_widths_goes_by_the_references_order_and_counts_once():
+    reference = Architecture("mlp", 7, (2, 5, 3), {"fc1": 500, "fc2": 300})
+    asked = []
+
+    def counted(architecture):
+        asked.append(dict(architecture.widths))
+        return cost.macs(architecture)
+
+    of = cost.of_widths(reference, counted)
+    assert [of([13, 23]), of((13, 23)), of([23, 13])] == [
+        30 * 13 + 13 * 23 + 23 * 7,
+        30 * 13 + 13 * 23 + 23 * 7,
+        30 * 23 + 23 * 13 + 13 * 7,
+    ]
+    assert asked == [{"fc1": 13, "fc2": 23}, {"fc1": 23, "fc2": 13}]
+    with pytest.raises(ValueError, match="zip"):
+        of([13])

@@ -1,0 +1,365 @@
+"""What a recipe accepts, what it refuses and how it says so, and that what it writes reads back the same."""
+
+import copy
+import json
+import textwrap
+from pathlib import Path
+
+import pytest
+import yaml
+
+from compressor import recipe as recipe_module
+from compressor import search
+from compressor.errors import CompressorError, RecipeError
+from compressor.recipe import load_recipe, parse_recipe, schema
+
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+SMALL = {
+    "model": {"name": "vgg11_bn"},
+    "data": {"name": "digits"},
+    "budget": {"params": 60_000},
+    "search": {"method": "uniform"},
+}
+OK = "model: vgg11_bn\ndata: digits\nbudget: {params: 60k}\nsearch: {method: uniform}\n"
+
+
+def changed(section, **values):
+    raw = copy.deepcopy(SMALL)
+    raw[section] = raw.get(section, {}) | values
+    return raw
+
+
+def refusal(raw, *overrides):
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(raw, overrides, "my.yaml")
+    return str(caught.value)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_one(content):
+        path = tmp_path / "my récipe.yaml"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write_one
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Install a package with search methods, in the form in which pip would leave it."""
+
+    def install_one(package, entry_point):
+        (tmp_path / f"{package}.py").write_text(
+            textwrap.dedent("""
+            from typing import Literal
+            from pydantic import BaseModel
+
+            class Config(BaseModel, extra="forbid"):
+                method: Literal["dice"] = "dice"
+                sides: int = 6
+
+            def search(problem, config):
+                return problem, config.sides
+
+            METHOD = (Config, search)
+            NOT_A_PAIR = Config
+            """)
+        )
+        info = tmp_path / f"{package}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[compressor.methods]\n{entry_point}\n")
+        monkeypatch.syspath_prepend(tmp_path)
+
+    return install_one
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_shipped_recipe_reads_back_with_its_defaults_written_out(path, write):
+    recipe = load_recipe(path)
+    assert load_recipe(write(recipe.to_yaml())) == recipe
+    assert yaml.safe_load(recipe.to_yaml()).keys() == recipe_module.Recipe.model_fields.keys()
+
+
+@pytest.mark.parametrize("method", sorted(recipe_module.BUILTIN_METHODS))
+def test_a_recipe_of_every_method_reads_back(method, write):
+    raw = {**SMALL, "search": {"method": method}}
+    raw["model"] = {"name": "größe:netz", "width": 0.3, "options": {"depth": 3, "kinds": ["a", None]}}
+    recipe = parse_recipe(raw)
+    assert recipe.search.method == method
+    assert load_recipe(write(recipe.to_yaml())) == recipe
+
+
+def test_every_config_round_trips_through_json():
+    minimal = {recipe_module.ModelConfig: {"name": "m"}, recipe_module.DataConfig: {"name": "d"}}
+    minimal |= {recipe_module.BudgetConfig: {"macs": "3M"}, recipe_module.Recipe: SMALL}
+    kinds = {k for k in vars(recipe_module).values() if isinstance(k, type) and issubclass(k, recipe_module._Config)}
+    assert set(minimal) < kinds
+    for kind in kinds - {recipe_module._Config}:
+        config = kind(**minimal.get(kind, {}))
+        assert kind.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "near"),
+    [
+        ("model", "widht", "width"),
+        ("data", "augmnt", "augment"),
+        ("budget", "param", "params"),
+        ("search", "iteration", "iterations"),
+        ("train", "epoch", "epochs"),
+        ("export", "opsett", "opset"),
+        ("bench", "thread", "threads"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_its_path_and_the_valid_ones(section, key, near):
+    raw = changed(section, **{key: 3})
+    if section == "search":
+        raw["search"]["method"] = "neuralscale"
+    message = refusal(raw)
+    assert message.startswith(f"my.yaml: {section}.{key}: unknown key: '{key}' is not one of ")
+    assert message.endswith(f"(did you mean {near}?)")
+    assert "\n" not in message
+
+
+def test_an_unknown_section_is_refused():
+    assert "my.yaml: budgets: unknown key: 'budgets' is not one of baselines, bench, budget," in refusal(
+        {**SMALL, "budgets": {}}
+    )
+
+
+def test_an_unknown_method_names_the_valid_ones():
+    message = refusal({**SMALL, "search": {"method": "neuralscal", "whatever": 1}})
+    valid = ", ".join(sorted(recipe_module.BUILTIN_METHODS))
+    assert message == f"my.yaml: search.method: 'neuralscal' is not one of {valid} (did you mean neuralscale?)"
+    assert refusal({**SMALL, "search": {}}) == f"my.yaml: search.method: missing; one of {valid}"
+
+
+def test_every_problem_is_a_line_of_its_own():
+    message = refusal({"model": {}, "data": 3, "budget": {"params": -1}, "search": {"method": "x"}, "seed": -1})
+    lines = message.splitlines()
+    assert len(lines) == 5
+    assert all(line.startswith("my.yaml: ") for line in lines)
+    assert [line.split(": ")[1] for line in lines] == ["model.name", "data", "budget.params", "search.method", "seed"]
+
+
+@pytest.mark.parametrize("name", ["latency_ms", "onnx_bytes"])
+def test_a_limit_without_support_is_refused_beside_a_good_one(name):
+    assert f"{name} is not supported yet; valid limits today: params, macs" in refusal(changed("budget", **{name: 5}))
+
+
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [
+        ("0.58M", 580_000),
+        ("580k", 580_000),
+        (58e3, 58_000),
+        ("1_000", 1_000),
+        (1_000, 1_000),
+        ("1e3", 1_000),
+        ("2.5e-1k", 250),
+        (" 5 k ", 5_000),
+        ("3G", 3_000_000_000),
+        ("0.29M", 290_000),  # 0.29 * 1e6 is 289,999.99… as a float
+        (1000.9, 1000),
+    ],
+)
+def test_quantities(written, number):
+    limits = parse_recipe(changed("budget", params=written)).budget.limits
+    assert limits == {"params": number}
+
+
+def test_a_quantity_in_yaml_and_on_the_command_line(write):
+    assert load_recipe(write(OK.replace("60k", "1_000"))).budget.params == 1000
+    assert load_recipe(write(OK), ["budget.params=58e3", "budget.macs=1.5M"]).budget.limits == {
+        "params": 58e3,
+        "macs": 1.5e6,
+    }
+
+
+@pytest.mark.parametrize(
+    "value",
+    [float("nan"), float("inf"), "nan", "inf", "1e400", "1e308G", 10**400, "-5k", -1, 0, "0", 0.5, True, False]
+    + ["", "k", "_", "...", "1.2.3", "5K", "5 kB", "１２", [], {}],
+)
+def test_what_is_no_quantity(value):
+    message = refusal(changed("budget", params=value))
+    assert message.startswith("my.yaml: budget.params: ")
+    assert "\n" not in message
+
+
+def test_an_empty_budget():
+    empty = {**SMALL, "budget": {}}
+    assert refusal(empty) == "my.yaml: budget: sets no limit; give params, macs or both"
+    assert refusal({**SMALL, "budget": {"params": None}}) == refusal(empty)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("model", "width", 0),
+        ("model", "width", float("nan")),
+        ("model", "width", 1e300),
+        ("model", "options", {"a": float("nan")}),
+        ("model", "options", {"a": float("inf")}),
+        ("train", "epochs", True),
+        ("train", "epochs", 0),
+        ("train", "epochs", 1.5),
+        ("train", "epochs", 10**30),
+        ("train", "lr", float("inf")),
+        ("train", "channels_last", "yes"),
+        ("data", "augment", "crop"),
+        ("data", "augment", ["crap"]),
+        ("data", "path", 3),
+        ("data", "channels", 2),
+        ("data", "validation", 1.0),
+        ("export", "opset", 17),
+        ("bench", "provider", "gpu"),
+        ("bench", "batch", 2**40),
+        ("bench", "threads", 10**9),
+    ],
+)
+def test_a_bad_value_is_named_with_its_path(section, key, value):
+    message = refusal(changed(section, **{key: value}))
+    assert message.startswith(f"my.yaml: {section}.{key}")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(("key", "value"), [("seed", -1), ("seed", True), ("seed", 2**64), ("threads", 0)])
+def test_bad_values_on_the_top_level(key, value):
+    assert refusal({**SMALL, key: value}).startswith(f"my.yaml: {key}: {value!r} is not valid: ")
+
+
+@pytest.mark.parametrize("section", ["model", "data", "budget", "search", "train"])
+@pytest.mark.parametrize("value", [None, 3, ["a"]])
+def test_a_section_that_is_no_mapping_is_told_its_keys(section, value):
+    message = refusal({**SMALL, section: value})
+    assert message.startswith(f"my.yaml: {section}: {value!r} must be a mapping with keys among ")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "must be a mapping with the keys model, data, budget, search"),
+        ("[1, 2]", "must be a mapping with the keys"),
+        (OK + "seed: 1\nseed: 2\n", "not valid YAML: key 'seed' is given twice in line 6"),
+        (OK + "train: {lr: 1, lr: 2}\n", "not valid YAML: key 'lr' is given twice in line 5"),
+        ("model: [", "not valid YAML: .* in line 1"),
+        (OK + "---\n" + OK, "not valid YAML: .*another document"),
+        (OK + "seed: 2024-99-99\n", "not valid YAML: a value does not fit its type: month"),
+        (OK + "seed: !!int x\n", "not valid YAML: a value does not fit its type"),
+        (OK + f"seed: {'9' * 5000}\n", "not valid YAML: a value does not fit its type"),
+        (OK + f"seed: 0x{'f' * 5000}\n", "not a recipe: Exceeds the limit"),
+        ("model: !!python/object/apply:os.getcwd []\n", "not valid YAML: could not determine a constructor"),
+        ("[" * 5000, "not valid YAML: nested too deeply"),
+        ("a: &a [*a]\n", "not a recipe: Circular reference"),
+        ("? [a]\n: 1\n", "not valid YAML: found unhashable key"),
+        (bytes(range(256)), "not a text file in UTF-8"),
+        (OK.encode("utf-16"), "not a text file in UTF-8"),
+        (b"\x00", "not valid YAML: unacceptable character"),
+    ],
+)
+def test_files_that_are_no_recipes(write, content, message):
+    path = write(content)
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_recipe(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_cannot_be_read(tmp_path, write):
+    for path, why in [
+        (tmp_path / "missing.yaml", "No such file"),
+        (tmp_path, "Is a directory"),
+        (write(OK) / "below.yaml", "Not a directory"),
+        (tmp_path / ("x" * 300), "File name too long"),
+    ]:
+        with pytest.raises(RecipeError, match=why) as caught:
+            load_recipe(path)
+        assert str(caught.value).startswith(f"{path}: cannot be read: ")
+
+
+def test_utf8_and_merge_keys_are_read(write):
+    path = write("\ufeff" + OK + "train: &t {epochs: 5}\nexport: {}\n")
+    assert load_recipe(path).train.epochs == 5
+    path = write(OK + "train: {<<: {epochs: 7, lr: 1e-3}, lr: 0.5}\n")
+    assert (load_recipe(path).train.epochs, load_recipe(path).train.lr) == (7, 0.5)
+
+
+def test_overrides_win_and_leave_the_callers_dict_alone():
+    raw = {**copy.deepcopy(SMALL), "model": "vgg11_bn"}
+    before = copy.deepcopy(raw)
+    changes = ["model.width=0.5", "data.augment=[flip, crop]", "train.epochs=3", "search={method: neuralscale}"]
+    recipe = parse_recipe(raw, [*changes, "search.iterations=2", "seed=1", "seed=7", "data.path=/a=b"])
+    assert (recipe.model.name, recipe.model.width) == ("vgg11_bn", 0.5)
+    assert recipe.data.augment == ("flip", "crop")
+    assert (recipe.train.epochs, recipe.search.iterations, recipe.seed) == (3, 2, 7)
+    assert recipe.data.path == "/a=b"
+    assert raw == before
+
+
+def test_an_override_is_checked_like_the_file():
+    assert refusal(SMALL, "train.epoch=3").endswith("(did you mean epochs?)")
+    assert refusal(SMALL, "bogus.deep.key=3").startswith("my.yaml: bogus: unknown key")
+    assert refusal(SMALL, "seed=").startswith("my.yaml: seed: None is not valid")
+
+
+@pytest.mark.parametrize("override", ["seed", "=3", "", ".=3", "model.=x", "a..b=1"])
+def test_an_override_without_a_key_or_a_value(override):
+    assert refusal(SMALL, override) == f"--set {override!r}: must look like search.iterations=3"
+
+
+@pytest.mark.parametrize("text", ["[", "!!python/object:os.system {}", "{a: 1, a: 2}", "&a [*a]", "2024-99-99"])
+def test_an_override_with_a_value_that_is_not_yaml(text):
+    assert refusal(SMALL, f"seed={text}").startswith(f"--set 'seed={text}': {text!r} is not a YAML value: ")
+
+
+def test_an_override_below_a_value():
+    assert refusal(SMALL, "model.name.x=3") == "--set 'model.name.x=3': model.name is 'vgg11_bn', not a mapping"
+
+
+def test_an_override_reads_back_whatever_its_yaml_type(write):
+    recipe = parse_recipe(SMALL, ["model.options.since=2024-01-01"])
+    assert load_recipe(write(recipe.to_yaml())) == recipe
+
+
+def test_the_schema_is_json_and_describes_the_keys():
+    found = json.loads(json.dumps(schema()))
+    assert set(found["properties"]) == set(recipe_module.Recipe.model_fields)
+    assert set(found["required"]) == {"model", "data", "budget", "search"}
+    kinds = found["$defs"]
+    assert {kind for kind in kinds if kind.endswith("Config")} == set(kinds) - {"JsonValue"}
+    assert all(kinds[kind]["description"] for kind in kinds if kind.endswith("Config"))
+    assert kinds["DataConfig"]["properties"]["path"]["description"].startswith("folder of the data")
+    assert kinds["DataConfig"]["additionalProperties"] is False
+
+
+def test_a_third_party_method_is_accepted_and_dispatched(install):
+    install("methods_dice", "dice = methods_dice:METHOD")
+    raw = {**SMALL, "search": {"method": "dice", "sides": 20}}
+    recipe = parse_recipe(raw)
+    assert recipe.search.sides == 20
+    assert search.search("the problem", recipe.search) == ("the problem", 20)
+    assert parse_recipe(yaml.safe_load(recipe.to_yaml())) == recipe
+    assert parse_recipe(SMALL).search.method == "uniform"
+    assert "dice" in json.dumps(schema())
+    message = refusal({**SMALL, "search": {"method": "dice", "side": 3}})
+    assert message == "my.yaml: search.side: unknown key: 'side' is not one of method, sides (did you mean sides?)"
+    assert "dice, " in refusal({**SMALL, "search": {"method": "disc"}})
+
+
+def test_a_method_name_taken_twice(install):
+    install("methods_one", "uniform = methods_one:METHOD")
+    with pytest.raises(CompressorError, match=r"the name 'uniform' \(methods_one:METHOD\) is already taken"):
+        parse_recipe(SMALL)
+
+
+@pytest.mark.parametrize(
+    ("package", "point"),
+    [("methods_bare", "dice = methods_bare:NOT_A_PAIR"), ("methods_cup", "cup = methods_cup:METHOD")],
+)
+def test_a_third_party_method_of_the_wrong_form(install, package, point):
+    install(package, point)
+    with pytest.raises(RecipeError, match="must be a pair .pydantic config class with the field method"):
+        parse_recipe(SMALL)
