@@ -30,10 +30,11 @@ def count_macs(model: nn.Module, example: torch.Tensor) -> int:
         model: on the device of `example`; the meta device will do
         example: (N, …); the count is divided by N
     """
-    training = model.training
+    training = [module for module in model.modules() if module.training]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.eval()(example)
-    model.train(training)
+    for module in training:
+        module.training = True
     return int(counter.get_total_flops()) // 2 // len(example)
 
 

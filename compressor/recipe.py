@@ -233,8 +233,8 @@ def recipe_type() -> type[Recipe]:
 
 @functools.cache  # recipes are equal only if their class is the same
 def _admitting(*configs: type[BaseModel]) -> type[Recipe]:
-    union = Annotated[Union[configs], Field(discriminator="method")]  # noqa: UP007 - made at run time
-    return create_model("Recipe", __base__=Recipe, search=(union, ...))
+    union: Any = Union[configs]  # noqa: UP007 - its members are known at run time only
+    return create_model("Recipe", __base__=Recipe, search=(Annotated[union, Field(discriminator="method")], ...))
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -267,7 +267,9 @@ def _pick(tensor: torch.Tensor, dim: int, index: torch.Tensor) -> torch.Tensor:
         shape = [1] * tensor.dim()
         shape[dim] = -1
         picked = picked * (index != _NEW).to(picked.dtype).view(shape)
-    return picked
+    # index_select gives plain rows; convolutions are slower when weights and images differ in memory format.
+    last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    return picked.contiguous(memory_format=torch.channels_last) if last else picked
 
 
 class _Slicer:

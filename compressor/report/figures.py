@@ -77,7 +77,7 @@ def channels_figure(order: Sequence[str], found: Sequence[Network], record: Reco
                 _widths(axes, network, at, [widths[order[i]] for i in at])
         axes.set_yticks(range(len(order)), short_names(order, 46), fontsize=11, color=_INK)
         axes.set_ylim(len(order) - 0.4, -0.6)
-        axes.tick_params(axis="y", length=0)
+        axes.tick_params(axis="y", length=0, pad=7)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("channels")
         axes.grid(axis="x")
@@ -91,11 +91,11 @@ def channels_figure(order: Sequence[str], found: Sequence[Network], record: Reco
 
 def _widths(axes: Any, network: Network, at: list[int], values: list[int]) -> None:
     if network.key == "reference":
-        axes.barh(at, values, height=0.78, color="#d4d9df", label=network.title)
+        axes.barh(at, values, height=0.78, color="#d4d9df", label=network.title, zorder=2)
     elif network.key == "result":
-        axes.barh(at, values, height=0.4, color=colour(network), label=network.title)
+        axes.barh(at, values, height=0.4, color=colour(network), label=network.title, zorder=3)
     else:
-        style = {"markersize": 13, "markeredgewidth": 3, "linestyle": "none", "zorder": 4}
+        style = {"markersize": 13, "markeredgewidth": 2.5, "linestyle": "none", "zorder": 4}
         axes.plot(values, at, marker="|", color=colour(network), label=network.title, **style)
 
 
@@ -132,7 +132,7 @@ def fit_figure(iteration: Record) -> Markup:
         for axes in panels[len(shown) :]:
             axes.set_visible(False)
         for axes, layer in zip(panels, shown, strict=False):
-            _fit_panel(axes, iteration, layer, title_length=150 // columns)
+            _fit_panel(axes, iteration, layer, title_length=126 // columns)
         _fit_scales(panels[0], iteration, shown, dense=columns <= 4)
         # A column that ends one line early shows its own ticks: the panel below it is not there.
         for axes in panels[: len(shown)][-columns:]:
@@ -173,7 +173,7 @@ def _fit_panel(axes: Any, iteration: Record, layer: int, title_length: int) -> N
         axes.plot(ends, [alpha * tau**beta for tau in ends], color=_INK, linewidth=1.4)
     name = short_names([str(iteration["groups"][layer])], title_length)[0]
     axes.set_title(name, fontsize=11, loc="left", pad=4)
-    note = f"β {significant(beta, 3)}" + ("" if r2 is None else f"   R² {r2:.3f}")
+    note = f"β {significant(beta, 3)}" + ("" if r2 is None else f", R² {r2:.3f}")
     corner = {"transform": axes.transAxes, "ha": "right", "va": "bottom"}
     axes.text(0.98, 0.05, note, fontsize=10, color=_FAINT, **corner)
     axes.grid()
@@ -235,7 +235,7 @@ def _epoch_axis(axes: Any, epochs: Sequence[float]) -> None:
     if min(epochs) == max(epochs):
         axes.set_xticks([epochs[0]], [compact(epochs[0])])
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True))
 
 
 def latency_figure(found: Sequence[Network]) -> Markup:
@@ -252,7 +252,8 @@ def latency_figure(found: Sequence[Network]) -> Markup:
             values = samples[network.key]
             if not values:
                 continue
-            median = float(np.median(values))
+            recorded = number(dig(network.data, "latency_ms", "median"))
+            median = float(np.median(values)) if recorded is None else recorded
             label = f"{network.title}: median {significant(median)} ms, {len(values)} samples"
             axes.hist(values, bins=edges, histtype="stepfilled", color=colour(network), alpha=0.3)
             axes.hist(values, bins=edges, histtype="step", color=colour(network), lw=1.4, label=label)
@@ -261,7 +262,7 @@ def latency_figure(found: Sequence[Network]) -> Markup:
         axes.set_xlabel("milliseconds per batch")
         axes.set_ylabel("samples")
         axes.grid(axis="y")
-        _legend_above(figure, axes, columns=2 if len(found) > 2 else 3)
+        _legend_above(figure, axes, columns=3)
 
     return _svg(paint, 300, "latency", "Histogram of latency samples in milliseconds")
 
@@ -272,14 +273,14 @@ def latency_samples(network: Network) -> list[float]:
 
 
 def _bins(values: Any) -> Any:
-    """Edges of 60 bins over all samples, equally wide on the scale that `_log_axis_if_wide` will choose."""
+    """Edges of 100 bins over all samples, equally wide on the scale that `_log_axis_if_wide` will choose."""
     import numpy as np
 
     low, high = float(values.min()), float(values.max())
     pad = 0.02 * (high - low) or 0.05 * high
     if high > 5 * low:
-        return np.geomspace(low * 0.95, high * 1.05, 61)
-    return np.linspace(max(low - pad, 0), high + pad, 61)
+        return np.geomspace(low * 0.95, high * 1.05, 101)
+    return np.linspace(max(low - pad, 0), high + pad, 101)
 
 
 def _log_axis_if_wide(axes: Any, values: Sequence[float], axis: str = "y", ratio: float = 20) -> None:
@@ -322,6 +323,9 @@ def log_ticks(low: float, high: float, most: int) -> list[float]:
 def _legend_above(figure: Any, axes: Any, columns: int = 5) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
+        # matplotlib lists lines before bars whatever they show; the result is to come first.
+        pairs = sorted(zip(labels, handles, strict=True), key=lambda pair: not pair[0].startswith("result"))
+        labels, handles = zip(*pairs, strict=True)
         figure.legend(handles, labels, loc="outside upper left", ncols=columns, fontsize=12, borderpad=0.2)
 
 

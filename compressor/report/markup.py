@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 
 _VOID = frozenset({"br", "meta"})
 
@@ -34,7 +35,7 @@ def join(children: object) -> Markup:
     return children if isinstance(children, Markup) else Markup(html.escape(str(children)))
 
 
-def table(head: list[object], rows: list[list[object]], class_: str = "") -> Markup:
+def table(head: Sequence[object], rows: Sequence[Sequence[object]], class_: str = "") -> Markup:
     """Make a table whose first row and first column are headers.
 
     Args:

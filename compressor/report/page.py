@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from compressor.report import figures
+from compressor.report.comparison import comparison_notes, comparison_table, value_cell
 from compressor.report.markup import Markup, element, join, table
 from compressor.report.style import CSS
 from compressor.report.values import (
@@ -15,9 +16,9 @@ from compressor.report.values import (
     Network,
     Record,
     budget_met,
+    compact,
     conditions,
     dig,
-    interval,
     last_iteration,
     layer_order,
     limits,
@@ -26,10 +27,10 @@ from compressor.report.values import (
     numbers,
     percent,
     quantity,
-    scores,
+    short_names,
     significant,
     slack_text,
-    weights_text,
+    unsteady,
     widths_of,
 )
 
@@ -41,7 +42,7 @@ _PROVIDERS["tensorrt"] = "TensorrtExecutionProvider"
 def render_html(record: Record) -> str:
     """Render a run record as one self-contained page; sections whose data is absent are left out."""
     name = str(record.get("name") or "run")
-    sections = (_networks, _channels, _fit, _descent, _training, _latency, _seconds, _usage, _environment)
+    sections = (_comparison, _channels, _fit, _descent, _training, _latency, _seconds, _usage, _environment)
     body = [_header(record, name), _verdict(record), *(section(record) for section in sections)]
     head = element(
         "head",
@@ -86,20 +87,23 @@ def _split_sizes(data: Record) -> str:
 
 def _verdict(record: Record) -> Markup:
     rows, met = limits(record), budget_met(record)
-    words = {True: "Budget met", False: "Budget missed"}
-    title = "No budget was set" if not rows else words.get(met, "Budget not checked")  # type: ignore[arg-type]
-    state = {True: "met", False: "missed"}.get(met, "open")  # type: ignore[arg-type]
-    children: list[object] = [element("h2", title)]
+    words = {True: "Budget met", False: "Budget missed", None: "Budget not checked"}
+    children: list[object] = [element("h2", words[met] if rows else "No budget was set")]
     if rows:
         head: list[object] = ["limit", "allowed", "result", "difference", ""]
         children.append(element("div", table(head, [_limit_row(row) for row in rows]), class_="wide"))
-    return element("section", *children, *_claims(record), class_=f"verdict {state}")
+    return element("section", *children, *_claims(record), class_=f"verdict {_state(met)}")
+
+
+def _state(met: bool | None) -> str:
+    """CSS class for met, missed or unknown."""
+    return {True: "met", False: "missed", None: "open"}[met]
 
 
 def _limit_row(row: Limit) -> list[object]:
     word = {True: "met", False: "missed", None: "not measured"}[row.met]
-    badge = element("span", word, class_=f"badge {'open' if row.met is None else word}")
-    return [row.title, _value(row.limit), _value(row.got), slack_text(row), badge]
+    badge = element("span", word, class_=f"badge {_state(row.met)}")
+    return [row.title, value_cell(row.limit), value_cell(row.got), slack_text(row), badge]
 
 
 def _claims(record: Record) -> list[Markup]:
@@ -121,133 +125,10 @@ def _in_words(network: Network) -> str:
     return known.get(network.key, network.title)
 
 
-def _value(value: Any, show: Callable[[Any], str] = quantity, under: str = "") -> Markup:
-    """One table cell: the number as people read it, in full when pointed at, and a remark under it."""
-    extra = element("small", under) if under else ""
-    if number(value) is None:
-        return element("td", ABSENT, extra)
-    return element("td", show(value), extra, title=repr(value))
-
-
-def _networks(record: Record) -> Markup:
+def _comparison(record: Record) -> Markup:
     found = networks(record)
-    head: list[object] = [""] + [
-        join((element("i", class_="swatch", style=f"background:{figures.colour(network)}"), network.title))
-        for network in found
-    ]
-    groups = (_accuracy_rows, _size_rows, _latency_rows, _score_rows, _parity_rows)
-    rows = [row for group in groups for row in group(found, record)]
-    notes = [_note(text) for text in _network_notes(found, record)]
-    return _section("Networks", element("div", table(head, rows, "networks"), class_="wide"), *notes)
-
-
-def _network_notes(found: Sequence[Network], record: Record) -> list[str]:
-    notes = []
-    if any(_has_accuracy(network) for network in found):
-        notes.append("Ranges are 95 % intervals (Wilson) for the number of samples. One MAC is one multiply-add.")
-    if any(scores(network, record) != (None, None) for network in found):
-        notes.append(
-            "CE = (accuracy / accuracy of the unscaled network) × (its MACs / MACs); "
-            "SE = (accuracy / accuracy of the unscaled network) × (its parameters / parameters). "
-            "The unscaled network scores 1; more is better."
-        )
-    return notes
-
-
-def _has_accuracy(network: Network) -> bool:
-    return number(dig(network.data, "accuracy", "onnx")) is not None
-
-
-def _row(title: str, found: Sequence[Network], cell: Callable[[Network], Markup]) -> list[object]:
-    return [title, *(cell(network) for network in found)]
-
-
-def _accuracy_rows(found: Sequence[Network], record: Record) -> list[list[object]]:
-    def onnx(network: Network) -> Markup:
-        accuracy = network.data.get("accuracy")
-        value, samples = number(dig(accuracy, "onnx")), dig(accuracy, "samples")
-        if value is None or not samples or not 0 <= value <= 1:
-            return _value(value, percent)
-        low, high = interval(value, samples)
-        return _value(value, percent, f"{100 * low:.1f} to {100 * high:.1f} %")
-
-    def source(network: Network) -> Markup:
-        accuracy = network.data.get("accuracy") or {}
-        weights = accuracy.get("weights")
-        under = "" if weights is None else f"weights of the {weights_text(weights)}"
-        return _value(accuracy.get("samples"), under=under)
-
-    rows = [
-        _row("accuracy, ONNX file", found, onnx),
-        _row("accuracy, PyTorch", found, lambda n: _value(dig(n.data, "accuracy", "torch"), percent)),
-    ]
-    if any(n.data.get("accuracy") for n in found):
-        rows.append(_row("samples scored", found, source))
-    return rows
-
-
-def _size_rows(found: Sequence[Network], record: Record) -> list[list[object]]:
-    def size(key: str) -> Callable[[Network], Markup]:
-        base = number(dig(record, "baseline", "reference", key))
-
-        def cell(network: Network) -> Markup:
-            value = number(network.data.get(key))
-            share = "" if not base or value is None or network.key == "reference" else percent(value / base)
-            return _value(value, under=f"{share} of unscaled" if share else "")
-
-        return cell
-
-    titles = {"params": "parameters", "macs": "MACs", "onnx_bytes": "ONNX file, bytes"}
-    return [_row(title, found, size(key)) for key, title in titles.items()]
-
-
-def _latency_rows(found: Sequence[Network], record: Record) -> list[list[object]]:
-    if not any(network.data.get("latency_ms") for network in found):
-        return []
-    titles = {key: f"latency, {key}, ms" for key in ("mean", "median", "p90", "p99")}
-    titles["throughput_per_s"] = "throughput, samples/s"
-    rows = [
-        _row(title, found, lambda n, key=key: _value(dig(n.data, "latency_ms", key), significant))  # type: ignore[misc]
-        for key, title in titles.items()
-    ]
-    how = _row("measured with", found, lambda n: element("td", conditions(n.data.get("latency_ms")) or ABSENT))
-    return [*rows, how]
-
-
-def _score_rows(found: Sequence[Network], record: Record) -> list[list[object]]:
-    values = {network.key: scores(network, record) for network in found}
-    if all(pair == (None, None) for pair in values.values()):
-        return []
-    return [
-        _row(title, found, lambda n, which=which: _value(values[n.key][which], lambda v: f"{v:.2f}"))  # type: ignore[misc]
-        for which, title in enumerate(("computational efficiency, CE", "storage efficiency, SE"))
-    ]
-
-
-def _parity_rows(found: Sequence[Network], record: Record) -> list[list[object]]:
-    if not any(network.data.get("parity") for network in found):
-        return []
-
-    def largest(network: Network) -> Markup:
-        parity = network.data.get("parity") or {}
-        batches = ", ".join(str(batch) for batch in parity.get("batches") or [])
-        parts = [f"batches {batches}" if batches else ""]
-        if number(parity.get("tolerance")) is not None:
-            parts.append(f"tolerance {_tiny(parity['tolerance'])}")
-        return _value(parity.get("max_abs_error"), _tiny, "; ".join(part for part in parts if part))
-
-    return [
-        _row("parity with PyTorch, largest absolute error", found, largest),
-        _row(
-            "parity with PyTorch, largest relative error",
-            found,
-            lambda n: _value(dig(n.data, "parity", "max_rel_error"), _tiny),
-        ),
-    ]
-
-
-def _tiny(value: Any) -> str:
-    return significant(value, 3)
+    notes = [_note(text) for text in comparison_notes(found, record)]
+    return _section("Networks", element("div", comparison_table(found, record), class_="wide"), *notes)
 
 
 def _channels(record: Record) -> Markup:
@@ -274,17 +155,17 @@ def _fit(record: Record) -> Markup:
     count = len(dig(iteration, "records", "params") or [])
     groups = iteration.get("groups") or []
     text = (
-        f"Dots: widths recorded while pruning ({quantity(count)} records). Line: φ = α τ^β by least squares on the "
+        f"Dots: widths recorded while pruning ({quantity(count)} records). Line: φ = α·τ^β by least squares on the "
         "logarithms, each layer by itself. Both axes are logarithmic and shared by all panels."
     )
     if len(drawn) < len(groups):
         text += f" Of {len(groups)} layers the {len(drawn)} with the lowest R² are drawn."
     rows: list[list[object]] = [
-        [str(name), *(_value(value, significant) for value in figures.fit_of(iteration, i))]
+        [str(name), *(value_cell(value, significant) for value in figures.fit_of(iteration, i))]
         for i, name in enumerate(groups)
     ]
-    numbers_ = element("details", element("summary", "α, β and R² per layer"), table(["layer", "α", "β", "R²"], rows))
-    return _section("Width against parameters, last iteration", figures.fit_figure(iteration), _note(text), numbers_)
+    fits = element("details", element("summary", "α, β and R² per layer"), table(["layer", "α", "β", "R²"], rows))
+    return _section("Width against parameters, last iteration", figures.fit_figure(iteration), _note(text), fits)
 
 
 def _descent(record: Record) -> Markup:
@@ -295,21 +176,22 @@ def _descent(record: Record) -> Markup:
     base = record.get("reference_widths") or {}
     result = record.get("widths") or {}
     per_iteration = [_named_widths(iteration) for iteration in iterations]
-    head: list[object] = ["layer", "unscaled", *(str(i + 1) for i in range(len(iterations))), "result"]
+    head = ["layer", "unscaled", *(str(i + 1) for i in range(len(iterations))), "result"]
+    order = layer_order(record)
     rows: list[list[object]] = [
         [
-            name,
-            _value(base.get(name)),
+            element("span", short, title=name),
+            value_cell(base.get(name)),
             *(_tinted(w.get(name), base.get(name)) for w in (*per_iteration, result)),
         ]
-        for name in layer_order(record)
+        for name, short in zip(order, short_names(order, 30), strict=True)
     ]
     reference = number(dig(record, "baseline", "reference", "params"))
     sizes = [reference, *(iteration.get("params") for iteration in iterations), record.get("params")]
-    rows.append(["parameters", *(_value(size, figures.compact) for size in sizes)])
+    rows.append(["parameters", *(value_cell(size, compact) for size in sizes)])
     spent = [sum(numbers((iteration.get("seconds") or {}).values())) for iteration in iterations]
     if any(spent):
-        rows.append(["seconds", element("td"), *(_value(s, lambda v: f"{v:,.1f}") for s in spent), element("td")])
+        rows.append(["seconds", element("td"), *(value_cell(s, lambda v: f"{v:,.1f}") for s in spent), element("td")])
     note = _note(
         "Channels after each iteration, at the parameter count of the unscaled network; the last column is the "
         "network scaled to the budget. Blue: wider than unscaled, orange: narrower; the full tint is a factor of 4."
@@ -339,12 +221,15 @@ def _latency(record: Record) -> Markup:
     found = [network for network in networks(record) if figures.latency_samples(network)]
     if not found:
         return Markup()
+    shaky = [network.title for network in found if unsteady(network.data["latency_ms"])]
     hows = {conditions(network.data["latency_ms"]) for network in found} - {""}
     text = "Raw samples after warm-up; dashed lines are medians."
     if len(hows) == 1:
         text = f"Measured with {hows.pop()}. {text}"
     elif hows:
         text = f"The networks were not measured alike (see the table): compare with care. {text}"
+    if shaky:
+        text += f" The machine was unsteady (p90 above 1.5 × median: {', '.join(shaky)}): compare with care."
     return _section("Latency", figures.latency_figure(found), _note(text))
 
 
@@ -355,10 +240,10 @@ def _seconds(record: Record) -> Markup:
         return Markup()
     total = sum(value for _, value in known)
     rows: list[list[object]] = [
-        [stage, _value(value, lambda v: f"{v:,.1f}"), element("td", _bar(value, total), class_="bar")]
+        [stage, value_cell(value, lambda v: f"{v:,.1f}"), element("td", _bar(value, total), class_="bar")]
         for stage, value in known
     ]
-    rows.append(["total", _value(total, lambda v: f"{v:,.1f}"), element("td", class_="bar")])
+    rows.append(["total", value_cell(total, lambda v: f"{v:,.1f}"), element("td", class_="bar")])
     return _section("Time", table(["stage", "seconds", ""], rows, "time"))
 
 
@@ -377,7 +262,7 @@ def _usage(record: Record) -> Markup:
     code = (
         "import numpy as np\n"
         "import onnxruntime as ort\n"
-        f'session = ort.InferenceSession("model.onnx", providers=[{provider!r}])\n'
+        f'session = ort.InferenceSession("model.onnx", providers=["{provider}"])\n'
         f"x = np.zeros(({sizes}), dtype=np.float32)  # your samples, prepared as in training\n"
         "scores = session.run(None, {session.get_inputs()[0].name: x})[0]\n"
         "print(scores.argmax(axis=1))"

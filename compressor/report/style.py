@@ -28,7 +28,8 @@ header b { color: #5b6570; font-weight: 500; }
 .badge.missed { background: #fde3d3; color: #8a2e00; }
 .badge.open { background: #e8ebef; color: #3b4652; }
 .claims { margin: 16px 0 0; font-size: 16px; }
-.claims span { display: inline-block; margin-right: 30px; }
+.claims span { display: block; }
+.claims b { font-variant-numeric: tabular-nums; }
 .note { color: #5b6570; font-size: 13.5px; margin: 10px 0 0; max-width: 95ch; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
@@ -38,12 +39,12 @@ thead th { color: #5b6570; border-bottom-color: #c9d0d8; }
 tr > :first-child { text-align: left; padding-left: 0; }
 tbody tr:last-child > * { border-bottom: 0; }
 td small { display: block; color: #5b6570; font-size: 12.5px; }
-.verdict table, table.networks { width: 100%; }
+table.networks { width: 100%; }
 table.networks td:nth-child(2) { font-weight: 600; background: #f2f7fb; }
 table.networks td:nth-child(2) small { font-weight: 400; }
 .swatch { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 7px; }
 table.heat { font-size: 13px; }
-table.heat th, table.heat td { padding: 3px 8px; border-bottom-color: #fff; white-space: nowrap; }
+table.heat th, table.heat td { padding: 3px 6px; border-bottom-color: #fff; white-space: nowrap; }
 table.heat td:last-child { font-weight: 600; border-left: 3px solid #fff; }
 table.time { width: 100%; }
 td.bar { width: 65%; vertical-align: middle; }

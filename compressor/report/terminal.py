@@ -71,9 +71,9 @@ def _against(other: Network, record: Record) -> list[str]:
 
 
 def _latency(network: Network) -> str:
-    latency = network.data.get("latency_ms")
-    if number(dig(latency, "median")) is None:
+    median, p99 = (number(dig(network.data, "latency_ms", key)) for key in ("median", "p99"))
+    if median is None:
         return ""
-    how = conditions(latency) if network.key == "result" else ""
-    text = f"{network.title} median {significant(latency['median'])} ms, p99 {significant(latency.get('p99'))} ms"
+    text = f"{network.title} median {significant(median)} ms, p99 {significant(p99)} ms"
+    how = conditions(network.data.get("latency_ms")) if network.key == "result" else ""
     return f"{text} ({how})" if how else text

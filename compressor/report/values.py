@@ -193,6 +193,12 @@ def conditions(latency: Any) -> str:
     return ", ".join(part for part in parts if part)
 
 
+def unsteady(latency: Any) -> bool:
+    """Whether one in ten batches took half as long again as the median: the machine was busy with other work."""
+    median, p90 = number(dig(latency, "median")), number(dig(latency, "p90"))
+    return median is not None and p90 is not None and p90 > 1.5 * median
+
+
 def layer_order(record: Record) -> list[str]:
     """Names of the width groups in the order of the network, as far as the record knows it.
 
@@ -232,7 +238,8 @@ def quantity(value: Any) -> str:
         return ABSENT
     if found == int(found) and abs(found) < 1e15:
         return f"{int(found):,}"
-    return significant(found)
+    text = significant(found)
+    return text if "e" in text else text.rstrip("0").rstrip(".")
 
 
 def significant(value: Any, digits: int = 4) -> str:

@@ -1,0 +1,154 @@
+"""The table that sets the result beside its baselines, one column per network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from compressor.report.figures import colour
+from compressor.report.markup import Markup, element, join, table
+from compressor.report.values import (
+    ABSENT,
+    Network,
+    Record,
+    conditions,
+    dig,
+    interval,
+    number,
+    percent,
+    quantity,
+    scores,
+    significant,
+    weights_text,
+)
+
+
+def value_cell(value: Any, show: Callable[[Any], str] = quantity, under: str = "") -> Markup:
+    """One table cell: the number as people read it, in full when pointed at, and a remark under it."""
+    extra = element("small", under) if under else ""
+    if number(value) is None:
+        return element("td", ABSENT, extra)
+    return element("td", show(value), extra, title=repr(value))
+
+
+def comparison_table(found: Sequence[Network], record: Record) -> Markup:
+    """One column per network, one row per number; groups that no network has are left out."""
+    head = ["", *(join((_swatch(network), network.title)) for network in found)]
+    groups = (_accuracy_rows, _size_rows, _latency_rows, _score_rows, _parity_rows)
+    return table(head, [row for group in groups for row in group(found, record)], "networks")
+
+
+def _swatch(network: Network) -> Markup:
+    return element("i", class_="swatch", style=f"background:{colour(network)}")
+
+
+def comparison_notes(found: Sequence[Network], record: Record) -> list[str]:
+    """What the reader must know to use the table."""
+    notes = []
+    if any(_has_accuracy(network) for network in found):
+        notes.append("Ranges are 95 % intervals (Wilson) for the number of samples. One MAC is one multiply-add.")
+    if any(scores(network, record) != (None, None) for network in found):
+        notes.append(
+            "CE = (accuracy / accuracy of the unscaled network) × (its MACs / MACs); "
+            "SE = (accuracy / accuracy of the unscaled network) × (its parameters / parameters). "
+            "The unscaled network scores 1; more is better."
+        )
+    return notes
+
+
+def _has_accuracy(network: Network) -> bool:
+    return number(dig(network.data, "accuracy", "onnx")) is not None
+
+
+def _row(title: str, found: Sequence[Network], cell: Callable[[Network], Markup]) -> list[object]:
+    return [title, *(cell(network) for network in found)]
+
+
+def _accuracy_rows(found: Sequence[Network], record: Record) -> list[list[object]]:
+    def onnx(network: Network) -> Markup:
+        accuracy = network.data.get("accuracy")
+        value, samples = number(dig(accuracy, "onnx")), dig(accuracy, "samples")
+        if value is None or not samples or not 0 <= value <= 1:
+            return value_cell(value, percent)
+        low, high = interval(value, samples)
+        return value_cell(value, percent, f"{100 * low:.1f} to {100 * high:.1f} %")
+
+    def source(network: Network) -> Markup:
+        accuracy = network.data.get("accuracy") or {}
+        weights = accuracy.get("weights")
+        under = "" if weights is None else f"weights of the {weights_text(weights)}"
+        return value_cell(accuracy.get("samples"), under=under)
+
+    rows = [
+        _row("accuracy, ONNX file", found, onnx),
+        _row("accuracy, PyTorch", found, lambda n: value_cell(dig(n.data, "accuracy", "torch"), percent)),
+    ]
+    if any(n.data.get("accuracy") for n in found):
+        rows.append(_row("samples scored", found, source))
+    return rows
+
+
+def _size_rows(found: Sequence[Network], record: Record) -> list[list[object]]:
+    def size(key: str) -> Callable[[Network], Markup]:
+        base = number(dig(record, "baseline", "reference", key))
+
+        def cell(network: Network) -> Markup:
+            value = number(network.data.get(key))
+            share = "" if not base or value is None or network.key == "reference" else percent(value / base)
+            return value_cell(value, under=f"{share} of unscaled" if share else "")
+
+        return cell
+
+    titles = {"params": "parameters", "macs": "MACs", "onnx_bytes": "ONNX file, bytes"}
+    return [_row(title, found, size(key)) for key, title in titles.items()]
+
+
+def _latency_rows(found: Sequence[Network], record: Record) -> list[list[object]]:
+    if not any(network.data.get("latency_ms") for network in found):
+        return []
+
+    def part(key: str) -> Callable[[Network], Markup]:
+        return lambda network: value_cell(dig(network.data, "latency_ms", key), significant)
+
+    rows = [_row(f"latency, {key}, ms", found, part(key)) for key in ("mean", "median", "p90", "p99")]
+    rows.append(_row("throughput, samples/s", found, part("throughput_per_s")))
+    rows.append(_row("measured with", found, lambda n: element("td", conditions(n.data.get("latency_ms")) or ABSENT)))
+    return rows
+
+
+def _score_rows(found: Sequence[Network], record: Record) -> list[list[object]]:
+    values = {network.key: scores(network, record) for network in found}
+    if all(pair == (None, None) for pair in values.values()):
+        return []
+
+    def two_decimals(which: int) -> Callable[[Network], Markup]:
+        return lambda network: value_cell(values[network.key][which], lambda value: f"{value:.2f}")
+
+    titles = ("computational efficiency, CE", "storage efficiency, SE")
+    return [_row(title, found, two_decimals(which)) for which, title in enumerate(titles)]
+
+
+def _parity_rows(found: Sequence[Network], record: Record) -> list[list[object]]:
+    if not any(network.data.get("parity") for network in found):
+        return []
+
+    def largest(network: Network) -> Markup:
+        parity = network.data.get("parity") or {}
+        batches = ", ".join(str(batch) for batch in parity.get("batches") or [])
+        parts = [f"batches {batches}" if batches else ""]
+        if number(parity.get("tolerance")) is not None:
+            parts.append(f"tolerance {_tiny(parity['tolerance'])}")
+        return value_cell(parity.get("max_abs_error"), _tiny, "; ".join(part for part in parts if part))
+
+    return [
+        _row("parity with PyTorch, largest absolute error", found, largest),
+        _row(
+            "parity with PyTorch, largest relative error",
+            found,
+            lambda n: value_cell(dig(n.data, "parity", "max_rel_error"), _tiny),
+        ),
+    ]
+
+
+def _tiny(value: Any) -> str:
+    return significant(value, 3)
