@@ -80,8 +80,8 @@ def _claim(folder: Path, recipe: Recipe, resume: bool) -> None:
     if kept.exists():
         if not resume:
             raise RunError(f"{folder}: already holds a run; add --resume to go on with it, or name another folder")
-        if load_recipe(kept) != recipe:
-            raise RunError(f"{kept}: differs in {_difference(load_recipe(kept), recipe)} from the recipe to resume")
+        if changed := _difference(load_recipe(kept), recipe):
+            raise RunError(f"{kept}: differs in {changed} from the recipe to resume")
         return
     if folder.exists() and any(folder.iterdir()):
         raise RunError(f"{folder}: is not empty and holds no run; name another folder")

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, Union, get_args
 
 import yaml
 from pydantic import (
@@ -217,7 +217,7 @@ def _plugin_config(name: str, pair: Any) -> type[BaseModel]:
     config = pair[0] if isinstance(pair, tuple) and len(pair) == 2 else None
     if isinstance(config, type) and issubclass(config, BaseModel):
         field = config.model_fields.get("method")
-        if field is not None and field.annotation == Literal[name]:
+        if field is not None and get_args(field.annotation) == (name,):
             return config
     raise RecipeError(
         f"entry point compressor.methods: {name!r} must be a pair (pydantic config class with the field "
@@ -234,7 +234,8 @@ def recipe_type() -> type[Recipe]:
 @functools.cache  # recipes are equal only if their class is the same
 def _admitting(*configs: type[BaseModel]) -> type[Recipe]:
     union: Any = Union[configs]  # noqa: UP007 - its members are known at run time only
-    return create_model("Recipe", __base__=Recipe, search=(Annotated[union, Field(discriminator="method")], ...))
+    search: Any = (Annotated[union, Field(discriminator="method")], ...)
+    return create_model("Recipe", __base__=Recipe, search=search)
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -136,10 +136,13 @@ def measure_parity(
         found = onnx_logits(images)
         if found.shape != expected.shape:
             raise ExportError(f"parity: ONNX Runtime gives shape {found.shape}, PyTorch {expected.shape}")
+        for side, logits in (("ONNX Runtime", found), ("PyTorch", expected)):
+            if not np.isfinite(logits).all():
+                raise ExportError(f"parity: {side} gives logits that are not finite numbers")
         error = float(np.abs(found - expected).max())
         absolute = max(absolute, error)
         relative = max(relative, error / max(float(np.abs(expected).max()), 1e-30))
-    if not relative <= tolerance:  # also true for NaN
+    if relative > tolerance:
         raise ExportError(
             f"parity: ONNX Runtime and PyTorch differ by {relative:.2g} of the largest logit, "
             f"more than export.tolerance = {tolerance:g}"

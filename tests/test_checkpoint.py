@@ -49,5 +49,5 @@ def test_a_damaged_file_says_what_to_do(tmp_path):
     whole = path.read_bytes()
     for content in (b"", b"no tensors", whole[: len(whole) // 2]):
         path.write_bytes(content)
-        with pytest.raises(RunError, match="damaged checkpoint .*; delete it to begin this stage anew"):
+        with pytest.raises(RunError, match=r"damaged checkpoint .*; delete it to begin this stage anew"):
             load_snapshot(path)

@@ -41,5 +41,5 @@ def test_a_name_taken_twice_is_an_error(install):
 @pytest.mark.parametrize("point", ["pi = math:pie", "pi = maths_that_is_absent:pi"])
 def test_an_object_that_cannot_be_imported(install, point):
     install("broken", point)
-    with pytest.raises(CompressorError, match="entry point compressor.things: 'pi' cannot be loaded: "):
+    with pytest.raises(CompressorError, match=r"entry point compressor.things: 'pi' cannot be loaded: "):
         with_plugins(GROUP, {})

@@ -30,7 +30,7 @@ WIDTH = 1040
 COLOURS = {"result": "#0072b2", "uniform": "#e69f00", "reference": "#8b929c"}
 _MORE_COLOURS = ("#009e73", "#cc79a7", "#56b4e9")
 _INK, _FAINT, _LINE = "#1f2933", "#5b6570", "#e3e7ec"
-_MAX_PANELS, _MAX_DOTS = 60, 40
+MAX_PANELS, MAX_DOTS = 60, 40
 
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
@@ -145,13 +145,13 @@ def fit_figure(iteration: Record) -> Markup:
 
 
 def fitted_layers(iteration: Record) -> list[int]:
-    """Positions of the layers to draw: all that have a fit, or the worst fitted ones if there are too many."""
+    """Positions of the layers to draw: all with a fit and records, or the worst fitted ones if there are too many."""
     groups = iteration.get("groups") or []
-    found = [i for i in range(len(groups)) if None not in fit_of(iteration, i)[:2]]
-    if len(found) <= _MAX_PANELS:
+    found = [i for i in range(len(groups)) if None not in fit_of(iteration, i)[:2] and _records(iteration, i)[0]]
+    if len(found) <= MAX_PANELS:
         return found
     worst = sorted(found, key=lambda i: fit_of(iteration, i)[2] or 0)
-    return sorted(worst[:_MAX_PANELS])
+    return sorted(worst[:MAX_PANELS])
 
 
 def fit_of(iteration: Record, layer: int) -> tuple[float | None, float | None, float | None]:
@@ -166,17 +166,25 @@ def fit_of(iteration: Record, layer: int) -> tuple[float | None, float | None, f
 def _fit_panel(axes: Any, iteration: Record, layer: int, title_length: int) -> None:
     alpha, beta, r2 = fit_of(iteration, layer)
     sizes, widths = _records(iteration, layer)
-    step = math.ceil(len(sizes) / _MAX_DOTS) or 1
-    axes.plot(sizes[::step], widths[::step], "o", markersize=4, color=COLOURS["result"], alpha=0.45, mew=0)
+    drawn = thinned(range(len(sizes)), MAX_DOTS)
+    dots = [sizes[i] for i in drawn], [widths[i] for i in drawn]
+    axes.plot(*dots, "o", markersize=4.5, color=COLOURS["result"], alpha=0.6, mew=0, zorder=3)
     if sizes and alpha is not None and beta is not None:
         ends = [min(sizes), max(sizes)]
-        axes.plot(ends, [alpha * tau**beta for tau in ends], color=_INK, linewidth=1.4)
+        axes.plot(ends, [alpha * tau**beta for tau in ends], color=_INK, linewidth=1.2)
     name = short_names([str(iteration["groups"][layer])], title_length)[0]
     axes.set_title(name, fontsize=11, loc="left", pad=4)
     note = f"β {significant(beta, 3)}" + ("" if r2 is None else f", R² {r2:.3f}")
     corner = {"transform": axes.transAxes, "ha": "right", "va": "bottom"}
     axes.text(0.98, 0.05, note, fontsize=10, color=_FAINT, **corner)
     axes.grid()
+
+
+def thinned(items: Sequence[int], most: int) -> list[int]:
+    """Take at most `most` items at even distances, the first and the last among them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
 def _records(iteration: Record, layer: int) -> tuple[list[float], list[float]]:
@@ -273,14 +281,14 @@ def latency_samples(network: Network) -> list[float]:
 
 
 def _bins(values: Any) -> Any:
-    """Edges of 100 bins over all samples, equally wide on the scale that `_log_axis_if_wide` will choose."""
+    """Edges of 80 bins over all samples, equally wide on the scale that `_log_axis_if_wide` will choose."""
     import numpy as np
 
     low, high = float(values.min()), float(values.max())
     pad = 0.02 * (high - low) or 0.05 * high
     if high > 5 * low:
-        return np.geomspace(low * 0.95, high * 1.05, 101)
-    return np.linspace(max(low - pad, 0), high + pad, 101)
+        return np.geomspace(low * 0.95, high * 1.05, 81)
+    return np.linspace(max(low - pad, 0), high + pad, 81)
 
 
 def _log_axis_if_wide(axes: Any, values: Sequence[float], axis: str = "y", ratio: float = 20) -> None:

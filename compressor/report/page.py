@@ -154,8 +154,9 @@ def _fit(record: Record) -> Markup:
         return Markup()
     count = len(dig(iteration, "records", "params") or [])
     groups = iteration.get("groups") or []
+    many = f"{quantity(count)} records" + (f", {figures.MAX_DOTS} of them drawn" if count > figures.MAX_DOTS else "")
     text = (
-        f"Dots: widths recorded while pruning ({quantity(count)} records). Line: φ = α·τ^β by least squares on the "
+        f"Dots: widths recorded while pruning ({many}). Line: φ = α·τ^β by least squares on the "
         "logarithms, each layer by itself. Both axes are logarithmic and shared by all panels."
     )
     if len(drawn) < len(groups):
@@ -177,14 +178,14 @@ def _descent(record: Record) -> Markup:
     result = record.get("widths") or {}
     per_iteration = [_named_widths(iteration) for iteration in iterations]
     head = ["layer", "unscaled", *(str(i + 1) for i in range(len(iterations))), "result"]
-    order = layer_order(record)
+    order, most = layer_order(record), 24 if len(iterations) > 8 else 46
     rows: list[list[object]] = [
         [
             element("span", short, title=name),
             value_cell(base.get(name)),
             *(_tinted(w.get(name), base.get(name)) for w in (*per_iteration, result)),
         ]
-        for name, short in zip(order, short_names(order, 30), strict=True)
+        for name, short in zip(order, short_names(order, most), strict=True)
     ]
     reference = number(dig(record, "baseline", "reference", "params"))
     sizes = [reference, *(iteration.get("params") for iteration in iterations), record.get("params")]
@@ -229,7 +230,7 @@ def _latency(record: Record) -> Markup:
     elif hows:
         text = f"The networks were not measured alike (see the table): compare with care. {text}"
     if shaky:
-        text += f" The machine was unsteady (p90 above 1.5 × median: {', '.join(shaky)}): compare with care."
+        text += f" The machine was unsteady (p90 above 1.5 × median: {'; '.join(shaky)}): compare with care."
     return _section("Latency", figures.latency_figure(found), _note(text))
 
 

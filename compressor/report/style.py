@@ -43,8 +43,8 @@ table.networks { width: 100%; }
 table.networks td:nth-child(2) { font-weight: 600; background: #f2f7fb; }
 table.networks td:nth-child(2) small { font-weight: 400; }
 .swatch { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 7px; }
-table.heat { font-size: 13px; }
-table.heat th, table.heat td { padding: 3px 6px; border-bottom-color: #fff; white-space: nowrap; }
+table.heat { font-size: 12.5px; }
+table.heat th, table.heat td { padding: 3px 4px 3px 6px; border-bottom-color: #fff; white-space: nowrap; }
 table.heat td:last-child { font-weight: 600; border-left: 3px solid #fff; }
 table.time { width: 100%; }
 td.bar { width: 65%; vertical-align: middle; }
@@ -53,6 +53,7 @@ td.bar { width: 65%; vertical-align: middle; }
 table.facts td { text-align: left; }
 table.facts thead { display: none; }
 table.facts th, table.facts td { padding: 3px 14px; border-bottom: 0; font-size: 14px; }
+table.facts th, table.heat th:first-child { padding-left: 0; }
 details { margin-top: 12px; }
 summary { cursor: pointer; color: #005a8f; }
 details table { margin-top: 8px; font-size: 14px; }

@@ -128,9 +128,11 @@ def slack_text(limit: Limit) -> str:
         return "not measured"
     amount = quantity(abs(limit.slack))
     worth = ""
-    if limit.channels is not None:
+    # Of several limits one binds; far under the others, the unit would be a number without meaning.
+    if limit.channels is not None and abs(limit.channels) < 100:
         many = abs(limit.channels)
-        worth = f" ({many:.1f} {'channel' if 0 < many <= 1 else 'channels'} of the cheapest layer)"
+        unit = "of one channel" if 0 < many < 1 else "channels"
+        worth = f" ({significant(many, 2)} {unit} of the cheapest layer)"
     return f"{amount} left{worth}" if limit.slack >= 0 else f"over by {amount}{worth}"
 
 
@@ -250,7 +252,7 @@ def significant(value: Any, digits: int = 4) -> str:
     if found == 0:
         return "0"
     if not 1e-3 <= abs(found) < 1e9:
-        return f"{found:.{digits - 1}g}"
+        return f"{found:.{digits}g}"
     return f"{found:,.{max(0, digits - 1 - math.floor(math.log10(abs(found))))}f}"
 
 

@@ -138,7 +138,7 @@ def test_logits_that_are_no_numbers_do_not_pass(net, bad):
 
     if bad != "onnx":
         model.linear.bias.data[2] = float("nan")
-    with pytest.raises(ExportError, match="parity"):
+    with pytest.raises(ExportError, match=r"parity: (ONNX Runtime|PyTorch) gives logits that are not finite"):
         measure_parity(model, logits, batches, tolerance=1e9)
 
 

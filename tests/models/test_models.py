@@ -3,6 +3,7 @@
 Widths in these tests are different primes, so that no mix-up of two layers can cancel.
 """
 
+import copy
 import sys
 import textwrap
 from itertools import pairwise
@@ -274,7 +275,7 @@ def resized_resnet18():
 
 
 def test_a_resized_torchvision_network_has_its_widths_and_trains(resized_resnet18):
-    _, odd, model = resized_resnet18
+    _, odd, model = copy.deepcopy(resized_resnet18)
     for group, width in odd.widths.items():
         assert model.get_submodule(group).out_channels == width, group
     assert cost.params(odd) == cost.count_params(model)
@@ -322,7 +323,7 @@ def test_an_unknown_torchvision_name(name, message):
 
 
 def test_an_option_that_the_torchvision_network_does_not_know():
-    with pytest.raises(ModelError, match="torchvision:resnet18 cannot be built: TypeError: .*unexpected keyword"):
+    with pytest.raises(ModelError, match=r"torchvision:resnet18 cannot be built: TypeError: .*unexpected keyword"):
         reference_architecture("torchvision:resnet18", {"depth": 1}, 10, (3, 32, 32))
 
 
