@@ -15,10 +15,12 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -204,15 +206,13 @@ def _without_fixed(model: nn.Module, plan: WidthPlan, example: torch.Tensor) -> 
     for name, group in plan.groups.items():
         if name in fixed:
             continue
-        trial = copy.deepcopy(meta)
-        _apply(trial, plan, {name: [*range(group.channels), _NEW]})
+        wider = _apply(meta, plan, {name: [*range(group.channels), _NEW]})
         try:
-            changed = _shapes(trial(probe)) != expected
+            if _shapes(meta(probe)) != expected:
+                fixed[name] = f"{name}: its width is the network's output"
         except (RuntimeError, ValueError) as error:
             fixed[name] = f"{name}: the network does not run with another width: {str(error).splitlines()[0]}"
-            continue
-        if changed:
-            fixed[name] = f"{name}: its width is the network's output"
+        _apply(meta, wider, {name: range(group.channels)})
     groups = {name: group for name, group in plan.groups.items() if name not in fixed}
     owners = {
         side: tuple(None if slot and slot[0] in fixed else slot for slot in slots)
@@ -378,6 +378,43 @@ def remove_channels_(
         if not select[name]:
             raise ModelError(f"width group {name}: cannot lose its last channel")
     return _apply(model, plan, select, optimizer)
+
+
+class LayerSizes:
+    """How long every side of every layer is, as a linear function of the widths: to count without resizing.
+
+    Args:
+        plan: of the network
+    """
+
+    def __init__(self, plan: WidthPlan) -> None:
+        self.groups = list(plan.groups)
+        column = {name: index for index, name in enumerate(self.groups)}
+        self._row = {side: index for index, side in enumerate(plan.owners)}
+        self._base = np.zeros(len(plan.owners), dtype=np.int64)
+        self._slope = np.zeros((len(plan.owners), len(self.groups)), dtype=np.int64)
+        for row, slots in enumerate(plan.owners.values()):
+            held = Counter(None if slot is None else slot[0] for slot in slots)
+            self._base[row] = held.pop(None, 0)
+            for name, positions in held.items():
+                assert name is not None
+                self._slope[row, column[name]] = positions // plan.groups[name].channels
+
+    def at(self, widths: Mapping[str, int]) -> Callable[[str, str, int], int]:
+        """A function (module path, side, otherwise) → positions at these widths; `otherwise` for a fixed side."""
+        lengths = self._base + self._slope @ np.array([widths[name] for name in self.groups], dtype=np.int64)
+        return lambda path, side, otherwise: int(lengths[row]) if (row := self._row.get((path, side))) is not None else otherwise
+
+
+def parameter_sides(module: nn.Module) -> dict[str, tuple[tuple[int, str], ...]]:
+    """Which dimensions of a resizable layer's parameters grow with which side: {name: ((dim, side), …)}."""
+    if isinstance(module, _NORMS):
+        return {"weight": ((0, "out"),), "bias": ((0, "out"),)}
+    if _is_depthwise(module):
+        return {"weight": ((0, "out"),), "bias": ((0, "out"),)}
+    if isinstance(module, (nn.Linear, *_CONVS)):
+        return {"weight": ((0, "out"), (1, "in")), "bias": ((0, "out"),)}
+    return {}
 
 
 def resize_(model: nn.Module, plan: WidthPlan, widths: Mapping[str, int]) -> WidthPlan:
