@@ -43,9 +43,20 @@ def named(prefix: str, tensors: Mapping[str, torch.Tensor]) -> Tensors:
 
 def save_snapshot(path: Path, snapshot: Snapshot) -> None:
     """Write a snapshot, whole or not at all."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in snapshot.tensors.items()}
-    values = {"values": json.dumps(snapshot.values)}
-    replace_atomic(path, lambda beside: save_file(tensors, beside, metadata=values))
+    save_tensors(path, snapshot.tensors, {"values": json.dumps(snapshot.values)})
+
+
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file, whole or not at all.
+
+    Raises:
+        RunError: it cannot be written (a full disk, a folder that is read-only)
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        replace_atomic(path, lambda beside: save_file(plain, beside, metadata=dict(metadata)))
+    except SafetensorError as error:
+        raise RunError(f"{path}: cannot be written: {error}") from error
 
 
 def load_snapshot(path: Path) -> Snapshot | None:

@@ -48,9 +48,9 @@ def _reported(function: Callable[..., Any]) -> Callable[..., Any]:
             raise  # the reader of a pipe has gone; click ends quietly
         except OSError as error:
             raise _Failure(f"{error.filename or 'file'}: {error.strerror or error}", 2) from error
-        except MemoryError as error:
-            raise _Failure(f"out of memory: {error}", 3) from error
         except Exception as error:
+            if _out_of_memory(error):
+                raise _Failure(f"out of memory: {str(error).splitlines()[0]}", 3) from error
             # bench imports nothing of compressor, so its errors are known by their exit code.
             code = getattr(error, "exit_code", None)
             if isinstance(code, int) and not isinstance(error, click.ClickException):
@@ -58,6 +58,13 @@ def _reported(function: Callable[..., Any]) -> Callable[..., Any]:
             raise
 
     return wrapper
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # torch tells a GPU's lack of memory by a class of its own, the CPU's only in the text of a RuntimeError.
+    return isinstance(error, MemoryError) or any(
+        sign in str(error) for sign in ("out of memory", "can't allocate memory")
+    )
 
 
 class _Failure(click.ClickException):

@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from compressor import cost, provenance
 from compressor.architecture import Architecture
 from compressor.bench import measure_latencies
 from compressor.budget import Budget
+from compressor.checkpoint import save_tensors
 from compressor.data import DataSet, load_data, ordered
 from compressor.errors import RunError
 from compressor.exporters import OnnxClassifier, export_onnx, write_metadata
-from compressor.files import read_json, replace_atomic, write_atomic, write_json
-from compressor.models import build, reference_architecture
+from compressor.files import read_json, write_atomic, write_json
+from compressor.models import build, check_reference, reference_architecture
 from compressor.recipe import Recipe, TrainConfig, UniformConfig, load_recipe
 from compressor.report import efficiency, write_report
 from compressor.runlog import RunLog
@@ -170,6 +171,7 @@ class _Run:
     def _search(self) -> None:
         if (self.out / "architecture.json").exists():
             return
+        check_reference(self.recipe.model.name, self.recipe.model.options)
         reference = self._reference()
         problem = Problem(
             reference,
@@ -203,7 +205,9 @@ class _Run:
             path = folder / "architecture.json"
             if not path.exists():
                 raise RunError(f"{path}: file not found; the search has not finished in this folder")
-            contenders.append(_Contender(name, folder, Architecture.from_json(path.read_text(), str(path))))
+            contenders.append(
+                _Contender(name, folder, Architecture.from_json(path.read_text(encoding="utf-8"), str(path)))
+            )
         return contenders
 
     # train -------------------------------------------------------------------------------------------------------
@@ -231,9 +235,8 @@ class _Run:
             checkpoint=self.checkpoints / f"train-{contender.name}.safetensors",
         )
         write_json(contender.folder / "training.json", [asdict(record) for record in history])
-        tensors = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
         note = {"architecture": contender.architecture.to_json()}
-        replace_atomic(contender.folder / "weights.safetensors", lambda path: save_file(tensors, path, metadata=note))
+        save_tensors(contender.folder / "weights.safetensors", model.state_dict(), note)
 
     # export ------------------------------------------------------------------------------------------------------
 

@@ -154,7 +154,8 @@ def plan_widths(model: nn.Module, example: torch.Tensor) -> WidthPlan:
         graph, found = _dependency_groups(traced, example)
     except Exception as error:  # torch-pruning raises whatever its tracing ran into
         raise ModelError(
-            f"{type(model).__name__}: torch-pruning cannot trace it: {type(error).__name__}: {error}"
+            f"{type(model).__name__}: torch-pruning cannot trace it: {type(error).__name__}: "
+            f"{' '.join(str(error).split())}"
         ) from error
     groups: dict[str, WidthGroup] = {}
     owners: dict[Side, list[tuple[str, int] | None]] = {}
@@ -403,7 +404,12 @@ class LayerSizes:
     def at(self, widths: Mapping[str, int]) -> Callable[[str, str, int], int]:
         """A function (module path, side, otherwise) → positions at these widths; `otherwise` for a fixed side."""
         lengths = self._base + self._slope @ np.array([widths[name] for name in self.groups], dtype=np.int64)
-        return lambda path, side, otherwise: int(lengths[row]) if (row := self._row.get((path, side))) is not None else otherwise
+
+        def length(path: str, side: str, otherwise: int) -> int:
+            row = self._row.get((path, side))
+            return otherwise if row is None else int(lengths[row])
+
+        return length
 
 
 def parameter_sides(module: nn.Module) -> dict[str, tuple[tuple[int, str], ...]]:

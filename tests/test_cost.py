@@ -82,3 +82,43 @@ def test_a_cost_of_widths_goes_by_the_references_order_and_counts_once():
     assert asked == [{"fc1": 13, "fc2": 23}, {"fc1": 23, "fc2": 13}]
     with pytest.raises(ValueError, match="zip"):
         of([13])
+
+
+@pytest.mark.parametrize("name", ["torchvision:resnet18", "torchvision:mobilenet_v2", "torchvision:squeezenet1_1"])
+def test_counting_layer_by_layer_is_counting_the_resized_network(name):
+    architecture = reference_architecture(name, {}, 10, (3, 32, 32), 0.2)
+    odd = architecture.with_widths(
+        {group: width + (5 * index) % 7 for index, (group, width) in enumerate(architecture.widths.items())}
+    )
+    resized = build_meta(odd)
+    assert cost.params(odd) == cost.count_params(resized)
+    assert cost.macs(odd) == cost.count_macs(resized, torch.zeros(1, 3, 32, 32, device="meta"))
+
+
+MODULE = """
+import torch
+from torch import nn
+
+class Gram(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 13, 3, padding=1)
+        self.mixed = nn.Conv2d(13, 13, 3, padding=1)
+        self.fc = nn.Linear(13, num_classes)
+
+    def forward(self, x):
+        x = self.mixed(torch.relu(self.conv(x))).flatten(2)
+        weights = torch.softmax(x.transpose(1, 2) @ x, -1)   # activations times activations
+        return self.fc((x @ weights).mean(2))
+"""
+
+
+def test_products_of_activations_are_counted_at_every_width(tmp_path, monkeypatch):
+    (tmp_path / "gramnet_for_cost.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    architecture = reference_architecture("gramnet_for_cost:Gram", {}, 10, (3, 4, 4))
+    for widths in ({"conv": 13, "mixed": 13}, {"conv": 5, "mixed": 23}):
+        a, b = widths["conv"], widths["mixed"]
+        layers = 16 * (27 * a + 9 * a * b) + 10 * b
+        products = 2 * 16 * 16 * b
+        assert cost.macs(architecture.with_widths(widths)) == layers + products

@@ -71,6 +71,18 @@ def reference_architecture(
     return Architecture(model, classes, input_shape, scaled, dict(options))
 
 
+def check_reference(model: str, options: Mapping[str, Any]) -> None:
+    """Refuse an unknown model or option before anything slow begins.
+
+    Raises:
+        ModelError: unknown model or option, or a module that cannot be imported
+    """
+    if ":" in model:
+        _factory(model)
+    else:
+        _complete(model, _family(model), options)
+
+
 def build(architecture: Architecture, seed: int = 0) -> nn.Module:
     """Build a network with fresh weights; the same seed gives the same weights.
 
@@ -81,8 +93,7 @@ def build(architecture: Architecture, seed: int = 0) -> nn.Module:
         torch.default_generator.manual_seed(seed)  # not torch.manual_seed: that reaches the GPUs' generators too
         if ":" not in architecture.model:
             return _build_zoo(architecture)
-        plan = _referenced(*_key(architecture))[1]
-        _check_names(architecture, plan.widths)
+        plan = referenced(architecture)[1]
         fresh = _factory(architecture.model)(architecture.classes, architecture.options)
         if plan.widths == dict(architecture.widths):
             return fresh
@@ -97,11 +108,21 @@ def build_meta(architecture: Architecture) -> nn.Module:
     if ":" not in architecture.model:
         with torch.device("meta"):
             return _build_zoo(architecture)
-    model, plan = _referenced(*_key(architecture))
-    _check_names(architecture, plan.widths)
+    model, plan = referenced(architecture)
     resized = copy.deepcopy(model)
     resize_(resized, plan, architecture.widths)
     return resized
+
+
+def referenced(architecture: Architecture) -> tuple[nn.Module, WidthPlan]:
+    """The network that a reference names, at its own widths on the meta device, and its plan; not to be changed.
+
+    Raises:
+        ModelError: a width name of the architecture is unknown or missing
+    """
+    model, plan = _referenced(*_key(architecture))
+    _check_names(architecture, plan.widths)
+    return model, plan
 
 
 def follows(architecture: Architecture) -> dict[str, tuple[str, int]]:
@@ -165,11 +186,28 @@ def _referenced(
     """The referenced network on the meta device, at its own widths, and its width plan."""
     with torch.random.fork_rng(devices=[]):
         built = _factory(model)(classes, json.loads(options))
-    plan = plan_widths(built, torch.zeros(2, *input_shape))
+    example = torch.zeros(2, *input_shape)
+    plan = plan_widths(built, example)
     if not plan.groups:
         reasons = "; ".join(plan.fixed.values()) or "it has no layers with a width"
         raise ModelError(f"model.name: {model} cannot be resized: {reasons}")
+    _check_logits(model, built, classes, example)
     return built.to("meta"), plan
+
+
+def _check_logits(name: str, model: nn.Module, classes: int, example: torch.Tensor) -> None:
+    """Refuse a network that does not give one tensor (N, classes), in training as in evaluation."""
+    trial = copy.deepcopy(model).to("meta")
+    for training in (True, False):
+        with torch.no_grad():
+            output = trial.train(training)(example.to("meta"))
+        shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        if shape != (len(example), classes):
+            mode = "training" if training else "evaluation"
+            raise ModelError(
+                f"model.name: {name} gives {shape} in {mode} for {len(example)} images, "
+                f"but must give logits of shape ({len(example)}, {classes})"
+            )
 
 
 def _factory(reference: str) -> Callable[[int, Mapping[str, Any]], nn.Module]:
