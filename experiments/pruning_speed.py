@@ -1,6 +1,6 @@
 """Time of NeuralScale's pruning phase: channels removed physically (ours) against masked by gates (the paper's way).
 
-    python experiments/pruning_speed.py --data .data/cifar10 --width 0.5
+    python experiments/pruning_speed.py --data .data/cifar10 --width 0.25
 
 Both start from the same weights and see the same batches; they take turns after every pruning event, so slow minutes
 of the machine hit both. The masked network keeps its size: a gate after every batch-norm is multiplied in, its
@@ -20,6 +20,7 @@ from record import write_result
 from torch import Tensor, nn
 
 from compressor.architecture import Architecture
+from compressor.cost import macs
 from compressor.data import Batches, load_data
 from compressor.models import build, example_input, reference_architecture
 from compressor.recipe import DataConfig
@@ -32,9 +33,10 @@ HERE = Path(__file__).parent
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=".data/cifar10")
-    parser.add_argument("--width", type=float, default=0.5)
+    parser.add_argument("--width", type=float, default=0.25)
+    parser.add_argument("--pretrain", type=int, default=3, help="epochs before pruning (the paper: 10)")
     parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--every", type=int, default=5, help="steps between two pruning events (the paper: 50)")
+    parser.add_argument("--every", type=int, default=20, help="steps between two pruning events (the paper: 50)")
     parser.add_argument("--channels", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
@@ -46,12 +48,13 @@ def main() -> None:
     batches = Batches(
         data.train, arguments.batch, seed=0, mean=data.mean, std=data.std, augment=("crop", "flip"), channels_last=True
     )
-    pretrain(start, batches, arguments.every)
+    pretrain(start, batches, arguments.pretrain)
     settings = PruneSettings(arguments.every, arguments.channels, 0.05)
     physical = Physical(copy.deepcopy(start), architecture, settings)
     masked = Masked(copy.deepcopy(start), settings)
     rows = []
     for feed in blocks(batches, arguments.every):
+        present = architecture.with_widths(dict(zip(architecture.widths, physical.widths, strict=True)))
         seconds = {}
         for name, side in (
             (("physical", physical), ("masked", masked))
@@ -65,20 +68,28 @@ def main() -> None:
             for x, y in feed:
                 side.step(x, y)
             seconds[name] = time.perf_counter() - began
-        rows.append(seconds | {"channels": physical.channels, "same_channels": physical.widths == masked.widths})
-        print(len(rows), {key: round(v, 3) if isinstance(v, float) else v for key, v in rows[-1].items()}, flush=True)
+        rows.append(
+            seconds
+            | {
+                "widths": physical.widths,
+                "masked_widths": masked.widths,
+                "macs_share": macs(present) / macs(architecture),
+            }
+        )
+        print(len(rows), *(f"{key} {rows[-1][key]:.3f}" for key in ("physical", "masked", "macs_share")), flush=True)
         if physical.done or masked.done:
             break
     write_result(HERE / "pruning_speed.json", summarise(rows) | {"settings": vars(arguments), "rows": rows})
 
 
-def pretrain(model: nn.Module, batches: Batches, steps: int) -> None:
-    """A few steps, so that batch-norm statistics are not the initial ones."""
+def pretrain(model: nn.Module, batches: Batches, epochs: int) -> None:
+    """As the search does before it prunes: what pruning removes first depends on it."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5, weight_decay=5e-4)
-    for x, y in list(batches.epoch(1000))[: 4 * steps]:
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
-        optimizer.step()
+    for epoch in range(epochs):
+        for x, y in batches.epoch(1000 + epoch):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
 
 
 def blocks(batches: Batches, size: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
@@ -100,7 +111,8 @@ def summarise(rows: list[dict]) -> dict[str, object]:
         "masked_seconds": masked,
         "ratio": physical / masked,
         "events": len(rows),
-        "events_with_the_same_widths": sum(row["same_channels"] for row in rows),
+        "events_with_the_same_widths": sum(row["widths"] == row["masked_widths"] for row in rows),
+        "mean_macs_share": sum(row["macs_share"] for row in rows) / len(rows),
     }
 
 
@@ -119,10 +131,6 @@ class Physical:
     @property
     def widths(self) -> list[int]:
         return list(self.pruner.plan.widths.values())
-
-    @property
-    def channels(self) -> int:
-        return sum(self.widths)
 
     def step(self, x: Tensor, y: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)

@@ -1,3 +1,4 @@
+import html
 import json
 import os
 import signal
@@ -101,6 +102,15 @@ def test_the_onnx_file_holds_the_result_and_its_story(finished):
     with torch.inference_mode():
         expected = load_weights(architecture, out / "weights.safetensors")(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(session.run(None, {"images": x})[0], expected, atol=1e-5)
+
+
+def test_the_snippet_in_the_report_runs_in_the_run_folder(finished, monkeypatch, capsys):
+    out, _ = finished
+    page = (out / "report.html").read_text(encoding="utf-8")
+    code = html.unescape(page.split("<pre><code>")[1].split("</code>")[0])
+    monkeypatch.chdir(out)
+    exec(compile(code, "snippet", "exec"), {})
+    assert eval(capsys.readouterr().out)[0] in {str(digit) for digit in range(10)}
 
 
 def test_the_result_really_has_the_searched_widths(finished):

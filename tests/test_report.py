@@ -435,11 +435,10 @@ def test_equal_samples_and_one_epoch_can_be_drawn():
     assert {"Training", "Latency"} <= set(Page(render_html(record)).headings)
 
 
-def test_the_usage_snippet_compiles_and_has_six_lines(page):
-    start = page.text.index(next(text for text in page.text if text.startswith("import numpy")))
+def test_the_usage_snippet_compiles(page):  # tests/test_pipeline.py runs it
+    start = page.text.index(next(text for text in page.text if text.startswith("import json")))
     code = page.text[start]
     compile(code, "snippet", "exec")
-    assert len(code.splitlines()) == 6
     assert "(1, 1, 8, 8)" in code
     assert "CPUExecutionProvider" in code
 

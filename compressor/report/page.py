@@ -261,12 +261,15 @@ def _usage(record: Record) -> Markup:
     provider = _PROVIDERS.get(provider.lower(), provider)
     sizes = ", ".join(str(size) for size in (1, *shape))
     code = (
+        "import json\n"
         "import numpy as np\n"
         "import onnxruntime as ort\n"
         f'session = ort.InferenceSession("model.onnx", providers=["{provider}"])\n'
-        f"x = np.zeros(({sizes}), dtype=np.float32)  # your samples, prepared as in training\n"
-        "scores = session.run(None, {session.get_inputs()[0].name: x})[0]\n"
-        "print(scores.argmax(axis=1))"
+        "notes = session.get_modelmeta().custom_metadata_map\n"
+        'mean, std = (np.array(json.loads(notes[f"compressor.{key}"])).reshape(-1, 1, 1) for key in ("mean", "std"))\n'
+        f"images = np.zeros(({sizes}), dtype=np.uint8)  # yours, channels first\n"
+        'logits = session.run(None, {"images": ((images / 255 - mean) / std).astype(np.float32)})[0]\n'
+        'print([json.loads(notes["compressor.classes"])[best] for best in logits.argmax(axis=1)])'
     )
     return _section("Use the model", element("pre", element("code", code)))
 
