@@ -180,3 +180,42 @@ def test_a_restored_pruner_goes_on_as_if_never_stopped(tiny):
     assert again.records == pruner.records
     assert again.plan.widths == pruner.plan.widths
     torch.testing.assert_close(again.criteria, pruner.criteria)
+
+
+def test_physical_removal_is_masking_with_gates_to_the_last_digit(tiny):
+    """Same channels removed, same losses, as with the paper's gates that are only set to zero."""
+    model = shaken(tiny)
+    model.bn3 = nn.Identity()  # behind a closed gate a batch-norm would still put out its bias
+    gated = Gated(copy.deepcopy(model))
+    gates = {"stem": gated.z_stem, "inner": gated.z_inner}
+    alive = {name: list(range(gate.numel())) for name, gate in gates.items()}
+    criteria = {name: torch.zeros(gate.numel(), dtype=torch.float64) for name, gate in gates.items()}
+    pruner = pruner_for(tiny, model, every=3, channels=2)
+    optimizers = [torch.optim.SGD(m.parameters(), 0.05, 0.5, weight_decay=5e-4) for m in (model, gated.net)]
+    pruner.start(model, optimizers[0])
+    torch.manual_seed(6)
+    for step in range(1, 31):
+        x, y = torch.randn(8, 1, 8, 8, dtype=torch.float64), torch.randint(10, (8,))
+        losses = [nn.functional.cross_entropy(network(x), y) for network in (model, gated)]
+        torch.testing.assert_close(losses[0], losses[1], rtol=1e-12, atol=1e-12)
+        for loss, optimizer in zip(losses, optimizers, strict=True):
+            optimizer.zero_grad()
+            loss.backward()
+        pruner.after_backward()
+        for name, gate in gates.items():
+            criteria[name] += gate.grad.flatten() ** 2
+        for optimizer in optimizers:
+            optimizer.step()
+        pruner.after_step()
+        for gate in gates.values():
+            gate.grad = None
+        if step % 3 == 0:
+            ranked = sorted((float(criteria[name][c]), name, c) for name in gates for c in alive[name])
+            for _, name, channel in ranked[:2]:
+                alive[name].remove(channel)
+                gates[name].data[channel] = 0
+            for total in criteria.values():
+                total.zero_()
+            assert pruner.plan.widths == {name: len(channels) for name, channels in alive.items()}
+    assert pruner.events == 10
+    assert torch.allclose(model.inner.weight, gated.net.inner.weight[alive["inner"]][:, alive["stem"]], rtol=1e-10)
