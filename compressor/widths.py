@@ -33,31 +33,18 @@ _NEW = -1  # in a selection: a channel that the old network does not have
 
 
 @dataclass(frozen=True)
-class Gate:
-    """Where the gate of a producing layer sits, for first-order importance.
-
-    Attributes:
-        producer: path of the convolution or linear layer
-        norm: path of the affine batch-norm that alone reads it, or None: gate its output
-    """
-
-    producer: str
-    norm: str | None
-
-
-@dataclass(frozen=True)
 class WidthGroup:
     """Channels that must be resized together.
 
     Attributes:
         name: module path of the first producing layer
         channels: present width
-        gates: one per producing layer; a channel's gate scales what all of them put out
+        norm: path of the affine batch-norm that alone reads the group's only producing layer, if it is so
     """
 
     name: str
     channels: int
-    gates: tuple[Gate, ...]
+    norm: str | None
 
 
 @dataclass(frozen=True)
@@ -128,11 +115,11 @@ def _positions(path: str, module: nn.Module, side: str) -> int:
     raise ModelError(f"{path}: a layer of type {type(module).__name__} cannot be resized")
 
 
-def _gate(path: str, module: nn.Module, graph: Any, paths: Mapping[nn.Module, str]) -> Gate:
-    readers = graph.module2node[module].outputs
-    reader = readers[0].module if len(readers) == 1 else None
-    alone = isinstance(reader, _NORMS) and reader.affine and reader in paths
-    return Gate(path, paths[reader] if alone else None)  # type: ignore[index]
+def _norm(producing: Sequence[nn.Module], graph: Any, paths: Mapping[nn.Module, str]) -> str | None:
+    if len(producing) != 1 or len(readers := graph.module2node[producing[0]].outputs) != 1:
+        return None
+    reader = readers[0].module
+    return paths[reader] if isinstance(reader, _NORMS) and reader.affine and reader in paths else None
 
 
 def plan_widths(model: nn.Module, example: torch.Tensor) -> WidthPlan:
@@ -168,7 +155,7 @@ def plan_widths(model: nn.Module, example: torch.Tensor) -> WidthPlan:
         )
         name = producing[0][0]
         channels = len(entry[0].idxs)
-        groups[name] = WidthGroup(name, channels, tuple(_gate(p, m, graph, paths) for p, m in producing))
+        groups[name] = WidthGroup(name, channels, _norm([module for _, module in producing], graph, paths))
         for path, module, side, item in items:
             if reason := _refusal(path, module):
                 refused[name] = reason

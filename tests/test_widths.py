@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from compressor.errors import ModelError
-from compressor.widths import Gate, plan_widths, reinitialise_, remove_channels_, resize_
+from compressor.widths import plan_widths, reinitialise_, remove_channels_, resize_
 
 
 class Net(nn.Module):
@@ -63,10 +63,9 @@ def test_groups_are_named_by_their_first_producer_and_leave_out_the_output(plan)
     assert "output" in plan.fixed["fc"]
 
 
-def test_a_gate_uses_a_batch_norm_only_if_nothing_else_reads_the_layer(plan):
-    assert plan.groups["stem"].gates == (Gate("stem", "bn0"), Gate("outer", None))
-    assert plan.groups["inner"].gates == (Gate("inner", "bn1"),)
-    assert plan.groups["side"].gates == (Gate("side", None),)
+def test_a_group_has_a_batch_norm_only_if_one_layer_makes_it_and_nothing_else_reads_that(plan):
+    norms = {name: group.norm for name, group in plan.groups.items()}
+    assert norms == {"stem": None, "inner": "bn1", "side": None, "point": None}
 
 
 def test_planning_leaves_the_network_alone(net):
@@ -86,10 +85,9 @@ def masked_output(model, plan, removed, x):
     model = copy.deepcopy(model).eval()
     handles = []
     for name, channels in removed.items():
-        paths = [gate.norm or gate.producer for gate in plan.groups[name].gates]
-        # the depth-wise chain behind a removed channel would still add its biases
-        paths += [path for (path, side), slots in plan.owners.items() if side == "out" and slots[0] == (name, 0)]
-        for path in set(paths):
+        # the depth-wise chain behind a removed channel would still add its biases: close it everywhere
+        paths = [path for (path, side), slots in plan.owners.items() if side == "out" and slots[0] == (name, 0)]
+        for path in paths:
 
             def zero(module, inputs, output, channels=tuple(channels)):
                 keep = torch.ones(output.shape[1])

@@ -1,25 +1,26 @@
 """Global first-order Taylor pruning with physical removal (NeuralScale Algorithm 1; Molchanov et al. 2019).
 
-The importance of a channel is (∂L/∂z)² of a gate z = 1 behind it, summed over the mini-batches since the last event.
-No gate is computed with: behind an affine batch-norm ∂L/∂z = γ·∂L/∂γ + β·∂L/∂β, elsewhere (a residual sum, a layer
-without batch-norm) it is Σ y·∂L/∂y over batch and positions of the layer's output y. The gate of a group of coupled
-layers scales what all of them put out, so their derivatives add before they are squared.
+The importance of a channel is (∂L/∂z)² of a gate z = 1, summed over the mini-batches since the last event. No gate is
+computed with. Where one layer makes the channels and an affine batch-norm alone reads it, the gate sits behind the
+batch-norm and ∂L/∂z = γ·∂L/∂γ + β·∂L/∂β. Elsewhere (a residual stream, a layer without batch-norm) it scales the
+channel wherever a layer's weights w read it, which is what removal takes away, and ∂L/∂z = Σ w·∂L/∂w over those
+weights; behind a ReLU the two are the same. Gating what makes a residual stream would not do: where batch-norms read
+it, as in pre-activation networks, scaling it changes nothing and every derivative is zero.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from itertools import accumulate
 
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from compressor.checkpoint import Snapshot
 from compressor.cost import count_params
-from compressor.widths import Gate, WidthPlan, remove_channels_
+from compressor.widths import WidthPlan, remove_channels_
 
 
 @dataclass(frozen=True)
@@ -38,63 +39,48 @@ class PruneSettings:
 
 
 class _Gates:
-    """Derivatives of all gates of a network as one vector, one entry per channel of every searched group."""
+    """Derivatives of all gates of a network as one vector, one entry per channel of every group named."""
 
     def __init__(self, model: nn.Module, plan: WidthPlan, names: list[str]) -> None:
         weight = next(model.parameters())
-        device, self.dtype = weight.device, torch.promote_types(weight.dtype, torch.float32)
-        self.names = names
-        self.sizes = [plan.groups[name].channels for name in names]
-        self.starts = dict(zip(names, torch.tensor([0, *self.sizes]).cumsum(0).tolist(), strict=False))
-        self.total = sum(self.sizes)
+        self.device, self.dtype = weight.device, torch.promote_types(weight.dtype, torch.float32)
+        sizes = [plan.groups[name].channels for name in names]
+        self.total = sum(sizes)
+        self.starts = dict(zip(names, accumulate([0, *sizes]), strict=False))
+        # (batch-norm, or layer that reads channels; positions in it; entries of the vector)
         self.norms: list[tuple[nn.Module, torch.Tensor, torch.Tensor]] = []
-        self.hooks: list[RemovableHandle] = []
-        self.pending = torch.zeros(self.total, device=device, dtype=self.dtype)
-        for name in names:
-            for gate in plan.groups[name].gates:
-                self._add(model, plan, gate, device)
+        self.readers: list[tuple[nn.Module, torch.Tensor, torch.Tensor]] = []
+        normed = {norm: name for name in names if (norm := plan.groups[name].norm) is not None}
+        read = set(names) - set(normed.values())
+        for (path, side), slots in plan.owners.items():
+            if side == "out" and path in normed:
+                self.norms.append((model.get_submodule(path), *self._entries(slots, {normed[path]})))
+            elif side == "in" and any(slot is not None and slot[0] in read for slot in slots):
+                self.readers.append((model.get_submodule(path), *self._entries(slots, read)))
 
-    def _add(self, model: nn.Module, plan: WidthPlan, gate: Gate, device: torch.device) -> None:
-        slots = plan.owners[gate.producer, "out"]
+    def _entries(self, slots: Sequence[tuple[str, int] | None], names: Set[str]) -> tuple[torch.Tensor, torch.Tensor]:
         mine = [
-            (place, self.starts[slot[0]] + slot[1])
-            for place, slot in enumerate(slots)
-            if slot is not None and slot[0] in self.starts
+            (position, self.starts[slot[0]] + slot[1])
+            for position, slot in enumerate(slots)
+            if slot is not None and slot[0] in names
         ]
-        places, targets = torch.tensor(mine, device=device).T
-        if gate.norm is not None:
-            self.norms.append((model.get_submodule(gate.norm), places, targets))
-            return
-        self.hooks.append(model.get_submodule(gate.producer).register_forward_hook(self._watch(places, targets)))
+        positions, entries = torch.tensor(mine, device=self.device).T
+        return positions, entries
 
-    def _watch(self, places: torch.Tensor, targets: torch.Tensor) -> Any:
-        def watch(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
-            if not output.requires_grad:
-                return
-            channel_dim = output.dim() - 1 if isinstance(module, nn.Linear) else 1
-            others = [dim for dim in range(output.dim()) if dim != channel_dim]
-            kept = output.detach()
-
-            def add(gradient: torch.Tensor) -> None:
-                slope = (kept.to(self.dtype) * gradient.to(self.dtype)).sum(others)
-                self.pending.index_add_(0, targets, slope[places])
-
-            output.register_hook(add)  # type: ignore[no-untyped-call]
-
-        return watch
-
+    @torch.no_grad()
     def derivatives(self) -> torch.Tensor:
-        """∂L/∂z of this mini-batch, (channels,); ready to be called for the next one."""
-        for norm, places, targets in self.norms:
+        """∂L/∂z of the mini-batch whose gradients the network holds, (channels,)."""
+        result = torch.zeros(self.total, device=self.device, dtype=self.dtype)
+        for norm, positions, entries in self.norms:
             slope = norm.weight * norm.weight.grad + norm.bias * norm.bias.grad  # type: ignore[operator]
-            self.pending.index_add_(0, targets, slope.detach().to(self.dtype)[places])
-        result = self.pending
-        self.pending = torch.zeros_like(result)
+            result.index_add_(0, entries, slope.to(self.dtype)[positions])
+        for layer, positions, entries in self.readers:
+            if layer.weight.grad is None:
+                continue  # a layer that training does not reach
+            product = (layer.weight * layer.weight.grad).to(self.dtype)  # type: ignore[operator]
+            slope = product.transpose(0, 1).flatten(1).sum(1)
+            result.index_add_(0, entries, slope[positions])
         return result
-
-    def close(self) -> None:
-        for hook in self.hooks:
-            hook.remove()
 
 
 class TaylorPruner:
@@ -135,7 +121,7 @@ class TaylorPruner:
 
     def _attach(self) -> None:
         self.gates = _Gates(self.model, self.plan, [*self.searched, *self.follows])
-        self.criteria = torch.zeros_like(self.gates.pending)
+        self.criteria = torch.zeros(self.gates.total, device=self.gates.device, dtype=self.gates.dtype)
         self.batches = 0
 
     def after_backward(self) -> None:
@@ -149,9 +135,7 @@ class TaylorPruner:
             return False
         removed = self._choose()
         if removed is None:
-            self.gates.close()
             return True
-        self.gates.close()
         self.plan = remove_channels_(self.model, self.plan, removed, self.optimizer)
         self.events += 1
         self._attach()
@@ -160,7 +144,6 @@ class TaylorPruner:
             self.records.append((count_params(self.model), {name: widths[name] for name in self.searched}))
         if sum(widths[name] for name in self.searched) < self.settings.floor * sum(self.initial.values()):
             self.reason = f"fewer than {self.settings.floor:.0%} of the channels remain"
-            self.gates.close()
             return True
         return False
 
@@ -208,7 +191,6 @@ class TaylorPruner:
     def restore(self, snapshot: Snapshot) -> None:
         """Shrink the network to the widths of the snapshot and go on from its records and criteria."""
         values = snapshot.values
-        self.gates.close()
         for name, width in values["widths"].items():
             gone = range(width, self.plan.groups[name].channels)
             if gone:
@@ -217,5 +199,3 @@ class TaylorPruner:
         self.criteria = snapshot.tensors["criteria"].to(self.criteria)
         self.batches, self.events, self.reason = values["batches"], values["events"], values["reason"]
         self.records = [(params, dict(widths)) for params, widths in values["records"]]
-        if self.reason:
-            self.gates.close()

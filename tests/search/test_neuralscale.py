@@ -31,8 +31,7 @@ class QuickTrainer:
         if observer is not None:
             observer.start(model, optimizer)
         for _ in range(3 if settings.epochs else 10_000):
-            shape = (8, 1, model.stem.in_channels and 8, 8)
-            x, y = torch.randn(shape, generator=generator), torch.randint(10, (8,), generator=generator)
+            x, y = torch.randn(8, 1, 8, 8, generator=generator), torch.randint(10, (8,), generator=generator)
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(x), y).backward()
             if observer is not None:
@@ -122,15 +121,17 @@ def test_the_result_meets_every_budget_and_is_full(tiny, limits, config):
     json.dumps(found.trace)
 
 
-def test_descent_starts_every_iteration_at_the_original_size(tiny):
-    found = search(problem(tiny, {"params": 2_000}), CONFIG)
-    original = cost.params(tiny)
+def test_descent_starts_every_iteration_at_the_original_size():
+    mlp = reference_architecture("mlp", {}, 10, (1, 8, 8), 0.06)
+    found = search(problem(mlp, {"params": 1_000}), CONFIG)
+    original = cost.params(mlp)
     iterations = found.trace["iterations"]
     assert len(iterations) == 3
     for this, following in itertools.pairwise(iterations):
         assert following["start"] == this["widths"]
     for entry in iterations:
-        generated = tiny.with_widths(dict(zip(entry["groups"], entry["widths"], strict=True)))
+        assert entry["fallback"] is None
+        generated = mlp.with_widths(dict(zip(entry["groups"], entry["widths"], strict=True)))
         assert entry["params"] == cost.params(generated) <= original
         assert entry["params"] > 0.97 * original
         assert len(entry["alpha"]) == len(entry["beta"]) == len(entry["r2"]) == 2
