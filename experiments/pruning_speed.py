@@ -2,9 +2,10 @@
 
     python experiments/pruning_speed.py --data .data/cifar10 --width 0.25
 
-Both start from the same weights and see the same batches; they take turns after every pruning event, so slow minutes
-of the machine hit both; the ratio is of CPU time, wall time stands beside it. The masked network keeps its size: a gate after every batch-norm is multiplied in, its
-gradient is squared and summed, and pruning sets gates to zero. The numbers go to experiments/pruning_speed.json.
+Both start from the same weights and see the same batches; they take turns after every pruning event, so slow minutes of
+the machine hit both. The ratio is of CPU time, which other processes disturb least; wall time stands beside it. The
+masked network keeps its size: a gate after every batch-norm is multiplied in, its gradient is squared and summed, and
+pruning sets gates to zero. The numbers go to experiments/pruning_speed.json.
 """
 
 from __future__ import annotations
