@@ -1,6 +1,7 @@
 """The command line. Torch is imported only inside commands, so that --help answers at once.
 
-Exit codes: 0 budget met, 1 budget missed, 2 bad input, 3 the machine lacks something (GPU, provider, package).
+Exit codes: 0 budget met, 1 budget missed, 2 bad input, 3 the machine lacks something (GPU, provider, package),
+70 a bug of ours, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
+import traceback
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -43,7 +45,7 @@ def _reported(function: Callable[..., Any]) -> Callable[..., Any]:
         except CompressorError as error:
             raise _Failure(str(error), error.exit_code) from error
         except KeyboardInterrupt as error:
-            raise _Failure("interrupted; go on with: compressor run RECIPE -o OUT --resume", 130) from error
+            raise _Failure("interrupted; a run goes on with: compressor run RECIPE -o OUT --resume", 130) from error
         except BrokenPipeError:
             raise  # the reader of a pipe has gone; click ends quietly
         except OSError as error:
@@ -55,7 +57,10 @@ def _reported(function: Callable[..., Any]) -> Callable[..., Any]:
             code = getattr(error, "exit_code", None)
             if isinstance(code, int) and not isinstance(error, click.ClickException):
                 raise _Failure(str(error), code) from error
-            raise
+            if isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort):
+                raise
+            traceback.print_exc()
+            raise _Failure(f"a bug in compressor, please report it with the lines above: {error!r}", 70) from error
 
     return wrapper
 
@@ -255,8 +260,9 @@ def _run(recipe: Path, out: Path, overrides: tuple[str, ...], resume: bool, unti
 
 
 def _continue(out: Path, until: str) -> None:
-    if not (out / "recipe.yaml").exists():
-        raise RunError(f"{out}: not a run folder: it has no recipe.yaml (begin with: compressor run RECIPE -o OUT)")
+    from compressor import runfolder
+
+    runfolder.load(out)  # before torch: bad input is told at once
     from compressor.pipeline import continue_run
 
     with _console() as console:

@@ -9,21 +9,34 @@ import onnx
 from onnx import TensorProto, helper
 
 from compressor.bench import BenchError, open_session
+from compressor.errors import UnavailableError
 
 
 def providers() -> dict[str, str]:
     """{provider: "works", or why not}, found by opening a session with a one-node model."""
     answers = {}
+    for provider in ("cpu", "cuda", "tensorrt"):
+        try:
+            check_provider(provider)
+            answers[provider] = "works"
+        except UnavailableError as error:
+            answers[provider] = f"does not work: {error}"
+    return answers
+
+
+def check_provider(provider: str) -> None:
+    """Open a session with a one-node model.
+
+    Raises:
+        UnavailableError: the provider does not run here
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "probe.onnx"
         onnx.save_model(_probe(), path)
-        for provider in ("cpu", "cuda", "tensorrt"):
-            try:
-                open_session(path, provider=provider)
-                answers[provider] = "works"
-            except BenchError as error:
-                answers[provider] = f"does not work: {error}".replace(f"{path}: ", "")
-    return answers
+        try:
+            open_session(path, provider=provider)
+        except BenchError as error:
+            raise UnavailableError(str(error).replace(f"{path}: ", "")) from error
 
 
 def _probe() -> onnx.ModelProto:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,11 @@ def replace_atomic(path: Path, write: Callable[[Path], object]) -> None:
             beside.unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def copy_atomic(source: Path, target: Path) -> None:
+    """Copy a file, whole or not at all."""
+    replace_atomic(target, lambda beside: shutil.copyfile(source, beside))
 
 
 def _umask() -> int:

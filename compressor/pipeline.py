@@ -17,17 +17,18 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from compressor import cost, provenance
+from compressor import cost, provenance, runfolder
 from compressor.architecture import Architecture
 from compressor.bench import measure_latencies
 from compressor.budget import Budget
 from compressor.checkpoint import save_tensors
 from compressor.data import DataSet, load_data, ordered
-from compressor.errors import RunError
+from compressor.doctor import check_provider
+from compressor.errors import DataError, RunError
 from compressor.exporters import OnnxClassifier, export_onnx, write_metadata
-from compressor.files import read_json, write_atomic, write_json
-from compressor.models import build, check_reference, reference_architecture
-from compressor.recipe import Recipe, TrainConfig, UniformConfig, load_recipe
+from compressor.files import copy_atomic, read_json, write_atomic, write_json
+from compressor.models import build, build_meta, check_reference, reference_architecture
+from compressor.recipe import Recipe, TrainConfig, UniformConfig
 from compressor.report import efficiency, write_report
 from compressor.runlog import RunLog
 from compressor.search import Problem, search
@@ -50,7 +51,7 @@ def run(
     Args:
         recipe: what to do
         out: the run folder; must be empty or absent unless `resume`
-        resume: go on in a folder that the same recipe has begun
+        resume: go on in a folder that this recipe has begun
         until: last stage to run, one of `STAGES`
         progress: told how it goes
 
@@ -61,44 +62,14 @@ def run(
         CompressorError: see compressor.errors
     """
     folder = Path(out)
-    _claim(folder, recipe, resume)
+    runfolder.claim(folder, recipe, resume)
     return _Run(recipe, folder, progress).to(until)
 
 
 def continue_run(out: Path | str, until: str, progress: Progress = lambda stage, text, share: None) -> dict[str, Any]:
     """Go on in a run folder up to a stage, with the recipe that it holds; see `run`."""
     folder = Path(out)
-    if not (folder / "recipe.yaml").exists():
-        raise RunError(f"{folder}: not a run folder: it has no recipe.yaml (begin with: compressor run RECIPE -o OUT)")
-    return _Run(load_recipe(folder / "recipe.yaml"), folder, progress).to(until)
-
-
-def _claim(folder: Path, recipe: Recipe, resume: bool) -> None:
-    """Make the folder this recipe's."""
-    kept = folder / "recipe.yaml"
-    if folder.exists() and not folder.is_dir():
-        raise RunError(f"{folder}: is a file, not a folder")
-    if kept.exists():
-        if not resume:
-            raise RunError(f"{folder}: already holds a run; add --resume to go on with it, or name another folder")
-        if changed := _difference(load_recipe(kept), recipe):
-            raise RunError(f"{kept}: differs in {changed} from the recipe to resume")
-        return
-    if folder.exists() and any(folder.iterdir()):
-        raise RunError(f"{folder}: is not empty and holds no run; name another folder")
-    write_atomic(kept, recipe.to_yaml())
-
-
-def _difference(kept: Recipe, asked: Recipe) -> str:
-    old, new = kept.model_dump(), asked.model_dump()
-    changed = []
-    for section, value in new.items():
-        if isinstance(value, dict) and isinstance(old[section], dict):
-            keys = sorted(set(value) | set(old[section]))
-            changed += [f"{section}.{key}" for key in keys if value.get(key) != old[section].get(key)]
-        elif value != old[section]:
-            changed.append(section)
-    return ", ".join(changed)
+    return _Run(runfolder.load(folder), folder, progress).to(until)
 
 
 @dataclass(frozen=True)
@@ -127,10 +98,15 @@ class _Run:
     def to(self, until: str) -> dict[str, Any]:
         """Run the stages up to `until`."""
         report: dict[str, Any] = {}
+        if "bench" in STAGES[: STAGES.index(until) + 1] and not (self.out / "latency.json").exists():
+            check_provider(self.recipe.bench.provider)  # now, not after hours of training
         for stage in STAGES[: STAGES.index(until) + 1]:
             self.stage = stage
+            if stage in ("search", "train"):  # from the first checkpoint on, they are bound to what they began with
+                runfolder.record(self.out, stage, self.recipe)
             with self.log.timing(stage):
                 report = getattr(self, f"_{stage}")() or {}
+            runfolder.record(self.out, stage, self.recipe)
         return report
 
     @property
@@ -142,6 +118,10 @@ class _Run:
         if self._data is None:
             self._tell(f"loading {self.recipe.data.name}", None)
             self._data = load_data(self.recipe.data, seed=self.recipe.seed, device=self.device)
+            if len(self._data.train) < 2:
+                raise DataError(
+                    f"data: {self.recipe.data.name} leaves one training image; batch-norm needs two or more"
+                )
         return self._data
 
     def _tell(self, text: str, share: float | None) -> None:
@@ -169,7 +149,9 @@ class _Run:
     # search ------------------------------------------------------------------------------------------------------
 
     def _search(self) -> None:
-        if (self.out / "architecture.json").exists():
+        products = [self.out / name for name in ("search.json", "architecture.json")]
+        products += [self.out / "baselines" / name / "architecture.json" for name in self.recipe.baselines]
+        if all(path.exists() for path in products):
             return
         check_reference(self.recipe.model.name, self.recipe.model.options)
         reference = self._reference()
@@ -215,12 +197,12 @@ class _Run:
     def _train(self) -> None:
         contenders = self._contenders()
         for index, contender in enumerate(contenders):
-            if (contender.folder / "weights.safetensors").exists():
+            if _there(contender, "training.json", "weights.safetensors"):
                 continue
             twin = next((c for c in contenders[:index] if c.architecture == contender.architecture), None)
             if twin is not None:  # same network, same seed, same training: the same weights
                 for name in ("training.json", "weights.safetensors"):
-                    shutil.copyfile(twin.folder / name, contender.folder / name)
+                    copy_atomic(twin.folder / name, contender.folder / name)
                 continue
             self._train_one(contender)
 
@@ -242,7 +224,7 @@ class _Run:
 
     def _export(self) -> None:
         for contender in self._contenders():
-            if not (contender.folder / "export.json").exists():
+            if not _there(contender, "export.json", "model.onnx"):
                 self._tell(f"exporting {contender.name}", None)
                 self._export_one(contender)
 
@@ -268,6 +250,7 @@ class _Run:
             "macs": cost.macs(contender.architecture),
             "onnx_bytes": path.stat().st_size,
             "opset": exported.opset,
+            "versions": provenance.versions(),
             "accuracy": accuracy,
             "parity": exported.parity.to_json(),
         }
@@ -294,8 +277,8 @@ class _Run:
             return
         contenders, config = self._contenders(), self.recipe.bench
         for contender in contenders:
-            if not (contender.folder / "export.json").exists():
-                raise RunError(f"{contender.folder / 'export.json'}: file not found; export has not finished")
+            if not _there(contender, "export.json", "model.onnx"):
+                raise RunError(f"{contender.folder / 'model.onnx'}: file not found; the export has not finished")
         self._tell(f"measuring {config.warmup + config.runs} batches of {config.batch}", None)
         measured = measure_latencies(
             [contender.folder / "model.onnx" for contender in contenders],
@@ -329,7 +312,8 @@ class _Run:
             "baseline": networks,
             "trace": search_record["trace"],
             "machine": latency["machine"],
-            "versions": provenance.versions(),
+            "fallback": search_record["trace"].get("fallback"),
+            "versions": read_json(self.out / "export.json")["versions"],
             "seconds": self.log.seconds(),
         }
         write_report(record, self.out)
@@ -340,7 +324,7 @@ class _Run:
         exported = read_json(contender.folder / "export.json")
         costs = {name: exported[name] for name in ("params", "macs")}
         return {
-            **{key: exported[key] for key in ("params", "macs", "onnx_bytes", "accuracy", "parity")},
+            **{key: exported[key] for key in ("params", "macs", "onnx_bytes", "opset", "accuracy", "parity")},
             "budget": Budget(self.recipe.budget.limits).verdict(costs),
             "latency_ms": {key.removesuffix("_ms"): value for key, value in latency.items() if key != "path"},
             "efficiency": None,
@@ -356,8 +340,12 @@ def load_weights(architecture: Architecture, path: Path) -> nn.Module:
     return model.eval()
 
 
+def _there(contender: _Contender, *names: str) -> bool:
+    return all((contender.folder / name).exists() for name in names)
+
+
 def _has_images(architecture: Architecture) -> bool:
-    return any(isinstance(module, nn.Conv2d) for module in build(architecture).modules())
+    return any(isinstance(module, nn.Conv2d) for module in build_meta(architecture).modules())
 
 
 def _final_settings(config: TrainConfig) -> Settings:

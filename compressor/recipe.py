@@ -59,6 +59,7 @@ def _named(value: Any) -> Any:
 
 Quantity = Annotated[int, Field(gt=0, le=_LARGEST_QUANTITY), BeforeValidator(_quantity)]
 PositiveInt = Annotated[int, Field(gt=0, le=_LARGEST_COUNT), BeforeValidator(_no_bool)]
+BatchSize = Annotated[PositiveInt, Field(ge=2)]  # batch-norm needs two images
 Threads = Annotated[PositiveInt, Field(le=1024)]
 NonNegativeInt = Annotated[int, Field(ge=0, le=_LARGEST_COUNT), BeforeValidator(_no_bool)]
 
@@ -122,7 +123,7 @@ class NeuralScaleConfig(_Config):
     method: Literal["neuralscale"] = "neuralscale"
     iterations: PositiveInt = Field(15, description="iterations of architecture descent (Algorithm 4)")
     pretrain_epochs: NonNegativeInt = Field(10, description="epochs of training before pruning, P in Algorithm 1")
-    batch_size: PositiveInt = Field(256, description="images per step of pre-training and pruning")
+    batch_size: BatchSize = Field(256, description="images per step of pre-training and pruning")
     lr: PositiveFloat = Field(0.1, description="learning rate of pre-training")
     prune_lr: PositiveFloat = Field(0.01, description="learning rate at the start of pruning")
     prune_lr_decay: PositiveFloat = Field(1.5, description="divides it, as in the authors' code (the paper: 10)")
@@ -145,7 +146,7 @@ class TrainConfig(_Config):
     """Training of the result from scratch; baselines are trained alike."""
 
     epochs: PositiveInt = 30
-    batch_size: PositiveInt = 128
+    batch_size: BatchSize = 128
     schedule: Literal["paper", "onecycle"] = Field(
         "onecycle",
         description="paper: steps ÷10 at 1/3, 2/3 and 5/6 of the epochs; onecycle: warm-up, then cosine to 0",
@@ -196,6 +197,12 @@ class Recipe(_Config):
     threads: Threads | None = Field(None, description="CPU threads of torch; null: torch's choice")
     checkpoint_seconds: NonNegativeFloat = Field(30.0, description="least time between two checkpoints of training")
     seed: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _best_needs_validation(self) -> Recipe:
+        if self.train.keep == "best" and self.data.validation == 0:
+            raise ValueError("train.keep: best needs validation images, but data.validation is 0; valid: last")
+        return self
 
     def to_yaml(self) -> str:
         """The recipe with every default written out; loads to an equal recipe."""
@@ -335,6 +342,8 @@ def _override(raw: dict[str, Any], override: str) -> None:
         if not isinstance(inner, dict):
             raise RecipeError(f"--set {override!r}: {'.'.join(parents[: depth + 1])} is {inner!r}, not a mapping")
         place = inner
+    if path == "search.method" and place.get("method") != value:
+        place.clear()  # options of one method mean nothing to another
     place[last] = value
 
 

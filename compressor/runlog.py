@@ -50,6 +50,7 @@ class RunLog:
             self.write("failed", stage=stage, seconds=self._elapsed(), error=f"{type(error).__name__}: {error}")
             raise
         self.write("end", stage=stage, seconds=self._elapsed())
+        self._stage = ""
 
     def beat(self, text: str) -> None:
         """Note progress, at most every few seconds."""
@@ -58,10 +59,10 @@ class RunLog:
             self.write("progress", stage=self._stage, seconds=self._elapsed(), text=text)
 
     def seconds(self) -> dict[str, float]:
-        """{stage: seconds} summed over the sessions; of a killed session, up to its last line."""
-        spent: dict[tuple[str, str], float] = {}
+        """{stage: seconds} over all sessions; of a killed one up to its last line, of the stage that runs up to now."""
+        spent: dict[tuple[str, str], float] = {(self.session, self._stage): self._elapsed()} if self._stage else {}
         for line in self._lines():
-            if "seconds" in line:
+            if "seconds" in line and (line["session"], line["stage"]) != (self.session, self._stage):
                 spent[line["session"], line["stage"]] = line["seconds"]
         totals: dict[str, float] = {}
         for (_, stage), seconds in spent.items():

@@ -1,7 +1,7 @@
 """The largest network of a one-parameter family whose costs all fit, exact to the channel.
 
 A family gives real widths for a scale; whole widths are those rounded down. The scale is found by bisection (exact
-because costs grow with it), then single channels are added while they fit. Knows only callables.
+where the costs never fall while it grows), then single channels are added while they fit. Knows only callables.
 """
 
 from __future__ import annotations

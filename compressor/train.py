@@ -298,7 +298,8 @@ class _Fit:
                 f"{self.label}: the loss is {float(values[bad])} at step {step + 1} (epoch "
                 f"{step // len(self.batches) + 1}) with learning rate {lr:.4g}; try a smaller one"
             )
-        self.loss_sum += float(values.sum())
+        for value in values.tolist():  # one by one: the sum must not depend on when checkpoints are written
+            self.loss_sum += value
         self.losses.clear()
 
     def _end_epoch(self, begun: float) -> None:

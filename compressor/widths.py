@@ -16,7 +16,7 @@ import copy
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -39,7 +39,8 @@ class WidthGroup:
     Attributes:
         name: module path of the first producing layer
         channels: present width
-        norm: path of the affine batch-norm that alone reads the group's only producing layer, if it is so
+        norm: path of the affine batch-norm between the group's only producing layer and the layers that read it; None
+            if there is another normalisation or depth-wise layer on the way, or no batch-norm
     """
 
     name: str
@@ -71,8 +72,12 @@ def _is_depthwise(module: nn.Module) -> bool:
     return isinstance(module, _CONVS) and module.groups > 1 and module.groups == module.in_channels
 
 
-def _refusal(path: str, module: nn.Module) -> str | None:
+def _refusal(path: str, module: nn.Module, shared: Set[str]) -> str | None:
     """Why this layer cannot be resized, or None if it can."""
+    if path in shared:
+        return f"{path}: its parameters belong to another layer too"
+    if "weight" not in dict(module.named_parameters(recurse=False)) and not isinstance(module, _NORMS):
+        return f"{path}: its weight is computed from other parameters"
     if isinstance(module, _CONVS):
         if module.groups == 1 or (_is_depthwise(module) and module.out_channels == module.in_channels):
             return None
@@ -115,11 +120,13 @@ def _positions(path: str, module: nn.Module, side: str) -> int:
     raise ModelError(f"{path}: a layer of type {type(module).__name__} cannot be resized")
 
 
-def _norm(producing: Sequence[nn.Module], graph: Any, paths: Mapping[nn.Module, str]) -> str | None:
-    if len(producing) != 1 or len(readers := graph.module2node[producing[0]].outputs) != 1:
+def _norm(outward: Mapping[str, nn.Module], graph: Any) -> str | None:
+    """The batch-norm of a group whose channels pass through one producer, that batch-norm, and nothing else."""
+    if len(outward) != 2:
         return None
-    reader = readers[0].module
-    return paths[reader] if isinstance(reader, _NORMS) and reader.affine and reader in paths else None
+    (producer, made), (path, norm) = sorted(outward.items(), key=lambda pair: isinstance(pair[1], _NORMS))
+    alone = [node.module for node in graph.module2node[made].outputs] == [norm]
+    return path if alone and isinstance(norm, _NORMS) and norm.affine and producer != path else None
 
 
 def plan_widths(model: nn.Module, example: torch.Tensor) -> WidthPlan:
@@ -144,6 +151,7 @@ def plan_widths(model: nn.Module, example: torch.Tensor) -> WidthPlan:
             f"{type(model).__name__}: torch-pruning cannot trace it: {type(error).__name__}: "
             f"{' '.join(str(error).split())}"
         ) from error
+    shared = _shared(traced)
     groups: dict[str, WidthGroup] = {}
     owners: dict[Side, list[tuple[str, int] | None]] = {}
     refused: dict[str, str] = {}
@@ -155,9 +163,10 @@ def plan_widths(model: nn.Module, example: torch.Tensor) -> WidthPlan:
         )
         name = producing[0][0]
         channels = len(entry[0].idxs)
-        groups[name] = WidthGroup(name, channels, _norm([module for _, module in producing], graph, paths))
+        outward = {path: module for path, module, side, _ in items if side == "out"}
+        groups[name] = WidthGroup(name, channels, _norm(outward, graph))
         for path, module, side, item in items:
-            if reason := _refusal(path, module):
+            if reason := _refusal(path, module, shared):
                 refused[name] = reason
                 continue
             slots = owners.setdefault((path, side), [None] * _positions(path, module, side))
@@ -168,6 +177,14 @@ def plan_widths(model: nn.Module, example: torch.Tensor) -> WidthPlan:
     groups = {name: groups[name] for name in sorted(groups, key=order.__getitem__)}
     plan = WidthPlan(groups, {side: tuple(slots) for side, slots in owners.items()}, refused)
     return _without_fixed(traced, plan, example)
+
+
+def _shared(model: nn.Module) -> set[str]:
+    """Paths of modules that hold a parameter which another module holds too."""
+    holders: dict[nn.Parameter, set[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        holders.setdefault(parameter, set()).add(name.rpartition(".")[0])
+    return {path for paths in holders.values() if len(paths) > 1 for path in paths}
 
 
 def _check_runs(model: nn.Module, example: torch.Tensor) -> None:
@@ -194,13 +211,15 @@ def _without_fixed(model: nn.Module, plan: WidthPlan, example: torch.Tensor) -> 
     for name, group in plan.groups.items():
         if name in fixed:
             continue
-        wider = _apply(meta, plan, {name: [*range(group.channels), _NEW]})
         try:
+            wider = _apply(meta, plan, {name: [*range(group.channels), _NEW]})
             if _shapes(meta(probe)) != expected:
                 fixed[name] = f"{name}: its width is the network's output"
-        except (RuntimeError, ValueError) as error:
-            fixed[name] = f"{name}: the network does not run with another width: {str(error).splitlines()[0]}"
-        _apply(meta, wider, {name: range(group.channels)})
+            _apply(meta, wider, {name: range(group.channels)})
+        except Exception as error:  # the network's own code decides what it raises
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            fixed[name] = f"{name}: the network does not run with another width: {reason}"
+            meta = copy.deepcopy(model).to("meta").eval()
     groups = {name: group for name, group in plan.groups.items() if name not in fixed}
     owners = {
         side: tuple(None if slot and slot[0] in fixed else slot for slot in slots)
@@ -242,7 +261,8 @@ def _reindex(
             position += 1
         size = len(blocks[last])
         for new, old in enumerate(select[name]):
-            block = [_NEW] * size if old == _NEW else blocks[old]
+            # A run may hold a part of the channels (a slice of a layer's output).
+            block = [_NEW] * size if old == _NEW else blocks.get(old, [])
             index.extend(block)
             owners.extend([(name, new)] * len(block))
     return index, owners

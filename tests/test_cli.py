@@ -158,7 +158,7 @@ def test_a_run_folder_keeps_its_recipe(call):
     assert call("search", "quick.yaml", "-o", "out").stdout == "search done: out/architecture.json\n"
     assert "out: already holds a run; add --resume" in one_line(call("run", "quick.yaml", "-o", "out"))
     other = call("run", "quick.yaml", "-o", "out", "--resume", "--set", "seed=3", "--set", "train.lr=0.2")
-    assert "recipe.yaml: differs in train.lr, seed from the recipe to resume" in one_line(other)
+    assert "recipe.yaml: seed differs from what the search stage of this run used" in one_line(other)
     again = call("search", "quick.yaml", "-o", "out", "--resume")
     assert (again.exit_code, again.stdout) == (0, "search done: out/architecture.json\n")
 
@@ -259,7 +259,7 @@ def test_doctor_tells_versions_and_providers(call):
         (UnavailableError("no GPU"), 3, "error: no GPU\n"),
         (OSError(28, "No space left on device", "out/x"), 2, "error: out/x: No space left on device\n"),
         (MemoryError("1 TiB"), 3, "error: out of memory: 1 TiB\n"),
-        (KeyboardInterrupt(), 130, "error: interrupted; go on with: compressor run RECIPE -o OUT --resume\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted; a run goes on with: compressor run RECIPE -o OUT --resume\n"),
     ],
 )
 def test_exit_codes_of_errors(call, monkeypatch, error, code, text):
@@ -276,4 +276,7 @@ def test_a_bug_keeps_its_traceback(call, monkeypatch):
         raise ZeroDivisionError
 
     monkeypatch.setattr(recipe, "load_recipe", fail)
-    assert isinstance(call("run", "quick.yaml", "-o", "out").exception, ZeroDivisionError)
+    result = call("run", "quick.yaml", "-o", "out")
+    assert result.exit_code == 70
+    assert "Traceback" in result.stderr
+    assert "a bug in compressor" in result.stderr.splitlines()[-1]

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,13 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from compressor import cost
+from compressor import cost, doctor, recipes
 from compressor.architecture import Architecture
 from compressor.bench import open_session
-from compressor.errors import RunError, TrainingError
+from compressor.errors import DataError, RunError, TrainingError, UnavailableError
 from compressor.models import build
 from compressor.pipeline import continue_run, load_weights, run
-from compressor.recipe import parse_recipe
+from compressor.recipe import load_recipe, parse_recipe
 
 RAW = {
     "model": {"name": "preact_resnet18", "width": 0.125},
@@ -29,8 +30,8 @@ RAW = {
         "iterations": 2,
         "pretrain_epochs": 1,
         "batch_size": 32,
-        "prune_every": 2,
-        "prune_channels": 4,
+        "prune_every": 1,
+        "prune_channels": 3,
     },
     "train": {"epochs": 3, "batch_size": 32},
     "baselines": ["uniform"],
@@ -51,6 +52,7 @@ def test_a_run_leaves_these_files_and_no_others(finished):
     out, _ = finished
     assert {path.name for path in out.iterdir()} == {
         "recipe.yaml",
+        "stages.json",
         "search.json",
         "architecture.json",
         "weights.safetensors",
@@ -82,7 +84,9 @@ def test_the_report_says_what_the_files_say(finished):
     assert report["parity"]["batches"] == [1, 100]
     assert len(report["latency_ms"]["samples"]) == 5
     assert {"mean", "median", "p90", "p99", "batch", "provider"} <= set(report["latency_ms"])
-    assert set(report["seconds"]) >= {"search", "train", "export", "bench"}
+    assert set(report["seconds"]) == {"search", "train", "export", "bench", "report"}
+    assert report["opset"] == 20
+    assert report["fallback"] is None
     assert [entry["fallback"] for entry in report["trace"]["iterations"]] == [None, None]
     uniform = report["baseline"]["uniform"]
     assert uniform["params"] <= 40_000
@@ -179,7 +183,8 @@ def test_a_folder_is_never_overwritten(finished, tmp_path):
     with pytest.raises(RunError, match="already holds a run; add --resume"):
         run(parse_recipe(RAW), out)
     other = parse_recipe(RAW, ["search.iterations=3", "seed=7"])
-    with pytest.raises(RunError, match=r"differs in search\.iterations, seed"):
+    told = r"search\.iterations, seed differs from what the search stage of this run used"
+    with pytest.raises(RunError, match=told):
         run(other, out, resume=True)
     (tmp_path / "file.txt").write_text("mine")
     with pytest.raises(RunError, match="not empty and holds no run"):
@@ -226,3 +231,68 @@ def test_divergence_ends_the_run_and_is_logged(tmp_path):
     last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
     assert last["event"] == "failed"
     assert "TrainingError" in last["error"]
+
+
+UNIFORM = ["search={method: uniform}", "baselines=[]", "train.epochs=1", "data.limit=64"]
+
+
+def test_what_no_stage_has_used_may_change_and_the_rest_may_not(tmp_path):
+    out = tmp_path / "run"
+    run(parse_recipe(RAW, UNIFORM), out, until="train")
+    with pytest.raises(RunError, match=r"train\.epochs differs from what the train stage"):
+        run(parse_recipe(RAW, [*UNIFORM, "train.epochs=2"]), out, resume=True)
+    kept = out / "recipe.yaml"
+    kept.write_text(kept.read_text().replace("params: 40000", "params: 50000"))
+    with pytest.raises(RunError, match=r"budget\.params differs from what the search stage"):
+        continue_run(out, "report")
+    report = run(parse_recipe(RAW, [*UNIFORM, "bench.batch=3", "threads=null"]), out, resume=True)
+    assert report["latency_ms"]["batch"] == 3
+    assert "batch: 3" in kept.read_text()
+
+
+@pytest.mark.parametrize("lost", ["model.onnx", "weights.safetensors", "search.json", "architecture.json"])
+def test_a_file_that_is_gone_is_made_again(tmp_path, lost):
+    recipe = parse_recipe(RAW, UNIFORM)
+    run(recipe, tmp_path / "run", until="export")
+    before = load_file(tmp_path / "run" / "weights.safetensors")
+    (tmp_path / "run" / lost).unlink()
+    run(recipe, tmp_path / "run", until="export", resume=True)
+    assert (tmp_path / "run" / lost).exists()
+    again = load_file(tmp_path / "run" / "weights.safetensors")
+    assert all(torch.equal(again[name], before[name]) for name in before)
+
+
+def test_the_remains_of_a_killed_write_do_not_claim_a_folder(tmp_path):
+    (tmp_path / ".recipe.yaml.123.tmp").write_text("half")
+    assert run(parse_recipe(RAW, UNIFORM), tmp_path, until="search") == {}
+
+
+def test_a_provider_that_is_not_here_is_told_before_any_work(tmp_path):
+    recipe = parse_recipe(RAW, [*UNIFORM, "bench.provider=tensorrt"])
+    if doctor.providers()["tensorrt"] == "works":
+        pytest.skip("TensorRT works here")
+    with pytest.raises(UnavailableError, match="tensorrt"):
+        run(recipe, tmp_path / "run")
+    assert not (tmp_path / "run" / "architecture.json").exists()
+    report = run(parse_recipe(RAW, UNIFORM), tmp_path / "run", resume=True)
+    assert report["latency_ms"]["provider"] == "cpu"
+
+
+def test_too_few_images_to_train_on_are_told(tmp_path):
+    with pytest.raises(DataError, match="one training image"):
+        run(parse_recipe(RAW, [*UNIFORM, "data.limit=2", "data.validation=0.5"]), tmp_path / "run")
+
+
+SHIPPED = sorted(path.stem for path in Path(recipes.__path__[0]).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_recipes_run_when_shrunk(name, tmp_path):
+    shrunk = ["data={name: digits, channels: 3, limit: 96, validation: 0.25}", "train.epochs=1", "baselines=[]"]
+    shrunk += ["bench.batch=4", "bench.warmup=0", "bench.runs=2", "model.width=0.1", "budget={params: 20k}"]
+    path = Path(recipes.__path__[0]) / f"{name}.yaml"
+    if load_recipe(path).search.method == "neuralscale":
+        shrunk += ["search.iterations=1", "search.pretrain_epochs=1", "search.batch_size=32", "search.prune_every=1"]
+    report = run(load_recipe(path, shrunk), tmp_path / "run")
+    assert report["budget"]["met"]
+    assert report["params"] <= 20_000

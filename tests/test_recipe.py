@@ -365,3 +365,14 @@ def test_a_third_party_method_of_the_wrong_form(install, package, point):
     install(package, point)
     with pytest.raises(RecipeError, match=r"must be a pair \(pydantic config class with the field method"):
         parse_recipe(SMALL)
+
+
+def test_another_method_by_override_leaves_the_options_of_the_first_behind():
+    raw = {
+        "model": "mlp",
+        "data": "digits",
+        "budget": {"params": 1000},
+        "search": {"method": "neuralscale", "iterations": 3},
+    }
+    assert parse_recipe(raw, ["search.method=uniform"]).search == recipe_module.UniformConfig()
+    assert parse_recipe(raw, ["search.method=neuralscale"]).search.iterations == 3

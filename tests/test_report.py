@@ -443,6 +443,11 @@ def test_the_usage_snippet_compiles(page):  # tests/test_pipeline.py runs it
     assert "CPUExecutionProvider" in code
 
 
+def test_a_fallback_is_told_on_the_terminal():
+    lines = summary_lines({**make_record(), "fallback": "only 3 records"})
+    assert "uniform scaling was used instead of neuralscale: only 3 records" in lines
+
+
 def test_summary_lines():
     assert summary_lines(make_record()) == [
         "budget met: parameters 57,991 of 58,000, 9 left (0.10 of one channel of the cheapest layer)",

@@ -237,3 +237,72 @@ def test_an_untraceable_network_is_told_in_one_sentence():
 
     with pytest.raises(ModelError, match=r"Broken does not run on images of shape \(3, 4, 4\): no forward today"):
         plan_widths(Broken(), torch.zeros(2, 3, 4, 4))
+
+
+class Chunked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 1)
+        self.point = nn.Conv2d(4, 6, 1)
+        self.fc = nn.Linear(6, 2)
+
+    def forward(self, x):
+        a, b = self.conv(x).chunk(2, 1)
+        return self.fc(torch.relu(self.point(a * b)).mean((2, 3)))
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 1)
+        self.second = nn.Conv2d(8, 8, 1)
+        self.third = nn.Conv2d(8, 8, 1)
+        self.third.weight = self.second.weight
+        self.fc = nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.fc(self.third(torch.relu(self.second(torch.relu(self.first(x))))).mean((2, 3)))
+
+
+class Parametrised(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 1))
+        self.second = nn.Conv2d(8, 7, 1)
+        self.fc = nn.Linear(7, 2)
+
+    def forward(self, x):
+        return self.fc(torch.relu(self.second(torch.relu(self.first(x)))).mean((2, 3)))
+
+
+class Insisting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 1)
+        self.fc = nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = self.conv(x)
+        assert x.shape[1] == 8, "eight channels or none"
+        return self.fc(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "free", "fixed"),
+    [
+        (Chunked, {"point"}, {"conv", "fc"}),
+        (Tied, set(), {"first", "second", "fc"}),
+        (Parametrised, {"second"}, {"first", "fc"}),
+        (Insisting, set(), {"conv", "fc"}),
+    ],
+)
+def test_what_cannot_be_resized_is_fixed_and_the_rest_still_trains(kind, free, fixed):
+    torch.manual_seed(0)
+    model = kind()
+    plan = plan_widths(model, torch.zeros(2, 3, 4, 4))
+    assert set(plan.groups) == free
+    assert fixed <= set(plan.fixed) | {"third"}
+    resize_(model, plan, dict.fromkeys(free, 5))
+    output = model(torch.randn(3, 3, 4, 4))
+    assert output.shape == (3, 2)
+    output.sum().backward()

@@ -199,8 +199,11 @@ def _check_logits(name: str, model: nn.Module, classes: int, example: torch.Tens
     """Refuse a network that does not give one tensor (N, classes), in training as in evaluation."""
     trial = copy.deepcopy(model).to("meta")
     for training in (True, False):
-        with torch.no_grad():
-            output = trial.train(training)(example.to("meta"))
+        try:
+            with torch.no_grad():
+                output = trial.train(training)(example.to("meta"))
+        except Exception as error:  # the network's own code decides what it raises
+            raise ModelError(f"model.name: {name} does not run: {_cause(error)}") from error
         shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         if shape != (len(example), classes):
             mode = "training" if training else "evaluation"
@@ -224,7 +227,10 @@ def _factory(reference: str) -> Callable[[int, Mapping[str, Any]], nn.Module]:
         raise ModelError(f"model.name: {reference} is a {type(function).__name__}, not a function or class")
 
     def make(classes: int, options: Mapping[str, Any]) -> nn.Module:
-        takes = inspect.signature(function).parameters
+        try:
+            takes = set(inspect.signature(function).parameters)
+        except ValueError:  # a function written in C may have no signature
+            takes = set()
         named = {"num_classes": classes} if "num_classes" in takes else {}
         return _checked(reference, lambda: function(**named, **options))
 

@@ -44,7 +44,7 @@ def _blocks(shortcut: str) -> Iterator[tuple[str, int, int, str]]:
 class InvertedResidual(nn.Module):
     """(N, in, H, W) → (N, out, H/stride, W/stride)."""
 
-    def __init__(self, in_channels: int, hidden: int, out_channels: int, stride: int, shortcut: str) -> None:
+    def __init__(self, in_channels: int, hidden: int, out_channels: int, stride: int, convolve: bool) -> None:
         super().__init__()
         self.expand = nn.Conv2d(in_channels, hidden, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(hidden)
@@ -53,7 +53,7 @@ class InvertedResidual(nn.Module):
         self.project = nn.Conv2d(hidden, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.shortcut: nn.Sequential | None = None
-        if stride != 1 or in_channels != out_channels or shortcut == "convcut":
+        if convolve:
             self.shortcut = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -73,9 +73,14 @@ class MobileNetV2(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         blocks = []
+        source = "conv1"
         for path, _, stride, name in _blocks(shortcut):
             hidden = widths.get(f"{path}.expand", _EXPANSION * channels)
-            blocks.append(InvertedResidual(channels, hidden, widths[name], stride, shortcut))
+            # With identity shortcuts it is the place that decides: widths of two stages that happen to be equal must
+            # not tie the stages together.
+            changes = name != source if shortcut == "identity" else channels != widths[name] or shortcut == "convcut"
+            blocks.append(InvertedResidual(channels, hidden, widths[name], stride, stride != 1 or changes))
+            source = name
             channels = widths[name]
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Conv2d(channels, widths["head"], 1, bias=False)

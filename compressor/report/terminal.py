@@ -27,6 +27,8 @@ def summary_lines(record: Record) -> list[str]:
     """
     found = networks(record)
     lines = [*_budget(record), *_accuracy(record)]
+    if record.get("fallback"):
+        lines.append(f"uniform scaling was used instead of {record.get('method')}: {record['fallback']}")
     lines += [line for other in found[1:] for line in _against(other, record)]
     latency = [text for network in found if (text := _latency(network))]
     if latency:

@@ -7,7 +7,6 @@ fit (Algorithm 3), which the next iteration starts from (Algorithm 4).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -131,7 +130,7 @@ def _iterate(
 ) -> tuple[dict[str, Any], Architecture]:
     """One iteration of architecture descent: its record, and the network that the next one starts from."""
     names = list(architecture.widths)
-    pruner, seconds = _prune(problem, config, index, architecture)
+    pruner = _prune(problem, config, index, architecture)
     params = [record[0] for record in pruner.records]
     widths = [[record[1][name] for name in names] for record in pruner.records]
     found: dict[str, Any] = {
@@ -144,7 +143,7 @@ def _iterate(
         "beta": [],
         "r2": [],
         "fallback": None,
-        "seconds": seconds,
+        "seconds": {"pretrain": pruner.pretrain_seconds, "prune": pruner.seconds},
     }
     if len(params) < config.min_records:
         found["fallback"] = (
@@ -164,9 +163,7 @@ def _iterate(
     return found, following
 
 
-def _prune(
-    problem: Problem, config: NeuralScaleConfig, index: int, architecture: Architecture
-) -> tuple[TaylorPruner, dict[str, float]]:
+def _prune(problem: Problem, config: NeuralScaleConfig, index: int, architecture: Architecture) -> TaylorPruner:
     """Pre-train a fresh network and prune it (Algorithm 1)."""
     seed = problem.seed + 1000 * index
     model = build(architecture, seed)
@@ -175,7 +172,8 @@ def _prune(
     if missing := (set(architecture.widths) | set(following)) ^ set(plan.groups):
         raise ModelError(
             f"model {architecture.model}: the width of {min(missing)} cannot be pruned on its own; "
-            "neuralscale needs a network whose searched widths are independent (shortcut: identity)"
+            "neuralscale needs a network whose searched widths are independent of each other, "
+            "of the zoo those with model.options.shortcut: identity"
         )
     model = problem.trainer.prepare(model)
     pruner = TaylorPruner(
@@ -185,17 +183,16 @@ def _prune(
         PruneSettings(config.prune_every, config.prune_channels, config.floor),
     )
     label = f"search {index + 1}/{config.iterations}"
-    begun = time.monotonic()
     pruning = problem.checkpoint(f"prune{index}.safetensors")
     if config.pretrain_epochs and not (pruning and pruning.exists()):
-        problem.trainer.fit(
+        history = problem.trainer.fit(
             model,
             _settings(config, config.pretrain_epochs, lambda step, per_epoch: config.lr),
             seed=seed,
             label=f"{label} pre-training",
             checkpoint=problem.checkpoint(f"pretrain{index}.safetensors"),
         )
-    trained = time.monotonic()
+        pruner.pretrain_seconds = sum(record.seconds for record in history)
 
     def lr_at(step: int, per_epoch: int) -> float:
         return config.prune_lr / config.prune_lr_decay ** (step // (per_epoch * config.prune_lr_every))
@@ -208,8 +205,7 @@ def _prune(
         observer=pruner,
         checkpoint=pruning,
     )
-    seconds = {"pretrain": trained - begun, "prune": time.monotonic() - trained}
-    return pruner, seconds
+    return pruner
 
 
 def _settings(config: NeuralScaleConfig, epochs: int | None, lr_at: Callable[[int, int], float]) -> Settings:

@@ -10,6 +10,7 @@ it, as in pre-activation networks, scaling it changes nothing and every derivati
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -97,6 +98,7 @@ class TaylorPruner:
         records: (parameters, {searched group: channels}) after every event from the first on in which every
             searched group has lost a channel
         events: number of events so far
+        seconds: spent on pruning; survives a checkpoint, as does `pretrain_seconds`, which the caller sets
         reason: why pruning ended
     """
 
@@ -113,10 +115,13 @@ class TaylorPruner:
         self.events = 0
         self.batches = 0
         self.reason = ""
+        self.seconds = 0.0
+        self.pretrain_seconds = 0.0
 
     def start(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Attach to a network about to be trained."""
         self.model, self.optimizer = model, optimizer
+        self._clock = time.monotonic()
         self._attach()
 
     def _attach(self) -> None:
@@ -128,6 +133,8 @@ class TaylorPruner:
         """Add the squared gate derivatives of one mini-batch."""
         self.criteria += self.gates.derivatives().square_()
         self.batches += 1
+        now = time.monotonic()
+        self.seconds, self._clock = self.seconds + now - self._clock, now
 
     def after_step(self) -> bool:
         """Remove channels if an event is due; True when pruning is over."""
@@ -185,6 +192,7 @@ class TaylorPruner:
             "events": self.events,
             "batches": self.batches,
             "reason": self.reason,
+            "seconds": [self.pretrain_seconds, self.seconds],
         }
         return Snapshot({"criteria": self.criteria}, values)
 
@@ -198,4 +206,5 @@ class TaylorPruner:
         self._attach()
         self.criteria = snapshot.tensors["criteria"].to(self.criteria)
         self.batches, self.events, self.reason = values["batches"], values["events"], values["reason"]
+        self.pretrain_seconds, self.seconds = values["seconds"]
         self.records = [(params, dict(widths)) for params, widths in values["records"]]

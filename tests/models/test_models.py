@@ -381,3 +381,11 @@ def test_factories_that_give_no_network(module):
         with pytest.raises(ModelError, match=message) as caught:
             reference_architecture(reference, {}, 5, (1, 8, 8))
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("equal", [3, 8, 13])
+def test_equal_widths_of_two_stages_do_not_tie_them_together(equal):
+    architecture = reference_architecture("mobilenetv2", {}, 10, (1, 8, 8), 0.1)
+    flat = architecture.with_widths(dict.fromkeys(architecture.widths, equal))
+    plan = plan_widths(build(flat), torch.zeros(2, 1, 8, 8))
+    assert set(plan.groups) == set(flat.widths) | set(follows(flat))
