@@ -16,6 +16,12 @@ _USES: dict[str, tuple[str, ...]] = {
     "export": ("export",),
     "bench": ("bench",),
 }
+_LEAVES = {
+    "search": ("search.json", "architecture.json", "checkpoints/search/*"),
+    "train": ("**/training.json", "**/weights.safetensors", "checkpoints/train-*"),
+    "export": ("**/export.json", "**/model.onnx"),
+    "bench": ("latency.json",),
+}
 _PLACES = ("path", "download", "memory_gib")
 
 
@@ -32,7 +38,7 @@ def claim(folder: Path, recipe: Recipe, resume: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder}: is a file, not a folder")
     if kept.exists():
-        if not resume:
+        if not resume and any(_begun(folder, stage) for stage in _USES):
             raise RunError(f"{folder}: already holds a run; add --resume to go on with it, or name another folder")
         check(folder, recipe)
     elif folder.exists() and any(not _left_by_a_kill(entry) for entry in folder.iterdir()):
@@ -59,7 +65,7 @@ def record(folder: Path, stage: str, recipe: Recipe) -> None:
     """Note what a stage is made from."""
     path = folder / "stages.json"
     known = read_json(path) if path.exists() else {}
-    if stage in _USES and stage not in known:
+    if stage in _USES and (stage not in known or not _begun(folder, stage)):
         write_json(path, known | {stage: _used(stage, recipe)})
 
 
@@ -72,11 +78,18 @@ def check(folder: Path, recipe: Recipe) -> None:
     path = folder / "stages.json"
     known = read_json(path) if path.exists() else {}
     for stage, old in known.items():
+        if not _begun(folder, stage):
+            continue  # it failed before it left anything, on a budget that cannot be met, say
         if changed := _difference(old, _used(stage, recipe)):
             raise RunError(
                 f"{folder / 'recipe.yaml'}: {', '.join(changed)} differs from what the {stage} stage of this run used; "
                 "change it back, or begin in another folder"
             )
+
+
+def _begun(folder: Path, stage: str) -> bool:
+    """Whether a stage has left anything in the folder that later work builds on."""
+    return any(next(folder.glob(pattern), None) is not None for pattern in _LEAVES[stage])
 
 
 def _used(stage: str, recipe: Recipe) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from compressor import cost, doctor, recipes
 from compressor.architecture import Architecture
 from compressor.bench import open_session
-from compressor.errors import DataError, RunError, TrainingError, UnavailableError
+from compressor.errors import BudgetError, DataError, RunError, TrainingError, UnavailableError
 from compressor.models import build
 from compressor.pipeline import continue_run, load_weights, run
 from compressor.recipe import load_recipe, parse_recipe
@@ -260,6 +260,14 @@ def test_a_file_that_is_gone_is_made_again(tmp_path, lost):
     assert (tmp_path / "run" / lost).exists()
     again = load_file(tmp_path / "run" / "weights.safetensors")
     assert all(torch.equal(again[name], before[name]) for name in before)
+
+
+def test_a_run_that_failed_before_it_left_anything_may_be_begun_anew(tmp_path):
+    with pytest.raises(BudgetError, match=r"budget\.params: 10 cannot be met"):
+        run(parse_recipe(RAW, [*UNIFORM, "budget.params=10"]), tmp_path / "run", until="search")
+    assert run(parse_recipe(RAW, UNIFORM), tmp_path / "run", until="search") == {}
+    with pytest.raises(RunError, match="already holds a run"):
+        run(parse_recipe(RAW, UNIFORM), tmp_path / "run", until="search")
 
 
 def test_the_remains_of_a_killed_write_do_not_claim_a_folder(tmp_path):
