@@ -211,7 +211,7 @@ class _Run:
         model = trainer.prepare(build(contender.architecture, self.recipe.seed))
         history = trainer.fit(
             model,
-            _final_settings(self.recipe.train),
+            final_settings(self.recipe.train),
             seed=self.recipe.seed,
             label=f"training {contender.name}",
             checkpoint=self.checkpoints / f"train-{contender.name}.safetensors",
@@ -348,7 +348,8 @@ def _has_images(architecture: Architecture) -> bool:
     return any(isinstance(module, nn.Conv2d) for module in build_meta(architecture).modules())
 
 
-def _final_settings(config: TrainConfig) -> Settings:
+def final_settings(config: TrainConfig) -> Settings:
+    """How a recipe's `train` section trains the result and the baselines."""
     smooth = config.schedule == "onecycle"
     return Settings(
         epochs=config.epochs,

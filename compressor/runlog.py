@@ -60,10 +60,9 @@ class RunLog:
 
     def seconds(self) -> dict[str, float]:
         """{stage: seconds} over all sessions; of a killed one up to its last line, of the stage that runs up to now."""
-        spent: dict[tuple[str, str], float] = {(self.session, self._stage): self._elapsed()} if self._stage else {}
-        for line in self._lines():
-            if "seconds" in line and (line["session"], line["stage"]) != (self.session, self._stage):
-                spent[line["session"], line["stage"]] = line["seconds"]
+        spent = {(line["session"], line["stage"]): line["seconds"] for line in self._lines() if "seconds" in line}
+        if self._stage:
+            spent[self.session, self._stage] = self._elapsed()
         totals: dict[str, float] = {}
         for (_, stage), seconds in spent.items():
             totals[stage] = round(totals.get(stage, 0.0) + seconds, 3)

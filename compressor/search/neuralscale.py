@@ -81,12 +81,13 @@ def widths_for(
     Raises:
         BudgetError: one channel per layer costs more than the limit
     """
-    return np.array(_solve(np.asarray(alpha), np.asarray(beta), {"cost": cost}, {"cost": limit}).widths)
+    return np.array(solve_fit(np.asarray(alpha), np.asarray(beta), {"cost": cost}, {"cost": limit}).widths)
 
 
-def _solve(
+def solve_fit(
     alpha: Floats, beta: Floats, costs: dict[str, Callable[[Sequence[int]], float]], limits: dict[str, float]
 ) -> Solution:
+    """`widths_for` with several costs: the largest widths of a fit, α and β (L,), within all limits."""
     # τ is only an inner coordinate: whatever the budget is in, bisection finds the τ that fits it.
     return largest_within(costs, limits, lambda tau: alpha * tau**beta, 1.0, 1e6)
 
@@ -120,7 +121,7 @@ def search(problem: Problem, config: NeuralScaleConfig) -> SearchResult:
         trace["fallback"] = last["fallback"]
     else:
         costs = {name: of_widths(reference, problem.costs[name]) for name in problem.budget.limits}
-        solution = _solve(np.array(last["alpha"]), np.array(last["beta"]), costs, dict(problem.budget.limits))
+        solution = solve_fit(np.array(last["alpha"]), np.array(last["beta"]), costs, dict(problem.budget.limits))
         result = reference.with_widths(dict(zip(names, solution.widths, strict=True)))
     return SearchResult(result, trace, solution.one_channel)
 

@@ -1,0 +1,57 @@
+"""The README says what the project does: its recipe, its commands and its numbers are checked against the files."""
+
+import json
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from compressor.cli import main
+from compressor.recipe import load_recipe, parse_recipe
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_recipe_it_explains_is_the_shipped_one():
+    block = README.split("```yaml")[1].split("```")[0]
+    assert parse_recipe(yaml.safe_load(block)) == load_recipe(ROOT / "recipes" / "cifar10-vgg11.yaml")
+
+
+def test_the_commands_it_names_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^    make (\w+)", README, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    listed = README.split("Other commands: ")[1].split("\n\n")[0]
+    for command in re.findall(r"`(?:compressor )?([a-z |]+?)(?: [A-Z][\w.]*)?`", listed):
+        for name in command.split(" | ") if "list" not in command else ["recipes"]:
+            assert CliRunner().invoke(main, [name.strip(), "--help"]).exit_code == 0, name
+
+
+def test_the_python_example_names_what_there_is():
+    code = README.split("```python")[1].split("```")[0]
+    compile(code, "README", "exec")
+    imported = re.search(r"from compressor import (.+)", code)[1].split(", ")
+    import compressor
+
+    assert set(imported) <= set(compressor.__all__)
+
+
+@pytest.mark.parametrize("name", ["neuralscale", "uniform", "reference"])
+def test_the_accuracies_are_those_that_were_measured(name):
+    measured = json.loads((ROOT / "experiments" / "cifar10_vgg11.json").read_text())["networks"][name]
+    accuracies = measured["accuracy_percent"]
+    text = f"{statistics.mean(accuracies):.2f} ± {statistics.stdev(accuracies):.2f} %"
+    assert text in README
+    low, high = min(measured["params"]), max(measured["params"])
+    assert (f"{low:,}" if low == high else f"{low:,} – {high:,}") in README
+
+
+def test_the_gain_and_the_time_ratio_are_those_that_were_measured():
+    gain = json.loads((ROOT / "experiments" / "cifar10_vgg11.json").read_text())
+    assert f"{gain['gain_mean']:.1f} points ahead" in README
+    speed = json.loads((ROOT / "experiments" / "pruning_speed.json").read_text())
+    assert f"**{speed['ratio']:.2f}** of the CPU time" in README
