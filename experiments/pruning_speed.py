@@ -35,7 +35,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=".data/cifar10")
     parser.add_argument("--width", type=float, default=0.25)
-    parser.add_argument("--pretrain", type=int, default=3, help="epochs before pruning (the paper: 10)")
+    parser.add_argument("--pretrain", type=float, default=3, help="epochs before pruning (the paper: 10)")
+    parser.add_argument("--json", type=Path, default=HERE / "pruning_speed.json")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--every", type=int, default=20, help="steps between two pruning events (the paper: 50)")
     parser.add_argument("--channels", type=int, default=10)
@@ -81,17 +82,19 @@ def main() -> None:
         print(len(rows), *(f"{key} {rows[-1][key]:.3f}" for key in ("physical", "masked", "macs_share")), flush=True)
         if physical.done or masked.done:
             break
-    write_result(HERE / "pruning_speed.json", summarise(rows) | {"settings": vars(arguments), "rows": rows})
+    settings_used = {name: value for name, value in vars(arguments).items() if name != "json"}
+    write_result(arguments.json, summarise(rows) | {"settings": settings_used, "rows": rows})
 
 
-def pretrain(model: nn.Module, batches: Batches, epochs: int) -> None:
+def pretrain(model: nn.Module, batches: Batches, epochs: float) -> None:
     """As the search does before it prunes: what pruning removes first depends on it."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5, weight_decay=5e-4)
-    for epoch in range(epochs):
-        for x, y in batches.epoch(1000 + epoch):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x), y).backward()
-            optimizer.step()
+    steps = round(epochs * len(batches))
+    for step in range(steps):
+        x, y = next(batches.epoch(1000 + step // len(batches), step % len(batches)))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
 
 
 def blocks(batches: Batches, size: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
