@@ -55,3 +55,9 @@ def test_the_gain_and_the_time_ratio_are_those_that_were_measured():
     assert f"{gain['gain_mean']:.1f} points ahead" in README
     speed = json.loads((ROOT / "experiments" / "pruning_speed.json").read_text())
     assert f"**{speed['ratio']:.2f}** of the CPU time" in README
+
+
+def test_the_accuracy_at_equal_macs_is_that_which_was_measured():
+    found = json.loads((ROOT / "experiments" / "cifar10_equal_macs.json").read_text())
+    assert f"{found['accuracy_mean']:.2f} ± {found['accuracy_std']:.2f} %" in README
+    assert all(row["macs"] <= row["limits"]["macs"] for row in found["seeds"])
