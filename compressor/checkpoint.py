@@ -52,7 +52,13 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapp
     Raises:
         RunError: it cannot be written (a full disk, a folder that is read-only)
     """
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    plain: Tensors = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        # safetensors refuses tensors that share memory, as those of a module registered under two names do.
+        plain[name] = value.clone() if value.untyped_storage().data_ptr() in seen else value
+        seen.add(value.untyped_storage().data_ptr())
     try:
         replace_atomic(path, lambda beside: save_file(plain, beside, metadata=dict(metadata)))
     except SafetensorError as error:

@@ -24,7 +24,7 @@ from compressor.budget import Budget
 from compressor.checkpoint import save_tensors
 from compressor.data import DataSet, load_data, ordered
 from compressor.doctor import check_provider
-from compressor.errors import DataError, RunError
+from compressor.errors import DataError, RunError, TrainingError
 from compressor.exporters import OnnxClassifier, export_onnx, write_metadata
 from compressor.files import copy_atomic, read_json, write_atomic, write_json
 from compressor.models import build, build_meta, check_reference, reference_architecture
@@ -102,11 +102,9 @@ class _Run:
             check_provider(self.recipe.bench.provider)  # now, not after hours of training
         for stage in STAGES[: STAGES.index(until) + 1]:
             self.stage = stage
-            if stage in ("search", "train"):  # from the first checkpoint on, they are bound to what they began with
-                runfolder.record(self.out, stage, self.recipe)
+            runfolder.record(self.out, stage, self.recipe)
             with self.log.timing(stage):
                 report = getattr(self, f"_{stage}")() or {}
-            runfolder.record(self.out, stage, self.recipe)
         return report
 
     @property
@@ -118,11 +116,19 @@ class _Run:
         if self._data is None:
             self._tell(f"loading {self.recipe.data.name}", None)
             self._data = load_data(self.recipe.data, seed=self.recipe.seed, device=self.device)
+            self._check_same_images(self._data)
             if len(self._data.train) < 2:
                 raise DataError(
                     f"data: {self.recipe.data.name} leaves one training image; batch-norm needs two or more"
                 )
         return self._data
+
+    def _check_same_images(self, data: DataSet) -> None:
+        path = self.out / "search.json"
+        if path.exists() and read_json(path).get("images", _identity(data)) != _identity(data):
+            raise RunError(
+                f"data.path: {self.recipe.data.path} holds other images than those the search of this run used"
+            )
 
     def _tell(self, text: str, share: float | None) -> None:
         self.progress(self.stage, text, share)
@@ -149,9 +155,9 @@ class _Run:
     # search ------------------------------------------------------------------------------------------------------
 
     def _search(self) -> None:
-        products = [self.out / name for name in ("search.json", "architecture.json")]
-        products += [self.out / "baselines" / name / "architecture.json" for name in self.recipe.baselines]
-        if all(path.exists() for path in products):
+        baselines = {name: self.out / "baselines" / name / "architecture.json" for name in self.recipe.baselines}
+        found_before = all((self.out / name).exists() for name in ("search.json", "architecture.json"))
+        if found_before and all(path.exists() for path in baselines.values()):
             return
         check_reference(self.recipe.model.name, self.recipe.model.options)
         reference = self._reference()
@@ -163,17 +169,17 @@ class _Run:
             self.recipe.seed,
             self.checkpoints / "search",
         )
+        for name, path in baselines.items():
+            baseline = reference if name == "reference" else search(problem, UniformConfig()).architecture
+            write_atomic(path, baseline.to_json())
+        if found_before:
+            return
         found = search(problem, self.recipe.search)
-        architectures = {"reference": reference}
-        if "uniform" in self.recipe.baselines:
-            architectures["uniform"] = search(problem, UniformConfig()).architecture
-        for name in self.recipe.baselines:
-            path = self.out / "baselines" / name / "architecture.json"
-            write_atomic(path, architectures[name].to_json())
         record = {
             "trace": found.trace,
             "one_channel": found.one_channel,
             "dataset": self.data.describe(),
+            "images": _identity(self.data),
             "reference_widths": dict(reference.widths),
         }
         write_json(self.out / "search.json", record)
@@ -209,13 +215,18 @@ class _Run:
     def _train_one(self, contender: _Contender) -> None:
         trainer = self._trainer(_has_images(contender.architecture))
         model = trainer.prepare(build(contender.architecture, self.recipe.seed))
-        history = trainer.fit(
-            model,
-            final_settings(self.recipe.train),
-            seed=self.recipe.seed,
-            label=f"training {contender.name}",
-            checkpoint=self.checkpoints / f"train-{contender.name}.safetensors",
-        )
+        checkpoint = self.checkpoints / f"train-{contender.name}.safetensors"
+        try:
+            history = trainer.fit(
+                model,
+                final_settings(self.recipe.train),
+                seed=self.recipe.seed,
+                label=f"training {contender.name}",
+                checkpoint=checkpoint,
+            )
+        except TrainingError:
+            checkpoint.unlink(missing_ok=True)  # it leads to the same end; train.lr may be changed now
+            raise
         write_json(contender.folder / "training.json", [asdict(record) for record in history])
         note = {"architecture": contender.architecture.to_json()}
         save_tensors(contender.folder / "weights.safetensors", model.state_dict(), note)
@@ -336,8 +347,16 @@ class _Run:
 def load_weights(architecture: Architecture, path: Path) -> nn.Module:
     """A network of an architecture with the weights of a safetensors file, on the CPU."""
     model = build(architecture)
-    model.load_state_dict(load_file(path))
+    try:
+        model.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise RunError(f"{path}: holds the weights of another architecture; delete it to train again") from error
     return model.eval()
+
+
+def _identity(data: DataSet) -> list[Any]:
+    """What tells one set of images from another, as JSON values."""
+    return [data.describe(), list(data.class_names), list(data.mean), list(data.std)]
 
 
 def _there(contender: _Contender, *names: str) -> bool:

@@ -37,12 +37,15 @@ def claim(folder: Path, recipe: Recipe, resume: bool) -> None:
     kept = folder / "recipe.yaml"
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder}: is a file, not a folder")
-    if kept.exists():
-        if not resume and any(_begun(folder, stage) for stage in _USES):
-            raise RunError(f"{folder}: already holds a run; add --resume to go on with it, or name another folder")
+    begun = any(_begun(folder, stage) for stage in _USES)
+    if kept.exists() and begun and not resume:
+        raise RunError(f"{folder}: already holds a run; add --resume to go on with it, or name another folder")
+    if kept.exists() and begun:
         check(folder, recipe)
-    elif folder.exists() and any(not _left_by_a_kill(entry) for entry in folder.iterdir()):
+    elif folder.exists() and any(not _ours(entry, folder) for entry in folder.iterdir()):
         raise RunError(f"{folder}: is not empty and holds no run; name another folder")
+    if not (folder / "stages.json").exists():
+        write_json(folder / "stages.json", {})  # first: it tells our folder from one that has a recipe.yaml of its own
     write_atomic(kept, recipe.to_yaml())
 
 
@@ -64,7 +67,7 @@ def load(folder: Path) -> Recipe:
 def record(folder: Path, stage: str, recipe: Recipe) -> None:
     """Note what a stage is made from."""
     path = folder / "stages.json"
-    known = read_json(path) if path.exists() else {}
+    known = _records(folder)
     if stage in _USES and (stage not in known or not _begun(folder, stage)):
         write_json(path, known | {stage: _used(stage, recipe)})
 
@@ -75,12 +78,13 @@ def check(folder: Path, recipe: Recipe) -> None:
     Raises:
         RunError: names the keys that differ
     """
-    path = folder / "stages.json"
-    known = read_json(path) if path.exists() else {}
-    for stage, old in known.items():
+    known = _records(folder)
+    for stage in _USES:
         if not _begun(folder, stage):
             continue  # it failed before it left anything, on a budget that cannot be met, say
-        if changed := _difference(old, _used(stage, recipe)):
+        if stage not in known:
+            raise RunError(f"{folder / 'stages.json'}: does not say what the {stage} stage was made from; begin anew")
+        if changed := _difference(known[stage], _used(stage, recipe)):
             raise RunError(
                 f"{folder / 'recipe.yaml'}: {', '.join(changed)} differs from what the {stage} stage of this run used; "
                 "change it back, or begin in another folder"
@@ -88,8 +92,18 @@ def check(folder: Path, recipe: Recipe) -> None:
 
 
 def _begun(folder: Path, stage: str) -> bool:
-    """Whether a stage has left anything in the folder that later work builds on."""
-    return any(next(folder.glob(pattern), None) is not None for pattern in _LEAVES[stage])
+    """Whether a stage, or one that builds on it, has left anything in the folder."""
+    later = list(_USES)[list(_USES).index(stage) :]
+    patterns = [pattern for name in later for pattern in _LEAVES[name]]
+    return any(next(folder.glob(pattern), None) is not None for pattern in patterns)
+
+
+def _records(folder: Path) -> dict[str, Any]:
+    path = folder / "stages.json"
+    known = read_json(path) if path.exists() else {}
+    if not isinstance(known, dict):
+        raise RunError(f"{path}: must be an object with the keys {', '.join(_USES)}")
+    return known
 
 
 def _used(stage: str, recipe: Recipe) -> dict[str, Any]:
@@ -111,5 +125,10 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return changed
 
 
-def _left_by_a_kill(entry: Path) -> bool:
-    return entry.name.startswith(".") and entry.name.endswith(".tmp")
+def _ours(entry: Path, folder: Path) -> bool:
+    """Whether an entry of a folder in which nothing was begun is what a failed or killed start leaves."""
+    if entry.name.startswith(".") and entry.name.endswith(".tmp"):
+        return True
+    return (
+        entry.name in ("recipe.yaml", "stages.json", "log.jsonl", "checkpoints") and (folder / "stages.json").exists()
+    )

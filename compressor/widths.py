@@ -16,7 +16,7 @@ import copy
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -39,8 +39,8 @@ class WidthGroup:
     Attributes:
         name: module path of the first producing layer
         channels: present width
-        norm: path of the affine batch-norm between the group's only producing layer and the layers that read it; None
-            if there is another normalisation or depth-wise layer on the way, or no batch-norm
+        norm: path of the affine batch-norm, with a ReLU behind it, between the group's only producing layer and the
+            layers that read it; None if anything else is on the way
     """
 
     name: str
@@ -72,10 +72,8 @@ def _is_depthwise(module: nn.Module) -> bool:
     return isinstance(module, _CONVS) and module.groups > 1 and module.groups == module.in_channels
 
 
-def _refusal(path: str, module: nn.Module, shared: Set[str]) -> str | None:
+def _refusal(path: str, module: nn.Module) -> str | None:
     """Why this layer cannot be resized, or None if it can."""
-    if path in shared:
-        return f"{path}: its parameters belong to another layer too"
     if "weight" not in dict(module.named_parameters(recurse=False)) and not isinstance(module, _NORMS):
         return f"{path}: its weight is computed from other parameters"
     if isinstance(module, _CONVS):
@@ -102,10 +100,8 @@ def _items(group: Any, graph: Any, paths: Mapping[nn.Module, str]) -> Iterator[t
     """Yield (path, module, side, item) of the layers in a torch-pruning group."""
     for item in group:
         module = item.dep.target.module
-        if isinstance(module, nn.Parameter):
-            raise ModelError(f"a bare parameter of shape {tuple(module.shape)} depends on a layer's width")
         if module not in paths:
-            continue  # an operation without weights: add, concat, flatten
+            continue  # an operation without weights (add, concat, flatten), or a bare parameter: the trial will tell
         outward = graph.is_out_channel_pruning_fn(item.dep.handler)
         yield paths[module], module, "out" if outward or _is_depthwise(module) else "in", item
 
@@ -124,9 +120,13 @@ def _norm(outward: Mapping[str, nn.Module], graph: Any) -> str | None:
     """The batch-norm of a group whose channels pass through one producer, that batch-norm, and nothing else."""
     if len(outward) != 2:
         return None
-    (producer, made), (path, norm) = sorted(outward.items(), key=lambda pair: isinstance(pair[1], _NORMS))
+    (_, made), (path, norm) = sorted(outward.items(), key=lambda pair: isinstance(pair[1], _NORMS))
     alone = [node.module for node in graph.module2node[made].outputs] == [norm]
-    return path if alone and isinstance(norm, _NORMS) and norm.affine and producer != path else None
+    if not alone or not isinstance(norm, _NORMS) or not norm.affine:
+        return None
+    # Only behind a positively homogeneous function is the gate's place of no consequence.
+    after = [getattr(node.grad_fn, "name", str)() for node in graph.module2node[norm].outputs]
+    return path if after and all("ReluBackward" in name for name in after) else None
 
 
 def plan_widths(model: nn.Module, example: torch.Tensor) -> WidthPlan:
@@ -137,11 +137,12 @@ def plan_widths(model: nn.Module, example: torch.Tensor) -> WidthPlan:
         example: one batch of inputs, (N, …), at the real size
 
     Raises:
-        ModelError: torch-pruning cannot trace the network, or a layer is of a kind that cannot be resized
+        ModelError: it does not run, its layers share parameters, or torch-pruning cannot trace it
     """
-    traced = copy.deepcopy(model).cpu().float()
     example = example.cpu().float()
+    traced = _copy(model)
     _check_runs(traced, example)
+    _check_unshared(traced)
     order = {path: index for index, (path, _) in enumerate(traced.named_modules())}
     paths = {module: path for path, module in traced.named_modules()}
     try:
@@ -151,7 +152,6 @@ def plan_widths(model: nn.Module, example: torch.Tensor) -> WidthPlan:
             f"{type(model).__name__}: torch-pruning cannot trace it: {type(error).__name__}: "
             f"{' '.join(str(error).split())}"
         ) from error
-    shared = _shared(traced)
     groups: dict[str, WidthGroup] = {}
     owners: dict[Side, list[tuple[str, int] | None]] = {}
     refused: dict[str, str] = {}
@@ -161,30 +161,54 @@ def plan_widths(model: nn.Module, example: torch.Tensor) -> WidthPlan:
             {path: module for path, module, side, _ in items if side == "out" and _produces(module)}.items(),
             key=lambda pair: order[pair[0]],
         )
+        if not producing:
+            continue  # a depth-wise layer on the images themselves
         name = producing[0][0]
         channels = len(entry[0].idxs)
         outward = {path: module for path, module, side, _ in items if side == "out"}
         groups[name] = WidthGroup(name, channels, _norm(outward, graph))
         for path, module, side, item in items:
-            if reason := _refusal(path, module, shared):
+            if reason := _refusal(path, module):
                 refused[name] = reason
                 continue
             slots = owners.setdefault((path, side), [None] * _positions(path, module, side))
-            for position, channel in zip(item.idxs, item.root_idxs, strict=True):
-                if slots[position] not in (None, (name, channel)):
-                    raise ModelError(f"{path}: its channel {position} belongs to two width groups")
-                slots[position] = (name, channel)
+            refused |= _claim(slots, path, name, item)
     groups = {name: groups[name] for name in sorted(groups, key=order.__getitem__)}
     plan = WidthPlan(groups, {side: tuple(slots) for side, slots in owners.items()}, refused)
     return _without_fixed(traced, plan, example)
 
 
-def _shared(model: nn.Module) -> set[str]:
-    """Paths of modules that hold a parameter which another module holds too."""
-    holders: dict[nn.Parameter, set[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        holders.setdefault(parameter, set()).add(name.rpartition(".")[0])
-    return {path for paths in holders.values() if len(paths) > 1 for path in paths}
+def _claim(slots: list[tuple[str, int] | None], path: str, name: str, item: Any) -> dict[str, str]:
+    """Note a group's positions in one side of a layer; {group: reason} of those that cannot be told apart."""
+    refused: dict[str, str] = {}
+    for position, channel in zip(item.idxs, item.root_idxs, strict=True):
+        if position >= len(slots):
+            return {name: f"{path}: torch-pruning maps it to a channel {position} that it does not have"}
+        other = slots[position]
+        if other not in (None, (name, channel)):
+            assert other is not None
+            refused |= dict.fromkeys((name, other[0]), f"{path}: its channel {position} belongs to two width groups")
+        slots[position] = (name, channel)
+    return refused
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model).cpu().float()
+    except Exception as error:  # old hooks, such as nn.utils.weight_norm, forbid it
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{type(model).__name__}: it cannot be copied: {reason}") from error
+
+
+def _check_unshared(model: nn.Module) -> None:
+    holders: dict[nn.Parameter, str] = {}
+    for path, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            if parameter in holders:
+                raise ModelError(
+                    f"{type(model).__name__}: {holders[parameter]} and {path} share a parameter, which is not supported"
+                )
+            holders[parameter] = path
 
 
 def _check_runs(model: nn.Module, example: torch.Tensor) -> None:
@@ -212,10 +236,13 @@ def _without_fixed(model: nn.Module, plan: WidthPlan, example: torch.Tensor) -> 
         if name in fixed:
             continue
         try:
-            wider = _apply(meta, plan, {name: [*range(group.channels), _NEW]})
-            if _shapes(meta(probe)) != expected:
-                fixed[name] = f"{name}: its width is the network's output"
-            _apply(meta, wider, {name: range(group.channels)})
+            for select in _trials(group.channels):
+                changed = _apply(meta, plan, {name: select})
+                if _shapes(meta(probe)) != expected:
+                    fixed[name] = f"{name}: its width is the network's output"
+                restored = _apply(meta, changed, {name: _back(len(select), group.channels)})
+                if restored.owners != plan.owners:
+                    meta = copy.deepcopy(model).to("meta").eval()
         except Exception as error:  # the network's own code decides what it raises
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             fixed[name] = f"{name}: the network does not run with another width: {reason}"
@@ -226,6 +253,16 @@ def _without_fixed(model: nn.Module, plan: WidthPlan, example: torch.Tensor) -> 
         for side, slots in plan.owners.items()
     }
     return WidthPlan(groups, owners, fixed)
+
+
+def _trials(channels: int) -> list[list[int]]:
+    """Selections that a group must bear: one channel more and, if it can, one fewer at the front, and half."""
+    trials = [[*range(channels), _NEW]]
+    return trials if channels == 1 else [*trials, [*range(1, channels)], [*range(channels // 2)]]
+
+
+def _back(present: int, channels: int) -> list[int]:
+    return [channel if channel < present else _NEW for channel in range(channels)]
 
 
 def _shapes(output: Any) -> list[tuple[int, ...]]:
@@ -348,7 +385,9 @@ def _apply(
         if not any(slot is not None and slot[0] in select for slot in slots):
             continue
         index, new_slots = _reindex(slots, select)
-        _cut(slicer, model.get_submodule(path), side, torch.tensor(index))
+        if not index:
+            raise ModelError(f"{path}: no channel would be left to it")
+        _cut(slicer, model.get_submodule(path), side, torch.tensor(index, dtype=torch.long))
         owners[path, side] = tuple(new_slots)
     groups = {
         name: replace(group, channels=len(select[name])) if name in select else group

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from compressor import cost, doctor, recipes
+from compressor import cost, doctor, recipes, runfolder
 from compressor.architecture import Architecture
 from compressor.bench import open_session
 from compressor.errors import BudgetError, DataError, RunError, TrainingError, UnavailableError
@@ -217,6 +217,7 @@ def test_stages_can_be_taken_one_by_one(tmp_path):
 def test_a_damaged_checkpoint_is_told_and_not_trusted(tmp_path):
     recipe = parse_recipe(RAW, ["search={method: uniform}", "baselines=[]", "train.epochs=1"])
     run(recipe, tmp_path / "run", until="search")
+    runfolder.record(tmp_path / "run", "train", recipe)
     broken = tmp_path / "run" / "checkpoints" / "train-result.safetensors"
     broken.parent.mkdir(exist_ok=True)
     broken.write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00nonsense")
@@ -231,6 +232,23 @@ def test_divergence_ends_the_run_and_is_logged(tmp_path):
     last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
     assert last["event"] == "failed"
     assert "TrainingError" in last["error"]
+
+
+def test_a_folder_with_a_recipe_of_its_own_is_left_alone(tmp_path):
+    mine = tmp_path / "recipe.yaml"
+    mine.write_text("# my notes\nmodel: mlp\n")
+    with pytest.raises(RunError, match="is not empty and holds no run"):
+        run(parse_recipe(RAW), tmp_path)
+    assert mine.read_text().startswith("# my notes")
+
+
+def test_a_stage_is_bound_by_what_later_stages_were_made_from(tmp_path):
+    out = tmp_path / "run"
+    run(parse_recipe(RAW, UNIFORM), out, until="export")
+    for name in ("search.json", "architecture.json"):
+        (out / name).unlink()
+    with pytest.raises(RunError, match=r"budget\.params differs from what the search stage"):
+        run(parse_recipe(RAW, [*UNIFORM, "budget.params=30k"]), out, resume=True)
 
 
 UNIFORM = ["search={method: uniform}", "baselines=[]", "train.epochs=1", "data.limit=64"]

@@ -291,7 +291,6 @@ class Insisting(nn.Module):
     ("kind", "free", "fixed"),
     [
         (Chunked, {"point"}, {"conv", "fc"}),
-        (Tied, set(), {"first", "second", "fc"}),
         (Parametrised, {"second"}, {"first", "fc"}),
         (Insisting, set(), {"conv", "fc"}),
     ],
@@ -301,8 +300,41 @@ def test_what_cannot_be_resized_is_fixed_and_the_rest_still_trains(kind, free, f
     model = kind()
     plan = plan_widths(model, torch.zeros(2, 3, 4, 4))
     assert set(plan.groups) == free
-    assert fixed <= set(plan.fixed) | {"third"}
+    assert fixed == set(plan.fixed)
     resize_(model, plan, dict.fromkeys(free, 5))
     output = model(torch.randn(3, 3, 4, 4))
     assert output.shape == (3, 2)
     output.sum().backward()
+
+
+def test_shared_parameters_are_refused_and_a_module_under_two_names_is_not():
+    with pytest.raises(ModelError, match="Tied: second and third share a parameter"):
+        plan_widths(Tied(), torch.zeros(2, 3, 4, 4))
+    net = Net()
+    net.again = net.inner
+    assert plan_widths(net, torch.zeros(2, 3, 4, 4)).widths == WIDTHS
+
+
+class Sliced(nn.Module):
+    """Part of a layer's channels goes one way, all of them another, as in cross-stage-partial blocks."""
+
+    def __init__(self, part):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 1)
+        self.some = nn.Conv2d(len(range(8)[part]), 6, 1)
+        self.whole = nn.Conv2d(8, 6, 1)
+        self.fc = nn.Linear(6, 2)
+        self.part = part
+
+    def forward(self, x):
+        x = self.conv(x)
+        return self.fc(torch.relu(self.some(x[:, self.part]) + self.whole(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("part", [slice(0, 4), slice(4, None), slice(-4, None)])
+def test_a_sliced_layer_is_fixed_or_survives_every_width(part):
+    for width in (4, 7, 12):
+        model = Sliced(part)
+        plan = plan_widths(model, torch.zeros(2, 3, 4, 4))
+        resize_(model, plan, dict.fromkeys(plan.groups, width))
+        assert model(torch.randn(3, 3, 4, 4)).shape == (3, 2)

@@ -99,6 +99,7 @@ def build(architecture: Architecture, seed: int = 0) -> nn.Module:
             return fresh
         resized = copy.deepcopy(fresh)
         resize_(resized, plan, architecture.widths)
+        _check_logits(architecture.model, resized, architecture.classes, example_input(architecture))
         reinitialise_(resized, fresh)
         return resized
 
@@ -203,7 +204,7 @@ def _check_logits(name: str, model: nn.Module, classes: int, example: torch.Tens
             with torch.no_grad():
                 output = trial.train(training)(example.to("meta"))
         except Exception as error:  # the network's own code decides what it raises
-            raise ModelError(f"model.name: {name} does not run: {_cause(error)}") from error
+            raise ModelError(f"model.name: {name} does not run at these widths: {_cause(error)}") from error
         shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         if shape != (len(example), classes):
             mode = "training" if training else "evaluation"

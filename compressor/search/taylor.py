@@ -73,11 +73,15 @@ class _Gates:
         """∂L/∂z of the mini-batch whose gradients the network holds, (channels,)."""
         result = torch.zeros(self.total, device=self.device, dtype=self.dtype)
         for norm, positions, entries in self.norms:
-            slope = norm.weight * norm.weight.grad + norm.bias * norm.bias.grad  # type: ignore[operator]
+            # A layer that this step did not reach, or that is frozen, has no gradient.
+            terms = [p * p.grad for p in (norm.weight, norm.bias) if p.grad is not None]  # type: ignore[operator]
+            if not terms:
+                continue
+            slope = torch.stack(terms).sum(0)
             result.index_add_(0, entries, slope.to(self.dtype)[positions])
         for layer, positions, entries in self.readers:
             if layer.weight.grad is None:
-                continue  # a layer that training does not reach
+                continue
             product = (layer.weight * layer.weight.grad).to(self.dtype)  # type: ignore[operator]
             slope = product.transpose(0, 1).flatten(1).sum(1)
             result.index_add_(0, entries, slope[positions])

@@ -389,3 +389,30 @@ def test_equal_widths_of_two_stages_do_not_tie_them_together(equal):
     flat = architecture.with_widths(dict.fromkeys(architecture.widths, equal))
     plan = plan_widths(build(flat), torch.zeros(2, 1, 8, 8))
     assert set(plan.groups) == set(flat.widths) | set(follows(flat))
+
+
+def test_widths_that_the_networks_own_code_cannot_bear_are_refused(module):
+    name = module(
+        "my_sliced_net_of_a_test",
+        """
+        import torch
+        from torch import nn
+
+        class Sliced(nn.Module):
+            def __init__(self, num_classes):
+                super().__init__()
+                self.conv, self.some = nn.Conv2d(3, 8, 1), nn.Conv2d(4, 6, 1)
+                self.whole, self.fc = nn.Conv2d(8, 6, 1), nn.Linear(6, num_classes)
+
+            def forward(self, x):
+                x = self.conv(x)
+                return self.fc(torch.relu(self.some(x[:, -4:]) + self.whole(x)).mean((2, 3)))
+        """,
+    )
+    architecture = reference_architecture(f"{name}:Sliced", {}, 10, (3, 8, 8))
+    narrow = architecture.with_widths(dict.fromkeys(architecture.widths, 3))
+    if "conv" in architecture.widths:
+        with pytest.raises(ModelError, match="does not run at these widths"):
+            build(narrow)
+    else:
+        assert build(narrow)(torch.zeros(2, 3, 8, 8)).shape == (2, 10)
