@@ -161,6 +161,7 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_network(finished, tmp_pa
         "training": lambda: (work / "train-result.safetensors").exists(),
         "export": lambda: begun(out, "export"),
         "bench": lambda: begun(out, "bench"),
+        "report": lambda: begun(out, "report"),
     }
     killed = [
         name
