@@ -24,10 +24,11 @@ from torch import nn
 
 from compressor.architecture import Architecture
 from compressor.errors import ModelError, not_one_of
+from compressor.initialise import reinitialise_
 from compressor.models import mlp, mobilenet, resnet, vgg
 from compressor.models.zoo import Family
 from compressor.plugins import with_plugins
-from compressor.widths import WidthPlan, plan_widths, reinitialise_, resize_
+from compressor.widths import WidthPlan, plan_widths, resize_
 
 ZOO: dict[str, Family] = {**vgg.FAMILIES, **resnet.FAMILIES, **mobilenet.FAMILIES, **mlp.FAMILIES}
 

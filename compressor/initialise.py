@@ -1,0 +1,49 @@
+"""Fresh weights for a resized network, in the manner of the network it came from."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+
+def reinitialise_(model: nn.Module, reference: nn.Module) -> None:
+    """Give a resized network fresh weights in the manner of the network it came from.
+
+    A constant parameter stays that constant; the values of any other are drawn from the reference's values, scaled
+    by the fan that its standard deviation is tied to (Kaiming fan-out, or fan-in as torch's defaults). torch's
+    global random state decides the draw.
+
+    Args:
+        model: resized; changed in place
+        reference: the same network at its own widths, freshly initialised
+    """
+    with torch.no_grad():
+        originals = dict(reference.named_parameters())
+        for name, parameter in model.named_parameters():
+            original = originals[name].detach()
+            if original.numel() == 0 or bool((original == original.flatten()[0]).all()):
+                parameter.fill_(original.flatten()[0])
+                continue
+            draw = torch.randint(original.numel(), parameter.shape, device=original.device)
+            values = original.flatten()[draw] * _fan_scale(original, parameter)
+            parameter.copy_(values.to(parameter))
+        for module in model.modules():
+            if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+                module.reset_running_stats()
+
+
+def _fan_scale(original: torch.Tensor, resized: torch.Tensor) -> float:
+    """How much the values of a weight change with its fan: √(old fan / new fan), or 1 for a fixed deviation."""
+    if original.dim() < 2:
+        return 1.0
+    taps = original[0, 0].numel()
+    variance = float(original.var())
+    tolerance = 0.02 + 4 * (2 / original.numel()) ** 0.5  # four deviations of a sample's variance
+    nearest, axis = min(
+        (abs(math.log(variance * original.shape[axis] * taps / gain)), axis)
+        for axis, gains in ((1, (1 / 3, 1.0, 2.0)), (0, (2.0, 1.0)))  # (variance × fan) of the usual schemes
+        for gain in gains
+    )
+    return float((original.shape[axis] / resized.shape[axis]) ** 0.5) if nearest < tolerance else 1.0

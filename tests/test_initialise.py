@@ -1,0 +1,25 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from compressor.initialise import reinitialise_
+from compressor.widths import plan_widths, resize_
+
+
+def test_fresh_weights_keep_the_scheme_of_the_reference():
+    torch.manual_seed(1)
+    reference = nn.Sequential(nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), nn.Conv2d(64, 128, 3), nn.Conv2d(128, 128, 3))
+    nn.init.kaiming_normal_(reference[0].weight, mode="fan_out")
+    nn.init.normal_(reference[3].weight, 0, 0.01)
+    nn.init.constant_(reference[1].weight, 0.5)
+    wide = copy.deepcopy(reference)
+    plan = plan_widths(wide, torch.zeros(2, 3, 16, 16))
+    resize_(wide, plan, {"0": 31, "2": 53})
+    reinitialise_(wide, reference)
+    fan_out, fan_in, fixed = (float(wide[index].weight.detach().std()) for index in (0, 2, 3))
+    assert fan_out == pytest.approx((2 / (31 * 9)) ** 0.5, rel=0.1)  # Kaiming
+    assert fan_in == pytest.approx((1 / 3 / (31 * 9)) ** 0.5, rel=0.1)  # torch's default
+    assert fixed == pytest.approx(0.01, rel=0.1)
+    assert bool((wide[1].weight == 0.5).all())
