@@ -10,7 +10,6 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from compressor.architecture import Architecture
 from compressor.models import build_meta, example_input, referenced
-from compressor.widths import LayerSizes, WidthPlan, parameter_sides
+from compressor.widths import LayerSizes, WidthPlan, resize_
 
 Cost = Callable[[Sequence[int]], float]
 
@@ -57,40 +56,50 @@ def macs(architecture: Architecture) -> int:
     return count_macs(build_meta(architecture), example_input(architecture, 1).to("meta"))
 
 
-class _LayerCosts:
-    """Counts a resizable network at any widths without resizing it, layer by layer.
+def params_at(model: nn.Module, plan: WidthPlan, widths: Mapping[str, int]) -> int:
+    """Parameter count that a network would have at other widths, {group: channels}."""
+    length = LayerSizes(plan).at(plan.widths | dict(widths))
+    return sum(
+        math.prod(length(name, dim, size) for dim, size in enumerate(parameter.shape))
+        for name, parameter in model.named_parameters()
+    )
 
-    A layer's multiply-adds are its weights times the positions it is applied at, which widths do not change.
-    `exact` names the costs that this gives rightly at the network's own widths: attention multiplies activations too,
-    and layers may share a parameter.
+
+class _LayerCosts:
+    """Counts a resizable network at any widths without resizing it, parameter by parameter.
+
+    The multiply-adds of a weight are its values times the positions it is applied at, which widths do not change.
+    `exact` names the costs that this gives rightly, at the network's own widths and at halves of them: a network may
+    multiply activations, or compute its weights.
     """
 
     def __init__(self, model: nn.Module, plan: WidthPlan, example: torch.Tensor) -> None:
-        self._sizes = LayerSizes(plan)
-        # (module path, constant factor, sides that multiply it, positions) of every resizable parameter
-        self._terms: list[tuple[str, int, tuple[tuple[str, int], ...], int]] = []
-        positions = _positions(model, example)
-        for path, module in model.named_modules():
-            sides = parameter_sides(module)
-            for name, parameter in module.named_parameters(recurse=False):
-                grows = tuple((side, parameter.shape[dim]) for dim, side in sides.get(name, ()))
-                factor = parameter.numel() // math.prod(length for _, length in grows)
-                used = positions.get(path, 0) if name == "weight" else 0
-                self._terms.append((path, factor, grows, used))
-        counted = {"params": self.params(plan.widths), "macs": self.macs(plan.widths)}
-        measured = {"params": count_params(model), "macs": count_macs(model, example)}
-        self.exact = {name for name, value in counted.items() if value == measured[name]}
+        self._sizes, self._products = LayerSizes(plan), plan.products
+        # (parameter, values at fixed lengths, (dimension, present length) that may change, positions)
+        self._terms: list[tuple[str, int, tuple[tuple[int, int], ...], int]] = []
+        for name, parameter in model.named_parameters():
+            grows = tuple((dim, length) for dim, length in enumerate(parameter.shape) if (name, dim) in plan.owners)
+            factor = parameter.numel() // math.prod(length for _, length in grows)
+            self._terms.append((name, factor, grows, plan.uses.get(name, 0)))
+        halves = {name: max(1, group.units // 2) * group.step for name, group in plan.groups.items()}
+        smaller = copy.deepcopy(model)
+        resize_(smaller, plan, halves)
+        self.exact = set(COSTS)
+        for network, widths in ((model, plan.widths), (smaller, halves)):
+            counted = {"params": self.params(widths), "macs": self.macs(widths)}
+            measured = {"params": count_params(network), "macs": count_macs(network, example)}
+            self.exact &= {name for name, value in counted.items() if value == measured[name]}
 
     def params(self, widths: Mapping[str, int]) -> int:
         return sum(size for size, _ in self._counted(widths))
 
     def macs(self, widths: Mapping[str, int]) -> int:
-        return sum(size * used for size, used in self._counted(widths))
+        return self._products + sum(size * used for size, used in self._counted(widths))
 
     def _counted(self, widths: Mapping[str, int]) -> Iterator[tuple[int, int]]:
         length = self._sizes.at(widths)
-        for path, factor, grows, used in self._terms:
-            yield factor * math.prod(length(path, side, present) for side, present in grows), used
+        for name, factor, grows, used in self._terms:
+            yield factor * math.prod(length(name, dim, present) for dim, present in grows), used
 
 
 @lru_cache(maxsize=8)
@@ -103,28 +112,6 @@ def _layer_costs_of(reference: str) -> _LayerCosts:
 def _layer_costs(architecture: Architecture) -> _LayerCosts:
     plan = referenced(architecture)[1]
     return _layer_costs_of(architecture.with_widths(plan.widths).to_json())  # one entry whatever the widths
-
-
-def _positions(model: nn.Module, example: torch.Tensor) -> dict[str, int]:
-    """{path of a convolution or linear layer: how many output positions it computes for one image}."""
-    found: dict[str, int] = {}
-
-    def note(path: str, channel_dim: int) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
-            applied = output.numel() // output.shape[channel_dim] // len(example)
-            found[path] = found.get(path, 0) + applied
-
-        return hook
-
-    layers = [
-        (path, m) for path, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
-    ]
-    hooks = [m.register_forward_hook(note(path, -1 if isinstance(m, nn.Linear) else 1)) for path, m in layers]
-    with torch.no_grad():
-        model.eval()(example)
-    for handle in hooks:
-        handle.remove()
-    return found
 
 
 COSTS: Mapping[str, Callable[[Architecture], int]] = {"params": params, "macs": macs}

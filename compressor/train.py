@@ -22,6 +22,7 @@ from compressor.errors import TrainingError, UnavailableError
 
 _CHECK_EVERY = 50  # steps between two looks at the loss: a look waits for the GPU
 _EVALUATION_BATCH = 512
+_AUXILIARY = 0.3  # weight of an auxiliary head's loss
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,13 @@ class Trainer:
         return Evaluation(float(loss) / count, int(right) / count, count)
 
 
+def _loss(output: torch.Tensor | tuple[torch.Tensor | None, ...], y: torch.Tensor, smoothing: float) -> torch.Tensor:
+    """Cross-entropy of logits (N, classes); those of auxiliary heads behind them count 0.3 (Szegedy et al. 2015, 5)."""
+    heads = [output] if isinstance(output, torch.Tensor) else [head for head in output if head is not None]
+    losses = [nn.functional.cross_entropy(head.float(), y, label_smoothing=smoothing) for head in heads]
+    return losses[0] + _AUXILIARY * torch.stack(losses[1:]).sum() if losses[1:] else losses[0]
+
+
 class _Fit:
     """One call of `Trainer.fit`."""
 
@@ -274,8 +282,8 @@ class _Fit:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         with torch.autocast(self.trainer.device.type, torch.bfloat16, enabled=self.trainer.bf16):
-            logits = self.model(x)
-        loss = nn.functional.cross_entropy(logits.float(), y, label_smoothing=self.settings.label_smoothing)
+            output = self.model(x)
+        loss = _loss(output, y, self.settings.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.observer is not None:

@@ -1,11 +1,13 @@
-"""Time of NeuralScale's pruning phase: channels removed physically (ours) against masked by gates (the paper's way).
+"""Time of NeuralScale's pruning phase: physical (ours), masked by gates (the paper's way), and torch-pruning's own.
 
     python experiments/pruning_speed.py --data .data/cifar10 --width 0.25
 
-Both start from the same weights and see the same batches; they take turns after every pruning event, so slow minutes of
-the machine hit both. The ratio is of CPU time, which other processes disturb least; wall time stands beside it. The
-masked network keeps its size: a gate after every batch-norm is multiplied in, its gradient is squared and summed, and
-pruning sets gates to zero. The numbers go to experiments/pruning_speed.json.
+All three start from the same weights and see the same batches; they take turns after every pruning event, so slow
+minutes of the machine hit all. Ratios are of CPU time, which other processes disturb least; wall time stands beside it.
+The masked network keeps its size: a gate after every batch-norm is multiplied in, its gradient is squared and summed,
+and pruning sets gates to zero. torch-pruning runs its iterative global pruner with GroupTaylorImportance, which looks
+at the gradients of one batch an event, and as many events for as many channels; its optimizer is made anew after each.
+The numbers go to experiments/pruning_speed.json.
 """
 
 from __future__ import annotations
@@ -23,10 +25,9 @@ from torch import Tensor, nn
 from compressor.architecture import Architecture
 from compressor.cost import macs
 from compressor.data import Batches, load_data
-from compressor.models import build, example_input, reference_architecture
+from compressor.models import build, example_input, plan_of, reference_architecture
 from compressor.recipe import DataConfig
 from compressor.search.taylor import PruneSettings, TaylorPruner
-from compressor.widths import plan_widths
 
 HERE = Path(__file__).parent
 
@@ -54,18 +55,18 @@ def main() -> None:
     settings = PruneSettings(arguments.every, arguments.channels, 0.05)
     physical = Physical(copy.deepcopy(start), architecture, settings)
     masked = Masked(copy.deepcopy(start), settings)
+    peer = TorchPruning(copy.deepcopy(start), architecture, settings)
+    sides = {"physical": physical, "masked": masked, "torch_pruning": peer}
     rows = []
     for feed in blocks(batches, arguments.every):
-        present = architecture.with_widths(dict(zip(architecture.widths, physical.widths, strict=True)))
+        present, theirs = (
+            architecture.with_widths(dict(zip(architecture.widths, side.widths, strict=True)))
+            for side in (physical, peer)
+        )
         seconds = {}
-        for name, side in (
-            (("physical", physical), ("masked", masked))
-            if len(rows) % 2
-            else (
-                ("masked", masked),
-                ("physical", physical),
-            )
-        ):
+        order = list(sides)[len(rows) % 3 :] + list(sides)[: len(rows) % 3]
+        for name in order:
+            side = sides[name]
             began, began_cpu = time.perf_counter(), time.process_time()
             for x, y in feed:
                 side.step(x, y)
@@ -76,14 +77,17 @@ def main() -> None:
             | {
                 "widths": physical.widths,
                 "masked_widths": masked.widths,
+                "torch_pruning_widths": peer.widths,
                 "macs_share": macs(present) / macs(architecture),
+                "torch_pruning_macs_share": macs(theirs) / macs(architecture),
             }
         )
-        print(len(rows), *(f"{key} {rows[-1][key]:.3f}" for key in ("physical", "masked", "macs_share")), flush=True)
+        print(len(rows), *(f"{key} {rows[-1][key]:.3f}" for key in (*sides, "macs_share")), flush=True)
         if physical.done or masked.done:
             break
     settings_used = {name: value for name, value in vars(arguments).items() if name != "json"}
-    write_result(arguments.json, summarise(rows) | {"settings": settings_used, "rows": rows})
+    steps = len(rows) * arguments.every
+    write_result(arguments.json, summarise(rows, steps) | {"settings": settings_used, "rows": rows})
 
 
 def pretrain(model: nn.Module, batches: Batches, epochs: float) -> None:
@@ -109,15 +113,19 @@ def blocks(batches: Batches, size: int) -> Iterator[list[tuple[Tensor, Tensor]]]
         epoch += 1
 
 
-def summarise(rows: list[dict]) -> dict[str, object]:
-    total = {key: sum(row[key] for row in rows) for key in ("physical", "masked", "physical_wall", "masked_wall")}
+def summarise(rows: list[dict], steps: int) -> dict[str, object]:
+    sides = ("physical", "masked", "torch_pruning")
+    total = {key: sum(row[key] for row in rows) for side in sides for key in (side, f"{side}_wall")}
     return {
         "seconds": total,
+        "steps_per_second": {side: steps / total[side] for side in sides},
         "ratio": total["physical"] / total["masked"],
         "ratio_wall": total["physical_wall"] / total["masked_wall"],
+        "ratio_torch_pruning": total["torch_pruning"] / total["masked"],
         "events": len(rows),
         "events_with_the_same_widths": sum(row["widths"] == row["masked_widths"] for row in rows),
         "mean_macs_share": sum(row["macs_share"] for row in rows) / len(rows),
+        "mean_macs_share_torch_pruning": sum(row["torch_pruning_macs_share"] for row in rows) / len(rows),
     }
 
 
@@ -127,9 +135,7 @@ class Physical:
     def __init__(self, model: nn.Module, architecture: Architecture, settings: PruneSettings) -> None:
         self.model = model.train()
         self.optimizer = optimizer(model)
-        self.pruner = TaylorPruner(
-            plan_widths(model, example_input(architecture)), list(architecture.widths), {}, settings
-        )
+        self.pruner = TaylorPruner(plan_of(architecture), list(architecture.widths), {}, settings)
         self.pruner.start(self.model, self.optimizer)
         self.done = False
 
@@ -190,6 +196,42 @@ class Masked:
         for total in self.criteria:
             total.zero_()
         self.done = any(width == 0 for width in self.widths)
+
+
+class TorchPruning:
+    """torch-pruning's own iterative pruner."""
+
+    def __init__(self, model: nn.Module, architecture: Architecture, settings: PruneSettings) -> None:
+        import torch_pruning as tp
+
+        self.model, self.settings = model, settings
+        channels = sum(architecture.widths.values())
+        self.pruner = tp.pruner.BasePruner(
+            model,
+            example_input(architecture),
+            importance=tp.importance.GroupTaylorImportance(),
+            global_pruning=True,
+            pruning_ratio=1 - settings.floor,
+            iterative_steps=round(channels * (1 - settings.floor) / settings.channels),
+            ignored_layers=[module for module in model.modules() if isinstance(module, nn.Linear)],
+        )
+        self.model.train()
+        self.optimizer = optimizer(model)
+        self.steps = 0
+
+    @property
+    def widths(self) -> list[int]:
+        return [module.out_channels for module in self.model.modules() if isinstance(module, nn.Conv2d)]
+
+    def step(self, x: Tensor, y: Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        nn.functional.cross_entropy(self.model(x), y).backward()
+        self.optimizer.step()
+        self.steps += 1
+        if self.steps % self.settings.every == 0:
+            self.pruner.step()
+            self.model.to(memory_format=torch.channels_last)  # its slices are in plain order, which is slower
+            self.optimizer = optimizer(self.model)
 
 
 def optimizer(model: nn.Module) -> torch.optim.Optimizer:

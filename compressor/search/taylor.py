@@ -5,23 +5,29 @@ computed with. Where one layer makes the channels and an affine batch-norm alone
 batch-norm and ∂L/∂z = γ·∂L/∂γ + β·∂L/∂β. Elsewhere (a residual stream, a layer without batch-norm) it scales the
 channel wherever a layer's weights w read it, which is what removal takes away, and ∂L/∂z = Σ w·∂L/∂w over those
 weights; behind a ReLU the two are the same. Gating what makes a residual stream would not do: where batch-norms read
-it, as in pre-activation networks, scaling it changes nothing and every derivative is zero.
+it, as in pre-activation networks, scaling it changes nothing and every derivative is zero. Only channels that no
+weight reads are gated where they are made.
+
+A unit of several channels (the groups of a grouped convolution keep equal sizes) has one gate for all of them. Units
+of a group that no removal fits exactly (channel shuffles) are taken out by zeroing what makes them and what normalises
+them, as the paper's authors do with all channels; the network keeps its size there.
 """
 
 from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import nn
 
 from compressor.checkpoint import Snapshot
-from compressor.cost import count_params
-from compressor.widths import WidthPlan, remove_channels_
+from compressor.cost import params_at
+from compressor.widths import Axis, WidthPlan, remove_channels_
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class PruneSettings:
 
     Attributes:
         every: mini-batches between two events
-        channels: removed per event, over the whole network
+        channels: removed per event, over the whole network; channels that must go together count as one
         floor: stop below this share of the channels at the start
     """
 
@@ -40,52 +46,88 @@ class PruneSettings:
 
 
 class _Gates:
-    """Derivatives of all gates of a network as one vector, one entry per channel of every group named."""
+    """Derivatives of all gates of a network as one vector, one entry per unit of every group named."""
 
     def __init__(self, model: nn.Module, plan: WidthPlan, names: list[str]) -> None:
         weight = next(model.parameters())
         self.device, self.dtype = weight.device, torch.promote_types(weight.dtype, torch.float32)
-        sizes = [plan.groups[name].channels for name in names]
+        sizes = [plan.groups[name].units for name in names]
         self.total = sum(sizes)
         self.starts = dict(zip(names, accumulate([0, *sizes]), strict=False))
-        # (batch-norm, or layer that reads channels; positions in it; entries of the vector)
-        self.norms: list[tuple[nn.Module, torch.Tensor, torch.Tensor]] = []
-        self.readers: list[tuple[nn.Module, torch.Tensor, torch.Tensor]] = []
-        normed = {norm: name for name in names if (norm := plan.groups[name].norm) is not None}
-        read = set(names) - set(normed.values())
-        for (path, side), slots in plan.owners.items():
-            if side == "out" and path in normed:
-                self.norms.append((model.get_submodule(path), *self._entries(slots, {normed[path]})))
-            elif side == "in" and any(slot is not None and slot[0] in read for slot in slots):
-                self.readers.append((model.get_submodule(path), *self._entries(slots, read)))
+        # (parameter, its dimension, entries of the vector; self.total for positions that have none)
+        self.terms: list[tuple[nn.Parameter, int, torch.Tensor]] = []
+        parameters = dict(model.named_parameters())
+        made = {name for name in names if _gated_where_made(plan, name)}
+        axes = [axis for name in names if name in made for axis in _made(plan, name, parameters)]
+        read = set(names) - made
+        numbers = {plan.order.index(name) for name in read}
+        axes += [axis for axis, owners in plan.owners.items() if axis in plan.reading and owners.numbers & numbers]
+        for axis in axes:
+            mine = read if axis in plan.reading else made
+            self.terms.append((parameters[axis[0]], axis[1], self._entries(plan, axis, mine)))
 
-    def _entries(self, slots: Sequence[tuple[str, int] | None], names: Set[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        mine = [
-            (position, self.starts[slot[0]] + slot[1])
-            for position, slot in enumerate(slots)
-            if slot is not None and slot[0] in names
-        ]
-        positions, entries = torch.tensor(mine, device=self.device).T
-        return positions, entries
+    def _entries(self, plan: WidthPlan, axis: tuple[str, int], names: Set[str]) -> torch.Tensor:
+        owners = plan.owners[axis]
+        entries = np.full(len(owners.group), self.total)
+        for name in names:
+            mine = owners.group == plan.order.index(name)
+            entries[mine] = self.starts[name] + owners.unit[mine]
+        return torch.from_numpy(entries).to(self.device)
 
     @torch.no_grad()
     def derivatives(self) -> torch.Tensor:
-        """∂L/∂z of the mini-batch whose gradients the network holds, (channels,)."""
-        result = torch.zeros(self.total, device=self.device, dtype=self.dtype)
-        for norm, positions, entries in self.norms:
+        """∂L/∂z of the mini-batch whose gradients the network holds, (units,)."""
+        result = torch.zeros(self.total + 1, device=self.device, dtype=self.dtype)
+        for parameter, dim, entries in self.terms:
             # A layer that this step did not reach, or that is frozen, has no gradient.
-            terms = [p * p.grad for p in (norm.weight, norm.bias) if p.grad is not None]  # type: ignore[operator]
-            if not terms:
+            if parameter.grad is None:
                 continue
-            slope = torch.stack(terms).sum(0)
-            result.index_add_(0, entries, slope.to(self.dtype)[positions])
-        for layer, positions, entries in self.readers:
-            if layer.weight.grad is None:
-                continue
-            product = (layer.weight * layer.weight.grad).to(self.dtype)  # type: ignore[operator]
-            slope = product.transpose(0, 1).flatten(1).sum(1)
-            result.index_add_(0, entries, slope[positions])
-        return result
+            product = (parameter * parameter.grad).to(self.dtype)
+            rest = [axis for axis in range(product.dim()) if axis != dim]
+            result.index_add_(0, entries, product.sum(rest) if rest else product)
+        return result[:-1]
+
+
+def _gated_where_made(plan: WidthPlan, name: str) -> bool:
+    group = plan.groups[name]
+    return group.norm is not None or not group.exact or not plan.readers(name)
+
+
+def _made(plan: WidthPlan, name: str, parameters: Mapping[str, nn.Parameter]) -> list[Axis]:
+    """Where the channels of a group are made: the batch-norm behind each weight, or else the weight and its bias."""
+    axes: list[Axis] = []
+    for made in plan.producers(name):
+        norm = plan.norms.get(made.tensor)
+        own = [made.tensor.removesuffix("weight") + "bias"] if norm is None else [f"{norm}.weight", f"{norm}.bias"]
+        axes += [(made.tensor, made.dim)] if norm is None else []
+        axes += [(tensor, 0) for tensor in own if tensor in parameters and (tensor, 0) in plan.owners]
+    return axes
+
+
+class _Silent:
+    """Units that are zeroed instead of removed, by group."""
+
+    def __init__(self, plan: WidthPlan) -> None:
+        self.units: dict[str, list[int]] = {name: [] for name, group in plan.groups.items() if not group.exact}
+        self.masks: list[tuple[nn.Parameter, torch.Tensor]] = []
+
+    def find(self, model: nn.Module, plan: WidthPlan) -> None:
+        """Find the parameters of the zeroed units; a removal elsewhere replaces them."""
+        self.masks = []
+        parameters = dict(model.named_parameters()) if any(self.units.values()) else {}
+        for name, gone in self.units.items():
+            makers = [(made.tensor, made.dim) for made in plan.producers(name)] if gone else []
+            for tensor, dim in dict.fromkeys([*makers, *(_made(plan, name, parameters) if gone else [])]):
+                owners, parameter = plan.owners[tensor, dim], parameters[tensor]
+                alive = ~((owners.group == plan.order.index(name)) & np.isin(owners.unit, gone))
+                shape = [-1 if axis == dim else 1 for axis in range(parameter.dim())]
+                self.masks.append((parameter, torch.from_numpy(alive).to(parameter).view(shape)))
+
+    @torch.no_grad()
+    def hush(self) -> None:
+        """Zero them, after a step may have moved them."""
+        for parameter, mask in self.masks:
+            parameter.mul_(mask)
 
 
 class TaylorPruner:
@@ -115,12 +157,19 @@ class TaylorPruner:
     ) -> None:
         self.plan, self.searched, self.follows, self.settings = plan, searched, dict(follows), settings
         self.initial = {name: plan.groups[name].channels for name in searched}
+        self.silent = _Silent(plan)
         self.records: list[tuple[int, dict[str, int]]] = []
         self.events = 0
         self.batches = 0
         self.reason = ""
         self.seconds = 0.0
         self.pretrain_seconds = 0.0
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """{group: channels left}."""
+        steps, silent = self.plan.steps, self.silent.units
+        return {name: width - steps[name] * len(silent.get(name, ())) for name, width in self.plan.widths.items()}
 
     def start(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Attach to a network about to be trained."""
@@ -132,6 +181,8 @@ class TaylorPruner:
         self.gates = _Gates(self.model, self.plan, [*self.searched, *self.follows])
         self.criteria = torch.zeros(self.gates.total, device=self.gates.device, dtype=self.gates.dtype)
         self.batches = 0
+        self.silent.find(self.model, self.plan)
+        self.silent.hush()
 
     def after_backward(self) -> None:
         """Add the squared gate derivatives of one mini-batch."""
@@ -142,33 +193,46 @@ class TaylorPruner:
 
     def after_step(self) -> bool:
         """Remove channels if an event is due; True when pruning is over."""
+        self.silent.hush()
         if self.batches < self.settings.every:
             return False
         removed = self._choose()
         if removed is None:
             return True
-        self.plan = remove_channels_(self.model, self.plan, removed, self.optimizer)
+        self._remove(removed)
         self.events += 1
         self._attach()
-        widths = self.plan.widths
+        widths = self.widths
         if all(widths[name] < self.initial[name] for name in self.searched):
-            self.records.append((count_params(self.model), {name: widths[name] for name in self.searched}))
+            params = params_at(self.model, self.plan, widths)
+            self.records.append((params, {name: widths[name] for name in self.searched}))
         if sum(widths[name] for name in self.searched) < self.settings.floor * sum(self.initial.values()):
             self.reason = f"fewer than {self.settings.floor:.0%} of the channels remain"
             return True
         return False
 
+    def _remove(self, removed: Mapping[str, list[int]]) -> None:
+        for name, units in removed.items():
+            if name in self.silent.units:
+                self.silent.units[name] += units
+        physical = {name: units for name, units in removed.items() if name not in self.silent.units}
+        self.plan = remove_channels_(self.model, self.plan, physical, self.optimizer)
+
     def _choose(self) -> dict[str, list[int]] | None:
-        """The channels to remove, or None (and the reason) if a group would lose its last one."""
-        ranked = sum(self.plan.groups[name].channels for name in self.searched)
-        count = min(self.settings.channels, ranked)
-        worst = self.criteria[:ranked].argsort(stable=True)[:count].tolist()
+        """The units to remove, or None (and the reason) if a group would lose its last one."""
+        ranked = sum(self.plan.groups[name].units for name in self.searched)
+        criteria = self.criteria[:ranked].clone()
+        for name, gone in self.silent.units.items():
+            if name in self.gates.starts and gone:
+                criteria[self.gates.starts[name] + torch.tensor(gone, device=criteria.device)] = torch.inf
+        worst = criteria.argsort(stable=True)[: min(self.settings.channels, ranked)].tolist()
         removed: dict[str, list[int]] = {}
         for position in sorted(worst):
             name = self._owner(position)
             removed.setdefault(name, []).append(position - self.gates.starts[name])
-        for name, channels in removed.items():
-            if len(channels) >= self.plan.groups[name].channels:
+        for name, units in removed.items():
+            group = self.plan.groups[name]
+            if group.units - len({*units, *self.silent.units.get(name, ())}) < 1:
                 self.reason = f"{name} would have lost its last channel"
                 return None
         return removed | self._followers(removed)
@@ -192,6 +256,7 @@ class TaylorPruner:
         """Widths, records and criteria so far."""
         values = {
             "widths": self.plan.widths,
+            "silent": self.silent.units,
             "records": self.records,
             "events": self.events,
             "batches": self.batches,
@@ -204,9 +269,11 @@ class TaylorPruner:
         """Shrink the network to the widths of the snapshot and go on from its records and criteria."""
         values = snapshot.values
         for name, width in values["widths"].items():
-            gone = range(width, self.plan.groups[name].channels)
-            if gone:
+            group = self.plan.groups[name]
+            if width < group.channels:
+                gone = range(width // group.step, group.units)
                 self.plan = remove_channels_(self.model, self.plan, {name: gone}, self.optimizer)
+        self.silent.units = {name: list(units) for name, units in values["silent"].items()}
         self._attach()
         self.criteria = snapshot.tensors["criteria"].to(self.criteria)
         self.batches, self.events, self.reason = values["batches"], values["events"], values["reason"]

@@ -1,0 +1,32 @@
+"""Width groups of a network: which channels must change together, and changing them.
+
+`trace` and `watch` follow a forward pass and say which indices of which parameters carry the same channel. From that a
+`WidthPlan` notes, for every dimension of every parameter and buffer, which unit of which group each position belongs
+to. The plan is made once; removing or adding channels is then direct slicing, and returns the plan of the changed
+network.
+
+    conv1 (13) ── bn1 ──┬── conv2 (23) ──       conv1.weight, dim 0: a a a …      bn1.weight, dim 0:   a a a …
+                        └── conv3 (29) ──       conv2.weight, dim 1: a a a …      conv2.weight, dim 0: b b b …
+
+A unit is what one can remove: one channel, or one channel of each part where parts must stay equal (the groups of a
+grouped convolution, the halves of a split).
+"""
+
+from __future__ import annotations
+
+from compressor.widths.plan import LayerSizes, Owners, Positions, WidthGroup, WidthPlan
+from compressor.widths.planning import plan_widths
+from compressor.widths.slicing import remove_channels_, resize_
+from compressor.widths.trace import Axis
+
+__all__ = [
+    "Axis",
+    "LayerSizes",
+    "Owners",
+    "Positions",
+    "WidthGroup",
+    "WidthPlan",
+    "plan_widths",
+    "remove_channels_",
+    "resize_",
+]

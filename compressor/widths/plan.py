@@ -1,0 +1,259 @@
+"""What is known of a network's width groups: data, without the network itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressor.errors import ModelError, not_one_of
+from compressor.widths.trace import Axis
+
+Indices = NDArray[np.int64]
+NEW = -1  # in a selection: a unit that the old network does not have
+
+
+@dataclass(frozen=True)
+class WidthGroup:
+    """Channels that must be resized together.
+
+    Attributes:
+        name: module path of the first producing layer
+        channels: present width of that layer
+        step: channels of one unit; the width stays a multiple of it
+        norm: path of the affine batch-norm, with a ReLU behind it, between the group's only producing layer and the
+            layers that read it; None if anything else is on the way
+        exact: whether removing a unit removes the same channel everywhere; if not (channel shuffles), only the
+            numbers fit, and the network has to be trained anew
+    """
+
+    name: str
+    channels: int
+    step: int = 1
+    norm: str | None = None
+    exact: bool = True
+
+    @property
+    def units(self) -> int:
+        """What `remove_channels_` counts in."""
+        return self.channels // self.step
+
+
+@dataclass(frozen=True, eq=False)
+class Owners:
+    """Who owns the positions of one dimension of one parameter: (L,) group number, or -1, and (L,) unit."""
+
+    group: Indices
+    unit: Indices
+
+    @cached_property
+    def numbers(self) -> frozenset[int]:
+        """The groups that own a position."""
+        return frozenset(np.unique(self.group).tolist()) - {-1}
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Owners)
+            and np.array_equal(self.group, other.group)
+            and np.array_equal(self.unit, other.unit)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Positions (k,) along one dimension of a parameter, and the unit (k,) of a group that each belongs to."""
+
+    tensor: str
+    dim: int
+    index: Indices
+    unit: Indices
+
+
+@dataclass(frozen=True)
+class WidthPlan:
+    """All resizable groups of one network at its present widths.
+
+    Attributes:
+        groups: {name: group}
+        owners: {(parameter or buffer, dimension): owners of its positions}
+        order: names of the groups that `owners` numbers
+        producing: dimensions along which weights make channels
+        reading: dimensions along which weights read channels
+        fixed: {group name: reason} of what cannot be resized, such as the output layer
+        uses: {parameter: positions of one image that it is multiplied at}
+        products: multiply-adds of one image in products of two activations
+        channelwise: depth-wise convolutions; their `groups` follow their width
+        norms: {producing weight: path of the batch-norm that alone reads what it makes}
+    """
+
+    groups: Mapping[str, WidthGroup]
+    owners: Mapping[Axis, Owners] = field(repr=False)
+    order: tuple[str, ...] = field(repr=False)
+    producing: frozenset[Axis] = field(default=frozenset(), repr=False)
+    reading: frozenset[Axis] = field(default=frozenset(), repr=False)
+    fixed: Mapping[str, str] = field(default_factory=dict)
+    uses: Mapping[str, int] = field(default_factory=dict, repr=False)
+    products: int = 0
+    channelwise: frozenset[str] = field(default=frozenset(), repr=False)
+    norms: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """{group name: channels}."""
+        return {name: group.channels for name, group in self.groups.items()}
+
+    @property
+    def steps(self) -> dict[str, int]:
+        """{group name: what its width must be a multiple of}."""
+        return {name: group.step for name, group in self.groups.items()}
+
+    def producers(self, name: str) -> tuple[Positions, ...]:
+        """Where weights make the channels of a group."""
+        return self._positions(name, self.producing)
+
+    def readers(self, name: str) -> tuple[Positions, ...]:
+        """Where weights read the channels of a group."""
+        return self._positions(name, self.reading)
+
+    def _positions(self, name: str, axes: frozenset[Axis]) -> tuple[Positions, ...]:
+        number, found = self.order.index(name), []
+        for (tensor, dim), owners in self.owners.items():
+            if (tensor, dim) in axes and len(index := np.flatnonzero(owners.group == number)):
+                found.append(Positions(tensor, dim, index, owners.unit[index]))
+        return tuple(found)
+
+    def at(self, widths: Mapping[str, int]) -> WidthPlan:
+        """The plan of the same network at other widths.
+
+        Raises:
+            ModelError: an unknown group, one that cannot be resized, or a width that it cannot have
+        """
+        return self.select(self.selection(widths))
+
+    def selection(self, widths: Mapping[str, int]) -> dict[str, Indices]:
+        """{group: units, the first ones of now and then `NEW` ones} of the groups that change; raises as `at`."""
+        select = {}
+        for name, width in widths.items():
+            if name in self.fixed:
+                raise ModelError(f"width group {name} cannot be resized: {self.fixed[name]}")
+            if name not in self.groups:
+                raise ModelError(f"width group {not_one_of(name, self.groups)}")
+            group = self.groups[name]
+            if width < 1 or width % group.step:
+                raise ModelError(f"width group {name}: {width} is not a multiple of {group.step}, from {group.step} on")
+            if width != group.channels:
+                units = np.arange(width // group.step)
+                select[name] = np.where(units < group.units, units, NEW)
+        return select
+
+    def select(self, select: Mapping[str, Indices]) -> WidthPlan:
+        """The plan after a selection of units, {group: old unit or `NEW`}."""
+        return self.after(select, self.changes(select))
+
+    def after(self, select: Mapping[str, Indices], changes: Mapping[Axis, tuple[Indices, Owners]]) -> WidthPlan:
+        """`select`, with its changes known."""
+        groups = {
+            name: replace(group, channels=len(select[name]) * group.step) if name in select else group
+            for name, group in self.groups.items()
+        }
+        return replace(self, groups=groups, owners={**self.owners, **{axis: new for axis, (_, new) in changes.items()}})
+
+    def changes(self, select: Mapping[str, Indices]) -> dict[Axis, tuple[Indices, Owners]]:
+        """{dimension that a selection changes: (its new positions, the old one or `NEW` for each; their owners)}."""
+        numbers = {self.order.index(name): np.asarray(units) for name, units in select.items()}
+        if any((units == NEW).any() for units in numbers.values()):
+            touched = {axis: owners for axis, owners in self.owners.items() if owners.numbers & set(numbers)}
+            return {axis: _with_new(owners, numbers) for axis, owners in touched.items()}
+        renamed = {}
+        for number, units in numbers.items():
+            renamed[number] = np.full(self.groups[self.order[number]].units, NEW)
+            renamed[number][units] = np.arange(len(units))
+        changed = {}
+        for axis, owners in self.owners.items():
+            if not (mixed := owners.numbers & set(numbers)):
+                continue
+            unit = owners.unit.copy()
+            for number in mixed:
+                mine = owners.group == number
+                unit[mine] = renamed[number][owners.unit[mine]]
+            index = np.flatnonzero((unit >= 0) | (owners.group < 0))
+            changed[axis] = index, Owners(owners.group[index], unit[index])
+        return changed
+
+
+def _with_new(owners: Owners, numbers: Mapping[int, Indices]) -> tuple[Indices, Owners]:
+    """One dimension's part of `WidthPlan.changes` with units that are new.
+
+    Positions of one group stand in runs of rising units (one run for a plain layer, one per part where parts must
+    stay equal); within a run a unit holds a block of positions (a flattened map holds H·W of them).
+    """
+    index: list[int] = []
+    group: list[int] = []
+    unit: list[int] = []
+    position, length = 0, len(owners.group)
+    while position < length:
+        number = int(owners.group[position])
+        if number not in numbers:
+            index.append(position)
+            group.append(number)
+            unit.append(int(owners.unit[position]))
+            position += 1
+            continue
+        last, blocks = -1, dict[int, list[int]]()
+        while position < length and owners.group[position] == number and owners.unit[position] >= last:
+            last = int(owners.unit[position])
+            blocks.setdefault(last, []).append(position)
+            position += 1
+        size = len(blocks[last])
+        for new, old in enumerate(numbers[number].tolist()):
+            block = [NEW] * size if old == NEW else blocks.get(old, [])
+            index.extend(block)
+            group.extend([number] * len(block))
+            unit.extend([new] * len(block))
+    return np.array(index, dtype=np.int64), Owners(np.array(group, dtype=np.int64), np.array(unit, dtype=np.int64))
+
+
+class LayerSizes:
+    """How long every dimension of every parameter is, as a linear function of the widths: to count without resizing.
+
+    Args:
+        plan: of the network
+    """
+
+    def __init__(self, plan: WidthPlan) -> None:
+        self.groups = list(plan.groups)
+        self._units = np.array([plan.groups[name].step for name in self.groups], dtype=np.int64)
+        column = {plan.order.index(name): index for index, name in enumerate(self.groups)}
+        self._row = {axis: index for index, axis in enumerate(plan.owners)}
+        self._base = np.zeros(len(plan.owners), dtype=np.int64)
+        self._slope = np.zeros((len(plan.owners), len(self.groups)), dtype=np.int64)
+        for row, owner in enumerate(plan.owners.values()):
+            numbers, held = np.unique(owner.group, return_counts=True)
+            for number, positions in zip(numbers.tolist(), held.tolist(), strict=True):
+                if number < 0:
+                    self._base[row] = positions
+                else:
+                    name = plan.order[number]
+                    self._slope[row, column[number]] = positions // plan.groups[name].units
+
+    def at(self, widths: Mapping[str, int]) -> Callable[[str, int, int], int]:
+        """A function (parameter, dimension, otherwise) → length at these widths; `otherwise` for a fixed one."""
+        units = np.array([widths[name] for name in self.groups], dtype=np.int64) // self._units
+        lengths = self._base + self._slope @ units
+
+        def length(tensor: str, dim: int, otherwise: int) -> int:
+            row = self._row.get((tensor, dim))
+            return otherwise if row is None else int(lengths[row])
+
+        return length
+
+
+def layer_of(parameter: str) -> str:
+    """Module path of the layer that a parameter belongs to, be it computed from it (torch's parametrizations)."""
+    path, computed, _ = parameter.partition(".parametrizations.")
+    return path if computed else parameter.rpartition(".")[0]

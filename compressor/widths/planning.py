@@ -1,0 +1,197 @@
+"""Finding the width groups of a network: trace it, group what is tied, and try what its own code bears."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from compressor.errors import ModelError
+from compressor.widths.plan import Indices, Owners, WidthGroup, WidthPlan, layer_of
+from compressor.widths.slicing import CONVS, TRANSPOSED, apply_
+from compressor.widths.trace import Axis, Trace
+from compressor.widths.trial import resizable
+from compressor.widths.watch import trace
+
+
+def plan_widths(model: nn.Module, example: torch.Tensor) -> WidthPlan:
+    """Find the width groups of a network.
+
+    Args:
+        model: left as it is; a copy is traced, on the meta device if it runs there
+        example: one batch of inputs, (N, …), at the real size, N at least 2
+
+    Raises:
+        ModelError: it does not run, or its layers share parameters
+    """
+    traced, probe, found = _traced(model, example)
+    plan = _plan(traced, found)
+
+    def runs_at(units: Mapping[str, Sequence[int]]) -> nn.Module:
+        changed = copy.deepcopy(traced)
+        apply_(changed, plan, {name: np.asarray(chosen) for name, chosen in units.items()})
+        return changed
+
+    units = {name: group.units for name, group in plan.groups.items() if name not in plan.fixed}
+    refused = resizable(traced, probe, units, runs_at)
+    fixed = dict(plan.fixed) | refused
+    groups = {name: group for name, group in plan.groups.items() if name not in fixed}
+    gone = [number for number, name in enumerate(plan.order) if name in fixed]
+    owners = {}
+    for axis, owner in plan.owners.items():
+        group = np.where(np.isin(owner.group, gone), -1, owner.group)
+        if (group >= 0).any():
+            owners[axis] = Owners(group, owner.unit)
+    return replace(plan, groups=groups, owners=owners, fixed=fixed)
+
+
+def _traced(model: nn.Module, example: torch.Tensor) -> tuple[nn.Module, torch.Tensor, Trace]:
+    _check_unshared(model)
+    try:
+        copied = copy.deepcopy(model)
+    except Exception as error:  # old hooks, such as nn.utils.weight_norm, forbid it
+        raise ModelError(f"{type(model).__name__}: it cannot be copied: {_line(error)}") from error
+    try:
+        meta, probe = copied.to("meta").float(), example.to("meta")
+        return meta, probe, trace(meta, probe)
+    except Exception:  # it looks at values, which tensors of the meta device have not
+        try:
+            real, example = copy.deepcopy(model).cpu().float(), example.cpu()
+            return real, example, trace(real, example)
+        except Exception as error:  # whatever the network's own code raises
+            raise ModelError(
+                f"{type(model).__name__} does not run on images of shape {tuple(example.shape[1:])}: {_line(error)}"
+            ) from error
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _check_unshared(model: nn.Module) -> None:
+    holders: dict[nn.Parameter, str] = {}
+    for path, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            if parameter in holders:
+                raise ModelError(
+                    f"{type(model).__name__}: {holders[parameter]} and {path} share a parameter, which is not supported"
+                )
+            holders[parameter] = path
+
+
+def _plan(model: nn.Module, found: Trace) -> WidthPlan:
+    """The groups of a trace, before any was tried."""
+    channel = found.channels()
+    producing, reading = _axes(found, found.produced), _axes(found, found.read)
+    of_channel, members = _join(found, channel, producing)
+    names, fixed = _names(members), dict[str, str]()
+    owners, units, exact = _owners(found, channel, of_channel, members)
+    groups = {}
+    for number, axes in enumerate(members):
+        first = axes[0]
+        channels = int((owners[first].group == number).sum())
+        norm = found.normed.get(first[0]) if len(axes) == 1 and first[1] == 0 else None
+        path = norm[0].rpartition(".")[0] if norm is not None and norm[1] == {"relu"} else None
+        groups[names[number]] = WidthGroup(names[number], channels, channels // units[number], path, exact[number])
+    for slots, reason in found.held:
+        for number in set(of_channel[channel[slots]].tolist()) - {-1}:
+            fixed.setdefault(names[number], f"{names[number]}: {reason}")
+    channelwise = {
+        path
+        for path, m in model.named_modules()
+        if isinstance(m, (*CONVS, *TRANSPOSED)) and m.groups > 1 and m.groups == m.in_channels
+    }
+    return WidthPlan(
+        groups,
+        owners,
+        tuple(names),
+        producing,
+        reading,
+        fixed,
+        uses=dict(found.uses),
+        products=found.products,
+        channelwise=frozenset(channelwise),
+        norms={weight: norm.rpartition(".")[0] for weight, (norm, _) in found.normed.items()},
+    )
+
+
+def _axes(found: Trace, slots: list[Indices]) -> frozenset[Axis]:
+    """The dimensions that these slots lie in."""
+    marked = np.zeros(found.count, dtype=bool)
+    for one in slots:
+        marked[one[one >= 0]] = True
+    return frozenset(axis for axis, first in found.axes.items() if marked[first : first + found.lengths[axis]].any())
+
+
+def _join(found: Trace, channel: Indices, producing: frozenset[Axis]) -> tuple[Indices, list[list[Axis]]]:
+    """Producing dimensions that share a channel are one group: (channel → group number or -1, its dimensions)."""
+    of_channel = np.full(int(channel.max(initial=0)) + 1, -1)
+    groups: dict[int, list[Axis]] = {}
+    for number, (axis, first) in enumerate((a, f) for a, f in found.axes.items() if a in producing):
+        mine = np.unique(channel[first : first + found.lengths[axis]])
+        others = set(of_channel[mine].tolist()) - {-1}
+        home = min(others, default=number)
+        groups.setdefault(home, [])
+        for other in others - {home}:
+            groups[home] += groups.pop(other)
+            of_channel[of_channel == other] = home
+        groups[home].append(axis)
+        of_channel[mine] = home
+    place = {axis: index for index, axis in enumerate(found.axes)}
+    members = sorted((sorted(axes, key=place.__getitem__) for axes in groups.values()), key=lambda m: place[m[0]])
+    renumbered = np.full(max(groups, default=0) + 2, -1)
+    for number, axes in enumerate(members):
+        renumbered[of_channel[channel[found.axes[axes[0]]]]] = number
+    return np.where(of_channel >= 0, renumbered[of_channel], -1), members
+
+
+def _names(members: list[list[Axis]]) -> list[str]:
+    """Module path of each group's first producing layer; the parameter's own name if that is taken, or it has none."""
+    names: list[str] = []
+    for axes in members:
+        path = layer_of(axes[0][0])
+        names.append(axes[0][0] if not path or path in names else path)
+    return names
+
+
+def _owners(
+    found: Trace, channel: Indices, of_channel: Indices, members: list[list[Axis]]
+) -> tuple[dict[Axis, Owners], list[int], list[bool]]:
+    """Owners of every dimension, and the number of units of every group and whether they are exact."""
+    count = len(members)
+    unit_of = np.full(len(of_channel), -1)
+    for axes in members:
+        seen = channel[found.axes[axes[0]] : found.axes[axes[0]] + found.lengths[axes[0]]]
+        unit_of[seen[np.sort(np.unique(seen, return_index=True)[1])]] = np.arange(len(np.unique(seen)))
+    units = [int(unit_of[of_channel == number].max(initial=-1)) + 1 for number in range(count)]
+    exact, held = [True] * count, [list[int]() for _ in range(count)]
+    owned: dict[Axis, tuple[Indices, Indices]] = {}
+    for axis, first in found.axes.items():
+        mine = channel[first : first + found.lengths[axis]]
+        group = of_channel[mine]
+        for number in set(group.tolist()) - {-1}:
+            each = np.bincount(np.maximum(unit_of[mine[group == number]], 0), minlength=units[number])
+            held[number].append(int(each.sum()))
+            if each.min() != each.max() or (unit_of[mine[group == number]] < 0).any():
+                exact[number] = False
+        if (group >= 0).any():
+            owned[axis] = group, mine
+    for number in range(count):
+        most = math.gcd(*held[number])
+        if not exact[number] or (units[number] == 1 and most > 1):
+            exact[number], units[number] = False, most
+    return {axis: _owner(group, unit_of[mine], units, exact) for axis, (group, mine) in owned.items()}, units, exact
+
+
+def _owner(group: Indices, unit: Indices, units: list[int], exact: list[bool]) -> Owners:
+    unit = np.where(group >= 0, unit, -1)
+    for number in set(group.tolist()) - {-1}:
+        if not exact[number]:
+            mine = group == number
+            unit[mine] = np.arange(int(mine.sum())) % units[number]
+    return Owners(group, unit)

@@ -1,0 +1,163 @@
+"""Changing the widths of a network: slicing its parameters, buffers and optimizer state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from compressor.errors import ModelError, not_one_of
+from compressor.widths.plan import NEW, Indices, WidthPlan, layer_of
+
+CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class _Cut:
+    """New positions along one dimension of a parameter: the old one or `NEW` for each."""
+
+    def __init__(self, positions: Indices, device: torch.device) -> None:
+        where = "cpu" if device.type == "meta" else device
+        self.length = len(positions)
+        self.old = torch.from_numpy(np.maximum(positions, 0)).to(where)
+        new = positions == NEW
+        self.new = torch.from_numpy(np.flatnonzero(new)).to(where) if new.any() else None
+
+
+def _pick(tensor: torch.Tensor, cuts: Mapping[int, _Cut], fill: float) -> torch.Tensor:
+    """Rows of a tensor along some of its dimensions; a new row holds `fill`."""
+    if tensor.device.type == "meta":
+        shape = [cuts[dim].length if dim in cuts else size for dim, size in enumerate(tensor.shape)]
+        return torch.empty(shape, dtype=tensor.dtype, device="meta")
+    # Convolutions are slower when weights and images differ in memory format: rows are taken in the order of memory.
+    last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    order = [0, 2, 3, 1] if last else list(range(tensor.dim()))
+    picked = tensor.permute(order)
+    for dim, cut in cuts.items():
+        picked = picked.index_select(order.index(dim), cut.old)
+        if cut.new is not None:
+            picked.index_fill_(order.index(dim), cut.new, fill)
+    return picked.permute([order.index(dim) for dim in range(tensor.dim())])
+
+
+class _Slicer:
+    """Replaces parameters and buffers by slices of themselves, in a network and in its optimizer."""
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer | None, fill: float) -> None:
+        self.model, self.optimizer, self.fill = model, optimizer, fill
+        self.changed: dict[nn.Parameter, nn.Parameter] = {}
+
+    def cut(self, name: str, positions: Mapping[int, Indices]) -> None:
+        path, _, attribute = name.rpartition(".")
+        module = self.model.get_submodule(path)
+        old = getattr(module, attribute)
+        cuts = {dim: _Cut(index, old.device) for dim, index in positions.items()}
+        sliced = _pick(old.detach(), cuts, self.fill)
+        if not isinstance(old, nn.Parameter):
+            setattr(module, attribute, sliced)
+            return
+        new = nn.Parameter(sliced, requires_grad=old.requires_grad)
+        setattr(module, attribute, new)
+        self.changed[old] = new
+        if self.optimizer is not None and (state := self.optimizer.state.pop(old, None)):
+            self.optimizer.state[new] = {
+                key: _pick(value, cuts, 0.0) if isinstance(value, torch.Tensor) and value.shape == old.shape else value
+                for key, value in state.items()
+            }
+
+    def finish(self) -> None:
+        """Put the new parameters into the optimizer's lists."""
+        if self.optimizer is None:
+            return
+        for group in self.optimizer.param_groups:
+            group["params"] = [self.changed.get(parameter, parameter) for parameter in group["params"]]
+
+
+def _sync(module: nn.Module, channelwise: bool) -> None:
+    """Bring a layer's own numbers in line with its parameters."""
+    weight = getattr(module, "weight", None)
+    if isinstance(module, (*CONVS, *TRANSPOSED)) and weight is not None:
+        transposed = isinstance(module, TRANSPOSED)
+        if channelwise:
+            each = 1 if transposed else module.out_channels // module.groups
+            module.groups = weight.shape[0] // each
+        rows, columns = weight.shape[0], weight.shape[1] * module.groups
+        module.in_channels, module.out_channels = (rows, columns) if transposed else (columns, rows)
+    elif isinstance(module, nn.Linear) and weight is not None:
+        module.out_features, module.in_features = weight.shape
+    elif isinstance(module, _NORMS):
+        own = weight if weight is not None else module.running_mean
+        module.num_features = module.num_features if own is None else len(own)
+    elif isinstance(module, nn.LayerNorm) and weight is not None:
+        module.normalized_shape = tuple(weight.shape)
+    elif isinstance(module, nn.GroupNorm) and weight is not None:
+        module.num_channels = len(weight)
+    elif isinstance(module, nn.Embedding) and weight is not None:
+        module.embedding_dim = weight.shape[1]
+
+
+def apply_(
+    model: nn.Module,
+    plan: WidthPlan,
+    select: Mapping[str, Indices],
+    optimizer: torch.optim.Optimizer | None = None,
+    fill: float = 0.0,
+) -> WidthPlan:
+    """Select units of some groups, {group: old unit or `NEW`}; the plan of the changed network."""
+    slicer, cuts = _Slicer(model, optimizer, fill), dict[str, dict[int, Indices]]()
+    changes = plan.changes(select)
+    for (name, dim), (index, _) in changes.items():
+        if not len(index):
+            raise ModelError(f"{name}: no channel would be left to it")
+        cuts.setdefault(name, {})[dim] = index
+    for name, positions in cuts.items():
+        slicer.cut(name, positions)
+    slicer.finish()
+    for path in dict.fromkeys(layer_of(name) for name in cuts):
+        _sync(model.get_submodule(path), path in plan.channelwise)
+    return plan.after(select, changes)
+
+
+def remove_channels_(
+    model: nn.Module,
+    plan: WidthPlan,
+    removed: Mapping[str, Iterable[int]],
+    optimizer: torch.optim.Optimizer | None = None,
+) -> WidthPlan:
+    """Physically remove channels from a network, and their state from its optimizer.
+
+    Args:
+        model: changed in place; its parameters become new objects
+        plan: of the model as it is now
+        removed: {group name: units to remove}; a unit is one channel, or `step` of them
+        optimizer: its parameter lists and per-parameter state follow
+
+    Returns:
+        the plan of the smaller network
+
+    Raises:
+        ModelError: an unknown group, or a group that would lose its last channel
+    """
+    select = {}
+    for name, units in removed.items():
+        if name not in plan.groups:
+            raise ModelError(f"width group {not_one_of(name, plan.groups)}")
+        select[name] = np.delete(np.arange(plan.groups[name].units), np.fromiter(units, dtype=np.int64))
+        if not len(select[name]):
+            raise ModelError(f"width group {name}: cannot lose its last channel")
+    return apply_(model, plan, select, optimizer)
+
+
+def resize_(model: nn.Module, plan: WidthPlan, widths: Mapping[str, int], fill: float = 0.0) -> WidthPlan:
+    """Give groups another width, smaller or larger; the first channels keep their weights, new ones hold `fill`.
+
+    Call `compressor.initialise.reinitialise_` afterwards for a network to train from scratch, or, with `fill` NaN, to
+    draw the new channels only.
+
+    Raises:
+        ModelError: an unknown group, one that cannot be resized, with the reason, or a width that it cannot have
+    """
+    return apply_(model, plan, plan.selection(widths), fill=fill)

@@ -1,0 +1,117 @@
+"""Whether a network's own code bears other widths: it is resized and run, many groups at once."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from compressor.errors import ModelError
+
+_NEW = -1  # in a selection: a unit that the network does not have yet
+Selections = dict[str, list[int]]
+
+
+def resizable(
+    model: nn.Module,
+    probe: torch.Tensor,
+    units: Mapping[str, int],
+    resized: Callable[[Mapping[str, Sequence[int]]], nn.Module],
+) -> dict[str, str]:
+    """Find the groups whose width the network does not let change.
+
+    Groups are tried together, each at a random number of units; only a set that fails is halved. All that passed are
+    tried together in the end, in training too.
+
+    Args:
+        model: at its own widths, on the device of `probe`
+        probe: (N, …) inputs
+        units: {group: number of units}
+        resized: {group: old unit or -1 for a new one} → a copy of the network with these units
+
+    Returns:
+        {group: reason} of those that are refused
+    """
+    trial = _Trial(model, probe, units, resized)
+    trial.admit(list(units), (False,))
+    while trial.admitted and (reason := trial.fails(trial.admitted, (False, True))) is not None:
+        again = trial.admitted
+        trial.admitted = []
+        trial.admit(again, (False, True))
+        if trial.admitted == again:  # it fails at random: name the reason rather than go on
+            trial.refused |= dict.fromkeys(again, reason)
+            trial.admitted = []
+    return trial.refused
+
+
+class _Trial:
+    def __init__(
+        self,
+        model: nn.Module,
+        probe: torch.Tensor,
+        units: Mapping[str, int],
+        resized: Callable[[Mapping[str, Sequence[int]]], nn.Module],
+    ) -> None:
+        self.probe, self.units, self.resized = probe, units, resized
+        self.draw = random.Random(0)
+        self.expected = {training: self._shapes_of(model, training) for training in (False, True)}
+        self.admitted: list[str] = []
+        self.refused: dict[str, str] = {}
+
+    def admit(self, names: list[str], modes: Sequence[bool]) -> None:
+        """Admit those groups that the network bears together with what is admitted already."""
+        if not names:
+            return
+        reason = self.fails([*self.admitted, *names], modes)
+        if reason is None:
+            self.admitted += names
+        elif len(names) == 1:
+            self.refused[names[0]] = f"{names[0]}: {reason}"
+        else:
+            self.admit(names[: len(names) // 2], modes)
+            self.admit(names[len(names) // 2 :], modes)
+
+    def fails(self, names: Iterable[str], modes: Sequence[bool]) -> str | None:
+        """Why the network does not run with other widths of these groups, or None if it does."""
+        names = list(names)
+        for selections in self._selections(names):
+            try:
+                changed = self.resized(selections)
+            except ModelError as error:
+                return str(error)
+            try:
+                for training in modes:
+                    if self._shapes_of(changed, training) != self.expected[training]:
+                        return "its width is the network's output"
+            except Exception as error:  # the network's own code decides what it raises
+                line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                return f"the network does not run with another width: {line}"
+        return None
+
+    def _selections(self, names: list[str]) -> list[Selections]:
+        """More units for some groups and fewer for others; and the other way round."""
+        grown = {name: [*range(self.units[name]), *[_NEW] * self.draw.randint(1, 3)] for name in names}
+        shrunk = {}
+        for name in names:
+            count = self.units[name]
+            fewer = count - self.draw.randint(1, max(1, count // 2))
+            shrunk[name] = sorted(self.draw.sample(range(count), fewer)) if fewer > 0 else grown[name]
+        coin = {name: self.draw.random() < 0.5 for name in names}
+        return [{name: (grown if coin[name] == first else shrunk)[name] for name in names} for first in (True, False)]
+
+    def _shapes_of(self, model: nn.Module, training: bool) -> list[tuple[int, ...]]:
+        state = model.training
+        with torch.no_grad():
+            output = model.train(training)(self.probe)
+        model.train(state)
+        return _shapes(output)
+
+
+def _shapes(output: Any) -> list[tuple[int, ...]]:
+    if isinstance(output, torch.Tensor):
+        return [tuple(output.shape)]
+    values: Iterable[Any] = output.values() if isinstance(output, Mapping) else output
+    return [shape for value in values if value is not None for shape in _shapes(value)]

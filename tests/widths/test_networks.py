@@ -1,0 +1,105 @@
+"""Networks of torchvision and timm: what is free, what is refused, and that any widths of it run and count right."""
+
+import copy
+import random
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from compressor.cost import count_params, params_at
+from compressor.exporters import export_onnx
+from compressor.initialise import reinitialise_
+from compressor.widths import plan_widths, remove_channels_, resize_
+
+# name: (image side, free groups, fixed groups besides outputs)
+NETWORKS = {
+    "mobilenet_v3_small": (64, 27, 0),
+    "regnet_y_400mf": (64, 53, 0),
+    "resnext50_32x4d": (64, 37, 0),
+    "shufflenet_v2_x1_0": (64, 21, 0),
+    "convnext_tiny": (64, 22, 0),
+    "densenet121": (64, 120, 0),
+    "googlenet": (128, 61, 0),
+    "deeplabv3_resnet50": (64, 44, 0),
+    "swin_t": (224, 12, 16),  # the attention's inner widths, and what flows between blocks
+}
+
+
+def make(name):
+    torch.manual_seed(0)
+    options = {"weights_backbone": None} if name.startswith("deeplab") else {}
+    options |= {"init_weights": False} if name == "googlenet" else {}
+    return torchvision.models.get_model(name, weights=None, num_classes=10, **options)
+
+
+def outputs(value):
+    if isinstance(value, torch.Tensor):
+        return [value]
+    return list(value.values() if isinstance(value, dict) else value)
+
+
+def any_widths(plan, seed):
+    draw = random.Random(seed)
+    return {name: max(1, int(group.units * draw.uniform(0.3, 1.7))) * group.step for name, group in plan.groups.items()}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_runs_at_any_widths_of_its_free_groups(name):
+    side, free, fixed = NETWORKS[name]
+    model = make(name).to("meta")
+    x = torch.zeros(2, 3, side, side, device="meta")
+    plan = plan_widths(model, x)
+    assert len(plan.groups) == free
+    assert sum("network's output" not in reason for reason in plan.fixed.values()) == fixed
+    expected = [output.shape for output in outputs(model.train()(x))]
+    for seed in range(2):
+        widths, network = any_widths(plan, seed), copy.deepcopy(model)
+        assert resize_(network, plan, widths).widths == widths
+        assert count_params(network) == params_at(model, plan, widths)
+        results = outputs(network.train()(x))
+        assert [output.shape for output in results] == expected
+        torch.stack([output.sum() for output in results]).sum().backward()
+        assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["shufflenet_v2_x1_0", "mobilenet_v3_small"])
+def test_the_onnx_file_of_a_resized_network_computes_the_same(name, tmp_path):
+    model = make(name)
+    plan = plan_widths(model, torch.zeros(2, 3, 64, 64))
+    network = copy.deepcopy(model)
+    resize_(network, plan, any_widths(plan, 0))
+    reinitialise_(network, model)
+    images = torch.randn(3, 3, 64, 64)
+    assert export_onnx(network.eval(), tmp_path / "model.onnx", [images, images[:1]]).parity.max_rel_error < 1e-4
+
+
+def test_timm_networks_are_planned_as_well():
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("convnextv2_atto", num_classes=10)
+    plan = plan_widths(model, torch.zeros(2, 3, 64, 64))
+    assert set(plan.fixed) == {"head.fc"}
+    resize_(model, plan, any_widths(plan, 0))
+    assert model(torch.randn(2, 3, 64, 64)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "squeezenet1_1", "mnasnet0_5"])
+def test_torch_prunings_dependency_graph_is_of_the_same_opinion(name):
+    """Where that can trace a network (it cannot all of the above), it removes what we remove."""
+    tp = pytest.importorskip("torch_pruning")
+    model, x = make(name).eval(), torch.zeros(2, 3, 64, 64)
+    plan = plan_widths(model, x)
+    for group_name in plan.groups:
+        theirs, ours = copy.deepcopy(model), copy.deepcopy(model)
+        graph = tp.DependencyGraph().build_dependency(theirs, example_inputs=x)
+        layer = theirs.get_submodule(group_name)
+        prune = tp.prune_linear_out_channels if isinstance(layer, nn.Linear) else tp.prune_conv_out_channels
+        graph.get_pruning_group(layer, prune, idxs=[0, 2]).prune()
+        remove_channels_(ours, plan, {group_name: [0, 2]})
+        for (parameter, mine), (other, value) in zip(
+            ours.state_dict().items(), theirs.state_dict().items(), strict=True
+        ):
+            assert parameter == other
+            assert torch.equal(mine, value), (group_name, parameter)

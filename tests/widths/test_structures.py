@@ -1,0 +1,320 @@
+"""Small networks, one structure each: resized to any width they run and train, and removal is masking."""
+
+import copy
+import random
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from compressor.cost import count_params, params_at
+from compressor.widths import plan_widths, remove_channels_, resize_
+
+IMAGES = torch.zeros(2, 3, 8, 8)
+
+
+class Net(nn.Module):
+    """Layers by name, and a function of them and the images."""
+
+    def __init__(self, forward, **layers):
+        super().__init__()
+        self.function = forward
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def conv(into, out, kernel=1, **options):
+    return nn.Conv2d(into, out, kernel, padding=kernel // 2, **options)
+
+
+def pooled(x):
+    return x.mean((2, 3))
+
+
+def grouped():
+    layers = {"a": conv(3, 12), "g": conv(12, 18, 3, groups=3), "b": conv(18, 7), "fc": nn.Linear(7, 5)}
+    return Net(lambda n, x: n.fc(pooled(n.b(F.relu(n.g(F.relu(n.a(x))))))), **layers)
+
+
+def multiplied_depthwise():
+    layers = {"a": conv(3, 6), "d": conv(6, 12, 3, groups=6), "b": conv(12, 7), "fc": nn.Linear(7, 5)}
+    return Net(lambda n, x: n.fc(pooled(n.b(F.relu(n.d(F.relu(n.a(x))))))), **layers)
+
+
+def chunked():
+    def forward(n, x):
+        left, right = n.a(x).chunk(2, 1)
+        return n.fc(pooled(F.relu(n.b(left * torch.sigmoid(right)))))
+
+    return Net(forward, a=conv(3, 10), b=conv(5, 7), fc=nn.Linear(7, 5))
+
+
+def gated_linear():
+    return Net(lambda n, x: n.fc(pooled(n.b(F.glu(n.a(x), 1)))), a=conv(3, 10), b=conv(5, 7), fc=nn.Linear(7, 5))
+
+
+def pixel_shuffled():
+    def forward(n, x):
+        return n.fc(pooled(F.relu(n.b(F.pixel_shuffle(n.a(x), 2)))))
+
+    return Net(forward, a=conv(3, 20), b=conv(5, 7), fc=nn.Linear(7, 5))
+
+
+def unflattened():
+    def forward(n, x):
+        x = n.enter(x.flatten(1)).reshape(len(x), -1, 4, 4)
+        return n.fc(pooled(F.relu(n.b(x))))
+
+    return Net(forward, enter=nn.Linear(192, 6 * 16), b=conv(6, 7), fc=nn.Linear(7, 5))
+
+
+def transposed():
+    layers = {"a": conv(3, 6), "up": nn.ConvTranspose2d(6, 9, 2, 2), "b": conv(9, 7), "fc": nn.Linear(7, 5)}
+    return Net(lambda n, x: n.fc(pooled(n.b(F.relu(n.up(F.relu(n.a(x))))))), **layers)
+
+
+def transposed_depthwise():
+    up = nn.ConvTranspose2d(6, 6, 2, 2, groups=6)
+    return Net(lambda n, x: n.fc(pooled(F.relu(n.up(n.a(x))))), a=conv(3, 6), up=up, fc=nn.Linear(6, 5))
+
+
+def squeeze_excite():
+    def forward(n, x):
+        x = F.relu(n.bn(n.a(x)))
+        gate = torch.sigmoid(n.up(F.relu(n.down(x.mean((2, 3), keepdim=True)))))
+        return n.fc(pooled(x * gate))
+
+    return Net(forward, a=conv(3, 11), bn=nn.BatchNorm2d(11), down=conv(11, 3), up=conv(3, 11), fc=nn.Linear(11, 5))
+
+
+def channel_attention():
+    """ECA: a 1-d convolution along the channels."""
+
+    def forward(n, x):
+        x = F.relu(n.a(x))
+        gate = torch.sigmoid(n.along(pooled(x)[:, None]))[:, 0, :, None, None]
+        return n.fc(pooled(x * gate))
+
+    return Net(forward, a=conv(3, 11), along=nn.Conv1d(1, 1, 3, padding=1, bias=False), fc=nn.Linear(11, 5))
+
+
+def layer_normed():
+    def forward(n, x):
+        x = n.norm(n.a(x).permute(0, 2, 3, 1))
+        return n.fc((x + n.scale * n.out(F.gelu(n.inner(x)))).mean((1, 2)))
+
+    net = Net(
+        forward, a=conv(3, 9), norm=nn.LayerNorm(9), inner=nn.Linear(9, 23), out=nn.Linear(23, 9), fc=nn.Linear(9, 5)
+    )
+    net.scale = nn.Parameter(torch.full((9,), 0.5))
+    return net
+
+
+def group_normed():
+    norm = nn.GroupNorm(4, 12)
+    return Net(lambda n, x: n.fc(pooled(F.relu(n.norm(n.a(x))))), a=conv(3, 12), norm=norm, fc=nn.Linear(12, 5))
+
+
+def dense_concat():
+    def forward(n, x):
+        x = F.relu(n.a(x))
+        x = torch.cat([x, F.relu(n.b(n.bn1(x)))], 1)
+        return n.fc(torch.cat([x, F.relu(n.c(n.bn2(x)))], 1).flatten(1))
+
+    layers = {"a": conv(3, 5), "bn1": nn.BatchNorm2d(5), "b": conv(5, 4), "bn2": nn.BatchNorm2d(9), "c": conv(9, 3)}
+    return Net(forward, **layers, fc=nn.Linear(12 * 64, 5))
+
+
+def same_concat():
+    def forward(n, x):
+        x = F.relu(n.a(x))
+        return n.fc(pooled(F.relu(n.b(torch.cat([x, x.flip(2)], 1)))))
+
+    return Net(forward, a=conv(3, 5), b=conv(10, 7), fc=nn.Linear(7, 5))
+
+
+def standardised():
+    """Weights computed from weights, as in networks without batch-norm."""
+
+    def forward(n, x):
+        weight = n.a.weight
+        weight = (weight - weight.mean((1, 2, 3), keepdim=True)) / (weight.std((1, 2, 3), keepdim=True) + 1)
+        return n.fc(pooled(F.relu(n.b(F.relu(F.conv2d(x, weight, n.a.bias, padding=1))))))
+
+    return Net(forward, a=conv(3, 6, 3), b=conv(6, 7), fc=nn.Linear(7, 5))
+
+
+def volumes():
+    def forward(n, x):
+        return n.fc(F.relu(n.b(F.relu(n.bn(n.a(x[:, :, None].expand(-1, -1, 4, -1, -1)))))).mean((2, 3, 4)))
+
+    return Net(forward, a=nn.Conv3d(3, 6, 3, padding=1), bn=nn.BatchNorm3d(6), b=nn.Conv3d(6, 7, 1), fc=nn.Linear(7, 5))
+
+
+EXACT = [
+    *(grouped, multiplied_depthwise, chunked, gated_linear, pixel_shuffled, unflattened, transposed),
+    *(transposed_depthwise, squeeze_excite, layer_normed, group_normed, dense_concat, same_concat, volumes),
+]
+ALL = [*EXACT, channel_attention, standardised]
+
+
+def widths_of(plan, share):
+    return {name: max(1, int(group.units * share())) * group.step for name, group in plan.groups.items()}
+
+
+@pytest.mark.parametrize("make", ALL, ids=lambda make: make.__name__)
+def test_every_layer_but_the_last_is_free_and_any_width_runs_and_trains(make):
+    torch.manual_seed(0)
+    model, draw = make(), random.Random(0)
+    plan = plan_widths(model, IMAGES)
+    assert set(plan.fixed) == {"fc"}
+    for share in (lambda: 0.5, lambda: 1.5, *[lambda: draw.uniform(0.1, 2.5)] * 5):
+        widths, network = widths_of(plan, share), copy.deepcopy(model)
+        after = resize_(network, plan, widths)
+        assert after.widths == widths
+        assert count_params(network) == params_at(model, plan, widths)
+        output = network(torch.randn(3, 3, 8, 8))
+        assert output.shape == (3, 5)
+        output.sum().backward()
+        assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("make", ALL, ids=lambda make: make.__name__)
+def test_a_plan_at_other_widths_is_the_plan_of_the_resized_network(make):
+    model, draw = make(), random.Random(1)
+    plan = plan_widths(model, IMAGES)
+    widths = widths_of(plan, lambda: draw.uniform(0.6, 1.8))
+    after = resize_(copy.deepcopy(model), plan, widths)
+    assert after.widths == plan.at(widths).widths
+    assert after.owners == plan.at(widths).owners
+
+
+@pytest.mark.parametrize("make", EXACT, ids=lambda make: make.__name__)
+def test_removing_units_is_zeroing_them_where_they_are_read(make):
+    torch.manual_seed(0)
+    model, draw = make().double().eval(), random.Random(2)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, 0.3)
+    plan = plan_widths(model, IMAGES)
+    removed = {
+        name: draw.sample(range(group.units), draw.randint(1, max(1, group.units // 2)))
+        for name, group in plan.groups.items()
+        if group.units > 1 and not (make in (group_normed, layer_normed) and name == "a")  # normed over channels
+    }
+    silent = copy.deepcopy(model)
+    for name, units in removed.items():
+        for read in plan.readers(name):
+            gone = [int(index) for index, unit in zip(read.index, read.unit, strict=True) if unit in units]
+            silent.get_parameter(read.tensor).data.index_fill_(read.dim, torch.tensor(gone), 0.0)
+    if make is squeeze_excite:  # the squeezed mean is read as well as the gated map: both readers are zeroed above
+        assert len(plan.readers("a")) == 2
+    x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    expected = silent(x)
+    remove_channels_(model, plan, removed)
+    torch.testing.assert_close(model(x), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_steps_are_what_the_parts_need():
+    assert {name: group.step for name, group in plan_widths(grouped(), IMAGES).groups.items()} == {
+        "a": 3,
+        "g": 3,
+        "b": 1,
+    }
+    assert plan_widths(chunked(), IMAGES).steps == {"a": 2, "b": 1}
+    assert plan_widths(group_normed(), IMAGES).steps == {"a": 4}
+    assert plan_widths(unflattened(), IMAGES).steps == {"enter": 16, "b": 1}
+
+
+def shuffled(x, groups=2):
+    n, c, h, w = x.shape
+    return x.view(n, groups, c // groups, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+
+def shuffle_net(blocks):
+    """Half of the channels pass a block by, then all are shuffled, as in ShuffleNet V2."""
+
+    def forward(n, x):
+        x = torch.cat([n.left(x), n.right(x)], 1)
+        for index in range(blocks):
+            passed, x = shuffled(x).chunk(2, 1)
+            x = torch.cat([passed, F.relu(getattr(n, f"block{index}")(x))], 1)
+        return n.fc(pooled(x))
+
+    layers = {f"block{index}": conv(12, 12) for index in range(blocks)}
+    return Net(forward, left=conv(3, 12), right=conv(3, 12), **layers, fc=nn.Linear(24, 5))
+
+
+def test_shuffled_channels_change_their_number_and_are_not_called_exact():
+    model = shuffle_net(3)
+    plan = plan_widths(model, IMAGES)
+    # No shuffle follows the last block, so its channels are its own affair.
+    assert {name: group.exact for name, group in plan.groups.items()} == {"left": False, "block2": True}
+    for width in (1, 5, 11, 20):
+        network = copy.deepcopy(model)
+        resize_(network, plan, {"left": width, "block2": 7})
+        assert network(torch.randn(2, 3, 8, 8)).shape == (2, 5)
+        assert network.block1.weight.shape == (width, width, 1, 1)
+
+
+def literal_slice():
+    return Net(lambda n, x: n.fc(pooled(n.b(n.a(x)[:, :3]))), a=conv(3, 8), b=conv(3, 7), fc=nn.Linear(7, 5))
+
+
+def literal_split():
+    def forward(n, x):
+        left, right = n.a(x).split([3, 5], 1)
+        return n.fc(pooled(n.b(left) + n.c(right)))
+
+    return Net(forward, a=conv(3, 8), b=conv(3, 7), c=conv(5, 7), fc=nn.Linear(7, 5))
+
+
+def copied_in():
+    def forward(n, x):
+        y = x.new_zeros(len(x), 8, 8, 8)
+        y[:, 2:8] = n.a(x)
+        return n.fc(pooled(n.b(y)))
+
+    return Net(forward, a=conv(3, 6), b=conv(8, 7), fc=nn.Linear(7, 5))
+
+
+def spectral():
+    return Net(
+        lambda n, x: n.fc(pooled(n.b(torch.fft.fft(n.a(x), dim=1).real[:, :4]))),
+        a=conv(3, 8),
+        b=conv(4, 7),
+        fc=nn.Linear(7, 5),
+    )
+
+
+@pytest.mark.parametrize("make", [literal_slice, literal_split, copied_in, spectral], ids=lambda make: make.__name__)
+def test_what_the_networks_own_code_insists_on_is_fixed_with_a_reason_and_the_rest_is_free(make):
+    model = make()
+    plan = plan_widths(model, IMAGES)
+    assert set(plan.groups) == {"b"}
+    assert plan.fixed["a"].startswith("a: ")
+    resize_(model, plan, {"b": 3})
+    assert model(torch.randn(2, 3, 8, 8)).shape == (2, 5)
+
+
+def test_a_network_that_looks_at_values_is_planned_on_real_tensors():
+    def forward(n, x):
+        x = F.relu(n.a(x))
+        return n.fc(pooled(x if float(x.sum()) > -1 else -x))
+
+    plan = plan_widths(Net(forward, a=conv(3, 6), fc=nn.Linear(6, 5)), IMAGES)
+    assert plan.widths == {"a": 6}
+
+
+def test_auxiliary_heads_in_training_are_resized_with_the_rest():
+    def forward(n, x):
+        x = F.relu(n.a(x))
+        logits = n.fc(pooled(x))
+        return (logits, n.aux(pooled(x))) if n.training else logits
+
+    model = Net(forward, a=conv(3, 6), aux=nn.Linear(6, 5), fc=nn.Linear(6, 5))
+    resize_(model, plan_widths(model, IMAGES), {"a": 9})
+    assert [tuple(output.shape) for output in model.train()(torch.randn(2, 3, 8, 8))] == [(2, 5), (2, 5)]
