@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Budget:
-    """Upper limits by cost name: params, macs.
+    """Upper limits by cost name: params, macs, onnx_bytes.
 
     Attributes:
         limits: {cost name: largest allowed value}
@@ -20,6 +20,25 @@ class Budget:
     def misses(self, costs: Mapping[str, float]) -> dict[str, float]:
         """{cost name: by how much it exceeds its limit}; empty when the budget is met."""
         return {name: costs[name] - limit for name, limit in self.limits.items() if costs[name] > limit}
+
+    def needless(self, reference: Mapping[str, float], found: Mapping[str, float] | None = None) -> str | None:
+        """Say that the budget needs no compression, or None if the unscaled network exceeds a limit.
+
+        Args:
+            reference: {cost name: what the unscaled network costs}
+            found: what the result costs; None: not known yet
+        """
+        if any(reference[name] > limit for name, limit in self.limits.items()):
+            return None
+        parts = []
+        for name, limit in self.limits.items():
+            text = f"budget.{name}: {limit:,.0f} needs no compression: the unscaled network has {reference[name]:,.0f}"
+            if found is None:
+                text += ", widths may be scaled up"
+            elif found[name] > reference[name]:
+                text += f"; widths are scaled up to {found[name]:,.0f}"
+            parts.append(text)
+        return "; ".join(parts)
 
     def verdict(self, costs: Mapping[str, float]) -> dict[str, Any]:
         """What the report says: limits, costs, whether they are met, and the slack under each limit."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,35 @@ from compressor.doctor import check_provider
 from compressor.errors import DataError, RunError, TrainingError
 from compressor.exporters import OnnxClassifier, export_onnx, write_metadata
 from compressor.files import copy_atomic, read_json, write_atomic, write_json
+from compressor.filesize import FileSize, calibrated, exported_bytes
 from compressor.models import build, build_meta, check_reference, reference_architecture
 from compressor.recipe import Recipe, TrainConfig, UniformConfig
 from compressor.report import efficiency, write_report
 from compressor.runlog import RunLog
-from compressor.search import Problem, search
+from compressor.search import Finetuning, Problem, SearchResult, search
+from compressor.search.problem import bounds_of
 from compressor.train import Settings, Trainer, pick_device, schedule
 
 STAGES = ("search", "train", "export", "bench", "report")
 Progress = Callable[[str, str, float | None], None]  # stage, text, share done
+# The longest that a share of right answers and a limit can be in JSON, and what a resumed recipe may grow by: the
+# file's size is settled before they are known.
+_LONGEST_SHARE, _LONGEST_LIMIT, _SPARE_BYTES = 0.00012345678901234567, 1e15, 64
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What a run takes from outside when it is one of several.
+
+    Attributes:
+        work: folder of the search's checkpoints, kept for the next run; None: in the run folder, until the search ends
+        search: finds the architecture
+        load: loads the images
+    """
+
+    work: Path | None = None
+    search: Callable[[Problem, Any], SearchResult] = search
+    load: Callable[..., DataSet] = load_data
 
 
 def run(
@@ -45,6 +65,7 @@ def run(
     resume: bool = False,
     until: str = "report",
     progress: Progress = lambda stage, text, share: None,
+    shared: Shared | None = None,
 ) -> dict[str, Any]:
     """Run a recipe into a folder.
 
@@ -54,6 +75,7 @@ def run(
         resume: go on in a folder that this recipe has begun
         until: last stage to run, one of `STAGES`
         progress: told how it goes
+        shared: what this run has in common with others
 
     Returns:
         the report, or {} if `until` is an earlier stage
@@ -63,7 +85,7 @@ def run(
     """
     folder = Path(out)
     runfolder.claim(folder, recipe, resume)
-    return _Run(recipe, folder, progress).to(until)
+    return _Run(recipe, folder, progress, shared or Shared()).to(until)
 
 
 def continue_run(out: Path | str, until: str, progress: Progress = lambda stage, text, share: None) -> dict[str, Any]:
@@ -79,6 +101,7 @@ class _Contender:
     name: str
     folder: Path
     architecture: Architecture
+    finetuning: Finetuning | None = None  # of the weights in start.safetensors; None: trained from scratch
 
 
 @dataclass
@@ -86,6 +109,7 @@ class _Run:
     recipe: Recipe
     out: Path
     progress: Progress
+    shared: Shared = Shared()
     stage: str = "search"
     _data: DataSet | None = field(default=None, repr=False)
 
@@ -115,7 +139,7 @@ class _Run:
     def data(self) -> DataSet:
         if self._data is None:
             self._tell(f"loading {self.recipe.data.name}", None)
-            self._data = load_data(self.recipe.data, seed=self.recipe.seed, device=self.device)
+            self._data = self.shared.load(self.recipe.data, seed=self.recipe.seed, device=self.device)
             self._check_same_images(self._data)
             if len(self._data.train) < 2:
                 raise DataError(
@@ -156,35 +180,78 @@ class _Run:
 
     def _search(self) -> None:
         baselines = {name: self.out / "baselines" / name / "architecture.json" for name in self.recipe.baselines}
-        found_before = all((self.out / name).exists() for name in ("search.json", "architecture.json"))
+        found_before = self._found_before()
         if found_before and all(path.exists() for path in baselines.values()):
             return
         check_reference(self.recipe.model.name, self.recipe.model.options)
         reference = self._reference()
+        costs, own = self._costs(reference)
+        budget = Budget(self.recipe.budget.resolve(own))
+        if needless := budget.needless(own):
+            self._tell(needless, None)
         problem = Problem(
             reference,
-            Budget(self.recipe.budget.limits),
-            cost.COSTS,
+            budget,
+            costs,
             self._trainer(_has_images(reference)),
             self.recipe.seed,
-            self.checkpoints / "search",
+            self.shared.work or self.checkpoints / "search",
+            bounds_of(self.recipe.widths, reference),
+            final_settings(self.recipe.train),
+            self.recipe.model.width,
         )
         for name, path in baselines.items():
-            baseline = reference if name == "reference" else search(problem, UniformConfig()).architecture
+            baseline = reference if name == "reference" else calibrated(search, problem, UniformConfig()).architecture
             write_atomic(path, baseline.to_json())
         if found_before:
             return
-        found = search(problem, self.recipe.search)
+        found = calibrated(self.shared.search, problem, self.recipe.search)
+        result = {name: float(costs[name](found.architecture)) for name in budget.limits}
         record = {
             "trace": found.trace,
+            "limits": dict(budget.limits),
             "one_channel": found.one_channel,
+            "binding": found.binding,
+            "note": budget.needless(own, result),
             "dataset": self.data.describe(),
             "images": _identity(self.data),
             "reference_widths": dict(reference.widths),
+            "finetuning": None if found.finetuning is None else asdict(found.finetuning),
         }
         write_json(self.out / "search.json", record)
+        if found.weights is not None:
+            note = {"architecture": found.architecture.to_json()}
+            save_tensors(self.out / "start.safetensors", found.weights, note)
         write_atomic(self.out / "architecture.json", found.architecture.to_json())  # last: the stage is done
         shutil.rmtree(self.checkpoints / "search", ignore_errors=True)
+
+    def _costs(self, reference: Architecture) -> tuple[dict[str, Callable[[Architecture], float]], dict[str, float]]:
+        """The costs that a search may ask for, and what the unscaled network costs in those that are limited."""
+        costs: dict[str, Callable[[Architecture], float]] = dict(cost.COSTS)
+        if "onnx_bytes" in self.recipe.budget.names:
+            self._tell("measuring the size of the unscaled network's file", None)
+            costs["onnx_bytes"] = size = FileSize(self._shipped_bytes)
+            size.calibrate(reference)
+        return costs, {name: float(costs[name](reference)) for name in self.recipe.budget.names}
+
+    def _shipped_bytes(self, architecture: Architecture) -> int:
+        """The size that the ONNX file of an architecture will have, or a few bytes more."""
+        name = max("result", *self.recipe.baselines, key=len)
+        scores = dict.fromkeys(("onnx", "torch"), _LONGEST_SHARE)
+        accuracy = {**scores, "samples": len(self.data.test), "weights": self.recipe.train.keep}
+        limits = dict.fromkeys(self.recipe.budget.names, _LONGEST_LIMIT)
+        metadata = self._metadata(_Contender(name, self.out, architecture), accuracy, limits)
+        return exported_bytes(architecture, self.recipe.export.opset, metadata) + _SPARE_BYTES
+
+    def _found_before(self) -> bool:
+        if not all((self.out / name).exists() for name in ("search.json", "architecture.json")):
+            return False
+        return self._finetuning() is None or (self.out / "start.safetensors").exists()
+
+    def _finetuning(self) -> Finetuning | None:
+        """How the result goes on from the weights that the search gave it, if it gave any."""
+        given = read_json(self.out / "search.json").get("finetuning")
+        return None if given is None else Finetuning(**given)
 
     def _contenders(self) -> list[_Contender]:
         folders = {"result": self.out} | {name: self.out / "baselines" / name for name in self.recipe.baselines}
@@ -193,9 +260,9 @@ class _Run:
             path = folder / "architecture.json"
             if not path.exists():
                 raise RunError(f"{path}: file not found; the search has not finished in this folder")
-            contenders.append(
-                _Contender(name, folder, Architecture.from_json(path.read_text(encoding="utf-8"), str(path)))
-            )
+            architecture = Architecture.from_json(path.read_text(encoding="utf-8"), str(path))
+            finetuning = self._finetuning() if name == "result" else None
+            contenders.append(_Contender(name, folder, architecture, finetuning))
         return contenders
 
     # train -------------------------------------------------------------------------------------------------------
@@ -205,7 +272,8 @@ class _Run:
         for index, contender in enumerate(contenders):
             if _there(contender, "training.json", "weights.safetensors"):
                 continue
-            twin = next((c for c in contenders[:index] if c.architecture == contender.architecture), None)
+            alike = (contender.architecture, contender.finetuning)
+            twin = next((c for c in contenders[:index] if (c.architecture, c.finetuning) == alike), None)
             if twin is not None:  # same network, same seed, same training: the same weights
                 for name in ("training.json", "weights.safetensors"):
                     copy_atomic(twin.folder / name, contender.folder / name)
@@ -214,14 +282,20 @@ class _Run:
 
     def _train_one(self, contender: _Contender) -> None:
         trainer = self._trainer(_has_images(contender.architecture))
-        model = trainer.prepare(build(contender.architecture, self.recipe.seed))
+        settings, verb = final_settings(self.recipe.train), "training"
+        if contender.finetuning is None:
+            model = build(contender.architecture, self.recipe.seed)
+        else:
+            model = load_weights(contender.architecture, contender.folder / "start.safetensors")
+            settings, verb = finetuning_settings(settings, contender.finetuning), "fine-tuning"
+        model = trainer.prepare(model)
         checkpoint = self.checkpoints / f"train-{contender.name}.safetensors"
         try:
             history = trainer.fit(
                 model,
-                final_settings(self.recipe.train),
+                settings,
                 seed=self.recipe.seed,
-                label=f"training {contender.name}",
+                label=f"{verb} {contender.name}",
                 checkpoint=checkpoint,
             )
         except TrainingError:
@@ -255,7 +329,8 @@ class _Run:
             "samples": samples,
             "weights": self.recipe.train.keep,
         }
-        write_metadata(path, self._metadata(contender, accuracy))
+        limits = read_json(self.out / "search.json")["limits"]
+        write_metadata(path, self._metadata(contender, accuracy, limits))
         record = {
             "params": cost.count_params(model),
             "macs": cost.macs(contender.architecture),
@@ -267,13 +342,13 @@ class _Run:
         }
         write_json(contender.folder / "export.json", record)
 
-    def _metadata(self, contender: _Contender, accuracy: dict[str, Any]) -> dict[str, str]:
+    def _metadata(self, contender: _Contender, accuracy: dict[str, Any], limits: dict[str, float]) -> dict[str, str]:
         data = self.data
         return {
             "compressor.recipe": self.recipe.to_yaml(),
             "compressor.network": contender.name,
             "compressor.architecture": contender.architecture.to_json(),
-            "compressor.budget": json.dumps(self.recipe.budget.limits),
+            "compressor.budget": json.dumps(limits),
             "compressor.accuracy": json.dumps(accuracy),
             "compressor.versions": json.dumps(provenance.versions()),
             "compressor.classes": json.dumps(data.class_names),
@@ -307,12 +382,13 @@ class _Run:
     def _report(self) -> dict[str, Any]:
         search_record = read_json(self.out / "search.json")
         latency = read_json(self.out / "latency.json")
-        networks = {c.name: self._network(c, latency["networks"][c.name]) for c in self._contenders()}
+        budget = Budget(search_record["limits"])
+        networks = {c.name: self._network(c, latency["networks"][c.name], budget) for c in self._contenders()}
         if reference := networks.get("reference"):
             for network in networks.values():
                 network["efficiency"] = _efficiency(network, reference)
         result = networks.pop("result")
-        result["budget"]["one_channel"] = search_record["one_channel"]
+        result["budget"] |= {key: search_record[key] for key in ("one_channel", "binding", "note")}
         record = {
             **result,
             "name": self.recipe.model.name,
@@ -322,6 +398,7 @@ class _Run:
             "reference_widths": search_record["reference_widths"],
             "baseline": networks,
             "trace": search_record["trace"],
+            "finetuning": search_record.get("finetuning"),
             "machine": latency["machine"],
             "fallback": search_record["trace"].get("fallback"),
             "versions": read_json(self.out / "export.json")["versions"],
@@ -331,12 +408,12 @@ class _Run:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
         return record
 
-    def _network(self, contender: _Contender, latency: dict[str, Any]) -> dict[str, Any]:
+    def _network(self, contender: _Contender, latency: dict[str, Any], budget: Budget) -> dict[str, Any]:
         exported = read_json(contender.folder / "export.json")
-        costs = {name: exported[name] for name in ("params", "macs")}
+        costs = {name: exported[name] for name in ("params", "macs", "onnx_bytes")}
         return {
             **{key: exported[key] for key in ("params", "macs", "onnx_bytes", "opset", "accuracy", "parity")},
-            "budget": Budget(self.recipe.budget.limits).verdict(costs),
+            "budget": budget.verdict(costs),
             "latency_ms": {key.removesuffix("_ms"): value for key, value in latency.items() if key != "path"},
             "efficiency": None,
             "widths": dict(contender.architecture.widths),
@@ -380,6 +457,11 @@ def final_settings(config: TrainConfig) -> Settings:
         label_smoothing=config.label_smoothing,
         keep=config.keep,
     )
+
+
+def finetuning_settings(settings: Settings, finetuning: Finetuning) -> Settings:
+    """How weights that a search hands over are trained on: as from scratch, but so long and at a constant rate."""
+    return replace(settings, epochs=finetuning.epochs, lr_at=lambda step, per_epoch: finetuning.lr)
 
 
 def _efficiency(network: dict[str, Any], reference: dict[str, Any]) -> dict[str, float] | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args
 
 import yaml
 from pydantic import (
@@ -28,10 +30,12 @@ from compressor.plugins import with_plugins
 
 _UNITS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}
 _QUANTITY = re.compile(r"\s*([0-9_.]+(?:[eE][+-]?[0-9]+)?)\s*([kMG]?)\s*")
+_SHARE = re.compile(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*x\s*")
 
 
 _LARGEST_QUANTITY = 10**15  # whole numbers up to here are exact as floats
 _LARGEST_COUNT = 2**31 - 1
+_LARGEST_SHARE = 10**6
 
 
 def _quantity(value: Any) -> Any:
@@ -47,6 +51,35 @@ def _quantity(value: Any) -> Any:
     return int(value + 1e-6) if isinstance(value, float) and 1 <= value <= _LARGEST_QUANTITY else value
 
 
+def _limit(value: Any) -> Any:
+    """A quantity, or a share of the unscaled network's cost such as '0.25x'."""
+    if isinstance(value, str) and (share := _SHARE.fullmatch(value)):
+        try:
+            fits = 0 < float(share[1]) <= _LARGEST_SHARE
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError(f"a share of the unscaled network must be above 0 and at most {_LARGEST_SHARE}x")
+        return f"{share[1]}x"
+    try:
+        value = _quantity(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or a share of the unscaled network such as 0.25x") from error
+    if not isinstance(value, int) or not 0 < value <= _LARGEST_QUANTITY:
+        raise ValueError(
+            f"must be a whole number from 1 to {_LARGEST_QUANTITY:.0e}, or a share of the unscaled network "
+            "such as 0.25x"
+        )
+    return value
+
+
+def _minimum(value: Any) -> Any:
+    counts = list(value.values()) if isinstance(value, dict) else [value]
+    if not all(type(count) is int and 0 < count <= _LARGEST_COUNT for count in counts):
+        raise ValueError("must be a whole number above 0, or a mapping of groups to such numbers")
+    return value
+
+
 def _no_bool(value: Any) -> Any:
     if isinstance(value, bool):  # Python takes True for 1
         raise ValueError("must be a number")
@@ -57,10 +90,14 @@ def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-Quantity = Annotated[int, Field(gt=0, le=_LARGEST_QUANTITY), BeforeValidator(_quantity)]
+Limit = Annotated[
+    Annotated[int, Field(gt=0, le=_LARGEST_QUANTITY)] | Annotated[str, Field(pattern=r"^[0-9.eE+-]+x$")],
+    BeforeValidator(_limit),
+]
 PositiveInt = Annotated[int, Field(gt=0, le=_LARGEST_COUNT), BeforeValidator(_no_bool)]
 BatchSize = Annotated[PositiveInt, Field(ge=2)]  # batch-norm needs two images
 Threads = Annotated[PositiveInt, Field(le=1024)]
+Minimum = Annotated[PositiveInt | dict[str, PositiveInt], BeforeValidator(_minimum)]
 NonNegativeInt = Annotated[int, Field(ge=0, le=_LARGEST_COUNT), BeforeValidator(_no_bool)]
 
 
@@ -95,33 +132,59 @@ class DataConfig(_Config):
 
 
 class BudgetConfig(_Config):
-    """Upper limits of the result; all given ones must hold."""
+    """Upper limits of the result; all given ones must hold. 0.25x is a quarter of what the unscaled network has."""
 
-    params: Quantity | None = Field(None, description="parameters, such as 580000 or 0.58M")
-    macs: Quantity | None = Field(None, description="multiply-adds for one image, such as 10M")
-    onnx_bytes: Quantity | None = Field(None, description="size of the ONNX file; not yet supported")
+    params: Limit | None = Field(None, description="parameters, such as 580000, 0.58M or 0.25x")
+    macs: Limit | None = Field(None, description="multiply-adds for one image, such as 10M or 0.25x")
+    onnx_bytes: Limit | None = Field(None, description="size of the ONNX file, such as 200k or 0.25x")
     latency_ms: PositiveFloat | None = Field(None, description="latency on the runtime; not yet supported")
 
     @model_validator(mode="after")
     def _check(self) -> BudgetConfig:
-        for name in ("onnx_bytes", "latency_ms"):
-            if getattr(self, name) is not None:
-                raise ValueError(f"{name} is not supported yet; valid limits today: params, macs")
-        if not self.limits:
-            raise ValueError("sets no limit; give params, macs or both")
+        if self.latency_ms is not None:
+            raise ValueError(f"latency_ms is not supported yet; valid limits today: {', '.join(_LIMITS)}")
+        if not self.names:
+            raise ValueError(f"sets no limit; give one or more of {', '.join(_LIMITS)}")
         return self
 
     @property
-    def limits(self) -> dict[str, float]:
-        """{cost name: limit} of those that are set."""
-        return {name: float(value) for name in ("params", "macs") if (value := getattr(self, name)) is not None}
+    def names(self) -> tuple[str, ...]:
+        """Names of the limited costs."""
+        return tuple(name for name in _LIMITS if getattr(self, name) is not None)
+
+    def resolve(self, reference_costs: Mapping[str, float]) -> dict[str, float]:
+        """{cost name: limit}, shares turned into whole numbers, rounded down.
+
+        Args:
+            reference_costs: {cost name: what the unscaled network costs}; holds all of `names`
+        """
+        return {name: _resolved(getattr(self, name), reference_costs[name]) for name in self.names}
 
 
-class NeuralScaleConfig(_Config):
-    """NeuralScale (CVPR 2020): power-law widths fitted to iterative Taylor pruning. Defaults are the paper's."""
+_LIMITS = ("params", "macs", "onnx_bytes")
 
-    method: Literal["neuralscale"] = "neuralscale"
-    iterations: PositiveInt = Field(15, description="iterations of architecture descent (Algorithm 4)")
+
+def _resolved(value: int | str, whole: float) -> float:
+    if isinstance(value, int):
+        return float(value)
+    # The decimal number that was written: as a float, 0.07 of 100 would be 7.000…001, and 0.29 of 100 less than 29.
+    return float(math.floor(Fraction(value.removesuffix("x")) * Fraction(whole)))
+
+
+class WidthsConfig(_Config):
+    """Which channel counts the width groups may have, in the result and in every scaled baseline."""
+
+    round_to: PositiveInt = Field(1, description="every width is a multiple of this, such as 8; frozen groups are not")
+    minimum: Minimum = Field(
+        1, description="fewest channels of every group, or {group: channels}; rounded up to round_to"
+    )
+    frozen: tuple[str, ...] = Field((), description="groups that keep the unscaled network's width")
+
+
+class PruningConfig(_Config):
+    """Pre-training and iterative Taylor pruning (NeuralScale Algorithm 1). Defaults are the paper's."""
+
+    method: str = ""
     pretrain_epochs: NonNegativeInt = Field(10, description="epochs of training before pruning, P in Algorithm 1")
     batch_size: BatchSize = Field(256, description="images per step of pre-training and pruning")
     lr: PositiveFloat = Field(0.1, description="learning rate of pre-training")
@@ -132,14 +195,51 @@ class NeuralScaleConfig(_Config):
     weight_decay: NonNegativeFloat = 5e-4
     prune_every: PositiveInt = Field(50, description="mini-batches between two pruning events")
     prune_channels: PositiveInt = Field(10, description="channels removed in one event, over the whole network")
+
+
+class NeuralScaleConfig(PruningConfig):
+    """NeuralScale (CVPR 2020): power-law widths fitted to iterative Taylor pruning. Defaults are the paper's."""
+
+    method: Literal["neuralscale"] = "neuralscale"
+    iterations: PositiveInt = Field(15, description="iterations of architecture descent (Algorithm 4)")
     floor: Annotated[float, Field(gt=0, lt=1)] = Field(0.05, description="stop below this share of the channels")
     min_records: Annotated[int, Field(ge=2)] = Field(6, description="with fewer records scale uniformly instead")
+
+
+class MorphNetConfig(PruningConfig):
+    """MorphNet with Taylor pruning (NeuralScale section 4.2): prune half of the channels, scale the rest uniformly."""
+
+    method: Literal["morphnet"] = "morphnet"
+    keep: Annotated[float, Field(gt=0, lt=1)] = Field(0.5, description="prune until this share of the channels is left")
+
+
+class L1Config(_Config):
+    """Filters of smallest L1 norm leave a trained network, which is then fine-tuned (Li et al., ICLR 2017)."""
+
+    uses: ClassVar[tuple[str, ...]] = ("train",)  # sections of the recipe that the search follows beside its own
+
+    method: Literal["l1"] = "l1"
+    finetune_epochs: PositiveInt = Field(40, description="NeuralScale's paper: 40 for CIFAR, 20 for Tiny-ImageNet")
+    finetune_lr: PositiveFloat = Field(0.001, description="learning rate of fine-tuning, constant")
+
+
+class RandomConfig(_Config):
+    """Every width a random share of its own, scaled together to the budget."""
+
+    method: Literal["random"] = "random"
+    draw: NonNegativeInt = Field(0, description="which draw, beside the recipe's seed")
+    smallest: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.1, description="shares lie between this and 1, evenly in the logarithm"
+    )
 
 
 class UniformConfig(_Config):
     """One width multiplier for all groups."""
 
     method: Literal["uniform"] = "uniform"
+    shortcut: Literal["convcut"] | None = Field(
+        None, description="convcut: scale the network with a 1×1 convolution in every shortcut; null: as the model says"
+    )
 
 
 class TrainConfig(_Config):
@@ -185,7 +285,10 @@ class Recipe(_Config):
     model: Annotated[ModelConfig, BeforeValidator(_named)]
     data: Annotated[DataConfig, BeforeValidator(_named)]
     budget: BudgetConfig
-    search: Annotated[NeuralScaleConfig | UniformConfig, Field(discriminator="method")]
+    widths: WidthsConfig = WidthsConfig()
+    search: Annotated[
+        NeuralScaleConfig | MorphNetConfig | L1Config | RandomConfig | UniformConfig, Field(discriminator="method")
+    ]
     train: TrainConfig = TrainConfig()
     export: ExportConfig = ExportConfig()
     bench: BenchConfig = BenchConfig()
@@ -209,7 +312,13 @@ class Recipe(_Config):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-BUILTIN_METHODS: dict[str, type[BaseModel]] = {"neuralscale": NeuralScaleConfig, "uniform": UniformConfig}
+BUILTIN_METHODS: dict[str, type[BaseModel]] = {
+    "neuralscale": NeuralScaleConfig,
+    "morphnet": MorphNetConfig,
+    "l1": L1Config,
+    "random": RandomConfig,
+    "uniform": UniformConfig,
+}
 
 
 def method_configs() -> dict[str, type[BaseModel]]:

@@ -11,7 +11,7 @@ from compressor.recipe import Recipe, load_recipe
 
 # What a stage's outcome depends on. Device, threads and checkpoint times are not part of it, nor where images lie.
 _USES: dict[str, tuple[str, ...]] = {
-    "search": ("model", "data", "budget", "search", "baselines", "seed"),
+    "search": ("model", "data", "budget", "widths", "search", "baselines", "seed"),
     "train": ("train",),
     "export": ("export",),
     "bench": ("bench",),
@@ -84,7 +84,7 @@ def check(folder: Path, recipe: Recipe) -> None:
             continue  # it failed before it left anything, on a budget that cannot be met, say
         if stage not in known:
             raise RunError(f"{folder / 'stages.json'}: does not say what the {stage} stage was made from; begin anew")
-        if changed := _difference(known[stage], _used(stage, recipe)):
+        if changed := difference(known[stage], _used(stage, recipe)):
             raise RunError(
                 f"{folder / 'recipe.yaml'}: {', '.join(changed)} differs from what the {stage} stage of this run used; "
                 "change it back, or begin in another folder"
@@ -107,13 +107,21 @@ def _records(folder: Path) -> dict[str, Any]:
 
 
 def _used(stage: str, recipe: Recipe) -> dict[str, Any]:
-    dumped = recipe.model_dump(mode="json", include=set(_USES[stage]))
+    # A search that trains the network as the recipe says in the end depends on how (see `L1Config.uses`).
+    more = getattr(recipe.search, "uses", ()) if stage == "search" else ()
+    dumped = recipe.model_dump(mode="json", include={*_USES[stage], *more})
     if "data" in dumped:
         dumped["data"] = {key: value for key, value in dumped["data"].items() if key not in _PLACES}
     return dumped
 
 
-def _difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def used(recipe: Recipe) -> dict[str, Any]:
+    """The sections of a recipe that an outcome depends on, as JSON values."""
+    return {section: value for stage in _USES for section, value in _used(stage, recipe).items()}
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Keys of `new`, "section.key" within mappings, whose value is another one in `old`."""
     changed = []
     for section, value in new.items():
         before = old.get(section)

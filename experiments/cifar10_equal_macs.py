@@ -53,7 +53,7 @@ def measure(folder: Path, images: str) -> dict[str, Any]:
     report = json.loads((folder / "report.json").read_text())
     data = load_data(recipe.data, seed=recipe.seed)
     reference = reference_architecture(recipe.model.name, {}, data.classes, data.input_shape, recipe.model.width)
-    limits = {"params": recipe.budget.limits["params"], "macs": float(report["baseline"]["uniform"]["macs"])}
+    limits = {"params": report["budget"]["limits"]["params"], "macs": float(report["baseline"]["uniform"]["macs"])}
     fit = report["trace"]["iterations"][-1]
     costs = {name: cost.of_widths(reference, cost.COSTS[name]) for name in limits}
     solution = solve_fit(np.array(fit["alpha"]), np.array(fit["beta"]), costs, limits)

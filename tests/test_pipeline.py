@@ -1,6 +1,7 @@
 import html
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,21 +149,8 @@ def begun(out, stage):
     return log.exists() and f'"begin", "stage": "{stage}"' in log.read_text()
 
 
-@pytest.mark.slow
-def test_a_run_killed_in_every_stage_ends_with_the_same_network(finished, tmp_path):
-    whole, _ = finished
-    out, recipe_file = tmp_path / "killed", tmp_path / "recipe.yaml"
-    recipe_file.write_text(parse_recipe(RAW).to_yaml())
-    work = out / "checkpoints"
-    moments = {
-        "pre-training": lambda: (work / "search" / "pretrain0.safetensors").exists(),
-        "pruning": lambda: (work / "search" / "prune0.safetensors").exists(),
-        "second iteration": lambda: (work / "search" / "prune1.safetensors").exists(),
-        "training": lambda: (work / "train-result.safetensors").exists(),
-        "export": lambda: begun(out, "export"),
-        "bench": lambda: begun(out, "bench"),
-        "report": lambda: begun(out, "report"),
-    }
+def kill_and_finish(recipe_file, out, moments):
+    """Kill a run at each of these moments, resume it every time, and let it end."""
     killed = [
         name
         for name, moment in moments.items()
@@ -170,6 +158,24 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_network(finished, tmp_pa
     ]
     assert killed == list(moments)
     assert launch(recipe_file, out, "--resume").wait() == 0, out.with_suffix(".log").read_text()
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_every_stage_ends_with_the_same_network(finished, tmp_path):
+    whole, _ = finished
+    out, recipe_file = tmp_path / "killed", tmp_path / "recipe.yaml"
+    recipe_file.write_text(parse_recipe(RAW).to_yaml())
+    work = out / "checkpoints"
+    moments = {
+        "pre-training": lambda: (work / "search" / "neuralscale0-pretrain.safetensors").exists(),
+        "pruning": lambda: (work / "search" / "neuralscale0-prune.safetensors").exists(),
+        "second iteration": lambda: (work / "search" / "neuralscale1-prune.safetensors").exists(),
+        "training": lambda: (work / "train-result.safetensors").exists(),
+        "export": lambda: begun(out, "export"),
+        "bench": lambda: begun(out, "bench"),
+        "report": lambda: begun(out, "report"),
+    }
+    kill_and_finish(recipe_file, out, moments)
     assert (out / "architecture.json").read_bytes() == (whole / "architecture.json").read_bytes()
     for folder in (".", "baselines/uniform"):
         expected = load_file(whole / folder / "weights.safetensors")
@@ -177,6 +183,79 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_network(finished, tmp_pa
         assert all(torch.equal(found[name], expected[name]) for name in expected)
     protos = [onnx.load(folder / "model.onnx").graph.SerializeToString() for folder in (whole, out)]
     assert protos[0] == protos[1]
+
+
+L1 = ["search={method: l1, finetune_epochs: 2}", "train.epochs=2"]
+
+
+@pytest.fixture(scope="module")
+def finetuned(tmp_path_factory):
+    """A run whose search hands over trained weights: its folder and its report."""
+    out = tmp_path_factory.mktemp("finetuned") / "run"
+    return out, run(parse_recipe(RAW, L1), out)
+
+
+def test_weights_that_a_search_hands_over_are_fine_tuned(finetuned):
+    out, report = finetuned
+    assert report["finetuning"] == {"epochs": 2, "lr": 0.001}
+    assert [epoch["lr"] for epoch in report["training"]] == [0.001, 0.001]
+    assert report["budget"]["met"] is True
+    assert [epoch["epoch"] for epoch in report["trace"]["trained"]] == [1, 2]
+    start, end = (load_file(out / name) for name in ("start.safetensors", "weights.safetensors"))
+    for name, tensor in start.items():
+        if name.endswith("conv1.weight"):
+            assert 0 < float((end[name] - tensor).norm() / tensor.norm()) < 0.2
+    uniform = report["baseline"]["uniform"]  # of the same widths, or nearly, but trained from scratch
+    assert [epoch["lr"] for epoch in uniform["training"]] != [0.001, 0.001]
+    assert report["params"] == pytest.approx(uniform["params"], rel=0.01)
+    assert not (out / "baselines" / "uniform" / "start.safetensors").exists()
+
+
+def test_the_training_that_a_search_used_may_not_change(finetuned):
+    out, _ = finetuned
+    with pytest.raises(RunError, match=r"train\.lr differs from what the search stage"):
+        run(parse_recipe(RAW, [*L1, "train.lr=0.2"]), out, resume=True)
+
+
+def test_weights_handed_over_that_are_gone_are_found_again(finetuned, tmp_path):
+    whole, _ = finetuned
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    for name in ("start.safetensors", "weights.safetensors"):
+        (out / name).unlink()
+    continue_run(out, "train")
+    expected, found = (load_file(folder / "weights.safetensors") for folder in (whole, out))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.slow
+def test_a_fine_tuned_run_killed_in_search_and_training_ends_with_the_same_network(finetuned, tmp_path):
+    whole, _ = finetuned
+    out, recipe_file = tmp_path / "killed", tmp_path / "recipe.yaml"
+    recipe_file.write_text(parse_recipe(RAW, L1).to_yaml())
+    work = out / "checkpoints"
+    moments = {
+        "training the reference": lambda: (work / "search" / "l1-training.safetensors").exists(),
+        "reference trained": lambda: (work / "search" / "l1-reference.safetensors").exists(),
+        "weights handed over": lambda: (out / "start.safetensors").exists(),
+        "fine-tuning": lambda: (work / "train-result.safetensors").exists(),
+    }
+    kill_and_finish(recipe_file, out, moments)
+    for name in ("start.safetensors", "weights.safetensors"):
+        expected, found = (load_file(folder / name) for folder in (whole, out))
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("method", ["morphnet", "random"])
+def test_the_other_baselines_run_from_recipe_to_report(tmp_path, method):
+    changes = [*UNIFORM, f"search.method={method}"]
+    if method == "morphnet":
+        changes += ["search.pretrain_epochs=1", "search.batch_size=32", "search.prune_every=1"]
+    report = run(parse_recipe(RAW, changes), tmp_path / "run")
+    assert report["method"] == method
+    assert report["budget"]["met"] is True
+    assert report["finetuning"] is None
+    assert not (tmp_path / "run" / "start.safetensors").exists()
 
 
 def test_a_folder_is_never_overwritten(finished, tmp_path):

@@ -107,6 +107,7 @@ def test_every_config_round_trips_through_json():
         ("model", "widht", "width"),
         ("data", "augmnt", "augment"),
         ("budget", "param", "params"),
+        ("widths", "round", "round_to"),
         ("search", "iteration", "iterations"),
         ("train", "epoch", "epochs"),
         ("export", "opsett", "opset"),
@@ -144,9 +145,9 @@ def test_every_problem_is_a_line_of_its_own():
     assert [line.split(": ")[1] for line in lines] == ["model.name", "data", "budget.params", "search.method", "seed"]
 
 
-@pytest.mark.parametrize("name", ["latency_ms", "onnx_bytes"])
-def test_a_limit_without_support_is_refused_beside_a_good_one(name):
-    assert f"{name} is not supported yet; valid limits today: params, macs" in refusal(changed("budget", **{name: 5}))
+def test_a_limit_without_support_is_refused_beside_a_good_one():
+    message = refusal(changed("budget", latency_ms=5))
+    assert message == "my.yaml: budget: latency_ms is not supported yet; valid limits today: params, macs, onnx_bytes"
 
 
 @pytest.mark.parametrize(
@@ -166,16 +167,53 @@ def test_a_limit_without_support_is_refused_beside_a_good_one(name):
     ],
 )
 def test_quantities(written, number):
-    limits = parse_recipe(changed("budget", params=written)).budget.limits
-    assert limits == {"params": number}
+    budget = parse_recipe(changed("budget", params=written)).budget
+    assert budget.params == number
+    assert budget.resolve({"params": 77}) == {"params": number}
+
+
+@pytest.mark.parametrize(
+    ("written", "cost", "number"),
+    [
+        ("0.25x", 579_786, 144_946),  # 144,946.5
+        ("1x", 579_786, 579_786),
+        (" 1.5 x ", 1001, 1501),
+        ("2.5e-1x", 1000, 250),
+        ("0.29x", 100, 29),  # the product of the floats lies just below it
+        ("0.07x", 100, 7),  # and here above it
+        (".5x", 9, 4),
+    ],
+)
+def test_a_share_of_the_unscaled_network(written, cost, number, write):
+    recipe = parse_recipe(changed("budget", params=written, macs=7))
+    assert recipe.budget.names == ("params", "macs")
+    assert recipe.budget.resolve({"params": cost, "macs": 10**6}) == {"params": number, "macs": 7}
+    assert load_recipe(write(recipe.to_yaml())) == recipe
+
+
+@pytest.mark.parametrize(
+    "value", ["x", "0x", "0.0x", "-1x", "nanx", "infx", "1e999x", "0.5X", "1.2.3x", "0.5kx", "x0.5"]
+)
+def test_what_is_no_share(value):
+    message = refusal(changed("budget", params=value))
+    assert message.startswith("my.yaml: budget.params: ")
+    assert "share of the unscaled network" in message
+    assert "\n" not in message
+
+
+def test_all_limits_may_be_combined():
+    budget = parse_recipe(changed("budget", macs="0.5x", onnx_bytes="200k")).budget
+    assert budget.resolve({"params": 1, "macs": 11, "onnx_bytes": 3}) == {
+        "params": 60_000,
+        "macs": 5,
+        "onnx_bytes": 200_000,
+    }
 
 
 def test_a_quantity_in_yaml_and_on_the_command_line(write):
     assert load_recipe(write(OK.replace("60k", "1_000"))).budget.params == 1000
-    assert load_recipe(write(OK), ["budget.params=58e3", "budget.macs=1.5M"]).budget.limits == {
-        "params": 58e3,
-        "macs": 1.5e6,
-    }
+    budget = load_recipe(write(OK), ["budget.params=58e3", "budget.macs=1.5M", "budget.onnx_bytes=0.5x"]).budget
+    assert (budget.params, budget.macs, budget.onnx_bytes) == (58_000, 1_500_000, "0.5x")
 
 
 @pytest.mark.parametrize(
@@ -191,9 +229,16 @@ def test_what_is_no_quantity(value):
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("minimum", [4, {"conv1": 4, "conv8": 16}])
+def test_widths_read_back(minimum, write):
+    recipe = parse_recipe({**SMALL, "widths": {"round_to": 8, "minimum": minimum, "frozen": ["conv2"]}})
+    assert (recipe.widths.round_to, recipe.widths.minimum, recipe.widths.frozen) == (8, minimum, ("conv2",))
+    assert load_recipe(write(recipe.to_yaml())) == recipe
+
+
 def test_an_empty_budget():
     empty = {**SMALL, "budget": {}}
-    assert refusal(empty) == "my.yaml: budget: sets no limit; give params, macs or both"
+    assert refusal(empty) == "my.yaml: budget: sets no limit; give one or more of params, macs, onnx_bytes"
     assert refusal({**SMALL, "budget": {"params": None}}) == refusal(empty)
 
 
@@ -216,6 +261,13 @@ def test_an_empty_budget():
         ("data", "path", 3),
         ("data", "channels", 2),
         ("data", "validation", 1.0),
+        ("widths", "round_to", 0),
+        ("widths", "minimum", True),
+        ("widths", "minimum", 0),
+        ("widths", "minimum", "8"),
+        ("widths", "minimum", {"conv1": 0}),
+        ("widths", "minimum", ["conv1"]),
+        ("widths", "frozen", "conv1"),
         ("export", "opset", 17),
         ("bench", "provider", "gpu"),
         ("bench", "batch", 2**40),
@@ -243,7 +295,7 @@ def test_a_section_that_is_no_mapping_is_told_its_keys(section, value):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "must be a mapping with the keys model, data, budget, search"),
+        ("", "must be a mapping with the keys model, data, budget, widths, search"),
         ("[1, 2]", "must be a mapping with the keys"),
         (OK + "seed: 1\nseed: 2\n", "not valid YAML: key 'seed' is given twice in line 6"),
         (OK + "train: {lr: 1, lr: 2}\n", "not valid YAML: key 'lr' is given twice in line 5"),

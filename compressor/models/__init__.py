@@ -1,7 +1,8 @@
 """The width-configurable zoo and references to other networks: from an `Architecture` to an nn.Module.
 
     vgg11_bn                     a network of the zoo, built at any widths
-    torchvision:resnet18         a torchvision network, resized through its dependency graph
+    torchvision:resnet18         a torchvision network, resized as compressor.widths says
+    timm:resnet10t               the same of timm (pip install 'onnx-compressor[timm]')
     mypackage.nets:make_net      your factory; called with num_classes= if it takes it, and the recipe's options
 
 Third parties add families through the entry-point group `compressor.models` (name → `Family`).
@@ -10,12 +11,14 @@ Third parties add families through the entry-point group `compressor.models` (na
 from __future__ import annotations
 
 import copy
+import difflib
 import importlib
 import inspect
 import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -23,7 +26,7 @@ import torch
 from torch import nn
 
 from compressor.architecture import Architecture
-from compressor.errors import ModelError, not_one_of
+from compressor.errors import ModelError, UnavailableError, not_one_of
 from compressor.initialise import reinitialise_
 from compressor.models import mlp, mobilenet, resnet, vgg
 from compressor.models.zoo import Family
@@ -68,8 +71,11 @@ def reference_architecture(
         widths = family.widths(options)
     else:
         widths = _referenced(model, json.dumps(dict(options), sort_keys=True), classes, input_shape)[1].widths
-    scaled = {name: max(1, int(channels * width)) for name, channels in widths.items()}
-    return Architecture(model, classes, input_shape, scaled, dict(options))
+    unscaled = Architecture(model, classes, input_shape, widths, dict(options))
+    step = steps(unscaled)
+    return unscaled.with_widths(
+        {name: max(1, int(channels * width) // step[name]) * step[name] for name, channels in widths.items()}
+    )
 
 
 def check_reference(model: str, options: Mapping[str, Any]) -> None:
@@ -132,6 +138,39 @@ def follows(architecture: Architecture) -> dict[str, tuple[str, int]]:
     if ":" in architecture.model:
         return {}
     return _family(architecture.model).follows(architecture.options)
+
+
+def prunable(architecture: Architecture) -> Architecture:
+    """The network to prune for the widths of an architecture: same widths, each of which loses channels by itself."""
+    if ":" in architecture.model:
+        return architecture
+    return replace(architecture, options=_family(architecture.model).prunable(architecture.options))
+
+
+def plan_of(architecture: Architecture) -> WidthPlan:
+    """The width plan of an architecture's network.
+
+    Raises:
+        ModelError: the network cannot be traced
+    """
+    if ":" in architecture.model:  # planned at its own widths: narrower ones may hide what goes together
+        return referenced(architecture)[1].at(architecture.widths)
+    # One channel more everywhere keeps equal widths equal, and a single channel is told from none.
+    wider = replace(architecture, widths={name: width + 1 for name, width in architecture.widths.items()})
+    plan = plan_widths(build_meta(wider), example_input(architecture))
+    built = {name: parameter.shape for name, parameter in build_meta(architecture).named_parameters()}
+    widths = {}
+    for name in plan.groups:
+        made = plan.producers(name)[0]
+        widths[name] = built[made.tensor][made.dim]
+    return plan.at(widths)
+
+
+def steps(architecture: Architecture) -> dict[str, int]:
+    """{group: what its width must be a multiple of}, above 1 where parts of a layer must keep equal sizes."""
+    if ":" not in architecture.model:
+        return dict.fromkeys(architecture.widths, 1)
+    return referenced(architecture)[1].steps
 
 
 def example_input(architecture: Architecture, batch: int = 2) -> torch.Tensor:
@@ -198,7 +237,10 @@ def _referenced(
 
 
 def _check_logits(name: str, model: nn.Module, classes: int, example: torch.Tensor) -> None:
-    """Refuse a network that does not give one tensor (N, classes), in training as in evaluation."""
+    """Refuse a network that does not give logits (N, classes), in training as in evaluation.
+
+    In training there may be more of them, from auxiliary heads, behind the network's own (`compressor.train`).
+    """
     trial = copy.deepcopy(model).to("meta")
     for training in (True, False):
         try:
@@ -206,19 +248,23 @@ def _check_logits(name: str, model: nn.Module, classes: int, example: torch.Tens
                 output = trial.train(training)(example.to("meta"))
         except Exception as error:  # the network's own code decides what it raises
             raise ModelError(f"model.name: {name} does not run at these widths: {_cause(error)}") from error
-        shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-        if shape != (len(example), classes):
-            mode = "training" if training else "evaluation"
-            raise ModelError(
-                f"model.name: {name} gives {shape} in {mode} for {len(example)} images, "
-                f"but must give logits of shape ({len(example)}, {classes})"
-            )
+        heads = [head for head in output if head is not None] if training and isinstance(output, tuple) else [output]
+        for head in heads:
+            shape = tuple(head.shape) if isinstance(head, torch.Tensor) else type(head).__name__
+            if shape != (len(example), classes):
+                mode = "training" if training else "evaluation"
+                raise ModelError(
+                    f"model.name: {name} gives {shape} in {mode} for {len(example)} images, "
+                    f"but must give logits of shape ({len(example)}, {classes})"
+                )
 
 
 def _factory(reference: str) -> Callable[[int, Mapping[str, Any]], nn.Module]:
     package, _, name = reference.partition(":")
     if package == "torchvision":
         return _torchvision(name)
+    if package == "timm":
+        return _timm(name)
     if os.getcwd() not in sys.path:  # noqa: PTH109 - the user's own module lies beside the recipe's caller
         sys.path.insert(0, os.getcwd())  # noqa: PTH109
     try:
@@ -247,6 +293,22 @@ def _torchvision(name: str) -> Callable[[int, Mapping[str, Any]], nn.Module]:
         raise ModelError(f"model.name: torchvision:{not_one_of(name, known)}")
     return lambda classes, options: _checked(
         f"torchvision:{name}", lambda: models.get_model(name, num_classes=classes, **options)
+    )
+
+
+def _timm(name: str) -> Callable[[int, Mapping[str, Any]], nn.Module]:
+    try:
+        import timm
+    except ImportError as error:
+        raise UnavailableError(
+            f"model.name: timm:{name} needs timm, which is not installed: pip install 'onnx-compressor[timm]'"
+        ) from error
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)  # of more than a thousand
+        hint = f"; near it are {', '.join(near)}" if near else ""
+        raise ModelError(f"model.name: timm:{name}: timm has no such model (timm.list_models() has them all){hint}")
+    return lambda classes, options: _checked(
+        f"timm:{name}", lambda: timm.create_model(name, num_classes=classes, **options)
     )
 
 

@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from compressor.models.zoo import SHORTCUT, Family, Options, Widths
+from compressor.models.zoo import SHORTCUT, Family, Options, Widths, convolve_shortcuts
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -143,7 +143,12 @@ def _build(
 
 
 def _family(blocks: Sequence[int], base: int, preact: bool) -> Family:
-    return Family(partial(_widths, blocks, base), partial(_build, blocks, preact), {"shortcut": SHORTCUT})
+    return Family(
+        partial(_widths, blocks, base),
+        partial(_build, blocks, preact),
+        {"shortcut": SHORTCUT},
+        prunable=convolve_shortcuts,
+    )
 
 
 FAMILIES = {

@@ -10,12 +10,22 @@ from collections.abc import Callable
 from typing import Any
 
 from compressor.plugins import with_plugins
-from compressor.recipe import BUILTIN_METHODS, NeuralScaleConfig, UniformConfig
-from compressor.search import neuralscale, uniform
-from compressor.search.problem import Problem, SearchResult
+from compressor.recipe import (
+    BUILTIN_METHODS,
+    L1Config,
+    MorphNetConfig,
+    NeuralScaleConfig,
+    RandomConfig,
+    UniformConfig,
+)
+from compressor.search import l1, morphnet, neuralscale, randomly, uniform
+from compressor.search.problem import Finetuning, Problem, SearchResult
 
 SEARCH_METHODS: dict[type, Callable[[Problem, Any], SearchResult]] = {
     NeuralScaleConfig: neuralscale.search,
+    MorphNetConfig: morphnet.search,
+    L1Config: l1.search,
+    RandomConfig: randomly.search,
     UniformConfig: uniform.search,
 }
 
@@ -29,4 +39,4 @@ def search(problem: Problem, config: Any) -> SearchResult:
     return methods[type(config)](problem, config)
 
 
-__all__ = ["SEARCH_METHODS", "Problem", "SearchResult", "search"]
+__all__ = ["SEARCH_METHODS", "Finetuning", "Problem", "SearchResult", "search"]

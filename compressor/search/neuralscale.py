@@ -8,7 +8,6 @@ fit (Algorithm 3), which the next iteration starts from (Algorithm 4).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,16 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from compressor.architecture import Architecture
 from compressor.cost import of_widths
-from compressor.errors import ModelError
 from compressor.files import read_json, write_json
-from compressor.models import build, example_input, follows
 from compressor.recipe import NeuralScaleConfig
 from compressor.search.problem import Problem, SearchResult
-from compressor.search.taylor import PruneSettings, TaylorPruner
+from compressor.search.pruning import discard, prune
 from compressor.search.uniform import scale_uniformly
-from compressor.solve import Solution, largest_within
-from compressor.train import Settings
-from compressor.widths import plan_widths
+from compressor.solve import Bounds, Solution, largest_within
 
 Floats = NDArray[np.float64]
 
@@ -72,7 +67,7 @@ def widths_for(
     Args:
         alpha: (L,)
         beta: (L,)
-        cost: whole widths (L,) → cost, which must not fall when a width grows
+        cost: whole widths (L,) → cost, which should grow with the widths, but for jumps down
         limit: the largest allowed cost
 
     Returns:
@@ -85,11 +80,15 @@ def widths_for(
 
 
 def solve_fit(
-    alpha: Floats, beta: Floats, costs: dict[str, Callable[[Sequence[int]], float]], limits: dict[str, float]
+    alpha: Floats,
+    beta: Floats,
+    costs: dict[str, Callable[[Sequence[int]], float]],
+    limits: dict[str, float],
+    bounds: Bounds | None = None,
 ) -> Solution:
-    """`widths_for` with several costs: the largest widths of a fit, α and β (L,), within all limits."""
+    """`widths_for` with several costs and bounds: the largest widths of a fit, α and β (L,), within all limits."""
     # τ is only an inner coordinate: whatever the budget is in, bisection finds the τ that fits it.
-    return largest_within(costs, limits, lambda tau: alpha * tau**beta, 1.0, 1e6)
+    return largest_within(costs, limits, lambda tau: alpha * tau**beta, 1.0, 1e6, bounds)
 
 
 def search(problem: Problem, config: NeuralScaleConfig) -> SearchResult:
@@ -104,16 +103,17 @@ def search(problem: Problem, config: NeuralScaleConfig) -> SearchResult:
     scale_uniformly(problem)  # a budget that cannot be met is refused before any training
     names = list(reference.widths)
     original = problem.costs["params"](reference)
-    iterations = _load(problem.checkpoint("iterations.json"))
+    kept = problem.checkpoint("neuralscale.json")  # holds for every budget
+    iterations = read_json(kept) if kept is not None and kept.exists() else []
     architecture = reference
     for done in iterations:
         architecture = reference.with_widths(dict(zip(names, done["widths"], strict=True)))
     for index in range(len(iterations), config.iterations):
         found, architecture = _iterate(problem, config, index, architecture, original)
         iterations.append(found)
-        if (path := problem.checkpoint("iterations.json")) is not None:
-            write_json(path, iterations)
-        _discard(problem, index)
+        if kept is not None:
+            write_json(kept, iterations)
+        discard(problem, _name(index))
     last = iterations[-1]
     trace: dict[str, Any] = {"iterations": iterations}
     if last["fallback"]:
@@ -121,9 +121,14 @@ def search(problem: Problem, config: NeuralScaleConfig) -> SearchResult:
         trace["fallback"] = last["fallback"]
     else:
         costs = {name: of_widths(reference, problem.costs[name]) for name in problem.budget.limits}
-        solution = solve_fit(np.array(last["alpha"]), np.array(last["beta"]), costs, dict(problem.budget.limits))
+        alpha, beta = np.array(last["alpha"]), np.array(last["beta"])
+        solution = solve_fit(alpha, beta, costs, dict(problem.budget.limits), problem.bounds)
         result = reference.with_widths(dict(zip(names, solution.widths, strict=True)))
-    return SearchResult(result, trace, solution.one_channel)
+    return SearchResult(result, trace, solution.one_channel, solution.binding)
+
+
+def _name(index: int) -> str:
+    return f"neuralscale{index}"
 
 
 def _iterate(
@@ -131,101 +136,49 @@ def _iterate(
 ) -> tuple[dict[str, Any], Architecture]:
     """One iteration of architecture descent: its record, and the network that the next one starts from."""
     names = list(architecture.widths)
-    pruner = _prune(problem, config, index, architecture)
-    params = [record[0] for record in pruner.records]
-    widths = [[record[1][name] for name in names] for record in pruner.records]
+    pruned = prune(
+        problem,
+        config,
+        architecture,
+        name=_name(index),
+        label=f"search {index + 1}/{config.iterations}",
+        seed=problem.seed + 1000 * index,
+        floor=config.floor,
+    )
     found: dict[str, Any] = {
         "groups": names,
         "start": [architecture.widths[name] for name in names],
-        "records": {"params": params, "widths": widths},
-        "events": pruner.events,
-        "stopped": pruner.reason,
+        "records": {"params": pruned.params, "widths": pruned.widths},
+        "events": pruned.events,
+        "stopped": pruned.reason,
         "alpha": [],
         "beta": [],
         "r2": [],
         "fallback": None,
-        "seconds": {"pretrain": pruner.pretrain_seconds, "prune": pruner.seconds},
+        "seconds": {"pretrain": pruned.pretrain_seconds, "prune": pruned.seconds},
     }
-    if len(params) < config.min_records:
+    if len(pruned.params) < config.min_records:
         found["fallback"] = (
-            f"only {len(params)} records, fewer than min_records = {config.min_records} "
-            f"(pruning ended since {pruner.reason}): scaled uniformly"
+            f"only {len(pruned.params)} records, fewer than min_records = {config.min_records} "
+            f"(pruning ended since {pruned.reason}): scaled uniformly"
         )
         following = architecture
     else:
-        alpha, beta = fit_power_law(params, widths)
+        alpha, beta = _fit(problem, pruned.params, pruned.widths)
         found |= {"alpha": alpha.tolist(), "beta": beta.tolist()}
-        found["r2"] = r_squared(params, widths, alpha, beta).tolist()
-        cost = of_widths(architecture, problem.costs["params"])
-        generated = widths_for(alpha, beta, cost, original).tolist()
+        found["r2"] = r_squared(pruned.params, pruned.widths, alpha, beta).tolist()
+        cost, bounds = of_widths(architecture, problem.costs["params"]), problem.bounds
+        # Coarse steps may make the least network larger than the original.
+        size = max(original, cost(bounds.least.tolist()))
+        generated = solve_fit(alpha, beta, {"params": cost}, {"params": size}, bounds).widths
         following = architecture.with_widths(dict(zip(names, generated, strict=True)))
     found["widths"] = [following.widths[name] for name in names]
     found["params"] = int(problem.costs["params"](following))
     return found, following
 
 
-def _prune(problem: Problem, config: NeuralScaleConfig, index: int, architecture: Architecture) -> TaylorPruner:
-    """Pre-train a fresh network and prune it (Algorithm 1)."""
-    seed = problem.seed + 1000 * index
-    model = build(architecture, seed)
-    plan = plan_widths(model, example_input(architecture))
-    following = follows(architecture)
-    if missing := (set(architecture.widths) | set(following)) ^ set(plan.groups):
-        raise ModelError(
-            f"model {architecture.model}: the width of {min(missing)} cannot be pruned on its own; "
-            "neuralscale needs a network whose searched widths are independent of each other, "
-            "of the zoo those with model.options.shortcut: identity"
-        )
-    model = problem.trainer.prepare(model)
-    pruner = TaylorPruner(
-        plan,
-        list(architecture.widths),
-        following,
-        PruneSettings(config.prune_every, config.prune_channels, config.floor),
-    )
-    label = f"search {index + 1}/{config.iterations}"
-    pruning = problem.checkpoint(f"prune{index}.safetensors")
-    if config.pretrain_epochs and not (pruning and pruning.exists()):
-        history = problem.trainer.fit(
-            model,
-            _settings(config, config.pretrain_epochs, lambda step, per_epoch: config.lr),
-            seed=seed,
-            label=f"{label} pre-training",
-            checkpoint=problem.checkpoint(f"pretrain{index}.safetensors"),
-        )
-        pruner.pretrain_seconds = sum(record.seconds for record in history)
-
-    def lr_at(step: int, per_epoch: int) -> float:
-        return config.prune_lr / config.prune_lr_decay ** (step // (per_epoch * config.prune_lr_every))
-
-    problem.trainer.fit(
-        model,
-        _settings(config, None, lr_at),
-        seed=seed + 1,
-        label=f"{label} pruning",
-        observer=pruner,
-        checkpoint=pruning,
-    )
-    return pruner
-
-
-def _settings(config: NeuralScaleConfig, epochs: int | None, lr_at: Callable[[int, int], float]) -> Settings:
-    return Settings(
-        epochs=epochs,
-        batch_size=config.batch_size,
-        lr_at=lr_at,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        evaluate=False,
-    )
-
-
-def _load(path: Path | None) -> list[dict[str, Any]]:
-    return read_json(path) if path is not None and path.exists() else []
-
-
-def _discard(problem: Problem, index: int) -> None:
-    """Checkpoints of an iteration that is recorded are of no more use."""
-    for name in (f"pretrain{index}.safetensors", f"prune{index}.safetensors"):
-        if (path := problem.checkpoint(name)) is not None:
-            path.unlink(missing_ok=True)
+def _fit(problem: Problem, params: list[int], widths: list[list[int]]) -> tuple[Floats, Floats]:
+    """α and β (L,) of the recorded widths; those of frozen groups give exactly the width."""
+    alpha, beta = fit_power_law(params, widths)
+    frozen = problem.bounds.frozen
+    return np.where(frozen, widths[0], alpha), np.where(frozen, 0.0, beta)

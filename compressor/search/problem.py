@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import torch
 from torch import nn
 
 from compressor.architecture import Architecture
 from compressor.budget import Budget
+from compressor.errors import RecipeError, not_one_of
+from compressor.models import steps
+from compressor.recipe import WidthsConfig
+from compressor.solve import UNBOUNDED, Bounds
 from compressor.train import EpochRecord, Observer, Settings
 
 
@@ -43,7 +50,11 @@ class Problem:
         costs: {cost name: cost of an architecture}; params is always among them
         trainer: trains networks on the training data; searches never see test images
         seed: of weights and data order
-        work: folder for checkpoints of the search, or None
+        work: folder for checkpoints of the search, or None; searches for other budgets may share it
+        bounds: channel counts that the groups may have, in the order of the reference's widths, arrays (L,);
+            `bounds.frozen` says which groups keep their width
+        final: how a network found is trained in the end, for methods that train the reference in the same way
+        width: multiplier of the default widths that the reference was made with
     """
 
     reference: Architecture
@@ -52,10 +63,46 @@ class Problem:
     trainer: ModelTrainer
     seed: int = 0
     work: Path | None = None
+    bounds: Bounds = field(default_factory=Bounds)
+    final: Settings | None = None
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bounds", self.bounds.of(len(self.reference.widths)))
 
     def checkpoint(self, name: str) -> Path | None:
         """Path of a checkpoint file, or None when nothing is kept."""
         return None if self.work is None else self.work / name
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """How a network that keeps trained weights is trained on: for so many epochs, at a constant learning rate."""
+
+    epochs: int
+    lr: float
+
+
+def bounds_of(config: WidthsConfig, reference: Architecture) -> Bounds:
+    """The widths that a recipe's `widths` section allows, in the order of the reference's.
+
+    A width is a whole number of the network's own steps (channels of a grouped convolution) and of `round_to`, also
+    where the unscaled network is narrower than that; a frozen group keeps its width as it is.
+
+    Raises:
+        RecipeError: a group is unknown
+    """
+    names = list(reference.widths)
+    given = config.minimum if isinstance(config.minimum, dict) else dict.fromkeys(names, config.minimum)
+    for path, groups in (("minimum", given), ("frozen", config.frozen)):
+        if unknown := set(groups) - set(names):
+            raise RecipeError(f"widths.{path}: {not_one_of(min(unknown), names)}")
+    minimum = np.array([given.get(name, 1) for name in names])
+    own = np.array(list(reference.widths.values()))
+    frozen = np.array([name in config.frozen for name in names])
+    own_steps = steps(reference)
+    multiple = np.array([math.lcm(config.round_to, own_steps.get(name, 1)) for name in names])
+    return Bounds(np.where(frozen, own, minimum), np.where(frozen, own, UNBOUNDED), multiple)
 
 
 @dataclass(frozen=True)
@@ -66,8 +113,14 @@ class SearchResult:
         architecture: meets the budget
         trace: how it was found, as JSON values
         one_channel: {cost name: what one more channel of the cheapest group would add}
+        binding: the limit that stops growth, see `compressor.solve.Solution`; None where the method knows none
+        weights: state dict to go on from; None: the architecture is trained from scratch
+        finetuning: how to go on from `weights`; the recipe says the rest
     """
 
     architecture: Architecture
     trace: Mapping[str, Any]
     one_channel: Mapping[str, float] = field(default_factory=dict)
+    binding: str | None = None
+    weights: Mapping[str, torch.Tensor] | None = None
+    finetuning: Finetuning | None = None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from compressor.architecture import Architecture
 from compressor.cost import of_widths
+from compressor.errors import ModelError
+from compressor.models import families, reference_architecture
 from compressor.recipe import UniformConfig
 from compressor.search.problem import Problem, SearchResult
-from compressor.solve import Solution, largest_within
+from compressor.solve import Bounds, Solution, largest_within
 
 
 def search(problem: Problem, config: UniformConfig) -> SearchResult:
@@ -16,16 +20,60 @@ def search(problem: Problem, config: UniformConfig) -> SearchResult:
 
     Raises:
         BudgetError: the budget cannot be met
+        ModelError: the network has no such shortcut
     """
+    if config.shortcut is not None:
+        problem = _with_shortcut(problem, config.shortcut)
     architecture, solution = scale_uniformly(problem)
     trace = {"iterations": [], "multiplier": solution.scale}
-    return SearchResult(architecture, trace, solution.one_channel)
+    return SearchResult(architecture, trace, solution.one_channel, solution.binding)
 
 
-def scale_uniformly(problem: Problem) -> tuple[Architecture, Solution]:
-    """The largest uniformly scaled reference network within the problem's budget."""
+def scale_uniformly(problem: Problem, start: Architecture | None = None) -> tuple[Architecture, Solution]:
+    """The largest uniformly scaled network within the problem's budget.
+
+    Args:
+        problem: budget, costs and the widths allowed
+        start: the network to scale; None: the reference
+
+    Raises:
+        BudgetError: the budget cannot be met
+    """
+    start = start or problem.reference
+    base = np.array(list(start.widths.values()), dtype=np.float64)
+    costs = {name: of_widths(start, problem.costs[name]) for name in problem.budget.limits}
+    solution = largest_within(costs, problem.budget.limits, lambda scale: scale * base, 0.1, 1.0, problem.bounds)
+    return start.with_widths(dict(zip(start.widths, solution.widths, strict=True))), solution
+
+
+def _with_shortcut(problem: Problem, shortcut: str) -> Problem:
+    """The same problem for the network with another kind of shortcut (NeuralScale section 6.4)."""
     reference = problem.reference
-    base = np.array(list(reference.widths.values()), dtype=np.float64)
-    costs = {name: of_widths(reference, problem.costs[name]) for name in problem.budget.limits}
-    solution = largest_within(costs, problem.budget.limits, lambda scale: scale * base, 0.1, 1.0)
-    return reference.with_widths(dict(zip(reference.widths, solution.widths, strict=True))), solution
+    able = sorted(name for name, family in families().items() if shortcut in family.options.get("shortcut", ()))
+    if reference.model not in able:
+        raise ModelError(
+            f"search.shortcut: {shortcut}: model {reference.model} has no such shortcut; {', '.join(able)} have"
+        )
+    options = {**reference.options, "shortcut": shortcut}
+    other = reference_architecture(reference.model, options, reference.classes, reference.input_shape, problem.width)
+    return replace(problem, reference=other, bounds=_bounds_of(other, problem))
+
+
+def _bounds_of(other: Architecture, problem: Problem) -> Bounds:
+    """The problem's bounds for the widths of another network, by their names.
+
+    Raises:
+        ModelError: single widths are bounded, and the other network names its widths otherwise
+    """
+    names, bounds = list(problem.reference.widths), problem.bounds
+    if set(other.widths) == set(names):
+        places = [names.index(name) for name in other.widths]
+    elif all(len(set(values.tolist())) == 1 for values in (bounds.minimum, bounds.maximum, bounds.multiple)):
+        places = [0] * len(other.widths)
+    else:
+        new = min(set(other.widths) ^ set(names))
+        raise ModelError(
+            f"search.shortcut: with it the widths of {other.model} are named otherwise ({new}), so limits of single "
+            "widths have no meaning there"
+        )
+    return Bounds(bounds.minimum[places], bounds.maximum[places], bounds.multiple[places])

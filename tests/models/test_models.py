@@ -60,20 +60,20 @@ def preact_resnet18(base, classes, convcut=False):
 
 
 def mobilenetv2(multiplier, classes):
-    """Every block has a shortcut: the identity, or a 1×1 convolution with bias and batch-norm."""
+    """All convolutions have a bias. Every block has a shortcut: the identity, or a 1×1 convolution and batch-norm."""
     stages = ((16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
     entering = int(32 * multiplier)
-    total = 27 * entering + 2 * entering
-    for width, blocks, first_stride in stages:
+    total = 27 * entering + 3 * entering
+    for stage, (width, blocks, first_stride) in enumerate(stages):
         width = int(width * multiplier)
         for block in range(blocks):
-            hidden = 6 * entering
-            total += entering * hidden + 9 * hidden + hidden * width + 2 * hidden + 2 * hidden + 2 * width
+            hidden = (6 if stage else 1) * entering
+            total += entering * hidden + 9 * hidden + hidden * width + 3 * hidden + 3 * hidden + 3 * width
             if (block == 0 and first_stride == 2) or entering != width:
                 total += entering * width + width + 2 * width
             entering = width
     head = int(1280 * multiplier)
-    return total + entering * head + 2 * head + linear(head, classes)
+    return total + entering * head + 3 * head + linear(head, classes)
 
 
 @pytest.mark.parametrize(("width", "published"), [(0.25, 0.58), (0.75, 5.20), (2.0, 36.89)])
@@ -208,8 +208,8 @@ def test_hidden_widths_of_mobilenetv2_follow_their_input():
     architecture = of_primes("mobilenetv2", {"shortcut": "conv"})
     model = build(architecture)
     for group, (source, factor) in follows(architecture).items():
-        assert factor == 6
-        assert model.get_submodule(group).out_channels == 6 * architecture.widths[source]
+        assert factor == (1 if source == "conv1" else 6)
+        assert model.get_submodule(group).out_channels == factor * architecture.widths[source]
         assert model.get_submodule(group).in_channels == architecture.widths[source]
     assert len(follows(architecture)) == 17
     assert follows(of_primes("vgg11_bn", {})) == {}

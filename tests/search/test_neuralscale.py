@@ -1,55 +1,21 @@
+import dataclasses
 import itertools
 import json
 
 import numpy as np
 import pytest
-import torch
 from torch import nn
 
-from compressor import cost
-from compressor.budget import Budget
+from compressor import cost, models
 from compressor.errors import BudgetError, ModelError
-from compressor.models import reference_architecture
+from compressor.models import follows, plan_of, prunable, reference_architecture
+from compressor.models.zoo import Family
 from compressor.recipe import NeuralScaleConfig, UniformConfig
-from compressor.search import Problem, search
+from compressor.search import search
 from compressor.search.neuralscale import fit_power_law, r_squared, widths_for
-
-
-class QuickTrainer:
-    """Takes steps on noise: enough for gradients, none for learning."""
-
-    def __init__(self, kill_after=None):
-        self.steps, self.kill_after, self.phases = 0, kill_after, []
-
-    def prepare(self, model):
-        return model
-
-    def fit(self, model, settings, *, seed, label="", observer=None, checkpoint=None):
-        self.phases.append(label)
-        generator = torch.Generator().manual_seed(seed)
-        optimizer = torch.optim.SGD(model.parameters(), lr=settings.lr_at(0, 10), momentum=settings.momentum)
-        if observer is not None:
-            observer.start(model, optimizer)
-        for _ in range(3 if settings.epochs else 10_000):
-            x, y = torch.randn(8, 1, 8, 8, generator=generator), torch.randint(10, (8,), generator=generator)
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x), y).backward()
-            if observer is not None:
-                observer.after_backward()
-            optimizer.step()
-            self.steps += 1
-            if self.steps == self.kill_after:
-                raise KeyboardInterrupt
-            if observer is not None and observer.after_step():
-                break
-        return []
-
+from compressor.solve import Bounds
 
 CONFIG = NeuralScaleConfig(iterations=3, pretrain_epochs=1, prune_every=2, prune_channels=1)
-
-
-def problem(architecture, limits, trainer=None, work=None):
-    return Problem(architecture, Budget(limits), cost.COSTS, trainer or QuickTrainer(), 0, work)
 
 
 def test_the_fit_is_least_squares_of_logarithms():
@@ -109,19 +75,15 @@ def test_widths_for_fills_the_limit_from_below(limit):
 
 @pytest.mark.parametrize("limits", [{"params": 2_000}, {"macs": 100_000}, {"params": 3_000, "macs": 150_000}])
 @pytest.mark.parametrize("config", [CONFIG, UniformConfig()])
-def test_the_result_meets_every_budget_and_is_full(tiny, limits, config):
+def test_the_result_meets_every_budget_and_is_full(tiny, problem, assert_full, limits, config):
     found = search(problem(tiny, limits), config)
+    assert_full(found.architecture, limits)
     costs = {name: cost.COSTS[name](found.architecture) for name in limits}
-    assert all(costs[name] <= limit for name, limit in limits.items())
-    widths = dict(found.architecture.widths)
-    for name in widths:
-        wider = found.architecture.with_widths(widths | {name: widths[name] + 1})
-        assert any(cost.COSTS[kind](wider) > limit for kind, limit in limits.items())
     assert any(limits[name] - costs[name] < found.one_channel[name] for name in limits)
     json.dumps(found.trace)
 
 
-def test_descent_starts_every_iteration_at_the_original_size():
+def test_descent_starts_every_iteration_at_the_original_size(problem):
     mlp = reference_architecture("mlp", {}, 10, (1, 8, 8), 0.06)
     found = search(problem(mlp, {"params": 1_000}), CONFIG)
     original = cost.params(mlp)
@@ -140,41 +102,99 @@ def test_descent_starts_every_iteration_at_the_original_size():
         np.testing.assert_allclose(entry["beta"], beta)
 
 
-def test_too_few_records_fall_back_to_uniform_scaling_and_say_so(tiny):
+def test_too_few_records_fall_back_to_uniform_scaling_and_say_so(tiny, problem):
     config = CONFIG.model_copy(update={"min_records": 10_000})
     found = search(problem(tiny, {"params": 2_000}), config)
     assert "fewer than min_records = 10000" in found.trace["fallback"]
     assert found.architecture == search(problem(tiny, {"params": 2_000}), UniformConfig()).architecture
 
 
-def test_an_impossible_budget_is_refused_before_any_training(tiny):
-    trainer = QuickTrainer()
+def test_an_impossible_budget_is_refused_before_any_training(tiny, problem, quick_trainer):
+    trainer = quick_trainer()
     with pytest.raises(BudgetError, match="cannot be met"):
         search(problem(tiny, {"params": 10}, trainer), CONFIG)
     assert trainer.steps == 0
 
 
-def test_finished_iterations_are_not_repeated_after_an_interruption(tiny, tmp_path):
-    whole = QuickTrainer()
+def test_finished_iterations_are_not_repeated_after_an_interruption(tiny, problem, quick_trainer, tmp_path):
+    whole = quick_trainer()
     expected = search(problem(tiny, {"params": 2_000}, whole), CONFIG)
     with pytest.raises(KeyboardInterrupt):
-        search(problem(tiny, {"params": 2_000}, QuickTrainer(kill_after=whole.steps * 2 // 3), tmp_path), CONFIG)
-    resumed = QuickTrainer()
+        search(problem(tiny, {"params": 2_000}, quick_trainer(kill_after=whole.steps * 2 // 3), tmp_path), CONFIG)
+    resumed = quick_trainer()
     found = search(problem(tiny, {"params": 2_000}, resumed, tmp_path), CONFIG)
     assert resumed.steps < whole.steps
     assert found.architecture == expected.architecture
     assert len(found.trace["iterations"]) == 3
 
 
-def test_widths_that_are_coupled_are_refused_before_any_training():
-    architecture = reference_architecture("resnet20", {"shortcut": "conv"}, 10, (3, 8, 8), 0.25)
-    trainer = QuickTrainer()
-    with pytest.raises(ModelError, match=r"resnet20: .*layer1\.0\.conv2 cannot be pruned on its own"):
-        search(problem(architecture, {"params": 10_000}, trainer), CONFIG)
+class Tied(nn.Module):
+    """Two convolutions whose sum ties their widths together, though the family names both."""
+
+    def __init__(self, widths, classes):
+        super().__init__()
+        self.a = nn.Conv2d(1, widths["a"], 3)
+        self.b = nn.Conv2d(1, widths["b"], 3)
+        self.fc = nn.Linear(widths["a"], classes)
+
+    def forward(self, x):
+        return self.fc((self.a(x) + self.b(x)).mean((2, 3)))
+
+
+def test_widths_that_are_coupled_are_refused_before_any_training(problem, quick_trainer, monkeypatch):
+    family = Family(lambda options: {"a": 7, "b": 7}, lambda widths, options, classes, shape: Tied(widths, classes))
+    monkeypatch.setitem(models.ZOO, "tied", family)
+    # The cost asks for both widths alike, so it is counted for the network that has them.
+    costs = {"params": lambda architecture: sum(architecture.widths.values())}
+    trainer = quick_trainer()
+    tied = problem(reference_architecture("tied", {}, 10, (1, 8, 8)), {"params": 10}, trainer)
+    with pytest.raises(ModelError, match=r"tied: the width of b cannot be pruned on its own"):
+        search(dataclasses.replace(tied, costs=costs), CONFIG)
     assert trainer.steps == 0
 
 
-def test_uniform_scaling_keeps_the_proportions():
+@pytest.mark.slow
+def test_every_width_of_a_network_with_convolved_shortcuts_is_found_by_itself(problem):
+    reference = reference_architecture("resnet20", {"shortcut": "conv"}, 10, (1, 8, 8), 0.5)
+    limit = 0.6 * cost.params(reference)
+    config = CONFIG.model_copy(update={"iterations": 1, "prune_every": 1, "prune_channels": 2})
+    found = search(problem(reference, {"params": limit}), config)
+    assert dict(found.architecture.options) == {"shortcut": "conv"}
+    assert 0.99 * limit < cost.params(found.architecture) <= limit
+    (iteration,) = found.trace["iterations"]
+    assert iteration["fallback"] is None
+    assert iteration["groups"] == list(reference.widths)
+    for stage in (1, 2, 3):  # identity shortcuts would tie these
+        assert len({found.architecture.widths[f"layer{stage}.{block}.conv2"] for block in range(3)}) > 1
+    for params, widths in zip(*(iteration["records"][key] for key in ("params", "widths")), strict=True):
+        assert params == cost.params(reference.with_widths(dict(zip(iteration["groups"], widths, strict=True))))
+
+
+@pytest.mark.parametrize("name", ["preact_resnet18", "preact_resnet34", "resnet20", "mobilenetv2"])
+@pytest.mark.parametrize("shortcut", ["identity", "conv", "convcut"])
+def test_the_build_to_prune_has_the_widths_of_the_network_as_its_groups(name, shortcut):
+    reference = reference_architecture(name, {"shortcut": shortcut}, 10, (1, 8, 8), 0.12)
+    pruned = prunable(reference)
+    assert pruned.widths == reference.widths
+    assert pruned.options == {"shortcut": "convcut" if shortcut == "conv" else shortcut}
+    plan = plan_of(pruned)
+    expected = dict(reference.widths)
+    expected |= {name: factor * expected[source] for name, (source, factor) in follows(reference).items()}
+    assert plan.widths == expected
+
+
+def test_frozen_groups_keep_their_width_in_every_iteration(tiny, problem):
+    bounds = Bounds(np.array([13, 1]), np.array([13, 10**6]))
+    found = search(problem(tiny, {"params": 4_000}, bounds=bounds), CONFIG)
+    assert found.architecture.widths["stem"] == 13
+    assert found.architecture.widths["inner"] < 23
+    for iteration in found.trace["iterations"]:
+        assert iteration["fallback"] is None
+        assert {widths[0] for widths in iteration["records"]["widths"]} == {13}
+        assert (iteration["alpha"][0], iteration["beta"][0]) == (13, 0)
+
+
+def test_uniform_scaling_keeps_the_proportions(problem):
     architecture = reference_architecture("vgg11_bn", {}, 10, (3, 32, 32))
     found = search(problem(architecture, {"params": 600_000}), UniformConfig()).architecture
     multiplier = found.widths["conv8"] / architecture.widths["conv8"]

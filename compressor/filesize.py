@@ -1,0 +1,109 @@
+"""The size of the ONNX file as a cost: estimated from the parameter count, corrected by files really exported.
+
+An export takes seconds, and a search asks for a cost hundreds of times. So a search works with an estimate of 4 bytes
+a parameter and an offset (graph and names; batch-norms folded away or not). The network that it finds is exported,
+untrained; the offset becomes what that file really has, and the search's last step is repeated until the network found
+is one whose size is known.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from compressor import cost
+from compressor.architecture import Architecture
+from compressor.exporters import export_onnx, write_metadata
+from compressor.models import build, example_input
+from compressor.search import Problem, SearchResult
+from compressor.search.uniform import scale_uniformly
+
+_BYTES = 4  # of a float32 parameter
+_CLOSE = 16  # bytes by which an estimate may be too large
+_TRUSTED = 5  # exports after which the offset only rises and any estimate is close enough that is not too small
+
+
+class FileSize:
+    """Bytes of the ONNX file of an architecture; a cost like any other.
+
+    Args:
+        measure: exports an architecture and gives the true size; called by `calibrate` alone
+        params: parameter count of an architecture
+    """
+
+    def __init__(
+        self, measure: Callable[[Architecture], int], params: Callable[[Architecture], int] = cost.params
+    ) -> None:
+        self._measure, self._params = measure, params
+        self._known: dict[str, int] = {}
+        self._offset = 0
+
+    def __call__(self, architecture: Architecture) -> float:
+        """The true size where it is known, else an estimate."""
+        known = self._known.get(architecture.to_json())
+        return known if known is not None else _BYTES * self._params(architecture) + self._offset
+
+    def calibrate(self, architecture: Architecture) -> bool:
+        """Export an architecture, unless that was done before, and correct the offset by its true size.
+
+        Returns:
+            whether its cost was its true size already, or a little more: what was found within a limit is within it
+        """
+        key = architecture.to_json()
+        if key in self._known:
+            return True
+        estimate = self(architecture)
+        self._known[key] = true = self._measure(architecture)
+        offset = true - _BYTES * self._params(architecture)
+        self._offset = max(offset, self._offset) if len(self._known) > _TRUSTED else offset
+        spare = estimate - true
+        return spare >= 0 and (spare <= _CLOSE or len(self._known) > _TRUSTED)
+
+
+def calibrated(method: Callable[[Problem, Any], SearchResult], problem: Problem, config: Any) -> SearchResult:
+    """Search; again, from the search's checkpoints, while the size of the file of what it found was an estimate."""
+    size = problem.costs.get("onnx_bytes")
+    if not isinstance(size, FileSize):
+        return method(problem, config)
+    least = dict(zip(problem.reference.widths, problem.bounds.least.tolist(), strict=True))
+    size.calibrate(problem.reference.with_widths(least))  # decides whether the budget can be met at all
+    while not size.calibrate(scale_uniformly(problem)[0]):
+        pass  # no training: the offset near the limit is known before the method begins
+    while not size.calibrate((found := method(problem, config)).architecture):
+        pass
+    return found
+
+
+def exported_bytes(architecture: Architecture, opset: int, metadata: Mapping[str, str]) -> int:
+    """Export an untrained network with its metadata, and count the bytes of the file.
+
+    Args:
+        architecture: what to build
+        opset: ONNX operator set
+        metadata: as long as what the shipped file will hold
+
+    Raises:
+        ExportError: torch cannot export it
+    """
+    model = build(architecture)
+    _scatter_(model)
+    images = torch.randn(example_input(architecture).shape, generator=torch.Generator().manual_seed(0))
+    with tempfile.TemporaryDirectory(prefix="compressor-") as folder:
+        path = Path(folder) / "untrained.onnx"
+        export_onnx(model, path, [images], opset=opset, tolerance=float("inf"))
+        write_metadata(path, metadata)
+        return path.stat().st_size
+
+
+@torch.no_grad()
+def _scatter_(model: nn.Module) -> None:
+    """Make the values of all layers differ: the exporter stores equal ones, such as fresh batch-norms', only once."""
+    generator = torch.Generator().manual_seed(0)
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():
+            tensor.add_(torch.rand(tensor.shape, generator=generator), alpha=0.01)

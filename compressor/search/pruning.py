@@ -1,0 +1,159 @@
+"""Pre-training a network and pruning it while it trains on (NeuralScale Algorithm 1), for the methods that do so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from compressor.architecture import Architecture
+from compressor.errors import ModelError
+from compressor.models import build, follows, plan_of, prunable
+from compressor.recipe import PruningConfig
+from compressor.search.problem import Problem
+from compressor.search.taylor import PruneSettings, TaylorPruner
+from compressor.train import Settings
+from compressor.widths import WidthPlan
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """How the widths fell in one pruning phase.
+
+    Attributes:
+        params: (N,) parameters after every recorded event, of the network that has these widths. Where another build
+            of it is pruned (`shortcut: conv`), its own are counted, not those of that build
+        widths: (N, L) channels after every recorded event, in the order of the architecture's widths
+        last: (L,) channels when pruning ended
+        events: number of events, recorded or not
+        reason: why pruning ended
+        pretrain_seconds: spent on training before
+        seconds: spent on pruning
+    """
+
+    params: list[int]
+    widths: list[list[int]]
+    last: list[int]
+    events: int
+    reason: str
+    pretrain_seconds: float
+    seconds: float
+
+
+def prune(
+    problem: Problem,
+    config: PruningConfig,
+    architecture: Architecture,
+    *,
+    name: str,
+    label: str,
+    seed: int,
+    floor: float,
+) -> Trajectory:
+    """Train a fresh network, then prune it while it trains on.
+
+    Args:
+        problem: trainer, seed and folder of checkpoints; frozen groups keep their width
+        config: how to train and when to remove what
+        architecture: what to build
+        name: of the checkpoint files; the same name resumes
+        label: what the progress line calls this
+        seed: of weights and data order
+        floor: stop below this share of the channels of the groups that are not frozen
+
+    Raises:
+        ModelError: the network's widths cannot be pruned each by itself
+        TrainingError: training diverged
+    """
+    pruned = prunable(architecture)
+    model = build(pruned, seed)
+    plan = plan_of(pruned)
+    _check_independent(pruned, plan)
+    model = problem.trainer.prepare(model)
+    pruner = TaylorPruner(
+        plan,
+        searched_groups(problem),
+        follows(pruned),
+        PruneSettings(config.prune_every, config.prune_channels, floor),
+    )
+    pretraining, pruning = _checkpoints(name)
+    kept = problem.checkpoint(pruning)
+    if config.pretrain_epochs and not (kept and kept.exists()):
+        history = problem.trainer.fit(
+            model,
+            _settings(config, config.pretrain_epochs, lambda step, per_epoch: config.lr),
+            seed=seed,
+            label=f"{label} pre-training",
+            checkpoint=problem.checkpoint(pretraining),
+        )
+        pruner.pretrain_seconds = sum(record.seconds for record in history)
+
+    def lr_at(step: int, per_epoch: int) -> float:
+        return config.prune_lr / config.prune_lr_decay ** (step // (per_epoch * config.prune_lr_every))
+
+    problem.trainer.fit(
+        model,
+        _settings(config, None, lr_at),
+        seed=seed + 1,
+        label=f"{label} pruning",
+        observer=pruner,
+        checkpoint=kept,
+    )
+    return _trajectory(problem, architecture, pruner, counted=pruned == architecture)
+
+
+def discard(problem: Problem, name: str) -> None:
+    """Delete the checkpoints of a pruning phase whose outcome is recorded."""
+    for file in _checkpoints(name):
+        if (path := problem.checkpoint(file)) is not None:
+            path.unlink(missing_ok=True)
+
+
+def _check_independent(architecture: Architecture, plan: WidthPlan) -> None:
+    """Refuse a network in which other channels go together than its widths say.
+
+    Raises:
+        ModelError: names a width that cannot be pruned by itself
+    """
+    if missing := (set(architecture.widths) | set(follows(architecture))) ^ set(plan.groups):
+        raise ModelError(
+            f"model {architecture.model}: the width of {min(missing)} cannot be pruned on its own; "
+            "this method needs a network whose searched widths are independent of each other"
+        )
+
+
+def searched_groups(problem: Problem) -> list[str]:
+    """The groups that may change, in the order of the reference's widths."""
+    frozen = problem.bounds.frozen
+    return [name for name, keep in zip(problem.reference.widths, frozen, strict=True) if not keep]
+
+
+def _trajectory(problem: Problem, architecture: Architecture, pruner: TaylorPruner, counted: bool) -> Trajectory:
+    names = list(architecture.widths)
+    recorded = [dict(architecture.widths) | widths for _, widths in pruner.records]
+    params = [count for count, _ in pruner.records]
+    if not counted:
+        params = [int(problem.costs["params"](architecture.with_widths(widths))) for widths in recorded]
+    return Trajectory(
+        params,
+        [[widths[name] for name in names] for widths in recorded],
+        [pruner.plan.widths[name] for name in names],
+        pruner.events,
+        pruner.reason,
+        pruner.pretrain_seconds,
+        pruner.seconds,
+    )
+
+
+def _checkpoints(name: str) -> tuple[str, str]:
+    return f"{name}-pretrain.safetensors", f"{name}-prune.safetensors"
+
+
+def _settings(config: PruningConfig, epochs: int | None, lr_at: Callable[[int, int], float]) -> Settings:
+    return Settings(
+        epochs=epochs,
+        batch_size=config.batch_size,
+        lr_at=lr_at,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        evaluate=False,
+    )
