@@ -146,6 +146,52 @@ def report_command(out: Path) -> None:
     _continue(out, "report")
 
 
+@_command(
+    main,
+    "compare-methods",
+    "compressor compare-methods recipes/quickstart.yaml --methods neuralscale,uniform --budgets 0.05x,0.1x --seeds 2 "
+    "-o runs/methods",
+)
+@_recipe
+@click.option("--methods", required=True, help="Names, such as neuralscale,uniform:shortcut=convcut.")
+@click.option("--budgets", required=True, help="Shares, such as 0.25x,0.5x, or limits, such as params=37k+macs=1M.")
+@click.option("--seeds", default=3, show_default=True, help="Runs of each, from the recipe's seed on.")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the comparison.")
+@_set
+@_resume
+def compare_command(
+    recipe: Path, methods: str, budgets: str, seeds: int, out: Path, overrides: tuple[str, ...], resume: bool
+) -> None:
+    """Run several methods at several budgets and draw accuracy against cost."""
+    from compressor.plan import make_plan
+    from compressor.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides)  # before torch: bad input is told at once
+    make_plan(loaded, methods.split(","), budgets.split(","), seeds)
+    from compressor.comparison import compare_methods
+
+    try:
+        with _console() as console:
+            record = compare_methods(
+                loaded,
+                methods.split(","),
+                budgets.split(","),
+                seeds,
+                out,
+                resume=resume,
+                progress=console.progress,
+            )
+    except KeyboardInterrupt as error:
+        raise _Failure("interrupted; the comparison goes on with the same command and --resume", 130) from error
+    from compressor.report import comparison_lines
+
+    for line in comparison_lines(record):
+        click.echo(line)
+    click.echo(f"page: {out / 'comparison.html'}")
+    if not record["met"]:
+        sys.exit(1)
+
+
 @_command(main, "bench", "compressor bench runs/first/model.onnx --provider cpu --threads 1")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--provider", default="auto", show_default=True, help="auto, cpu, cuda or tensorrt.")

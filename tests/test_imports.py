@@ -17,9 +17,10 @@ MAY = {
     "plugins": {"errors"},
     "runlog": {"errors", "files"},
     "recipe": {"errors", "plugins"},
+    "plan": {"errors", "recipe"},
     "budget": {"errors"},
     "architecture": {"errors"},
-    "widths": {"errors"},
+    "widths": {"widths", "errors"},
     "initialise": set(),
     "solve": {"errors", "budget"},
     "checkpoint": {"errors", "files"},
@@ -45,11 +46,12 @@ MAY = {
         "train",
         "widths",
     },
+    "filesize": {"architecture", "cost", "exporters", "models", "search"},
     "report": {"report", "files"},
     "exporters": {"exporters", "bench", "errors", "files"},
     "bench": {"bench"},
 }
-FREE = {"__main__", "cli", "pipeline"}
+FREE = {"__main__", "cli", "comparison", "pipeline"}
 TORCH = {"torch", "torchvision", "torch_pruning", "safetensors"}
 NO_TORCH = {
     "compressor",
@@ -59,6 +61,7 @@ NO_TORCH = {
     "runfolder",
     "runlog",
     "recipe",
+    "plan",
     "budget",
     "architecture",
     "solve",
@@ -138,7 +141,7 @@ IDS = [name for name, _ in ALL]
 def test_the_walk_sees_the_package():
     found = dict(ALL)
     assert len(ALL) > 40
-    assert found["compressor.widths"].found >= {"torch", "torch_pruning", "compressor.errors"}
+    assert found["compressor.widths.slicing"].found >= {"torch", "compressor.errors", "compressor.widths.plan"}
     assert "compressor.bench.session" in found["compressor.bench.latency"].found
     assert "compressor.pipeline" in found["compressor.cli"].found - found["compressor.cli"].at_top
     assert "compressor.models.vgg" in found["compressor.models"].found
@@ -160,14 +163,15 @@ def test_only_some_rooms_import_torch(name, visitor):
     top = {module.split(".")[0] for module in visitor.found}
     if room(name) in NO_TORCH:
         assert not top & TORCH
-    if name != "compressor.widths":
-        assert "torch_pruning" not in top
+    assert "torch_pruning" not in top  # a peer in experiments, a second opinion in tests
     if room(name) != "bench":
         assert not top & ORT
 
 
-def test_nothing_but_the_command_line_knows_the_pipeline():
-    assert {name for name, visitor in ALL if "pipeline" in rooms_of(visitor)} == {"compressor.cli"}
+def test_nothing_but_the_command_line_and_comparisons_know_the_pipeline():
+    knowing = {name for name, visitor in ALL if "pipeline" in rooms_of(visitor)}
+    assert knowing == {"compressor.cli", "compressor.comparison"}
+    assert {name for name, visitor in ALL if "comparison" in rooms_of(visitor)} == {"compressor.cli"}
     assert {name for name, visitor in ALL if "cli" in rooms_of(visitor)} == {"compressor.__main__"}
 
 

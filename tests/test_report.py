@@ -11,7 +11,8 @@ from html.parser import HTMLParser
 import pytest
 
 from compressor.report import efficiency, render_html, summary_lines, write_report
-from compressor.report.figures import log_ticks, thinned
+from compressor.report.figures import thinned
+from compressor.report.svg import log_ticks
 from compressor.report.values import interval, layer_order, quantity, short_names, significant
 
 VOID = {"br", "meta"}

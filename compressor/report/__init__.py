@@ -2,6 +2,7 @@
 
     record (a dict, as in report.json) ──▶ values ──▶ page (HTML) ◀── figures (SVG)
                                               └─────▶ terminal (text)
+    runs of a comparison ──▶ aggregate ──▶ methods (HTML, CSV) ◀── method_figures (SVG)
 
 Nothing here imports torch, and matplotlib is imported only when a figure is drawn.
 """
@@ -14,11 +15,23 @@ from pathlib import Path
 from typing import Any
 
 from compressor.files import write_atomic, write_json
+from compressor.report.aggregate import summarise
+from compressor.report.methods import render_methods, runs_csv
 from compressor.report.page import render_html
-from compressor.report.terminal import summary_lines
-from compressor.report.values import efficiency
+from compressor.report.terminal import comparison_lines, summary_lines
+from compressor.report.values import dig, efficiency
 
-__all__ = ["efficiency", "render_html", "summary_lines", "write_report"]
+__all__ = [
+    "comparison_lines",
+    "dig",
+    "efficiency",
+    "render_html",
+    "render_methods",
+    "summarise",
+    "summary_lines",
+    "write_comparison",
+    "write_report",
+]
 
 
 def write_report(record: Mapping[str, Any], out: Path) -> None:
@@ -29,6 +42,13 @@ def write_report(record: Mapping[str, Any], out: Path) -> None:
     """
     write_json(out / "report.json", _finite(record))
     write_atomic(out / "report.html", render_html(record))
+
+
+def write_comparison(record: Mapping[str, Any], out: Path) -> None:
+    """Write comparison.json, comparison.csv and comparison.html into the folder `out`, each whole or not at all."""
+    write_json(out / "comparison.json", record)
+    write_atomic(out / "comparison.csv", runs_csv(record))
+    write_atomic(out / "comparison.html", render_methods(record))
 
 
 def _finite(value: Any) -> Any:

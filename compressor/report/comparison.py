@@ -7,6 +7,7 @@ from typing import Any
 
 from compressor.report.figures import colour
 from compressor.report.markup import Markup, element, join, table
+from compressor.report.svg import themed
 from compressor.report.values import (
     ABSENT,
     Network,
@@ -39,7 +40,7 @@ def comparison_table(found: Sequence[Network], record: Record) -> Markup:
 
 
 def _swatch(network: Network) -> Markup:
-    return element("i", class_="swatch", style=f"background:{colour(network)}")
+    return element("i", class_="swatch", style=f"background:{themed(colour(network))}")
 
 
 def comparison_notes(found: Sequence[Network], record: Record) -> list[str]:

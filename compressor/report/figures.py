@@ -5,14 +5,12 @@ Lengths are CSS pixels: figures are made at 72 dots per inch, so one SVG unit is
 
 from __future__ import annotations
 
-import io
 import math
-import re
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from compressor.report.markup import Markup, element
+from compressor.report.markup import Markup
+from compressor.report.svg import BLUE, FAINT, GREY, INK, PALE, WIDTH, draw, log_axis, log_axis_if_wide
 from compressor.report.values import (
     Network,
     Record,
@@ -25,38 +23,10 @@ from compressor.report.values import (
     widths_of,
 )
 
-WIDTH = 1040
 # Okabe and Ito's colours: told apart with any colour vision, and in grey by their lightness.
-COLOURS = {"result": "#0072b2", "uniform": "#e69f00", "reference": "#8b929c"}
+COLOURS = {"result": BLUE, "uniform": "#e69f00", "reference": GREY}
 _MORE_COLOURS = ("#009e73", "#cc79a7", "#56b4e9")
-_INK, _FAINT, _LINE = "#1f2933", "#5b6570", "#e3e7ec"
 MAX_PANELS, MAX_DOTS = 60, 40
-
-_STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 12,
-    "axes.titlesize": 12,
-    "axes.labelsize": 12,
-    "axes.edgecolor": "#b8c0c9",
-    "axes.labelcolor": _FAINT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": _LINE,
-    "grid.linewidth": 1,
-    "xtick.color": "#b8c0c9",
-    "ytick.color": "#b8c0c9",
-    "xtick.labelcolor": _FAINT,
-    "ytick.labelcolor": _FAINT,
-    "text.color": _INK,
-    # Layer names may hold a dollar sign, which would start a formula.
-    "text.parse_math": False,
-    "legend.frameon": False,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-}
 
 
 def colour(network: Network) -> str:
@@ -75,7 +45,7 @@ def channels_figure(order: Sequence[str], found: Sequence[Network], record: Reco
             at = [i for i, name in enumerate(order) if number(widths.get(name)) is not None]
             if at:
                 _widths(axes, network, at, [widths[order[i]] for i in at])
-        axes.set_yticks(range(len(order)), short_names(order, 46), fontsize=11, color=_INK)
+        axes.set_yticks(range(len(order)), short_names(order, 46), fontsize=11, color=INK)
         axes.set_ylim(len(order) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0, pad=7)
         axes.spines["left"].set_visible(False)
@@ -86,12 +56,12 @@ def channels_figure(order: Sequence[str], found: Sequence[Network], record: Reco
         _direct_labels(axes, order, rows)
         _legend_above(figure, axes)
 
-    return _svg(paint, height, "channels", f"Bar chart of channels per layer, {len(order)} layers")
+    return draw(paint, height, "channels", f"Bar chart of channels per layer, {len(order)} layers")
 
 
 def _widths(axes: Any, network: Network, at: list[int], values: list[int]) -> None:
     if network.key == "reference":
-        axes.barh(at, values, height=0.78, color="#d4d9df", label=network.title, zorder=2)
+        axes.barh(at, values, height=0.78, color=PALE, label=network.title, zorder=2)
     elif network.key == "result":
         axes.barh(at, values, height=0.4, color=colour(network), label=network.title, zorder=3)
     else:
@@ -106,7 +76,7 @@ def _direct_labels(axes: Any, order: Sequence[str], rows: Sequence[tuple[Network
         before, after = (named.get(key, {}).get(name) for key in ("reference", "result"))
         text = " → ".join(str(value) for value in (before, after) if value is not None)
         end = max(numbers(widths.get(name) for _, widths in rows), default=0)
-        axes.annotate(text, (end, i), (8, 0), textcoords="offset points", va="center", fontsize=11, color=_FAINT)
+        axes.annotate(text, (end, i), (8, 0), textcoords="offset points", va="center", fontsize=11, color=FAINT)
 
 
 def fit_figure(iteration: Record) -> Markup:
@@ -137,11 +107,11 @@ def fit_figure(iteration: Record) -> Markup:
         # A column that ends one line early shows its own ticks: the panel below it is not there.
         for axes in panels[: len(shown)][-columns:]:
             axes.tick_params(labelbottom=True)
-        figure.supxlabel("parameters τ", fontsize=12, color=_FAINT, y=6 / height, va="bottom")
-        figure.supylabel("channels φ", fontsize=12, color=_FAINT, x=2 / WIDTH, ha="left")
+        figure.supxlabel("parameters τ", fontsize=12, color=FAINT, y=6 / height, va="bottom")
+        figure.supylabel("channels φ", fontsize=12, color=FAINT, x=2 / WIDTH, ha="left")
 
     label = f"Fitted width against parameters, {len(shown)} layers, both axes logarithmic"
-    return _svg(paint, panel * lines + 46, "fit", label, constrained=False)
+    return draw(paint, panel * lines + 46, "fit", label, constrained=False)
 
 
 def fitted_layers(iteration: Record) -> list[int]:
@@ -171,12 +141,12 @@ def _fit_panel(axes: Any, iteration: Record, layer: int, title_length: int) -> N
     axes.plot(*dots, "o", markersize=4.5, color=COLOURS["result"], alpha=0.6, mew=0, zorder=3)
     if sizes and alpha is not None and beta is not None:
         ends = [min(sizes), max(sizes)]
-        axes.plot(ends, [alpha * tau**beta for tau in ends], color=_INK, linewidth=1.2)
+        axes.plot(ends, [alpha * tau**beta for tau in ends], color=INK, linewidth=1.2)
     name = short_names([str(iteration["groups"][layer])], title_length)[0]
     axes.set_title(name, fontsize=11, loc="left", pad=4)
     note = f"β {significant(beta, 3)}" + ("" if r2 is None else f", R² {r2:.3f}")
     corner = {"transform": axes.transAxes, "ha": "right", "va": "bottom"}
-    axes.text(0.98, 0.05, note, fontsize=10, color=_FAINT, **corner)
+    axes.text(0.98, 0.05, note, fontsize=10, color=FAINT, **corner)
     axes.grid()
 
 
@@ -198,8 +168,8 @@ def _records(iteration: Record, layer: int) -> tuple[list[float], list[float]]:
 def _fit_scales(axes: Any, iteration: Record, shown: Sequence[int], *, dense: bool) -> None:
     """Give the shared axes a logarithmic scale with few plain ticks."""
     taken = [_records(iteration, layer) for layer in shown]
-    _log_axis(axes, "x", [size for sizes, _ in taken for size in sizes], 4 if dense else 2)
-    _log_axis(axes, "y", [width for _, widths in taken for width in widths], 5 if dense else 4)
+    log_axis(axes, "x", [size for sizes, _ in taken for size in sizes], 4 if dense else 2)
+    log_axis(axes, "y", [width for _, widths in taken for width in widths], 5 if dense else 4)
 
 
 def training_figure(found: Sequence[Network]) -> Markup:
@@ -216,13 +186,13 @@ def training_figure(found: Sequence[Network]) -> Markup:
                 dot = "o" if len(epochs) == 1 else ""
                 axes.plot(epochs, percents, dot + "-", color=colour(network), lw=1.8, label=network.title)
             if key == "loss":
-                _log_axis_if_wide(axes, [value for _, (_, values) in curves[key] for value in values])
+                log_axis_if_wide(axes, [value for _, (_, values) in curves[key] for value in values])
             _epoch_axis(axes, [epoch for _, (epochs, _) in curves[key] for epoch in epochs])
             axes.set_title(title, loc="left")
             axes.grid()
         _legend_above(figure, grid.flat[0])
 
-    return _svg(paint, 310, "training", "Line charts of training loss and validation accuracy by epoch")
+    return draw(paint, 310, "training", "Line charts of training loss and validation accuracy by epoch")
 
 
 def has_training(network: Network) -> bool:
@@ -266,13 +236,13 @@ def latency_figure(found: Sequence[Network]) -> Markup:
             axes.hist(values, bins=edges, histtype="stepfilled", color=colour(network), alpha=0.3)
             axes.hist(values, bins=edges, histtype="step", color=colour(network), lw=1.4, label=label)
             axes.axvline(median, color=colour(network), linestyle=(0, (4, 3)), linewidth=1.4)
-        _log_axis_if_wide(axes, list(edges), axis="x", ratio=5)
+        log_axis_if_wide(axes, list(edges), axis="x", ratio=5)
         axes.set_xlabel("milliseconds per batch")
         axes.set_ylabel("samples")
         axes.grid(axis="y")
         _legend_above(figure, axes, columns=3)
 
-    return _svg(paint, 300, "latency", "Histogram of latency samples in milliseconds")
+    return draw(paint, 300, "latency", "Histogram of latency samples in milliseconds")
 
 
 def latency_samples(network: Network) -> list[float]:
@@ -281,7 +251,7 @@ def latency_samples(network: Network) -> list[float]:
 
 
 def _bins(values: Any) -> Any:
-    """Edges of 80 bins over all samples, equally wide on the scale that `_log_axis_if_wide` will choose."""
+    """Edges of 80 bins over all samples, equally wide on the scale that `log_axis_if_wide` will choose."""
     import numpy as np
 
     low, high = float(values.min()), float(values.max())
@@ -291,43 +261,6 @@ def _bins(values: Any) -> Any:
     return np.linspace(max(low - pad, 0), high + pad, 81)
 
 
-def _log_axis_if_wide(axes: Any, values: Sequence[float], axis: str = "y", ratio: float = 20) -> None:
-    if values and min(values) > 0 and max(values) > ratio * min(values):
-        _log_axis(axes, axis, values, 7)
-
-
-def _log_axis(axes: Any, axis: str, values: Sequence[float], most: int) -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-    getattr(axes, f"set_{axis}scale")("log")
-    scale = getattr(axes, f"{axis}axis")
-    scale.set_major_locator(FixedLocator(log_ticks(min(values), max(values), most)))
-    scale.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
-    scale.set_minor_locator(NullLocator())
-
-
-def log_ticks(low: float, high: float, most: int) -> list[float]:
-    """Choose at least one and at most `most` round numbers between `low` and `high` (both above 0).
-
-    Where there is no round number the two ends are taken.
-    """
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for digits in (
-        (10, 12, 15, 20, 25, 30, 40, 50, 60, 80),
-        (10, 20, 30, 50, 70),
-        (10, 20, 50),
-        (10, 30),
-        (10,),
-    ):
-        # Division keeps 0.3 at 0.3; multiplying by 10**-1 would not.
-        ticks = [d * 10.0 ** (p - 1) if p > 0 else d / 10.0 ** (1 - p) for p in powers for d in digits]
-        ticks = [tick for tick in ticks if low <= tick <= high]
-        if len(ticks) <= most:
-            break
-    every = math.ceil(len(ticks) / most) or 1
-    return ticks[::every] or [low, high][: 1 if low == high else 2]
-
-
 def _legend_above(figure: Any, axes: Any, columns: int = 5) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
@@ -335,41 +268,3 @@ def _legend_above(figure: Any, axes: Any, columns: int = 5) -> None:
         pairs = sorted(zip(labels, handles, strict=True), key=lambda pair: not pair[0].startswith("result"))
         labels, handles = zip(*pairs, strict=True)
         figure.legend(handles, labels, loc="outside upper left", ncols=columns, fontsize=12, borderpad=0.2)
-
-
-def _svg(paint: Callable[[Any], None], height: float, name: str, label: str, *, constrained: bool = True) -> Markup:
-    """Let `paint` fill a figure and return it as an <svg> element whose ids start with `name`."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    buffer = io.StringIO()
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
-        # A script that matplotlib's font lacks is measured a little wrong, but the browser draws it.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72, layout="constrained" if constrained else None)
-        paint(figure)
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return _inline(buffer.getvalue(), height, name, label)
-
-
-def _inline(document: str, height: float, name: str, label: str) -> Markup:
-    """Turn a whole SVG document into an element of a page that holds several."""
-    start = document.index(">", document.index("<svg")) + 1
-    body = document[start : document.rindex("</svg>")]
-    # The style sheet of an inline SVG would apply to the whole page: the page's own one has these rules.
-    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
-    body = re.sub(r"<[a-zA-Z][^>]*>", lambda tag: _own_ids(tag[0], name), body)
-    body = re.sub(r"\n\s*", "\n", body)
-    return element(
-        "svg",
-        Markup(body),
-        viewBox=f"0 0 {WIDTH} {height:g}",
-        width=str(WIDTH),
-        role="img",
-        aria_label=label,
-    )
-
-
-def _own_ids(tag: str, name: str) -> str:
-    tag = re.sub(r"; font-family: [^;\"]*", "", tag)
-    return re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", tag)

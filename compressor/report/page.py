@@ -9,9 +9,18 @@ from typing import Any
 from compressor.report import figures
 from compressor.report.comparison import comparison_notes, comparison_table, value_cell
 from compressor.report.markup import Markup, element, join, table
-from compressor.report.style import CSS
+from compressor.report.sections import (
+    document,
+    environment_section,
+    header,
+    note,
+    seconds_section,
+    section,
+    split_sizes,
+    state,
+)
 from compressor.report.values import (
-    ABSENT,
+    COSTS,
     Limit,
     Network,
     Record,
@@ -34,7 +43,6 @@ from compressor.report.values import (
     widths_of,
 )
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _PROVIDERS["tensorrt"] = "TensorrtExecutionProvider"
 
@@ -42,26 +50,9 @@ _PROVIDERS["tensorrt"] = "TensorrtExecutionProvider"
 def render_html(record: Record) -> str:
     """Render a run record as one self-contained page; sections whose data is absent are left out."""
     name = str(record.get("name") or "run")
-    sections = (_comparison, _channels, _fit, _descent, _training, _latency, _seconds, _usage, _environment)
-    body = [_header(record, name), _verdict(record), *(section(record) for section in sections)]
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        # Nothing is fetched and nothing runs, whatever a layer is called.
-        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        element("title", f"{name}: compression report"),
-        element("style", Markup(CSS)),
-    )
-    return "<!DOCTYPE html>\n" + element("html", head, element("body", element("main", *body)), lang="en") + "\n"
-
-
-def _section(title: str, *children: object) -> Markup:
-    return element("section", element("h2", title), *children)
-
-
-def _note(*children: object) -> Markup:
-    return element("p", *children, class_="note")
+    parts = (_comparison, _channels, _fit, _descent, _training, _latency, seconds_section, _usage, environment_section)
+    body = [_header(record, name), _verdict(record), *(part(record) for part in parts)]
+    return document(f"{name}: compression report", *body)
 
 
 def _header(record: Record, name: str) -> Markup:
@@ -72,17 +63,10 @@ def _header(record: Record, name: str) -> Markup:
         ("data", data.get("name")),
         ("input", shape),
         ("classes", data.get("classes")),
-        ("samples", _split_sizes(data)),
+        ("samples", split_sizes(data)),
         ("seed", record.get("seed")),
     ]
-    shown = [(key, value) for key, value in facts if value not in (None, "")]
-    items = [element("span", element("b", key), f" {value}") for key, value in shown]
-    return element("header", element("h1", name), element("p", *items, class_="facts"))
-
-
-def _split_sizes(data: Record) -> str:
-    parts = [(split, data.get(split)) for split in ("train", "validation", "test")]
-    return ", ".join(f"{quantity(size)} {split}" for split, size in parts if size is not None)
+    return header(name, facts)
 
 
 def _verdict(record: Record) -> Markup:
@@ -92,17 +76,17 @@ def _verdict(record: Record) -> Markup:
     if rows:
         head: list[object] = ["limit", "allowed", "result", "difference", ""]
         children.append(element("div", table(head, [_limit_row(row) for row in rows]), class_="wide"))
-    return element("section", *children, *_claims(record), class_=f"verdict {_state(met)}")
-
-
-def _state(met: bool | None) -> str:
-    """CSS class for met, missed or unknown."""
-    return {True: "met", False: "missed", None: "open"}[met]
+    binding, remark = dig(record, "budget", "binding"), dig(record, "budget", "note")
+    if len(rows) > 1 and binding:
+        children.append(element("p", f"Of these limits {COSTS.get(binding, binding)} is the one that stops growth."))
+    if remark:
+        children.append(element("p", remark))
+    return element("section", *children, *_claims(record), class_=f"verdict {state(met)}")
 
 
 def _limit_row(row: Limit) -> list[object]:
     word = {True: "met", False: "missed", None: "not measured"}[row.met]
-    badge = element("span", word, class_=f"badge {_state(row.met)}")
+    badge = element("span", word, class_=f"badge {state(row.met)}")
     return [row.title, value_cell(row.limit), value_cell(row.got), slack_text(row), badge]
 
 
@@ -127,8 +111,8 @@ def _in_words(network: Network) -> str:
 
 def _comparison(record: Record) -> Markup:
     found = networks(record)
-    notes = [_note(text) for text in comparison_notes(found, record)]
-    return _section("Networks", element("div", comparison_table(found, record), class_="wide"), *notes)
+    notes = [note(text) for text in comparison_notes(found, record)]
+    return section("Networks", element("div", comparison_table(found, record), class_="wide"), *notes)
 
 
 def _channels(record: Record) -> Markup:
@@ -138,8 +122,8 @@ def _channels(record: Record) -> Markup:
         found.append(Network("reference", "unscaled network", {}))
     if not order or not found:
         return Markup()
-    note = _note("At the end of each row: channels of the unscaled network → channels of the result.")
-    return _section("Channels per layer", figures.channels_figure(order, found, record), note)
+    text = note("At the end of each row: channels of the unscaled network → channels of the result.")
+    return section("Channels per layer", figures.channels_figure(order, found, record), text)
 
 
 def _fit(record: Record) -> Markup:
@@ -148,7 +132,7 @@ def _fit(record: Record) -> Markup:
         return Markup()
     if iteration.get("fallback"):
         why = element("p", "No fit in the last iteration, uniform scaling was used: ", str(iteration["fallback"]))
-        return _section("Width against parameters", why)
+        return section("Width against parameters", why)
     drawn = figures.fitted_layers(iteration)
     if not drawn:
         return Markup()
@@ -166,7 +150,7 @@ def _fit(record: Record) -> Markup:
         for i, name in enumerate(groups)
     ]
     fits = element("details", element("summary", "α, β and R² per layer"), table(["layer", "α", "β", "R²"], rows))
-    return _section("Width against parameters, last iteration", figures.fit_figure(iteration), _note(text), fits)
+    return section("Width against parameters, last iteration", figures.fit_figure(iteration), note(text), fits)
 
 
 def _descent(record: Record) -> Markup:
@@ -193,11 +177,11 @@ def _descent(record: Record) -> Markup:
     spent = [sum(numbers((iteration.get("seconds") or {}).values())) for iteration in iterations]
     if any(spent):
         rows.append(["seconds", element("td"), *(value_cell(s, lambda v: f"{v:,.1f}") for s in spent), element("td")])
-    note = _note(
+    text = note(
         "Channels after each iteration, at the parameter count of the unscaled network; the last column is the "
         "network scaled to the budget. Blue: wider than unscaled, orange: narrower; the full tint is a factor of 4."
     )
-    return _section("Architecture descent", element("div", table(head, rows, "heat"), class_="wide"), note)
+    return section("Architecture descent", element("div", table(head, rows, "heat"), class_="wide"), text)
 
 
 def _named_widths(iteration: Record) -> Mapping[str, Any]:
@@ -215,7 +199,7 @@ def _tinted(width: Any, base: Any) -> Markup:
 
 def _training(record: Record) -> Markup:
     found = [network for network in networks(record) if figures.has_training(network)]
-    return _section("Training", figures.training_figure(found)) if found else Markup()
+    return section("Training", figures.training_figure(found)) if found else Markup()
 
 
 def _latency(record: Record) -> Markup:
@@ -231,26 +215,7 @@ def _latency(record: Record) -> Markup:
         text = f"The networks were not measured alike (see the table): compare with care. {text}"
     if shaky:
         text += f" The machine was unsteady (p90 above 1.5 × median: {'; '.join(shaky)}): compare with care."
-    return _section("Latency", figures.latency_figure(found), _note(text))
-
-
-def _seconds(record: Record) -> Markup:
-    found = [(str(stage), number(value)) for stage, value in (record.get("seconds") or {}).items()]
-    known = [(stage, value) for stage, value in found if value is not None]
-    if not known:
-        return Markup()
-    total = sum(value for _, value in known)
-    rows: list[list[object]] = [
-        [stage, value_cell(value, lambda v: f"{v:,.1f}"), element("td", _bar(value, total), class_="bar")]
-        for stage, value in known
-    ]
-    rows.append(["total", value_cell(total, lambda v: f"{v:,.1f}"), element("td", class_="bar")])
-    return _section("Time", table(["stage", "seconds", ""], rows, "time"))
-
-
-def _bar(value: float, total: float) -> Markup:
-    share = 100 * value / total if total > 0 else 0
-    return element("i", class_="length", style=f"width:{max(0.0, share):.2f}%")
+    return section("Latency", figures.latency_figure(found), note(text))
 
 
 def _usage(record: Record) -> Markup:
@@ -271,22 +236,4 @@ def _usage(record: Record) -> Markup:
         'logits = session.run(None, {"images": ((images / 255 - mean) / std).astype(np.float32)})[0]\n'
         'print([json.loads(notes["compressor.classes"])[best] for best in logits.argmax(axis=1)])'
     )
-    return _section("Use the model", element("pre", element("code", code)))
-
-
-def _environment(record: Record) -> Markup:
-    parts = [("Machine", record.get("machine") or {}), ("Versions", record.get("versions") or {})]
-    seed = record.get("seed")
-    if seed is not None:
-        parts[1] = ("Versions", {**parts[1][1], "seed": seed})
-    columns = [
-        element("div", element("h3", title), table(["", ""], _pairs(values), "facts"))
-        for title, values in parts
-        if values
-    ]
-    return _section("Environment", element("div", *columns, class_="columns")) if columns else Markup()
-
-
-def _pairs(values: Record) -> list[list[object]]:
-    # Version strings and model names are not quantities: they are shown as recorded.
-    return [[str(key), element("td", ABSENT if value is None else value)] for key, value in values.items()]
+    return section("Use the model", element("pre", element("code", code)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from compressor.report.methods import spread_text, title_of
 from compressor.report.values import (
+    COSTS,
     Limit,
     Network,
     Record,
@@ -36,8 +38,32 @@ def summary_lines(record: Record) -> list[str]:
     return lines
 
 
+def comparison_lines(record: Record) -> list[str]:
+    """A table of a comparison: a line for each method at each budget, then what could not be met."""
+    rows: list[tuple[str, ...]] = [("", "accuracy, %", "parameters", "MACs", "ms", "")]
+    for group in record["groups"]:
+        if group["accuracy"] is None:
+            rows.append((title_of(group), "cannot be met", "", "", "", ""))
+            continue
+        sizes = (quantity(round(group[key]["mean"])) for key in ("params", "macs"))
+        remarks = ["best"] * group["best"] + ["MISSED"] * (group["met"] is False)
+        latency = significant(group["latency_median_ms"]["mean"])
+        rows.append((title_of(group), spread_text(group["accuracy"], 100), *sizes, latency, " ".join(remarks)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+    errors = {(title_of(run), run["error"]): None for run in record["runs"] if run["error"] is not None}
+    return [line.rstrip() for line in lines] + [f"{title}: {error}" for title, error in errors]
+
+
 def _budget(record: Record) -> list[str]:
-    return [_limit(row) for row in limits(record)]
+    rows, binding, note = limits(record), dig(record, "budget", "binding"), dig(record, "budget", "note")
+    lines = [_limit(row) for row in rows]
+    if len(rows) > 1 and binding:
+        lines.append(f"of these limits {COSTS.get(binding, binding)} is the one that stops growth")
+    return [*lines, note] if note else lines
 
 
 def _limit(row: Limit) -> str:

@@ -1,0 +1,123 @@
+"""Runs of a comparison taken together: mean and spread over the seeds, the Pareto fronts, the best of every budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+from compressor.report.values import Record, number, numbers
+
+METRICS = ("params", "macs", "onnx_bytes", "accuracy", "latency_mean_ms", "latency_median_ms")
+SAME = 0.01  # costs that differ by a smaller share are the same: leftovers of a budget, noise of a clock
+FRONTS = ("params", "macs", "latency_median_ms")
+# Two-sided 95 % quantile of Student's t for 1, 2, ... degrees of freedom; beyond the last the normal one is near.
+_STUDENT = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+
+
+def summarise(runs: Sequence[Record]) -> list[dict[str, Any]]:
+    """Take the runs of one method and budget together.
+
+    Args:
+        runs: each with `method`, `budget`, `seed`, `met`, `error` (None unless it failed) and `METRICS`
+
+    Returns:
+        one group for each method and budget, in order of appearance: `seeds` and `failed` (lists of seeds), `met`
+        (whether every run met its budget; None for the unscaled network), {metric: {"mean", "std"}} where known,
+        `front` {cost: whether no other group is better in accuracy or that cost and as good in both, where costs are
+        the same if they differ by less than `SAME`} and `best` (whether its accuracy is above that of every other
+        method at its budget by more than noise, see `ahead`)
+    """
+    order = dict.fromkeys((run["method"], run["budget"]) for run in runs)
+    members = {key: [run for run in runs if (run["method"], run["budget"]) == key] for key in order}
+    groups = [_group(key, members[key]) for key in order]
+    for group in groups:
+        group["front"] = {cost: _on_front(group, groups, cost) for cost in FRONTS}
+        rivals = [g for g in groups if g is not group and g["budget"] == group["budget"]]
+        own = members[group["method"], group["budget"]]
+        group["best"] = bool(rivals) and all(
+            ahead(_accuracies(own), _accuracies(members[g["method"], g["budget"]]), _samples(own)) for g in rivals
+        )
+    return groups
+
+
+def _group(key: tuple[str, str], runs: Sequence[Record]) -> dict[str, Any]:
+    done = [run for run in runs if run["error"] is None]
+    verdicts = [run["met"] for run in runs if run["met"] is not None]
+    group: dict[str, Any] = {
+        "method": key[0],
+        "budget": key[1],
+        "seeds": [run["seed"] for run in done],
+        "failed": [run["seed"] for run in runs if run["error"] is not None],
+        "met": all(verdicts) if verdicts else None,
+    }
+    for metric in METRICS:
+        values = numbers(run.get(metric) for run in done)
+        group[metric] = {"mean": fmean(values), "std": deviation(values)} if values else None
+    return group
+
+
+def deviation(values: Sequence[float]) -> float | None:
+    """Standard deviation with n-1 in its denominator; None for fewer than two values."""
+    return stdev(values) if len(values) > 1 else None
+
+
+def _accuracies(runs: Sequence[Record]) -> list[float]:
+    return numbers(run.get("accuracy") for run in runs if run["error"] is None)
+
+
+def _samples(runs: Sequence[Record]) -> float:
+    return min(numbers(run.get("samples") for run in runs if run["error"] is None), default=math.inf)
+
+
+def ahead(ours: Sequence[float], theirs: Sequence[float], samples: float = math.inf) -> bool:
+    """Whether our mean is above theirs by more than noise: Welch's t-test, two-sided, 95 %.
+
+    Args:
+        ours: accuracies as fractions, one for each seed
+        theirs: likewise; if there is none, ours are ahead
+        samples: images that each was measured on; its rounding to whole images is the least noise that is assumed
+
+    Returns:
+        False as well if either has one value only: nothing is known about its noise
+    """
+    if not ours or not theirs:
+        return bool(ours)
+    if min(len(ours), len(theirs)) < 2:
+        return False
+    rounding = 1 / (12 * samples**2)
+    squares = [max(stdev(values) ** 2, rounding) / len(values) for values in (ours, theirs)]
+    total = sum(squares)
+    if not total:
+        return fmean(ours) > fmean(theirs)
+    freedom = total**2 / sum(
+        square**2 / (len(values) - 1) for square, values in zip(squares, (ours, theirs), strict=True)
+    )
+    return fmean(ours) - fmean(theirs) > _student(freedom) * math.sqrt(total)
+
+
+def _student(freedom: float) -> float:
+    """The quantile for degrees of freedom, rounded down: to the side of more noise."""
+    return _STUDENT[min(max(int(freedom + 1e-9), 1), len(_STUDENT)) - 1]
+
+
+def _on_front(group: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], cost: str) -> bool:
+    own = _point(group, cost)
+    if own is None:
+        return False
+    others = [point for other in groups if other is not group and (point := _point(other, cost)) is not None]
+    return not any(_beats(other, own) for other in others)
+
+
+def _beats(other: tuple[float, float], own: tuple[float, float]) -> bool:
+    """Whether another (cost, accuracy) is better in one and not worse in the other."""
+    (its, its_accuracy), (cost, accuracy) = other, own
+    if its_accuracy > accuracy:
+        return its <= cost * (1 + SAME)
+    return its_accuracy == accuracy and its * (1 + SAME) < cost
+
+
+def _point(group: Mapping[str, Any], cost: str) -> tuple[float, float] | None:
+    spent, accuracy = (number((group[key] or {}).get("mean")) for key in (cost, "accuracy"))
+    return None if spent is None or accuracy is None else (spent, accuracy)
