@@ -401,6 +401,7 @@ class _Run:
             "finetuning": search_record.get("finetuning"),
             "machine": latency["machine"],
             "fallback": search_record["trace"].get("fallback"),
+            "note": search_record["trace"].get("note"),
             "versions": read_json(self.out / "export.json")["versions"],
             "seconds": self.log.seconds(),
         }

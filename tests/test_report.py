@@ -320,9 +320,8 @@ def test_sections_without_data_are_left_out():
 
 def test_a_fallback_is_explained_instead_of_drawn():
     record = make_record()
-    record["trace"]["iterations"][-1].update(
-        fallback="only 4 records", alpha=[], beta=[], r2=[], records={"params": [], "widths": []}
-    )
+    for iteration in record["trace"]["iterations"]:
+        iteration.update(fallback="only 4 records", alpha=[], beta=[], r2=[], records={"params": [], "widths": []})
     page = Page(render_html(record))
     assert "Width against parameters" in page.headings
     assert "only 4 records" in " ".join(page.text)

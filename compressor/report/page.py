@@ -131,7 +131,7 @@ def _fit(record: Record) -> Markup:
     if iteration is None:
         return Markup()
     if iteration.get("fallback"):
-        why = element("p", "No fit in the last iteration, uniform scaling was used: ", str(iteration["fallback"]))
+        why = element("p", "No fit in any iteration, uniform scaling was used: ", str(iteration["fallback"]))
         return section("Width against parameters", why)
     drawn = figures.fitted_layers(iteration)
     if not drawn:
@@ -143,6 +143,8 @@ def _fit(record: Record) -> Markup:
         f"Dots: widths recorded while pruning ({many}). Line: φ = α·τ^β by least squares on the "
         "logarithms, each layer by itself. Both axes are logarithmic and shared by all panels."
     )
+    if record.get("note"):
+        text += f" Note: {record['note']}."
     if len(drawn) < len(groups):
         text += f" Of {len(groups)} layers the {len(drawn)} with the lowest R² are drawn."
     rows: list[list[object]] = [

@@ -29,6 +29,8 @@ def summary_lines(record: Record) -> list[str]:
     """
     found = networks(record)
     lines = [*_budget(record), *_accuracy(record)]
+    if record.get("note"):
+        lines.append(f"search: {record['note']}")
     if record.get("fallback"):
         lines.append(f"uniform scaling was used instead of {record.get('method')}: {record['fallback']}")
     lines += [line for other in found[1:] for line in _against(other, record)]

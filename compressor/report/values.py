@@ -215,9 +215,10 @@ def layer_order(record: Record) -> list[str]:
 
 
 def last_iteration(record: Record) -> Record | None:
-    """Return the last iteration of the search, None when the method has none."""
+    """Return the last iteration of the search that gave a fit, or else the last; None when the method has none."""
     iterations = dig(record, "trace", "iterations") or []
-    return iterations[-1] if iterations else None
+    fitted = [iteration for iteration in iterations if not iteration.get("fallback")]
+    return (fitted or iterations or [None])[-1]
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

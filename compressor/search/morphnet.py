@@ -62,7 +62,7 @@ def _prune(problem: Problem, config: MorphNetConfig) -> dict[str, Any]:
     return {
         "widths": widths,
         "channels": [channels, left],
-        "events": found.events,
+        "events": len(found.params),
         # Removal ends early when it would empty a layer; the widths reached by then are used.
         "ended_early": found.reason if left > config.keep * channels else None,
         "seconds": {"pretrain": found.pretrain_seconds, "prune": found.seconds},

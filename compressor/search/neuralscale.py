@@ -18,7 +18,7 @@ from compressor.cost import of_widths
 from compressor.files import read_json, write_json
 from compressor.recipe import NeuralScaleConfig
 from compressor.search.problem import Problem, SearchResult
-from compressor.search.pruning import discard, prune
+from compressor.search.pruning import Trajectory, discard, prune
 from compressor.search.uniform import scale_uniformly
 from compressor.solve import Bounds, Solution, largest_within
 
@@ -114,12 +114,14 @@ def search(problem: Problem, config: NeuralScaleConfig) -> SearchResult:
         if kept is not None:
             write_json(kept, iterations)
         discard(problem, _name(index))
-    last = iterations[-1]
     trace: dict[str, Any] = {"iterations": iterations}
-    if last["fallback"]:
+    last = next((found for found in reversed(iterations) if not found["fallback"]), None)
+    if last is None:
         result, solution = scale_uniformly(problem)
-        trace["fallback"] = last["fallback"]
+        trace["fallback"] = iterations[-1]["fallback"]
     else:
+        earlier = None if last is iterations[-1] else "the last iteration gave no fit: that of an earlier one was taken"
+        trace["note"] = earlier or last["note"]
         costs = {name: of_widths(reference, problem.costs[name]) for name in problem.budget.limits}
         alpha, beta = np.array(last["alpha"]), np.array(last["beta"])
         solution = solve_fit(alpha, beta, costs, dict(problem.budget.limits), problem.bounds)
@@ -148,25 +150,24 @@ def _iterate(
     found: dict[str, Any] = {
         "groups": names,
         "start": [architecture.widths[name] for name in names],
-        "records": {"params": pruned.params, "widths": pruned.widths},
-        "events": pruned.events,
+        "events": len(pruned.params),
         "stopped": pruned.reason,
         "alpha": [],
         "beta": [],
         "r2": [],
         "fallback": None,
+        "note": None,
         "seconds": {"pretrain": pruned.pretrain_seconds, "prune": pruned.seconds},
     }
-    if len(pruned.params) < config.min_records:
-        found["fallback"] = (
-            f"only {len(pruned.params)} records, fewer than min_records = {config.min_records} "
-            f"(pruning ended since {pruned.reason}): scaled uniformly"
-        )
+    first = _first_record(config, pruned, found)
+    params, widths = pruned.params[first:], pruned.widths[first:]
+    found["records"] = {"params": params, "widths": widths}
+    if found["fallback"]:
         following = architecture
     else:
-        alpha, beta = _fit(problem, pruned.params, pruned.widths)
+        alpha, beta = _fit(problem, params, widths)
         found |= {"alpha": alpha.tolist(), "beta": beta.tolist()}
-        found["r2"] = r_squared(pruned.params, pruned.widths, alpha, beta).tolist()
+        found["r2"] = r_squared(params, widths, alpha, beta).tolist()
         cost, bounds = of_widths(architecture, problem.costs["params"]), problem.bounds
         # Coarse steps may make the least network larger than the original.
         size = max(original, cost(bounds.least.tolist()))
@@ -175,6 +176,25 @@ def _iterate(
     found["widths"] = [following.widths[name] for name in names]
     found["params"] = int(problem.costs["params"](following))
     return found, following
+
+
+def _first_record(config: NeuralScaleConfig, pruned: Trajectory, found: dict[str, Any]) -> int:
+    """The event from which on widths are fitted; notes in `found` if that is not as Algorithm 1 has it."""
+    late = len(pruned.params) - pruned.early
+    if late >= config.min_records:
+        return pruned.early
+    ended = f"pruning ended since {pruned.reason}"
+    if len(pruned.params) < config.min_records:
+        found["fallback"] = (
+            f"only {len(pruned.params)} records, fewer than min_records = {config.min_records} ({ended}): "
+            "scaled uniformly"
+        )
+        return pruned.early
+    found["note"] = (
+        f"{late} of {len(pruned.params)} records are from after every group had lost a channel, fewer than "
+        f"min_records = {config.min_records} ({ended}): all were fitted"
+    )
+    return 0
 
 
 def _fit(problem: Problem, params: list[int], widths: list[list[int]]) -> tuple[Floats, Floats]:

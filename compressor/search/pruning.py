@@ -20,11 +20,11 @@ class Trajectory:
     """How the widths fell in one pruning phase.
 
     Attributes:
-        params: (N,) parameters after every recorded event, of the network that has these widths. Where another build
-            of it is pruned (`shortcut: conv`), its own are counted, not those of that build
-        widths: (N, L) channels after every recorded event, in the order of the architecture's widths
+        params: (N,) parameters after every event, of the network that has these widths. Where another build of it is
+            pruned (`shortcut: conv`), its own are counted, not those of that build
+        widths: (N, L) channels after every event, in the order of the architecture's widths
+        early: how many of these events came before every group had lost a channel
         last: (L,) channels when pruning ended
-        events: number of events, recorded or not
         reason: why pruning ended
         pretrain_seconds: spent on training before
         seconds: spent on pruning
@@ -32,8 +32,8 @@ class Trajectory:
 
     params: list[int]
     widths: list[list[int]]
+    early: int
     last: list[int]
-    events: int
     reason: str
     pretrain_seconds: float
     seconds: float
@@ -136,8 +136,8 @@ def _trajectory(problem: Problem, architecture: Architecture, pruner: TaylorPrun
     return Trajectory(
         params,
         [[widths[name] for name in names] for widths in recorded],
-        [pruner.plan.widths[name] for name in names],
-        pruner.events,
+        pruner.early,
+        [pruner.widths[name] for name in names],
         pruner.reason,
         pruner.pretrain_seconds,
         pruner.seconds,

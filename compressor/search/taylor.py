@@ -141,8 +141,8 @@ class TaylorPruner:
         settings: when to remove how many
 
     Attributes:
-        records: (parameters, {searched group: channels}) after every event from the first on in which every
-            searched group has lost a channel
+        records: (parameters, {searched group: channels}) after every event
+        early: how many of the records are from before every searched group had lost a channel
         events: number of events so far
         seconds: spent on pruning; survives a checkpoint, as does `pretrain_seconds`, which the caller sets
         reason: why pruning ended
@@ -159,6 +159,7 @@ class TaylorPruner:
         self.initial = {name: plan.groups[name].channels for name in searched}
         self.silent = _Silent(plan)
         self.records: list[tuple[int, dict[str, int]]] = []
+        self.early = 0
         self.events = 0
         self.batches = 0
         self.reason = ""
@@ -203,9 +204,10 @@ class TaylorPruner:
         self.events += 1
         self._attach()
         widths = self.widths
-        if all(widths[name] < self.initial[name] for name in self.searched):
-            params = params_at(self.model, self.plan, widths)
-            self.records.append((params, {name: widths[name] for name in self.searched}))
+        params = params_at(self.model, self.plan, widths)
+        self.records.append((params, {name: widths[name] for name in self.searched}))
+        if any(widths[name] == self.initial[name] for name in self.searched):
+            self.early = len(self.records)
         if sum(widths[name] for name in self.searched) < self.settings.floor * sum(self.initial.values()):
             self.reason = f"fewer than {self.settings.floor:.0%} of the channels remain"
             return True
@@ -258,6 +260,7 @@ class TaylorPruner:
             "widths": self.plan.widths,
             "silent": self.silent.units,
             "records": self.records,
+            "early": self.early,
             "events": self.events,
             "batches": self.batches,
             "reason": self.reason,
@@ -279,3 +282,4 @@ class TaylorPruner:
         self.batches, self.events, self.reason = values["batches"], values["events"], values["reason"]
         self.pretrain_seconds, self.seconds = values["seconds"]
         self.records = [(params, dict(widths)) for params, widths in values["records"]]
+        self.early = values["early"]
