@@ -22,7 +22,7 @@ MACS = {"result": 3_812_341, "uniform": 3_512_347, "reference": 153_293_821}
 SECTIONS = {
     "Networks",
     "Channels per layer",
-    "Width against parameters, last iteration",
+    "Width against parameters",
     "Architecture descent",
     "Training",
     "Latency",
@@ -308,7 +308,7 @@ def test_without_a_budget_none_is_claimed():
 def test_sections_without_data_are_left_out():
     page = Page(render_html(uniform_record()))
     assert set(page.headings[1:]) == SECTIONS - {
-        "Width against parameters, last iteration",
+        "Width against parameters",
         "Architecture descent",
         "Training",
     }

@@ -152,7 +152,7 @@ def _fit(record: Record) -> Markup:
         for i, name in enumerate(groups)
     ]
     fits = element("details", element("summary", "α, β and R² per layer"), table(["layer", "α", "β", "R²"], rows))
-    return section("Width against parameters, last iteration", figures.fit_figure(iteration), note(text), fits)
+    return section("Width against parameters", figures.fit_figure(iteration), note(text), fits)
 
 
 def _descent(record: Record) -> Markup:

@@ -110,16 +110,19 @@ def test_too_few_records_fall_back_to_uniform_scaling_and_say_so(tiny, problem):
 
 
 def test_records_before_every_group_lost_a_channel_are_fitted_only_if_those_after_are_too_few(tiny, problem):
-    config = CONFIG.model_copy(update={"iterations": 1})
-    found = search(problem(tiny, {"params": 2_000}), config).trace
-    late = len(found["iterations"][-1]["records"]["params"])
-    assert late < found["iterations"][-1]["events"]
-    assert found["note"] is None
-    config = config.model_copy(update={"min_records": late + 1})
-    told = search(problem(tiny, {"params": 2_000}), config).trace
-    assert len(told["iterations"][-1]["records"]["params"]) == told["iterations"][-1]["events"] > late
-    assert f"{late} of " in told["note"]
-    assert "fallback" not in told
+    kinds = set()
+    for least in (2, 3, 7):
+        config = CONFIG.model_copy(update={"min_records": least})
+        found = search(problem(tiny, {"params": 2_000}), config).trace
+        for entry in found["iterations"]:
+            widths, start = entry["records"]["widths"], entry["start"]
+            late = sum(all(now < then for now, then in zip(row, start, strict=True)) for row in widths)
+            assert len(widths) == (entry["events"] if entry["note"] else late)
+            assert late < least if entry["note"] else late >= least
+            kinds.add(bool(entry["note"]))
+        assert found["note"] == found["iterations"][-1]["note"]
+        assert "fallback" not in found
+    assert kinds == {True, False}
 
 
 def test_an_impossible_budget_is_refused_before_any_training(tiny, problem, quick_trainer):
