@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 
-def reinitialise_(model: nn.Module, reference: nn.Module) -> None:
+def reinitialise_(model: nn.Module, reference: nn.Module, *, new_only: bool = False) -> None:
     """Give a resized network fresh weights in the manner of the network it came from.
 
     A constant parameter stays that constant; the values of any other are drawn from the reference's values, scaled
@@ -18,20 +18,29 @@ def reinitialise_(model: nn.Module, reference: nn.Module) -> None:
     Args:
         model: resized; changed in place
         reference: the same network at its own widths, freshly initialised
+        new_only: keep the weights that it has and fill in what is NaN, as `compressor.widths.resize_` leaves new
+            channels with `fill=nan`
     """
     with torch.no_grad():
         originals = dict(reference.named_parameters())
         for name, parameter in model.named_parameters():
-            original = originals[name].detach()
-            if original.numel() == 0 or bool((original == original.flatten()[0]).all()):
-                parameter.fill_(original.flatten()[0])
-                continue
-            draw = torch.randint(original.numel(), parameter.shape, device=original.device)
-            values = original.flatten()[draw] * _fan_scale(original, parameter)
-            parameter.copy_(values.to(parameter))
+            values = _fresh(originals[name].detach(), parameter).to(parameter)
+            parameter.copy_(torch.where(parameter.isnan(), values, parameter) if new_only else values)
         for module in model.modules():
             if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
-                module.reset_running_stats()
+                if not new_only:
+                    module.reset_running_stats()
+                elif module.running_mean is not None and module.running_var is not None:
+                    module.running_mean.nan_to_num_(nan=0.0)
+                    module.running_var.nan_to_num_(nan=1.0)
+
+
+def _fresh(original: torch.Tensor, resized: torch.Tensor) -> torch.Tensor:
+    """Values of the shape of `resized`, distributed as those of `original`."""
+    if original.numel() == 0 or bool((original == original.flatten()[0]).all()):
+        return original.flatten()[:1].expand(resized.shape) if original.numel() else original
+    draw = torch.randint(original.numel(), resized.shape, device=original.device)
+    return original.flatten()[draw] * _fan_scale(original, resized)
 
 
 def _fan_scale(original: torch.Tensor, resized: torch.Tensor) -> float:

@@ -23,3 +23,22 @@ def test_fresh_weights_keep_the_scheme_of_the_reference():
     assert fan_in == pytest.approx((1 / 3 / (31 * 9)) ** 0.5, rel=0.1)  # torch's default
     assert fixed == pytest.approx(0.01, rel=0.1)
     assert bool((wide[1].weight == 0.5).all())
+
+
+def test_a_grown_network_keeps_its_weights_and_draws_the_new_ones():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 13, 3), nn.BatchNorm2d(13), nn.ReLU(), nn.Conv2d(13, 23, 1), nn.Flatten(), nn.Linear(23 * 4, 10)
+    )
+    net(torch.randn(8, 3, 4, 4))  # running statistics of its own
+    plan = plan_widths(net, torch.zeros(2, 3, 4, 4))
+    wide = copy.deepcopy(net)
+    resize_(wide, plan, {"0": 31, "3": 5}, fill=float("nan"))
+    reinitialise_(wide, net, new_only=True)
+    assert torch.equal(wide[0].weight[:13], net[0].weight)
+    assert torch.equal(wide[3].weight[:, :13], net[3].weight[:5])
+    assert torch.equal(wide[1].running_mean[:13], net[1].running_mean)
+    assert torch.equal(wide[1].running_var[13:], torch.ones(18))
+    assert float(wide[0].weight[13:].detach().std()) == pytest.approx(float(net[0].weight.detach().std()), rel=0.2)
+    assert all(bool(value.isfinite().all()) for value in wide.state_dict().values())
+    assert wide(torch.randn(2, 3, 4, 4)).shape == (2, 10)
