@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compressor import __version__
-from compressor.errors import CompressorError, RunError, not_one_of
+from compressor.errors import CompressorError, RecipeError, RunError, not_one_of
 
 if TYPE_CHECKING:
     from compressor.console import Console
@@ -276,7 +276,34 @@ def models_command() -> None:
         architecture = reference_architecture(name, {}, 10, (3, 32, 32))
         options = "; ".join(f"{key}: {'|'.join(map(str, valid[1:]))}" for key, valid in family.options.items())
         click.echo(f"{name:<18}{cost.params(architecture):>12,}{cost.macs(architecture):>15,}  {options}")
-    click.echo("also: torchvision:NAME, package.module:factory")
+    click.echo(
+        "also: torchvision:NAME, timm:NAME, package.module:factory (compressor widths MODEL lists their width groups)"
+    )
+
+
+@_command(main, "widths", "compressor widths torchvision:resnet18 --shape 3,64,64")
+@click.argument("model")
+@click.option("--shape", default="3,32,32", show_default=True, help="Channels, height and width of an image.")
+@click.option("--classes", default=10, show_default=True, help="Number of outputs.")
+@click.option("--option", "options", multiple=True, help="Option of the model, such as shortcut=conv; may repeat.")
+def widths_command(model: str, shape: str, classes: int, options: tuple[str, ...]) -> None:
+    """List the width groups of a network: the names for `widths.minimum` and `widths.frozen`, and what is fixed."""
+    from compressor.models import plan_of, prunable, reference_architecture
+
+    sides = [int(side) if side.strip().isdecimal() else 0 for side in shape.split(",")]
+    if len(sides) != 3 or min(sides) < 1:
+        raise RecipeError(f"--shape {shape!r}: must be three whole numbers such as 3,32,32")
+    pairs = [option.partition("=") for option in options]
+    if bad := next((option for option, pair in zip(options, pairs, strict=True) if not (pair[0] and pair[2])), None):
+        raise RecipeError(f"--option {bad!r}: must look like shortcut=conv")
+    named = {key: _value(value) for key, _, value in pairs}
+    architecture = reference_architecture(model, named, classes, (sides[0], sides[1], sides[2]))
+    plan = plan_of(prunable(architecture))
+    click.echo(f"{'group':<52}{'channels':>9}{'in steps of':>13}")
+    for name, channels in architecture.widths.items():
+        click.echo(f"{name:<52}{channels:>9}{plan.steps.get(name, 1):>13}")
+    for reason in plan.fixed.values():
+        click.echo(f"fixed: {reason}")
 
 
 @_command(main, "doctor", "compressor doctor")
@@ -292,6 +319,14 @@ def doctor_command() -> None:
         click.echo(f"{key:<18} {reading}")
     for provider, answer in doctor.providers().items():
         click.echo(f"provider {provider:<9} {answer}")
+
+
+def _value(text: str) -> Any:
+    """A number, list or mapping if the text is one in JSON, else the text."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def _run(recipe: Path, out: Path, overrides: tuple[str, ...], resume: bool, until: str) -> None:

@@ -108,7 +108,7 @@ class _Config(BaseModel):
 class ModelConfig(_Config):
     """The network to compress."""
 
-    name: str = Field(description="zoo name, torchvision:NAME or package.module:factory")
+    name: str = Field(description="zoo name, torchvision:NAME, timm:NAME or package.module:factory")
     width: Annotated[float, Field(gt=0, le=100)] = Field(1.0, description="multiplier of every default width")
     options: dict[str, JsonValue] = Field({}, description="options of that model, such as {shortcut: identity}")
 
@@ -194,7 +194,9 @@ class PruningConfig(_Config):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
     weight_decay: NonNegativeFloat = 5e-4
     prune_every: PositiveInt = Field(50, description="mini-batches between two pruning events")
-    prune_channels: PositiveInt = Field(10, description="channels removed in one event, over the whole network")
+    prune_channels: PositiveInt = Field(
+        10, description="channels removed in one event, anywhere; those that go together count as one"
+    )
 
 
 class NeuralScaleConfig(PruningConfig):
@@ -203,7 +205,9 @@ class NeuralScaleConfig(PruningConfig):
     method: Literal["neuralscale"] = "neuralscale"
     iterations: PositiveInt = Field(15, description="iterations of architecture descent (Algorithm 4)")
     floor: Annotated[float, Field(gt=0, lt=1)] = Field(0.05, description="stop below this share of the channels")
-    min_records: Annotated[int, Field(ge=2)] = Field(6, description="with fewer records scale uniformly instead")
+    min_records: Annotated[int, Field(ge=2)] = Field(
+        6, description="least records of a fit: those since every group lost a channel, or else all"
+    )
 
 
 class MorphNetConfig(PruningConfig):

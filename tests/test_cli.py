@@ -235,6 +235,30 @@ def test_the_schema_is_printed(call):
     assert json.loads(call("schema").stdout) == recipe.schema()
 
 
+def test_widths_lists_the_groups_that_a_recipe_may_name(call):
+    lines = call("widths", "torchvision:resnext50_32x4d", "--shape", "3,32,32").stdout.splitlines()
+    assert ["layer1.0.conv1", "128", "32"] in [line.split() for line in lines]
+    assert lines[-1] == "fixed: fc: its width is the network's output"
+    listed = call("widths", "preact_resnet18", "--option", "shortcut=conv").stdout
+    assert "layer1.1.conv2" in listed
+    assert "layer1.1.conv2" not in call("widths", "preact_resnet18").stdout  # shares conv1's width
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["vgg12_bn"], "did you mean vgg11_bn"),
+        (["vgg11_bn", "--shape", "3x32"], "--shape '3x32': must be three whole numbers such as 3,32,32"),
+        (["preact_resnet18", "--option", "shortcut"], "--option 'shortcut': must look like shortcut=conv"),
+        (["preact_resnet18", "--option", "shortcut=none"], "model.options.shortcut: 'none' is not one of"),
+    ],
+)
+def test_widths_of_what_is_not_there(call, arguments, message):
+    result = call("widths", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
 def test_models_lists_the_zoo(call):
     listed = {line.split()[0]: line for line in call("models").stdout.splitlines()}
     assert set(listed) >= set(families())

@@ -139,6 +139,35 @@ def test_a_loss_that_is_no_number_stops_with_step_and_learning_rate(trainer):
         trainer.fit(trainer.prepare(network()), settings(40, lr_at=lambda step, per_epoch: 1e9), seed=1)
 
 
+class TwoHeads(nn.Module):
+    """Logits, and in training those of an auxiliary head behind them."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten())
+        self.main, self.aux, self.unused = nn.Linear(16, 10), nn.Linear(16, 10), None
+
+    def forward(self, x):
+        x = self.body(x)
+        return (self.main(x), self.unused, self.aux(x)) if self.training else self.main(x)
+
+
+def test_an_auxiliary_head_counts_three_tenths(trainer):
+    model = TwoHeads()
+    nn.init.zeros_(model.aux.weight)
+    nn.init.zeros_(model.aux.bias)
+    before = model.aux.weight.clone()
+    plain = nn.Sequential(model.body, nn.Linear(16, 10))
+    plain[1].load_state_dict(model.main.state_dict())
+    still = settings(1, lr_at=lambda step, per_epoch: 0.0, evaluate=False)
+    (both,) = trainer.fit(model, still, seed=0)
+    (alone,) = trainer.fit(plain, still, seed=0)
+    assert both.loss == pytest.approx(alone.loss + 0.3 * math.log(10), rel=1e-5)  # an untrained head knows nothing
+    trainer.fit(model, settings(1), seed=0)
+    assert not torch.equal(model.aux.weight, before)
+    assert trainer.evaluate(model, trainer.data.test).samples == len(trainer.data.test)
+
+
 def test_the_seed_decides(trainer):
     def weights(seed):
         model = trainer.prepare(network())

@@ -182,7 +182,7 @@ def _family(name: str) -> Family:
     known = families()
     if name not in known:
         raise ModelError(
-            f"model.name: {not_one_of(name, known)}, and no reference such as torchvision:NAME or "
+            f"model.name: {not_one_of(name, known)}, and no reference such as torchvision:NAME, timm:NAME or "
             "package.module:factory"
         )
     return known[name]

@@ -14,8 +14,17 @@ from torch import nn
 
 from compressor import cost
 from compressor.architecture import Architecture
-from compressor.errors import ModelError
-from compressor.models import build, build_meta, example_input, families, follows, reference_architecture
+from compressor.errors import ModelError, UnavailableError
+from compressor.models import (
+    build,
+    build_meta,
+    example_input,
+    families,
+    follows,
+    plan_of,
+    reference_architecture,
+    steps,
+)
 from compressor.widths import plan_widths
 
 PRIMES = [n for n in range(5, 400) if all(n % d for d in range(2, n))]
@@ -320,6 +329,47 @@ def test_a_resized_torchvision_network_depends_on_the_seed_alone(resized_resnet1
 def test_an_unknown_torchvision_name(name, message):
     with pytest.raises(ModelError, match=message):
         reference_architecture(f"torchvision:{name}", {}, 10, (3, 32, 32))
+
+
+def test_a_scaled_network_keeps_the_steps_of_its_grouped_convolutions():
+    name = "torchvision:resnext50_32x4d"
+    whole = reference_architecture(name, {}, 10, (3, 32, 32))
+    for width in (0.01, 0.4, 1.7):
+        scaled = reference_architecture(name, {}, 10, (3, 32, 32), width)
+        assert all(scaled.widths[group] % step == 0 for group, step in steps(scaled).items())
+        assert all(
+            scaled.widths[group] <= max(step, width * whole.widths[group]) for group, step in steps(whole).items()
+        )
+    assert set(steps(whole).values()) == {1, 32}
+    assert build_meta(scaled).get_submodule("layer1.0.conv2").groups == 32
+
+
+def test_timm_networks_are_known_by_name():
+    pytest.importorskip("timm")
+    architecture = reference_architecture("timm:resnet10t", {}, 7, (3, 32, 32), 0.25)
+    assert build(architecture)(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+    with pytest.raises(ModelError, match=r"timm:resnet10x: timm has no such model .*near it are .*resnet10t"):
+        reference_architecture("timm:resnet10x", {}, 7, (3, 32, 32))
+
+
+def test_without_timm_its_names_are_told_to_need_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UnavailableError, match=r"needs timm, .*pip install 'onnx-compressor\[timm\]'"):
+        reference_architecture("timm:resnet14t", {}, 7, (3, 32, 32))
+
+
+def test_auxiliary_heads_are_allowed_in_training_alone():
+    architecture = reference_architecture("torchvision:googlenet", {"init_weights": False}, 10, (3, 64, 64))
+    assert {"inception4a.branch1.conv", "aux1.fc1"} <= set(architecture.widths)
+
+
+def test_widths_of_one_channel_are_found_again():
+    for name, options in (("vgg11_bn", {}), ("mobilenetv2", {"shortcut": "convcut"}), ("preact_resnet18", {})):
+        reference = reference_architecture(name, options, 10, (3, 32, 32))
+        narrow = reference.with_widths(dict.fromkeys(reference.widths, 1))
+        plan = plan_of(narrow)
+        assert set(plan.groups) == set(narrow.widths) | set(follows(narrow))
+        assert {group: plan.widths[group] for group in narrow.widths} == narrow.widths
 
 
 def test_an_option_that_the_torchvision_network_does_not_know():
