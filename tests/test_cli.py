@@ -247,7 +247,7 @@ def test_widths_lists_the_groups_that_a_recipe_may_name(call):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["vgg12_bn"], "did you mean vgg11_bn"),
+        (["vgg12_bn"], "'vgg12_bn' is not one of"),
         (["vgg11_bn", "--shape", "3x32"], "--shape '3x32': must be three whole numbers such as 3,32,32"),
         (["preact_resnet18", "--option", "shortcut"], "--option 'shortcut': must look like shortcut=conv"),
         (["preact_resnet18", "--option", "shortcut=none"], "model.options.shortcut: 'none' is not one of"),

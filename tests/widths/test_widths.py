@@ -145,6 +145,18 @@ def test_the_optimizer_state_follows(net, plan):
     assert all(not torch.equal(p, values[name]) for name, p in net.named_parameters() if name.endswith("weight"))
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_slices_have_the_strides_of_their_memory_format(net, plan, memory_format):
+    """Of a 1×1 kernel too, whose rows are contiguous in both orders: oneDNN crashed on the strides of the other."""
+    net = net.to(memory_format=memory_format)
+    after = remove_channels_(net, plan, {"stem": [3], "side": [1], "point": [0, 5]})
+    resize_(net, after, {"stem": 21, "inner": 9})
+    for parameter in net.parameters():
+        fresh = torch.empty(parameter.shape)
+        fresh = fresh.to(memory_format=memory_format) if parameter.dim() == 4 else fresh
+        assert parameter.stride() == fresh.stride()
+
+
 def test_a_group_never_loses_its_last_channel(net, plan):
     with pytest.raises(ModelError, match="last channel"):
         remove_channels_(net, plan, {"side": range(17)})
