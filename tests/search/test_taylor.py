@@ -6,7 +6,7 @@ from torch import nn
 
 from compressor.models import build, example_input
 from compressor.search.taylor import PruneSettings, TaylorPruner, _Gates
-from compressor.widths import plan_widths
+from compressor.widths import plan_widths, resize_
 
 
 class Gated(nn.Module):
@@ -255,3 +255,60 @@ def test_no_group_looks_worthless_only_because_a_batch_norm_rescales_it(name):
     for group, start in gates.starts.items():
         largest = slopes[start : start + plan.groups[group].channels].max()
         assert largest > 1e-6 * slopes.max(), group
+
+
+class Shuffling(nn.Module):
+    """Two branches, shuffled, of which one half passes the next block by: no channel can be cut out everywhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.bn1 = nn.Conv2d(1, 11, 1), nn.BatchNorm2d(11)
+        self.right, self.bn2 = nn.Conv2d(1, 11, 1), nn.BatchNorm2d(11)
+        self.block, self.bn3 = nn.Conv2d(11, 11, 3, padding=1), nn.BatchNorm2d(11)
+        self.last, self.fc = nn.Conv2d(22, 7, 1), nn.Linear(7, 10)
+
+    def forward(self, x):
+        x = torch.cat([torch.relu(self.bn1(self.left(x))), torch.relu(self.bn2(self.right(x)))], 1)
+        passed, x = shuffled(x).chunk(2, 1)
+        x = shuffled(torch.cat([passed, torch.relu(self.bn3(self.block(x)))], 1))
+        return self.fc(torch.relu(self.last(x)).mean((2, 3)))
+
+
+def shuffled(x):
+    n, c, h, w = x.shape
+    return x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+
+def test_shuffled_channels_are_zeroed_where_they_are_made_and_counted_as_removed():
+    def start():
+        torch.manual_seed(0)
+        model = Shuffling().double()
+        plan = plan_widths(model, torch.zeros(2, 1, 8, 8))
+        assert {name: group.exact for name, group in plan.groups.items()} == {"left": False, "last": True}
+        pruner = TaylorPruner(plan, ["left", "last"], {}, PruneSettings(1, 2, 0.3))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2)
+        pruner.start(model, optimizer)
+        return model, pruner, optimizer
+
+    model, pruner, optimizer = start()
+    steps(model, pruner, optimizer, 3)
+    snapshot, weights = pruner.state(), copy.deepcopy(model.state_dict())
+    other, again, other_optimizer = start()
+    again.restore(snapshot)
+    other.load_state_dict(weights)
+    for name, buffer in ((n, optimizer.state[p]["momentum_buffer"]) for n, p in model.named_parameters()):
+        other_optimizer.state[other.get_parameter(name)]["momentum_buffer"] = buffer.clone()
+    steps(model, pruner, optimizer, 40)
+    steps(other, again, other_optimizer, 40)
+    assert again.records == pruner.records
+    gone = pruner.silent.units["left"]
+    assert len(set(gone)) == len(gone) == 11 - pruner.widths["left"] > 0
+    for layer, norm in (("left", "bn1"), ("right", "bn2"), ("block", "bn3")):
+        assert not model.get_submodule(layer).weight[gone].any()
+        assert not model.get_submodule(norm).weight[gone].any()
+        assert not model.get_submodule(norm).bias[gone].any()
+    assert model.last.out_channels == pruner.widths["last"]
+    params, widths = pruner.records[-1]
+    small = copy.deepcopy(model)
+    resize_(small, pruner.plan, widths)
+    assert params == sum(parameter.numel() for parameter in small.parameters())
