@@ -10,7 +10,7 @@ import torch
 from compressor import __version__
 from compressor.bench import machine_fingerprint
 
-_PACKAGES = ("torch", "torchvision", "torch-pruning", "onnx", "onnxscript", "numpy")
+_PACKAGES = ("torch", "torchvision", "onnx", "onnxscript", "numpy", "scipy")
 
 
 def versions() -> dict[str, str]:

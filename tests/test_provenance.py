@@ -11,7 +11,7 @@ from compressor.bench import machine_fingerprint
 def test_versions_are_the_installed_ones():
     found = provenance.versions()
     assert found["compressor"] == compressor.__version__ == version("onnx-compressor")
-    for package in ("torch", "torchvision", "torch-pruning", "onnx", "onnxscript", "numpy"):
+    for package in ("torch", "torchvision", "onnx", "onnxscript", "numpy", "scipy"):
         assert found[package] == version(package)
     assert any(name.startswith("onnxruntime") for name in found)
 

@@ -162,7 +162,7 @@ def test_every_width_is_that_of_the_layer_it_names(name, options):
     ],
 )
 def test_the_group_graph_of_a_network_is_what_the_family_says(name, options):
-    """torch-pruning, which knows nothing of the zoo, must find the same groups."""
+    """The trace, which knows nothing of the zoo, must find the same groups."""
     architecture = of_primes(name, options, shape=(3, 32, 32))
     found = plan_widths(build(architecture), example_input(architecture)).widths
     followers = {g: architecture.widths[source] * factor for g, (source, factor) in follows(architecture).items()}
