@@ -201,30 +201,30 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
             moved = [spread_out(one) for one in moved]
             if name in _SHAPED and len(living(moved[0])) > len(living(slots)):
                 self.trace.splits.append(core_of(moved[0]).squeeze().numpy())
-            self._check_parts(name, slots, moved)
+            self._check_parts(name, args, slots, moved)
             for output, one in zip(outputs, moved, strict=True):
                 if bool((one >= 0).any()):  # two that now lie along the same dimension are still two
                     self.slots.setdefault(id(output), []).append(one)
 
-    def _check_parts(self, name: str, slots: torch.Tensor, moved: list[torch.Tensor]) -> None:
-        """Slices of a channel dimension: equal parts must stay equal; what is cut unequally must stay as it is."""
-        if name != "slice" and name not in _PARTS:
+    def _check_parts(self, name: str, args: Any, slots: torch.Tensor, moved: list[torch.Tensor]) -> None:
+        """Parts of a channel dimension: equal ones must stay equal; channels picked otherwise stay as they are."""
+        lives = living(slots)
+        if name in ("select", "unbind"):
+            if len(lives) == 1 and not living(moved[0]):
+                self.trace.hold(core_of(slots).numpy(), "its channels are picked one by one")
             return
-        whole, part = slots.shape, moved[0].shape
-        cut = [dim for dim in living(slots) if whole[dim] != part[dim]]
+        same = name != "slice" and name not in _PARTS
+        cut = [] if same else [dim for dim in lives if slots.shape[dim] != moved[0].shape[dim]]
         if not cut:
             return
-        dim = cut[0]
-        if whole[dim] % part[dim] or any(one.shape != part for one in moved):
+        whole, part = slots.shape[cut[0]], moved[0].shape[cut[0]]
+        first, step = ((args[2] if len(args) > 2 else 0) or 0, args[4] if len(args) > 4 else 1)
+        equal = all(one.shape == moved[0].shape for one in moved) and part > 1 and whole % part == 0
+        if not equal or (name == "slice" and (step != 1 or first % whole % part)):
             self.trace.hold(core_of(slots).numpy(), "its channels are cut into unequal parts")
             return
-        rows = core_of(slots).movedim(dim, 0)
-        if name == "slice":
-            first = int((rows == moved[0].movedim(dim, 0)[:1].narrow(0, 0, 1)).flatten(1).all(1).nonzero()[0])
-            if first % part[dim]:
-                self.trace.hold(core_of(slots).numpy(), "its channels are cut into unequal parts")
-                return
-        self.trace.splits.append(rows.reshape(-1, part[dim], *rows.shape[1:]).numpy())
+        rows = core_of(slots).movedim(cut[0], 0)
+        self.trace.splits.append(rows.reshape(-1, part, *rows.shape[1:]).numpy())
 
     def _reduce(self, func: Any, args: Any, kwargs: Any, outputs: list[torch.Tensor]) -> None:
         source = args[0]

@@ -272,6 +272,18 @@ def literal_split():
     return Net(forward, a=conv(3, 8), b=conv(3, 7), c=conv(5, 7), fc=nn.Linear(7, 5))
 
 
+def every_second():
+    return Net(lambda n, x: n.fc(pooled(n.b(n.a(x)[:, ::2]))), a=conv(3, 10), b=conv(5, 7), fc=nn.Linear(7, 5))
+
+
+def picked():
+    def forward(n, x):
+        x = n.a(x)
+        return n.fc(pooled(F.relu(n.b(x * torch.sigmoid(x[:, 2:3])) + x[:, 0].unsqueeze(1))))
+
+    return Net(forward, a=conv(3, 8), b=conv(8, 7), fc=nn.Linear(7, 5))
+
+
 def copied_in():
     def forward(n, x):
         y = x.new_zeros(len(x), 8, 8, 8)
@@ -290,7 +302,9 @@ def spectral():
     )
 
 
-@pytest.mark.parametrize("make", [literal_slice, literal_split, copied_in, spectral], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make", [literal_slice, literal_split, every_second, picked, copied_in, spectral], ids=lambda make: make.__name__
+)
 def test_what_the_networks_own_code_insists_on_is_fixed_with_a_reason_and_the_rest_is_free(make):
     model = make()
     plan = plan_widths(model, IMAGES)
