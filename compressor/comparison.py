@@ -27,7 +27,7 @@ from compressor.errors import BudgetError, CompressorError, RunError
 from compressor.files import copy_atomic, read_json, write_json
 from compressor.pipeline import Progress, Shared, run
 from compressor.plan import UNSCALED, Job, Plan, make_plan
-from compressor.recipe import Recipe
+from compressor.recipe import RandomConfig, Recipe, UniformConfig
 from compressor.report import dig, summarise, write_comparison
 from compressor.runlog import RunLog
 from compressor.search import Problem, SearchResult, search
@@ -81,9 +81,12 @@ class _Comparison:
     def run(self) -> dict[str, Any]:
         if not (self.out / "latency.json").exists():
             check_provider(self.plan.recipe.bench.provider)  # now, not after hours of training
+        first = [job for job in self.plan.jobs if job.seed == self.plan.seeds[0]]
+        for job in first:
+            if isinstance(job.recipe.search, UniformConfig | RandomConfig) and job.method != UNSCALED:
+                self._run(job, "search")  # takes no training, and tells at once what cannot be done
         for job in self.plan.jobs:
-            if job.folder not in self.failures:
-                self._run(job)
+            self._run(job, "export")
         done = [job for job in self.plan.jobs if job.folder not in self.failures]
         latency = self._latency(done)
         reports = {job.folder: self._report(job, latency) for job in done}
@@ -96,13 +99,17 @@ class _Comparison:
         head = f"run {jobs.index(job) + 1}/{len(jobs)} {job.name}"
         return lambda stage, text, share: self.progress(stage, f"{head}: {text}", share)
 
-    def _run(self, job: Job) -> None:
-        """Bring one run up to its ONNX file, or record why its budget cannot be met."""
+    def _run(self, job: Job, until: str) -> None:
+        """Bring one run up to its search or its ONNX file, or record why its budget cannot be met."""
+        if job.folder in self.failures:
+            return
         folder, tell = self.out / job.folder, self._teller(job)
         method = _unscaled if job.method == UNSCALED else search
         shared = Shared(self.out / job.work, method, self.load)
         try:
             run(job.recipe, folder, resume=True, until="search", progress=tell, shared=shared)
+            if until == "search":
+                return
             self._borrow(job)
             run(job.recipe, folder, resume=True, until="export", progress=tell, shared=shared)
         except BudgetError as error:

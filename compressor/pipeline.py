@@ -28,7 +28,7 @@ from compressor.errors import DataError, RunError, TrainingError
 from compressor.exporters import OnnxClassifier, export_onnx, write_metadata
 from compressor.files import copy_atomic, read_json, write_atomic, write_json
 from compressor.filesize import FileSize, calibrated, exported_bytes
-from compressor.models import build, build_meta, check_reference, reference_architecture
+from compressor.models import build, build_meta, check_reference, example_input, reference_architecture
 from compressor.recipe import Recipe, TrainConfig, UniformConfig
 from compressor.report import efficiency, write_report
 from compressor.runlog import RunLog
@@ -193,7 +193,7 @@ class _Run:
             reference,
             budget,
             costs,
-            self._trainer(_has_images(reference)),
+            self._trainer(_bears_channels_last(reference)),
             self.recipe.seed,
             self.shared.work or self.checkpoints / "search",
             bounds_of(self.recipe.widths, reference),
@@ -281,7 +281,7 @@ class _Run:
             self._train_one(contender)
 
     def _train_one(self, contender: _Contender) -> None:
-        trainer = self._trainer(_has_images(contender.architecture))
+        trainer = self._trainer(_bears_channels_last(contender.architecture))
         settings, verb = final_settings(self.recipe.train), "training"
         if contender.finetuning is None:
             model = build(contender.architecture, self.recipe.seed)
@@ -441,8 +441,19 @@ def _there(contender: _Contender, *names: str) -> bool:
     return all((contender.folder / name).exists() for name in names)
 
 
-def _has_images(architecture: Architecture) -> bool:
-    return any(isinstance(module, nn.Conv2d) for module in build_meta(architecture).modules())
+def _bears_channels_last(architecture: Architecture) -> bool:
+    """Whether a network convolves images and does not view its maps as they lie in memory."""
+    if not any(isinstance(module, nn.Conv2d) for module in build_meta(architecture).modules()):
+        return False
+    # Real tensors: what memory format a convolution gives is up to its kernel.
+    model = build(architecture).to(memory_format=torch.channels_last).eval()
+    images = example_input(architecture).to(memory_format=torch.channels_last)
+    try:
+        with torch.no_grad():
+            model(images)
+    except RuntimeError:  # view size is not compatible
+        return False
+    return True
 
 
 def final_settings(config: TrainConfig) -> Settings:

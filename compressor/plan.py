@@ -1,6 +1,6 @@
 """What a comparison of methods runs: every method at every budget with every seed, and the unscaled network.
 
-Everything is checked here, before anything is trained. Imports no torch.
+Names, options and values are checked here, before anything is built. Imports no torch.
 """
 
 from __future__ import annotations

@@ -176,8 +176,10 @@ class _Search:
         while self.fits(self.whole(high)):
             if (self.bounds.maximum < UNBOUNDED).all() and (self.whole(high) == self.bounds.most).all():
                 return high, self.bounds.most
-            if (self.real_widths(high) >= UNBOUNDED).any() or high > 1e300:
+            if (self.real_widths(high) >= UNBOUNDED).any():
                 raise BudgetError("budget: no limit bounds the network's size")
+            if high > 1e300:  # the family flattens out below the limit: single steps fill what is left
+                return high, self.whole(high)
             low, high = high, high * 2
         while not self.fits(self.whole(low)):
             high, low = low, low / 2

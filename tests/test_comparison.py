@@ -264,7 +264,8 @@ def test_the_command_goes_on_past_a_budget_that_cannot_be_met(call, tmp_path):
         (["uniform", "a quarter"], "error: budgets: 'a quarter' is not valid: must be a share"),
         (["uniform", "0.25x", "--seeds", "0"], "error: seeds: 0 is not valid"),
         (["uniform:shortcut=none", "0.25x"], "error: methods: uniform:shortcut=none: search.shortcut: "),
-        (["uniform", "0.25x", "--set", "data=digit"], "error: unscaled seed 3: data.name: 'digit' is not one of "),
+        (["uniform", "0.25x", "--set", "data=digit"], "error: uniform 0.25x seed 3: data.name: 'digit' is not one of "),
+        (["uniform,uniform:shortcut=convcut", "0.25x"], "error: uniform:shortcut=convcut 0.25x seed 3: "),
     ],
 )
 def test_bad_arguments_are_one_sentence(call, tmp_path, arguments, message):

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from compressor import cost, doctor, recipes, runfolder
 from compressor.architecture import Architecture
 from compressor.bench import open_session
-from compressor.errors import BudgetError, DataError, RunError, TrainingError, UnavailableError
-from compressor.models import build
+from compressor.errors import BudgetError, DataError, RecipeError, RunError, TrainingError, UnavailableError
+from compressor.models import build, reference_architecture
 from compressor.pipeline import continue_run, load_weights, run
 from compressor.recipe import load_recipe, parse_recipe
 
@@ -402,3 +402,32 @@ def test_shipped_recipes_run_when_shrunk(name, tmp_path):
     report = run(load_recipe(path, shrunk), tmp_path / "run")
     assert report["budget"]["met"]
     assert report["params"] <= 20_000
+
+
+def test_a_network_that_views_its_maps_as_they_lie_in_memory_trains(tmp_path, monkeypatch):
+    (tmp_path / "my_lenet_of_a_test.py").write_text(
+        "import torch\nfrom torch import nn\n\n"
+        "class LeNet(nn.Module):\n"
+        "    def __init__(self, num_classes):\n"
+        "        super().__init__()\n"
+        "        self.conv, self.fc = nn.Conv2d(1, 6, 3), nn.Linear(6 * 36, num_classes)\n\n"
+        "    def forward(self, x):\n"
+        "        return self.fc(torch.relu(self.conv(x)).view(x.size(0), -1))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    changed = {"model": "my_lenet_of_a_test:LeNet", "budget": {"params": "0.6x"}, "search": {"method": "uniform"}}
+    report = run(
+        parse_recipe(RAW | changed | {"train": {"epochs": 1, "batch_size": 32}, "baselines": []}), tmp_path / "run"
+    )
+    assert report["budget"]["met"]
+
+
+def test_freezing_every_group_is_refused_at_once(tmp_path):
+    names = ["conv1", "conv2"]
+    recipe = parse_recipe(RAW | {"model": {"name": "mlp", "width": 0.05}, "widths": {"frozen": names}})
+    with pytest.raises(RecipeError, match=r"widths.frozen: 'conv1' is not one of "):
+        run(recipe, tmp_path / "unknown")
+    found = reference_architecture("mlp", {}, 10, (1, 8, 8), 0.05)
+    recipe = parse_recipe(RAW | {"model": {"name": "mlp", "width": 0.05}, "widths": {"frozen": list(found.widths)}})
+    with pytest.raises(RecipeError, match=r"widths.frozen: names every width group"):
+        run(recipe, tmp_path / "all")

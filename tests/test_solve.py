@@ -1,9 +1,11 @@
+import math
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from compressor.errors import BudgetError
+from compressor.search.neuralscale import widths_for
 from compressor.solve import Bounds, largest_within
 
 
@@ -177,3 +179,14 @@ def test_jumps_in_the_cost_never_lead_above_the_limit(seed):
     found = largest_within({"cost": cost}, {"cost": limit}, lambda tau: base * tau**exponents, 1.0, 1e6)
     assert cost(found.widths) <= limit
     assert can_grow(found.widths, cost, limit, Bounds().of(6)) == []
+
+
+def test_a_family_that_does_not_grow_is_filled_up_channel_by_channel():
+    def cost(widths):
+        return float(sum(widths))
+
+    assert widths_for([5.0, 5.0], [0.0, 0.0], cost, 17).sum() == 17
+    assert widths_for([5.0, 5.0], [-0.1, -0.2], cost, 17).sum() == 17
+    for alpha, beta in (([math.nan, 1.0], [0.5, 0.5]), ([1.0, 0.0], [0.5, 0.5]), ([1.0, 1.0], [0.5, math.inf])):
+        with pytest.raises(ValueError, match="alpha must be finite and above 0 and beta finite"):
+            widths_for(alpha, beta, cost, 17)

@@ -218,7 +218,8 @@ def last_iteration(record: Record) -> Record | None:
     """Return the last iteration of the search that gave a fit, or else the last; None when the method has none."""
     iterations = dig(record, "trace", "iterations") or []
     fitted = [iteration for iteration in iterations if not iteration.get("fallback")]
-    return (fitted or iterations or [None])[-1]
+    last: Record | None = (fitted or iterations or [None])[-1]
+    return last
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

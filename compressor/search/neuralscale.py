@@ -74,8 +74,11 @@ def widths_for(
         whole widths (L,)
 
     Raises:
-        BudgetError: one channel per layer costs more than the limit
+        BudgetError: one channel per layer costs more than the limit, or no width raises the cost
+        ValueError: a value of α or β is not finite, or α is not above 0
     """
+    if not (np.isfinite(alpha).all() and np.isfinite(beta).all() and (np.asarray(alpha) > 0).all()):
+        raise ValueError(f"alpha must be finite and above 0 and beta finite, got {alpha!r} and {beta!r}")
     return np.array(solve_fit(np.asarray(alpha), np.asarray(beta), {"cost": cost}, {"cost": limit}).widths)
 
 

@@ -100,6 +100,8 @@ def bounds_of(config: WidthsConfig, reference: Architecture) -> Bounds:
     minimum = np.array([given.get(name, 1) for name in names])
     own = np.array(list(reference.widths.values()))
     frozen = np.array([name in config.frozen for name in names])
+    if frozen.all():
+        raise RecipeError("widths.frozen: names every width group of the network; leave one free")
     own_steps = steps(reference)
     multiple = np.array([math.lcm(config.round_to, own_steps.get(name, 1)) for name in names])
     return Bounds(np.where(frozen, own, minimum), np.where(frozen, own, UNBOUNDED), multiple)

@@ -6,7 +6,7 @@ batch-norm and ∂L/∂z = γ·∂L/∂γ + β·∂L/∂β. Elsewhere (a residua
 channel wherever a layer's weights w read it, which is what removal takes away, and ∂L/∂z = Σ w·∂L/∂w over those
 weights; behind a ReLU the two are the same. Gating what makes a residual stream would not do: where batch-norms read
 it, as in pre-activation networks, scaling it changes nothing and every derivative is zero. Only channels that no
-weight reads are gated where they are made.
+weight reads, or that activations are multiplied along (queries and keys), are gated where they are made.
 
 A unit of several channels (the groups of a grouped convolution keep equal sizes) has one gate for all of them. Units
 of a group that no removal fits exactly (channel shuffles) are taken out by zeroing what makes them and what normalises
@@ -90,7 +90,7 @@ class _Gates:
 
 def _gated_where_made(plan: WidthPlan, name: str) -> bool:
     group = plan.groups[name]
-    return group.norm is not None or not group.exact or not plan.readers(name)
+    return group.norm is not None or not group.exact or group.summed or not plan.readers(name)
 
 
 def _made(plan: WidthPlan, name: str, parameters: Mapping[str, nn.Parameter]) -> list[Axis]:

@@ -27,7 +27,9 @@ class WidthGroup:
         norm: path of the affine batch-norm, with a ReLU behind it, between the group's only producing layer and the
             layers that read it; None if anything else is on the way
         exact: whether removing a unit removes the same channel everywhere; if not (channel shuffles), only the
-            numbers fit, and the network has to be trained anew
+            numbers fit, and the network has to be trained anew. Where a network normalises, softmaxes or convolves over
+            its channels, the others feel that one has gone
+        summed: whether products of two activations sum over these channels, as over those of queries and keys
     """
 
     name: str
@@ -35,6 +37,7 @@ class WidthGroup:
     step: int = 1
     norm: str | None = None
     exact: bool = True
+    summed: bool = False
 
     @property
     def units(self) -> int:
@@ -168,7 +171,10 @@ class WidthPlan:
         numbers = {self.order.index(name): np.asarray(units) for name, units in select.items()}
         if any((units == NEW).any() for units in numbers.values()):
             touched = {axis: owners for axis, owners in self.owners.items() if owners.numbers & set(numbers)}
-            return {axis: _with_new(owners, numbers) for axis, owners in touched.items()}
+            grown = {axis: _with_new(owners, numbers) for axis, owners in touched.items()}
+            for axis, (_, owners) in grown.items():
+                self._check_length(axis, owners, numbers)
+            return grown
         renamed = {}
         for number, units in numbers.items():
             renamed[number] = np.full(self.groups[self.order[number]].units, NEW)
@@ -184,6 +190,14 @@ class WidthPlan:
             index = np.flatnonzero((unit >= 0) | (owners.group < 0))
             changed[axis] = index, Owners(owners.group[index], unit[index])
         return changed
+
+    def _check_length(self, axis: Axis, owners: Owners, numbers: Mapping[int, Indices]) -> None:
+        """Refuse growth where the channels of a group lie in another order than rising, such as after a flip."""
+        for number in owners.numbers & set(numbers):
+            name, before = self.order[number], int((self.owners[axis].group == number).sum())
+            expected = before // self.groups[name].units * len(numbers[number])
+            if int((owners.group == number).sum()) != expected:
+                raise ModelError(f"width group {name}: {axis[0]} has its channels in an order that cannot grow")
 
 
 def _with_new(owners: Owners, numbers: Mapping[int, Indices]) -> tuple[Indices, Owners]:

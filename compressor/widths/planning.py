@@ -92,12 +92,14 @@ def _plan(model: nn.Module, found: Trace) -> WidthPlan:
     names, fixed = _names(members), dict[str, str]()
     owners, units, exact = _owners(found, channel, of_channel, members)
     groups = {}
+    of_activations = {number for slots in found.summed for number in of_channel[channel[slots[slots >= 0]]].tolist()}
     for number, axes in enumerate(members):
         first = axes[0]
         channels = int((owners[first].group == number).sum())
         norm = found.normed.get(first[0]) if len(axes) == 1 and first[1] == 0 else None
         path = norm[0].rpartition(".")[0] if norm is not None and norm[1] == {"relu"} else None
-        groups[names[number]] = WidthGroup(names[number], channels, channels // units[number], path, exact[number])
+        step, summed = channels // units[number], number in of_activations
+        groups[names[number]] = WidthGroup(names[number], channels, step, path, exact[number], summed)
     for slots, reason in found.held:
         for number in set(of_channel[channel[slots]].tolist()) - {-1}:
             fixed.setdefault(names[number], f"{names[number]}: {reason}")
@@ -121,11 +123,16 @@ def _plan(model: nn.Module, found: Trace) -> WidthPlan:
 
 
 def _axes(found: Trace, slots: list[Indices]) -> frozenset[Axis]:
-    """The dimensions that these slots lie in."""
+    """The dimensions that these slots lie in, and those of parameters that make one weight with them."""
     marked = np.zeros(found.count, dtype=bool)
     for one in slots:
         marked[one[one >= 0]] = True
-    return frozenset(axis for axis, first in found.axes.items() if marked[first : first + found.lengths[axis]].any())
+    axis_of = np.repeat(np.arange(len(found.axes)), list(found.lengths.values()))
+    chosen = {int(axis) for axis in np.unique(axis_of[marked])}
+    kin = {(int(axis_of[left]), int(axis_of[right])) for left, right in found.kin}
+    while more := {axis for pair in kin if chosen & set(pair) for axis in pair} - chosen:
+        chosen |= more
+    return frozenset(axis for number, axis in enumerate(found.axes) if number in chosen)
 
 
 def _join(found: Trace, channel: Indices, producing: frozenset[Axis]) -> tuple[Indices, list[list[Axis]]]:
@@ -153,9 +160,9 @@ def _join(found: Trace, channel: Indices, producing: frozenset[Axis]) -> tuple[I
 def _names(members: list[list[Axis]]) -> list[str]:
     """Module path of each group's first producing layer; the parameter's own name if that is taken, or it has none."""
     names: list[str] = []
-    for axes in members:
-        path = layer_of(axes[0][0])
-        names.append(axes[0][0] if not path or path in names else path)
+    for (tensor, dim), *_ in members:
+        choices = (layer_of(tensor), tensor, f"{tensor}[{dim}]")
+        names.append(next(name for name in choices if name and name not in names))
     return names
 
 
@@ -181,6 +188,9 @@ def _owners(
                 exact[number] = False
         if (group >= 0).any():
             owned[axis] = group, mine
+    for slots, parts in found.divided:  # all lengths are multiples of the parts only if one unit has as many
+        for number in set(of_channel[channel[slots[slots >= 0]]].tolist()) - {-1}:
+            held[number].append(len(slots) // parts)
     for number in range(count):
         most = math.gcd(*held[number])
         if not exact[number] or (units[number] == 1 and most > 1):

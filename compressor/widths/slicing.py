@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from compressor.errors import ModelError, not_one_of
 from compressor.widths.plan import NEW, Indices, WidthPlan, layer_of
 
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_NORMS = nn.modules.batchnorm._NormBase  # batch-norms and instance-norms
 
 
 class _Cut:
@@ -78,14 +79,18 @@ class _Slicer:
             group["params"] = [self.changed.get(parameter, parameter) for parameter in group["params"]]
 
 
-def _sync(module: nn.Module, channelwise: bool) -> None:
+def _sync(path: str, module: nn.Module, channelwise: bool) -> None:
     """Bring a layer's own numbers in line with its parameters."""
+    if parametrize.is_parametrized(module):
+        return  # its weight is computed when it is asked for, perhaps from what has yet to be cut
     weight = getattr(module, "weight", None)
     if isinstance(module, (*CONVS, *TRANSPOSED)) and weight is not None:
         transposed = isinstance(module, TRANSPOSED)
         if channelwise:
             each = 1 if transposed else module.out_channels // module.groups
             module.groups = weight.shape[0] // each
+        elif weight.shape[0] % module.groups:
+            raise ModelError(f"{path}: {weight.shape[0]} channels cannot be divided into {module.groups} groups")
         rows, columns = weight.shape[0], weight.shape[1] * module.groups
         module.in_channels, module.out_channels = (rows, columns) if transposed else (columns, rows)
     elif isinstance(module, nn.Linear) and weight is not None:
@@ -119,7 +124,7 @@ def apply_(
         slicer.cut(name, positions)
     slicer.finish()
     for path in dict.fromkeys(layer_of(name) for name in cuts):
-        _sync(model.get_submodule(path), path in plan.channelwise)
+        _sync(path, model.get_submodule(path), path in plan.channelwise)
     return plan.after(select, changes)
 
 

@@ -36,6 +36,9 @@ class Trace:
         produced: slots that a weight makes channels with (outputs of convolutions and products)
         read: slots that a weight reads channels with
         held: (slots, reason) that must keep their number
+        kin: pairs of slots of parameters that one weight is computed from
+        summed: slots that a product of two activations sums over, such as queries and keys
+        divided: (slots of a dimension, number of equal parts that its length must have)
         uses: {parameter: positions of one image that its convolution or product is computed at}
         products: multiply-adds of one image in products of two activations
         normed: {weight: names of the batch-norm that alone reads its output and of what reads the batch-norm}
@@ -47,6 +50,9 @@ class Trace:
     produced: list[Slots] = field(default_factory=list)
     read: list[Slots] = field(default_factory=list)
     held: list[tuple[Slots, str]] = field(default_factory=list)
+    kin: list[tuple[int, int]] = field(default_factory=list)
+    summed: list[Slots] = field(default_factory=list)
+    divided: list[tuple[Slots, int]] = field(default_factory=list)
     uses: Counter[str] = field(default_factory=Counter)
     products: int = 0
     normed: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict)

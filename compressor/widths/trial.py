@@ -23,8 +23,9 @@ def resizable(
 ) -> dict[str, str]:
     """Find the groups whose width the network does not let change.
 
-    Groups are tried together, each at a random number of units; only a set that fails is halved. All that passed are
-    tried together in the end, in training too.
+    Groups are tried together, each at random numbers of units; only a set that fails is halved. All that passed are
+    tried together in the end, in training too and with one unit more and one less. Trying is no proof: code that bears
+    these sizes may still refuse others.
 
     Args:
         model: at its own widths, on the device of `probe`
@@ -77,11 +78,13 @@ class _Trial:
     def fails(self, names: Iterable[str], modes: Sequence[bool]) -> str | None:
         """Why the network does not run with other widths of these groups, or None if it does."""
         names = list(names)
-        for selections in self._selections(names):
+        for selections in self._selections(names, len(modes) > 1):
             try:
                 changed = self.resized(selections)
             except ModelError as error:
                 return str(error)
+            except Exception as error:  # modules that compute their parameters run their own code
+                return f"it cannot be resized: {' '.join(str(error).split())}"
             try:
                 for training in modes:
                     if self._shapes_of(changed, training) != self.expected[training]:
@@ -91,8 +94,8 @@ class _Trial:
                 return f"the network does not run with another width: {line}"
         return None
 
-    def _selections(self, names: list[str]) -> list[Selections]:
-        """More units for some groups and fewer for others; and the other way round."""
+    def _selections(self, names: list[str], thorough: bool) -> list[Selections]:
+        """More units for some groups and fewer for others, and the other way round; thorough: odd and even numbers."""
         grown = {name: [*range(self.units[name]), *[_NEW] * self.draw.randint(1, 3)] for name in names}
         shrunk = {}
         for name in names:
@@ -100,7 +103,12 @@ class _Trial:
             fewer = count - self.draw.randint(1, max(1, count // 2))
             shrunk[name] = sorted(self.draw.sample(range(count), fewer)) if fewer > 0 else grown[name]
         coin = {name: self.draw.random() < 0.5 for name in names}
-        return [{name: (grown if coin[name] == first else shrunk)[name] for name in names} for first in (True, False)]
+        mixed = [{name: (grown if coin[name] == first else shrunk)[name] for name in names} for first in (True, False)]
+        if not thorough:
+            return mixed
+        one_more = {name: [*range(self.units[name]), _NEW] for name in names}
+        one_less = {name: [*range(1, self.units[name])] for name in names if self.units[name] > 1}
+        return [*mixed, one_more, one_less or one_more]
 
     def _shapes_of(self, model: nn.Module, training: bool) -> list[tuple[int, ...]]:
         state = model.training

@@ -10,20 +10,19 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from compressor.widths.operators import (
+    BATCH_NORMS,
+    MOVED,
+    NEW_TENSORS,
+    PARTS,
+    REDUCED,
+    SAME,
+    SHAPED,
+    SPATIAL,
+    elementwise,
+)
 from compressor.widths.slots import along_dim, core_of, living, spread_out, tensors_in
 from compressor.widths.trace import NONE, Trace
-
-_SAME = {"clone", "alias", "detach", "_to_copy", "contiguous", "lift_fresh", "view_as", "to"}
-_SHAPED = {"view", "_unsafe_view", "reshape", "_reshape_alias"}
-_MOVED = {"t", "permute", "transpose", "expand", "select", "unsqueeze", "squeeze", "unbind", "roll", "flip", "repeat"}
-_MOVED |= {"pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "unfold", "slice", "diagonal", "movedim"}
-_PARTS = {"split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_chunk", "unsafe_split_with_sizes"}
-_NEW = {"new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided", "size", "stride", "sym_size"}
-_REDUCED = {"mean", "sum", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean", "prod", "logsumexp"}
-_REDUCED |= {"linalg_vector_norm", "norm", "argmax", "argmin", "any", "all", "median", "count_nonzero"}
-_SPATIAL = ("pool", "upsample", "reflection_pad", "replication_pad", "circular_pad")
-_BATCH_NORMS = {"native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm", "_batch_norm_with_update"}
-_BATCH_NORMS |= {"_native_batch_norm_legit_no_training", "miopen_batch_norm", "batch_norm", "_batch_norm_no_update"}
 
 
 def trace(model: nn.Module, example: torch.Tensor) -> Trace:
@@ -103,7 +102,7 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.keep += outputs
         if any(id(tensor) in self.data for tensor in inputs):
             self.data.update(map(id, outputs))
-        if outputs and name not in _NEW and any(self.slots.get(id(tensor)) for tensor in inputs):
+        if outputs and name not in NEW_TENSORS and any(self.slots.get(id(tensor)) for tensor in inputs):
             try:
                 self._follow(func, name, args, kwargs or {}, inputs, outputs)
             except (RuntimeError, IndexError, TypeError, ValueError) as error:  # a form that no rule has foreseen
@@ -134,18 +133,20 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         outputs: list[torch.Tensor],
     ) -> None:
         rule: Callable[..., None] | None = getattr(self, f"_op_{name}", None)
-        if name in _BATCH_NORMS:
+        if name in BATCH_NORMS:
             rule = self._op_batch_norm
         if rule is not None:
             rule(args, kwargs, inputs, outputs)
-        elif name in _SAME | _SHAPED | _MOVED | _PARTS:
+        elif name in SAME | SHAPED | MOVED | PARTS:
             self._move(func, name, args, kwargs, outputs)
-        elif name in _REDUCED:
+        elif name in REDUCED:
             self._reduce(func, args, kwargs, outputs)
-        elif any(word in name for word in _SPATIAL):
+        elif any(word in name for word in SPATIAL):
             self._spatial(name, inputs[0], outputs)
+        elif elementwise(func, name):
+            self._pointwise(inputs, outputs)
         else:
-            self._pointwise(name, inputs, outputs)
+            self._hold(inputs, f"the operator {name} is not understood")
 
     def _of(self, tensor: Any) -> list[torch.Tensor]:
         return self.slots.get(id(tensor), []) if isinstance(tensor, torch.Tensor) else []
@@ -159,6 +160,8 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if living(other) == living(slots):
                 if other is not slots:
                     self._tie(other, slots)
+                    if id(tensor) not in self.data:  # parameters that make one weight are read, or make, together
+                        self.trace.kin.append((int(core_of(other).max()), int(core_of(slots).max())))
                 return
         mine.append(slots)
 
@@ -192,14 +195,14 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if id(source) in self.leaves:
             self.leaves.update({id(output): self.leaves[id(source)] for output in outputs})
         for slots in list(self._of(source)):
-            if name in _SAME:
+            if name in SAME:
                 moved = [slots]
-            elif name in _SHAPED:
+            elif name in SHAPED:
                 moved = [slots.reshape(outputs[0].shape)]
             else:
                 moved = list(tensors_in(func(slots, *args[1:], **kwargs)))
             moved = [spread_out(one) for one in moved]
-            if name in _SHAPED and len(living(moved[0])) > len(living(slots)):
+            if name in SHAPED and len(living(moved[0])) > len(living(slots)):
                 self.trace.splits.append(core_of(moved[0]).squeeze().numpy())
             self._check_parts(name, args, slots, moved)
             for output, one in zip(outputs, moved, strict=True):
@@ -213,7 +216,7 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if len(lives) == 1 and not living(moved[0]):
                 self.trace.hold(core_of(slots).numpy(), "its channels are picked one by one")
             return
-        same = name != "slice" and name not in _PARTS
+        same = name != "slice" and name not in PARTS
         cut = [] if same else [dim for dim in lives if slots.shape[dim] != moved[0].shape[dim]]
         if not cut:
             return
@@ -256,20 +259,12 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
             elif lives:
                 self.trace.hold(core_of(slots).numpy(), f"{name} works along its channels")
 
-    def _pointwise(self, name: str, inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> None:
-        """Operators on elements of equal position; anything else is not understood."""
-        understood = False
+    def _pointwise(self, inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> None:
+        """Operators on elements of equal position."""
         for output in outputs:
             for tensor in inputs:
-                try:
-                    spread = [slots.expand(output.shape) for slots in self._of(tensor)]
-                except RuntimeError:
-                    continue
-                understood = understood or bool(spread)
-                for slots in spread:
-                    self._add(output, slots)
-        if not understood:
-            self._hold(inputs, f"the operator {name} is not understood")
+                for slots in list(self._of(tensor)):
+                    self._add(output, slots.expand(output.shape))
 
     def _op_glu(self, args: Any, kwargs: Any, inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> None:
         dim = (args[1] if len(args) > 1 else kwargs.get("dim", -1)) % args[0].dim()
@@ -282,7 +277,7 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _op_copy(self, args: Any, kwargs: Any, inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> None:
         if args[0]._is_view() and not self._of(args[0]):
             self._hold([args[1]], "it is copied into a part of a tensor")
-        self._pointwise("copy", inputs, outputs)
+        self._pointwise(inputs, outputs)
 
     def _op_cat(self, args: Any, kwargs: Any, inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> None:
         dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % outputs[0].dim()
@@ -363,7 +358,10 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.normed[id(output)] = weight, norm
 
     def _op_native_layer_norm(self, args: Any, kwargs: Any, inputs: Any, outputs: list[torch.Tensor]) -> None:
-        self._pointwise("layer_norm", [args[0], *(t for t in args[2:4] if t is not None)], outputs[:1])
+        self._pointwise([args[0], *(t for t in args[2:4] if t is not None)], outputs[:1])
+
+    def _op__weight_norm_interface(self, args: Any, kwargs: Any, inputs: Any, outputs: list[torch.Tensor]) -> None:
+        self._pointwise(inputs, outputs[:1])
 
     def _op_native_group_norm(self, args: Any, kwargs: Any, inputs: Any, outputs: list[torch.Tensor]) -> None:
         source, groups = args[0], args[6]
@@ -375,8 +373,8 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if vector is None:
             return
         if groups > 1:
-            rows = vector.view(groups, -1)
-            self._tie(rows, rows[:1])
+            self._even(vector, groups)
+            self.trace.divided.append((vector.numpy(), groups))
         self._add(outputs[0], along_dim(vector, 1, outputs[0].shape))
 
     def _op_convolution(self, args: Any, kwargs: Any, inputs: Any, outputs: list[torch.Tensor]) -> None:
@@ -426,12 +424,14 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if own is not None:
                 return own.flatten()
             return None if enters is None else enters[:, None].expand(groups, width // groups).flatten()
-        other = self._vector(weight, 1)
-        reads, makes = (rows, other) if transposed else (other, rows)
+        reads, makes = self._vector(weight, 1), rows
         if transposed:
-            self._even(reads, groups)
-            self._read(enters, reads)
-            return None if makes is None else makes.repeat(groups)
+            for vector in (reads, makes, enters):
+                if vector is not None:
+                    self.trace.hold(vector.numpy(), "a transposed convolution in groups is not supported")
+            return None
+        if makes is not None:
+            self.trace.divided.append((makes.numpy(), groups))
         if reads is not None:
             if enters is not None:
                 self._tie(enters.view(groups, -1), reads[None])
@@ -452,7 +452,7 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _op_addmm(self, args: Any, kwargs: Any, inputs: Any, outputs: list[torch.Tensor]) -> None:
         self._product(args[1], args[2], outputs[0])
-        self._pointwise("addmm", [args[0]], outputs)
+        self._pointwise([args[0]], outputs)
 
     _op_baddbmm = _op_addmm
 
@@ -492,3 +492,4 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if row in living(one) and column in living(two):
                     first, second = core_of(one).movedim(row, -1), core_of(two).movedim(column, -1)
                     self._tie(first, second)
+                    self.trace.summed.append(first.flatten().numpy())

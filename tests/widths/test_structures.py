@@ -148,6 +148,26 @@ def standardised():
     return Net(forward, a=conv(3, 6, 3), b=conv(6, 7), fc=nn.Linear(7, 5))
 
 
+def summed_weights():
+    """One weight made of two parameters."""
+
+    def forward(n, x):
+        return n.fc(pooled(F.relu(F.conv2d(F.relu(n.a(x)), n.b.weight + n.c.weight, n.b.bias))))
+
+    return Net(forward, a=conv(3, 6), b=conv(6, 7), c=conv(6, 7, bias=False), fc=nn.Linear(7, 5))
+
+
+def transposed_use():
+    """A bare parameter used both ways round."""
+
+    def forward(n, x):
+        return n.fc(F.relu(F.linear(F.relu(F.linear(x.mean((2, 3)), n.w)), n.w.t())))
+
+    net = Net(forward, fc=nn.Linear(3, 5))
+    net.w = nn.Parameter(torch.randn(9, 3))
+    return net
+
+
 def volumes():
     def forward(n, x):
         return n.fc(F.relu(n.b(F.relu(n.bn(n.a(x[:, :, None].expand(-1, -1, 4, -1, -1)))))).mean((2, 3, 4)))
@@ -158,6 +178,7 @@ def volumes():
 EXACT = [
     *(grouped, multiplied_depthwise, chunked, gated_linear, pixel_shuffled, unflattened, transposed),
     *(transposed_depthwise, squeeze_excite, layer_normed, group_normed, dense_concat, same_concat, volumes),
+    summed_weights,
 ]
 ALL = [*EXACT, channel_attention, standardised]
 
@@ -302,14 +323,43 @@ def spectral():
     )
 
 
-@pytest.mark.parametrize(
-    "make", [literal_slice, literal_split, every_second, picked, copied_in, spectral], ids=lambda make: make.__name__
-)
+def permuted():
+    def forward(n, x):
+        return n.fc(pooled(F.relu(n.b(n.a(x).index_select(1, torch.arange(7, -1, -1, device=x.device))))))
+
+    return Net(forward, a=conv(3, 8), b=conv(8, 7), fc=nn.Linear(7, 5))
+
+
+def sorted_channels():
+    return Net(lambda n, x: n.fc(pooled(n.b(n.a(x).sort(1)[0]))), a=conv(3, 8), b=conv(8, 7), fc=nn.Linear(7, 5))
+
+
+def flipped_sum():
+    def forward(n, x):
+        x = F.relu(n.a(x))
+        return n.fc(pooled(F.relu(n.b(x + x.flip(1)))))
+
+    return Net(forward, a=conv(3, 8), b=conv(8, 7), fc=nn.Linear(7, 5))
+
+
+def transposed_grouped():
+    def forward(n, x):
+        return n.fc(pooled(n.b(F.relu(n.up(F.relu(n.a(x)))))))
+
+    up = nn.ConvTranspose2d(8, 8, 2, 2, groups=4)
+    return Net(forward, a=conv(3, 8), up=up, b=conv(8, 7), fc=nn.Linear(7, 5))
+
+
+INSISTING = [literal_slice, literal_split, every_second, picked, copied_in, spectral, permuted, sorted_channels]
+INSISTING += [flipped_sum, transposed_grouped]
+
+
+@pytest.mark.parametrize("make", INSISTING, ids=lambda make: make.__name__)
 def test_what_the_networks_own_code_insists_on_is_fixed_with_a_reason_and_the_rest_is_free(make):
     model = make()
     plan = plan_widths(model, IMAGES)
     assert set(plan.groups) == {"b"}
-    assert plan.fixed["a"].startswith("a: ")
+    assert all(plan.fixed[name].startswith(f"{name}: ") for name in plan.fixed)
     resize_(model, plan, {"b": 3})
     assert model(torch.randn(2, 3, 8, 8)).shape == (2, 5)
 
@@ -332,3 +382,53 @@ def test_auxiliary_heads_in_training_are_resized_with_the_rest():
     model = Net(forward, a=conv(3, 6), aux=nn.Linear(6, 5), fc=nn.Linear(6, 5))
     resize_(model, plan_widths(model, IMAGES), {"a": 9})
     assert [tuple(output.shape) for output in model.train()(torch.randn(2, 3, 8, 8))] == [(2, 5), (2, 5)]
+
+
+def test_all_parameters_of_a_computed_weight_read_what_it_reads():
+    plan = plan_widths(summed_weights(), IMAGES)
+    assert {read.tensor for read in plan.readers("a")} == {"b.weight", "c.weight"}
+    assert {made.tensor for made in plan.producers("b")} == {"b.weight", "c.weight"}
+
+
+def test_two_groups_of_one_parameter_have_names_of_their_own():
+    plan = plan_widths(transposed_use(), IMAGES)
+    assert len({*plan.groups, *plan.fixed}) == 3
+
+
+def test_queries_and_keys_are_known_to_be_summed_over():
+    def forward(n, x):
+        q, k, v = n.qkv(x.flatten(2).transpose(1, 2)).chunk(3, -1)
+        return n.fc(F.relu(n.out(torch.softmax(q @ k.transpose(1, 2), -1) @ v)).mean(1))
+
+    model = Net(forward, qkv=nn.Linear(3, 12), out=nn.Linear(4, 6), fc=nn.Linear(6, 5))
+    groups = plan_widths(model, IMAGES).groups
+    assert {name: (group.step, group.summed) for name, group in groups.items()} == {"qkv": (3, True), "out": (1, False)}
+
+
+@pytest.mark.parametrize(("groups", "following"), [(4, 6), (4, 3), (2, 4)])
+def test_widths_between_two_grouped_convolutions_suit_both(groups, following):
+    layers = {"a": conv(3, 12), "g": conv(12, 12, 3, groups=groups), "h": conv(12, 24, 3, groups=following)}
+    model = Net(lambda n, x: n.fc(pooled(n.h(F.relu(n.g(n.a(x)))))), **layers, fc=nn.Linear(24, 5))
+    plan = plan_widths(model, IMAGES)
+    for count in (1, 2, 3):
+        network = copy.deepcopy(model)
+        resize_(network, plan, {name: count * group.step for name, group in plan.groups.items()})
+        assert network(torch.randn(2, 3, 8, 8)).shape == (2, 5)
+    layers = {"a": conv(3, 12), "g": conv(12, 4, 3, groups=4), "fc": nn.Linear(4, 5)}
+    assert plan_widths(Net(lambda n, x: n.fc(pooled(n.g(n.a(x)))), **layers), IMAGES).steps["g"] == 4
+
+
+def test_modules_that_compute_their_weights_by_code_are_fixed_or_resized_but_never_crash():
+    first = nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 6, 3))
+    model = nn.Sequential(first, nn.ReLU(), nn.Conv2d(6, 7, 1), nn.Flatten(), nn.Linear(252, 5))
+    plan = plan_widths(model, IMAGES)
+    resize_(model, plan, {name: 2 * group.step for name, group in plan.groups.items()})
+    assert model(torch.randn(2, 3, 8, 8)).shape == (2, 5)
+
+
+def test_instance_norms_follow():
+    norm = nn.InstanceNorm2d(6, affine=True, track_running_stats=True)
+    model = Net(lambda n, x: n.fc(pooled(F.relu(n.norm(n.a(x))))), a=conv(3, 6), norm=norm, fc=nn.Linear(6, 5))
+    plan = plan_widths(model, IMAGES)
+    resize_(model, plan, {"a": 9})
+    assert model(torch.randn(2, 3, 8, 8)).shape == (2, 5)
