@@ -274,6 +274,10 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._tie(left, right)
             self._add(outputs[0], left)
 
+    def _op_as_strided(self, args: Any, kwargs: Any, inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> None:
+        if outputs[0] is not args[0] or any(slots.shape != outputs[0].shape for slots in self._of(args[0])):
+            self._hold(inputs, "the operator as_strided is not understood")  # in place: other strides, same elements
+
     def _op_copy(self, args: Any, kwargs: Any, inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> None:
         if args[0]._is_view() and not self._of(args[0]):
             self._hold([args[1]], "it is copied into a part of a tensor")
