@@ -55,8 +55,12 @@ def test_the_gain_and_the_time_ratio_are_those_that_were_measured():
     assert f"{gain['gain_mean']:.1f} points ahead" in README
     full = json.loads((ROOT / "experiments" / "pruning_speed_full.json").read_text())
     quarter = json.loads((ROOT / "experiments" / "pruning_speed.json").read_text())
-    assert f"**{full['ratio']:.2f}** of the CPU time" in README
-    assert f"**{quarter['ratio']:.2f}** at a quarter of it" in README
+    shares = {"physical": f"**{full['ratio']:.2f}**", "torch_pruning": f"{full['ratio_torch_pruning']:.2f}"}
+    for name, share in shares.items():
+        seconds, speed = full["seconds"][name], full["steps_per_second"][name]
+        assert f"| {seconds:.0f} s | {speed:.2f} | {share} |" in README
+    assert full["events"] == 131
+    assert f"**{quarter['ratio']:.2f}** of the masked time" in README
 
 
 def test_the_accuracy_at_equal_macs_is_that_which_was_measured():
