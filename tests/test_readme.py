@@ -67,3 +67,15 @@ def test_the_accuracy_at_equal_macs_is_that_which_was_measured():
     found = json.loads((ROOT / "experiments" / "cifar10_equal_macs.json").read_text())
     assert f"{found['accuracy_mean']:.2f} ± {found['accuracy_std']:.2f} %" in README
     assert all(row["macs"] <= row["limits"]["macs"] for row in found["seeds"])
+
+
+def test_the_table_of_methods_is_what_was_measured():
+    found = json.loads((ROOT / "experiments" / "cifar10_methods.json").read_text())
+    assert len(found["groups"]) == 16
+    for group in found["groups"]:
+        accuracy, macs = group["accuracy"], group["macs"]["mean"]
+        text = f"{100 * accuracy['mean']:.2f} ± {100 * accuracy['std']:.2f}"
+        text = f"**{text}**" if group["best"] else text
+        (row,) = [line for line in README.splitlines() if f"| {text} ({macs / 1e6:.2f} M) |" in line]
+        assert row.startswith(f"| `{group['method'].partition(':')[0]}` |") or group["method"] == "unscaled"
+        assert len(group["seeds"]) == 3
