@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from compressor.errors import ModelError
+from compressor.widths.plan import NEW
 
-_NEW = -1  # in a selection: a unit that the network does not have yet
 Selections = dict[str, list[int]]
 
 
@@ -96,7 +96,7 @@ class _Trial:
 
     def _selections(self, names: list[str], thorough: bool) -> list[Selections]:
         """More units for some groups and fewer for others, and the other way round; thorough: odd and even numbers."""
-        grown = {name: [*range(self.units[name]), *[_NEW] * self.draw.randint(1, 3)] for name in names}
+        grown = {name: [*range(self.units[name]), *[NEW] * self.draw.randint(1, 3)] for name in names}
         shrunk = {}
         for name in names:
             count = self.units[name]
@@ -106,7 +106,7 @@ class _Trial:
         mixed = [{name: (grown if coin[name] == first else shrunk)[name] for name in names} for first in (True, False)]
         if not thorough:
             return mixed
-        one_more = {name: [*range(self.units[name]), _NEW] for name in names}
+        one_more = {name: [*range(self.units[name]), NEW] for name in names}
         one_less = {name: [*range(1, self.units[name])] for name in names if self.units[name] > 1}
         return [*mixed, one_more, one_less or one_more]
 
