@@ -3,8 +3,8 @@
     python experiments/cifar10_methods.py --data .data/cifar10 --out runs/methods
 
 VGG11 at a quarter of its width, 9,000 training images (a tenth of the 10,000 taken is for validation), 8 epochs: an
-hour and a half on one core of a busy machine. An interrupted comparison goes on where it was. The page lies in the folder of the
-runs; its numbers go to experiments/cifar10_methods.json.
+hour and a half on one core of a busy machine. An interrupted comparison goes on where it was. The page lies in the
+folder of the runs; its numbers go to experiments/cifar10_methods.json.
 """
 
 from __future__ import annotations
