@@ -1,25 +1,22 @@
 """Latency of ONNX files: 20 warm-up runs, 80 measured ones at batch 100, every sample kept.
 
-Means of one model taken minutes apart differ several times over on a busy machine, so models that are to be
-compared go through `measure_latencies`: one session each, and in every round each model runs once, in random
-order. Sample i of every result then comes from the same round, and slow minutes hit all alike.
+Models that are to be compared go through `measure_latencies`, where they take turns (see `turns`): sample i of every
+result comes from the same round.
 """
 
 import hashlib
 import os
-import random
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
-from .errors import BenchError, ProviderError
-from .inputs import TensorSpec, random_tensor, resolve_inputs
-from .session import Opened, device_of, intra_op_threads, reason, timed_session
+from .errors import BenchError
+from .inputs import TensorSpec
+from .statistics import median_interval, quantiles
+from .turns import Conditions, Entrant, Turns
 
 __all__ = ["Latency", "measure_latencies", "measure_latency"]
 
@@ -31,6 +28,7 @@ class Latency:
     Attributes:
         mean: arithmetic mean of `samples`.
         median: 50th percentile of `samples`.
+        interval: bootstrap interval of the median, 95 %.
         p90: 90th percentile, linear interpolation.
         p99: 99th percentile, linear interpolation.
         std: population standard deviation.
@@ -42,6 +40,7 @@ class Latency:
         warmup: runs before the clock.
         runs: runs on the clock, the length of `samples`.
         samples: one time for each run, in the order of the rounds.
+        cpu_samples: CPU time of each run, where one thread on the CPU does all the work; None elsewhere.
         interleaved: models that took turns in each round, 1 for a model measured alone.
         seed: of the input values and the order of the turns.
         inputs: name, shape and numpy dtype of each input.
@@ -53,6 +52,7 @@ class Latency:
 
     mean: float
     median: float
+    interval: tuple[float, float]
     p90: float
     p99: float
     std: float
@@ -64,6 +64,7 @@ class Latency:
     warmup: int
     runs: int
     samples: tuple[float, ...]
+    cpu_samples: tuple[float, ...] | None
     interleaved: int
     seed: int
     inputs: tuple[TensorSpec, ...]
@@ -74,9 +75,10 @@ class Latency:
 
     def to_json(self) -> dict[str, Any]:
         """Give the record as JSON types; times carry their unit in the key (`mean_ms`, `samples_ms`, ...)."""
-        times = ("mean", "median", "p90", "p99", "std", "samples")
+        times = ("mean", "median", "interval", "p90", "p99", "std", "samples", "cpu_samples")
         record = {f"{key}_ms" if key in times else key: value for key, value in asdict(self).items()}
-        record["samples_ms"] = list(self.samples)
+        for key in ("interval_ms", "samples_ms", "cpu_samples_ms"):
+            record[key] = None if record[key] is None else list(record[key])
         record["inputs"] = [asdict(spec) | {"shape": list(spec.shape)} for spec in self.inputs]
         return record
 
@@ -90,7 +92,8 @@ def measure_latency(
     runs: int = 80,
     threads: int | None = None,
     seed: int = 0,
-    shapes: Mapping[str, Sequence[int]] | None = None,
+    shapes: Mapping[str, Sequence[int | str]] | None = None,
+    cuda_graph: bool = False,
 ) -> Latency:
     """Measure one ONNX file alone; arguments and errors as `measure_latencies`."""
     return measure_latencies(
@@ -102,6 +105,7 @@ def measure_latency(
         threads=threads,
         seed=seed,
         shapes=shapes,
+        cuda_graph=cuda_graph,
     )[0]
 
 
@@ -114,7 +118,8 @@ def measure_latencies(
     runs: int = 80,
     threads: int | None = None,
     seed: int = 0,
-    shapes: Mapping[str, Sequence[int]] | None = None,
+    shapes: Mapping[str, Sequence[int | str]] | None = None,
+    cuda_graph: bool = False,
 ) -> list[Latency]:
     """Measure ONNX files side by side: in every round each runs once, in seeded random order.
 
@@ -129,7 +134,8 @@ def measure_latencies(
         runs: rounds on the clock, 1 or more.
         threads: intra-op threads; None leaves the count to ONNX Runtime.
         seed: of the input values and the order of the turns.
-        shapes: whole shapes by input name, for inputs with further symbolic axes or without a batch axis.
+        shapes: sizes for further symbolic axes, or whole shapes of inputs (see `Conditions`).
+        cuda_graph: replay each model as one CUDA graph.
 
     Returns:
         One record for each path, in their order; sample i of each comes from the same round.
@@ -138,132 +144,49 @@ def measure_latencies(
         ProviderError: the provider asked for does not work here, or "auto" took several for these files.
         BenchError: a bad count, a bad file, or an input whose shape is not known (see `resolve_inputs`).
     """
-    _check_counts(paths, batch, warmup, runs)
-    several = len(paths) > 1
-    # While one model runs, the waiting threads of another would spin on its cores: 0.13 against 0.11 ms on
-    # two cores, seen on a small network that took turns with a larger one.
-    opened = [timed_session(path, provider=provider, threads=threads, stop_spinning=several) for path in paths]
-    _check_same_provider(paths, opened)
-    models = [_bind(os.fspath(path), one, batch, seed, shapes or {}) for path, one in zip(paths, opened, strict=True)]
-    order = random.Random(seed)
-    _rounds(models, warmup, order)
-    measured = _rounds(models, runs, order)
-    return [
-        _record(model, samples, batch=batch, warmup=warmup, threads=threads, seed=seed, interleaved=len(models))
-        for model, samples in zip(models, measured, strict=True)
-    ]
-
-
-@dataclass(frozen=True)
-class _Bound:
-    """A session with its inputs and outputs in place."""
-
-    path: str
-    opened: Opened
-    inputs: tuple[TensorSpec, ...]
-    binding: Any
-
-    def run_ms(self) -> float:
-        """Run once and return the milliseconds until the outputs are there."""
-        run, binding = self.opened.session.run_with_iobinding, self.binding
-        start = time.perf_counter_ns()
-        run(binding)
-        binding.synchronize_outputs()
-        return (time.perf_counter_ns() - start) / 1e6
-
-
-def _check_counts(paths: Sequence[object], batch: int, warmup: int, runs: int) -> None:
-    if not paths:
-        raise BenchError("paths is empty; give at least one ONNX file")
-    for name, value, least in (("batch", batch, 1), ("warmup", warmup, 0), ("runs", runs, 1)):
+    for name, value, least in (("warmup", warmup, 0), ("runs", runs, 1)):
         if value < least:
             raise BenchError(f"{name}={value} must be {least} or more")
+    conditions = Conditions(provider, batch, threads, seed, shapes or {}, cuda_graph)
+    turns = Turns(paths, conditions)
+    turns.warm_up(warmup)
+    turns.run(runs)
+    return [latency_of(turns, index, conditions, warmup) for index in range(len(paths))]
 
 
-def _check_same_provider(paths: Sequence[str | os.PathLike[str]], opened: Sequence[Opened]) -> None:
-    if len({one.provider for one in opened}) > 1:
-        told = ", ".join(f"{os.fspath(path)} {one.provider}" for path, one in zip(paths, opened, strict=True))
-        raise ProviderError(f"provider 'auto' took different providers: {told}; name one of them for all files")
-
-
-def _bind(path: str, opened: Opened, batch: int, seed: int, shapes: Mapping[str, Sequence[int]]) -> _Bound:
-    """Place random inputs and fitting outputs on the session's device."""
-    session, device = opened.session, device_of(opened.provider)
-    specs = resolve_inputs(session, path, batch, shapes)
-    # One seed for every model, so that models with the same inputs get the same values.
-    rng = np.random.default_rng(seed)
-    binding = session.io_binding()
-    for spec in specs:
-        value = ort.OrtValue.ortvalue_from_numpy(random_tensor(spec, rng), device, 0)
-        binding.bind_ortvalue_input(spec.name, value)
-    _bind_outputs(path, session, binding, device)
-    binding.synchronize_inputs()
-    return _Bound(path, opened, specs, binding)
-
-
-def _bind_outputs(path: str, session: Any, binding: Any, device: str) -> None:
-    """Run once with outputs that ONNX Runtime allocates, then bind those for all later runs."""
-    names = [node.name for node in session.get_outputs()]
-    for name in names:
-        binding.bind_output(name, device, 0)
-    try:
-        session.run_with_iobinding(binding)
-    except Exception as error:  # ONNX Runtime's errors share no narrower base class
-        raise BenchError(f"{path} does not run on random inputs: {reason(error)}") from error
-    for name, value in zip(names, binding.get_outputs(), strict=True):
-        # Sequences and maps (scikit-learn's classifiers) have no buffer to bind: made anew in each run.
-        if value.is_tensor():
-            binding.bind_ortvalue_output(name, value)
-
-
-def _rounds(models: Sequence[_Bound], count: int, order: random.Random) -> list[list[float]]:
-    """Run every model once in each round; returns one list of milliseconds for each model."""
-    samples: list[list[float]] = [[] for _ in models]
-    turns = list(range(len(models)))
-    for _ in range(count):
-        order.shuffle(turns)
-        for turn in turns:
-            samples[turn].append(models[turn].run_ms())
-    return samples
-
-
-def _record(
-    model: _Bound,
-    samples: Sequence[float],
-    *,
-    batch: int,
-    warmup: int,
-    threads: int | None,
-    seed: int,
-    interleaved: int,
-) -> Latency:
-    times = np.asarray(samples)
-    mean = float(times.mean())
-    median, p90, p99 = (float(value) for value in np.percentile(times, [50, 90, 99]))
+def latency_of(turns: Turns, index: int, conditions: Conditions, warmup: int) -> Latency:
+    """Sum up the samples that one of several models has so far."""
+    entrant: Entrant = turns.entrants[index]
+    samples = turns.wall_ms[index]
+    mean = float(np.mean(samples))
+    median, p90, p99 = quantiles(samples, 0.5, 0.9, 0.99)
     return Latency(
         mean=mean,
         median=median,
+        interval=median_interval(samples),
         p90=p90,
         p99=p99,
-        std=float(times.std()),
-        throughput_per_s=batch / (mean / 1e3),
-        batch=batch,
-        provider=model.opened.provider,
-        threads=intra_op_threads(model.opened.session),
-        threads_given=threads is not None,
+        std=float(np.std(samples)),
+        throughput_per_s=conditions.batch / (mean / 1e3),
+        batch=conditions.batch,
+        provider=entrant.opened.provider,
+        threads=entrant.threads,
+        threads_given=conditions.threads is not None,
         warmup=warmup,
         runs=len(samples),
         samples=tuple(samples),
-        interleaved=interleaved,
-        seed=seed,
-        inputs=model.inputs,
-        nodes=model.opened.nodes,
-        session_ms=model.opened.create_ms,
-        path=model.path,
-        sha256=_sha256(Path(model.path)),
+        cpu_samples=tuple(turns.cpu_ms[index]) if entrant.one_thread else None,
+        interleaved=len(turns.entrants),
+        seed=conditions.seed,
+        inputs=entrant.inputs,
+        nodes=entrant.opened.nodes,
+        session_ms=entrant.opened.create_ms,
+        path=entrant.path,
+        sha256=sha256_of(Path(entrant.path)),
     )
 
 
-def _sha256(file: Path) -> str:
+def sha256_of(file: Path) -> str:
+    """Hash a file's content, 64 hex digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compressor.bench import BenchError, ProviderError, latency, measure_latencies, measure_latency
+from compressor.bench import BenchError, ProviderError, measure_latencies, measure_latency, turns
 from compressor.bench.inputs import TensorSpec, random_tensor
 from compressor.bench.session import Opened, timed_session
 
@@ -59,7 +59,7 @@ def test_json_keeps_every_field_with_its_unit(save_linear):
     record = measure_latency(save_linear(), batch=5, **QUICK)
     written = record.to_json()
     assert json.loads(json.dumps(written)) == written
-    in_ms = {"mean", "median", "p90", "p99", "std", "samples"}
+    in_ms = {"mean", "median", "interval", "p90", "p99", "std", "samples", "cpu_samples"}
     fields = set(record.__dataclass_fields__)
     assert set(written) == {f"{name}_ms" for name in in_ms} | (fields - in_ms)
     assert written["samples_ms"] == list(record.samples)
@@ -67,23 +67,23 @@ def test_json_keeps_every_field_with_its_unit(save_linear):
 
 
 @pytest.fixture
-def turns(monkeypatch):
+def turn_log(monkeypatch):
     """Log the file of every timed run."""
     log = []
-    run_ms = latency._Bound.run_ms
+    run = turns.Entrant.run
 
     def logged(model):
         log.append(Path(model.path).name)
-        return run_ms(model)
+        return run(model)
 
-    monkeypatch.setattr(latency._Bound, "run_ms", logged)
+    monkeypatch.setattr(turns.Entrant, "run", logged)
     return log
 
 
-def test_every_round_runs_every_model_once_in_random_order(save_linear, turns):
+def test_every_round_runs_every_model_once_in_random_order(save_linear, turn_log):
     names = ["a.onnx", "b.onnx", "c.onnx"]
     records = measure_latencies([save_linear(name) for name in names], batch=5, **QUICK)
-    rounds = [tuple(turns[start : start + 3]) for start in range(0, len(turns), 3)]
+    rounds = [tuple(turn_log[start : start + 3]) for start in range(0, len(turn_log), 3)]
     assert len(rounds) == 1 + 9
     assert all(sorted(one) == names for one in rounds)
     assert len(set(rounds)) > 1
@@ -91,11 +91,11 @@ def test_every_round_runs_every_model_once_in_random_order(save_linear, turns):
     assert [(len(record.samples), record.interleaved) for record in records] == [(9, 3)] * 3
 
 
-def test_seed_decides_the_order(save_linear, turns):
+def test_seed_decides_the_order(save_linear, turn_log):
     paths = [save_linear(name) for name in ("a.onnx", "b.onnx")]
     for seed in (3, 3, 4):
         measure_latencies(paths, batch=5, seed=seed, provider="cpu", warmup=0, runs=20)
-    first, again, other = (turns[start : start + 40] for start in (0, 40, 80))
+    first, again, other = (turn_log[start : start + 40] for start in (0, 40, 80))
     assert first == again
     assert first != other
 
@@ -115,7 +115,7 @@ def test_threads_of_waiting_models_do_not_spin(save_linear, monkeypatch, count, 
         asked.append(options["stop_spinning"])
         return timed_session(path, **options)
 
-    monkeypatch.setattr(latency, "timed_session", spy)
+    monkeypatch.setattr(turns, "timed_session", spy)
     measure_latencies([save_linear()] * count, batch=5, **QUICK)
     assert asked == [stopped] * count
 
@@ -123,7 +123,7 @@ def test_threads_of_waiting_models_do_not_spin(save_linear, monkeypatch, count, 
 def test_auto_that_takes_different_providers_is_refused(save_linear, monkeypatch):
     opened = [timed_session(save_linear(name), provider="cpu") for name in ("a.onnx", "b.onnx")]
     mixed = iter([Opened(opened[0].session, "cuda", 1.0, {}), opened[1]])
-    monkeypatch.setattr(latency, "timed_session", lambda *args, **kwargs: next(mixed))
+    monkeypatch.setattr(turns, "timed_session", lambda *args, **kwargs: next(mixed))
     with pytest.raises(ProviderError, match=r"a\.onnx cuda, b\.onnx cpu"):
         measure_latencies(["a.onnx", "b.onnx"])
 
@@ -229,10 +229,10 @@ def test_random_values_are_seeded_and_of_the_right_kind():
 
 def test_outputs_are_bound_once_and_hold_the_answer(save_linear):
     opened = timed_session(save_linear(), provider="cpu")
-    model = latency._bind("linear.onnx", opened, 5, 0, {})
+    model = turns._bind("linear.onnx", opened, turns.Conditions(batch=5))
     buffer = model.binding.get_outputs()[0].data_ptr()
-    model.run_ms()
-    model.run_ms()
+    model.run()
+    model.run()
     (output,) = model.binding.get_outputs()
     assert output.data_ptr() == buffer
     x = random_tensor(model.inputs[0], np.random.default_rng(0))
@@ -264,8 +264,8 @@ def test_bench_imports_neither_torch_nor_the_rest_of_compressor(save_linear, tmp
 @pytest.mark.usefixtures("cuda")
 def test_cuda_tensors_stay_on_the_device(save_linear):
     opened = timed_session(save_linear(), provider="cuda")
-    model = latency._bind("linear.onnx", opened, 5, 0, {})
-    model.run_ms()
+    model = turns._bind("linear.onnx", opened, turns.Conditions(batch=5))
+    model.run()
     (output,) = model.binding.get_outputs()
     assert output.device_name() == "cuda"
     x = random_tensor(model.inputs[0], np.random.default_rng(0))

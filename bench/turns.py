@@ -1,0 +1,187 @@
+"""Models that take turns: one session each, and in every round each runs once, in random order.
+
+Times of one model taken minutes apart differ several times over on a busy machine. Samples of one round come from the
+same moment, so slow minutes hit all models alike, and it is rounds that are compared.
+"""
+
+import gc
+import os
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from .errors import BenchError, ProviderError
+from .inputs import TensorSpec, random_tensor, resolve_inputs
+from .session import Opened, device_of, intra_op_threads, reason, timed_session
+
+__all__ = ["Conditions", "Entrant", "Turns"]
+
+Path = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How models are run.
+
+    Attributes:
+        provider: "cpu", "cuda", "tensorrt", or "auto": CUDA where it really works, otherwise CPU.
+        batch: inputs in one run; a symbolic first axis of an input gets this size.
+        threads: intra-op threads; None leaves the count to ONNX Runtime.
+        seed: of the input values and the order of the turns.
+        shapes: sizes by name: a whole shape of an input, in which "N" is the batch, or a one-number shape for a
+            symbolic axis.
+        cuda_graph: replay each model as one CUDA graph (CUDA and TensorRT only).
+    """
+
+    provider: str = "auto"
+    batch: int = 100
+    threads: int | None = None
+    seed: int = 0
+    shapes: Mapping[str, Sequence[int | str]] = field(default_factory=dict)
+    cuda_graph: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise BenchError(f"batch={self.batch} must be 1 or more")
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A session with its inputs and outputs in place."""
+
+    path: str
+    opened: Opened
+    inputs: tuple[TensorSpec, ...]
+    binding: Any
+    run_options: Any = None
+
+    @property
+    def threads(self) -> int:
+        """Intra-op threads, the calling one included."""
+        return intra_op_threads(self.opened.session)
+
+    @property
+    def one_thread(self) -> bool:
+        """Whether the calling thread does all the work, so that its CPU time is the model's."""
+        return self.opened.provider == "cpu" and self.threads == 1
+
+    def run(self) -> tuple[float, float]:
+        """Run once; returns milliseconds until the outputs are there, by the clock and by the calling thread's CPU."""
+        session, binding, options = self.opened.session, self.binding, self.run_options
+        cpu = time.thread_time_ns()
+        start = time.perf_counter_ns()
+        session.run_with_iobinding(binding, options)
+        binding.synchronize_outputs()
+        end = time.perf_counter_ns()
+        return (end - start) / 1e6, (time.thread_time_ns() - cpu) / 1e6
+
+
+class Turns:
+    """Sessions for files, and the samples of all rounds so far.
+
+    Inputs and outputs are allocated beforehand on the provider's device and bound; the clock covers the run and the
+    wait for its outputs, no copy. One run more, at the start, finds the outputs' shapes.
+
+    Attributes:
+        entrants: the opened models, in the order of the files
+        wall_ms: by model, one time for each round
+        cpu_ms: by model, CPU time of the calling thread in each round
+    """
+
+    def __init__(self, paths: Sequence[Path], conditions: Conditions) -> None:
+        """Open the files.
+
+        Raises:
+            ProviderError: the provider asked for does not work here, or "auto" took several for these files.
+            BenchError: no file, a bad file, or an input whose shape is not known (see `resolve_inputs`).
+        """
+        if not paths:
+            raise BenchError("paths is empty; give at least one ONNX file")
+        opened = [_open(path, conditions, several=len(paths) > 1) for path in paths]
+        _check_same_provider(paths, opened)
+        self.entrants = [_bind(os.fspath(path), one, conditions) for path, one in zip(paths, opened, strict=True)]
+        self.wall_ms: list[list[float]] = [[] for _ in paths]
+        self.cpu_ms: list[list[float]] = [[] for _ in paths]
+        self._order = random.Random(conditions.seed)
+
+    def warm_up(self, rounds: int) -> None:
+        """Run rounds that leave no samples."""
+        for _ in self._rounds(rounds):
+            pass
+
+    def run(self, rounds: int) -> None:
+        """Run rounds and keep their samples."""
+        with _no_garbage_collection():
+            for turn, wall, cpu in self._rounds(rounds):
+                self.wall_ms[turn].append(wall)
+                self.cpu_ms[turn].append(cpu)
+
+    def _rounds(self, count: int) -> Iterator[tuple[int, float, float]]:
+        turns = list(range(len(self.entrants)))
+        for _ in range(count):
+            self._order.shuffle(turns)
+            for turn in turns:
+                yield turn, *self.entrants[turn].run()
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Keep Python's collector, which may run for milliseconds, out of the samples."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _open(path: Path, conditions: Conditions, several: bool) -> Opened:
+    # While one model runs, the waiting threads of another would spin on its cores: 0.13 against 0.11 ms on
+    # two cores, seen on a small network that took turns with a larger one.
+    return timed_session(
+        path, provider=conditions.provider, threads=conditions.threads, stop_spinning=several
+    )
+
+
+def _check_same_provider(paths: Sequence[Path], opened: Sequence[Opened]) -> None:
+    if len({one.provider for one in opened}) > 1:
+        told = ", ".join(f"{os.fspath(path)} {one.provider}" for path, one in zip(paths, opened, strict=True))
+        raise ProviderError(f"provider 'auto' took different providers: {told}; name one of them for all files")
+
+
+def _bind(path: str, opened: Opened, conditions: Conditions) -> Entrant:
+    """Place random inputs and fitting outputs on the session's device."""
+    session, device = opened.session, device_of(opened.provider)
+    specs = resolve_inputs(session, path, conditions.batch, conditions.shapes)
+    # One seed for every model, so that models with the same inputs get the same values.
+    rng = np.random.default_rng(conditions.seed)
+    binding = session.io_binding()
+    for spec in specs:
+        value = ort.OrtValue.ortvalue_from_numpy(random_tensor(spec, rng), device, 0)
+        binding.bind_ortvalue_input(spec.name, value)
+    _bind_outputs(path, session, binding, device)
+    binding.synchronize_inputs()
+    return Entrant(path, opened, specs, binding)
+
+
+def _bind_outputs(path: str, session: Any, binding: Any, device: str) -> None:
+    """Run once with outputs that ONNX Runtime allocates, then bind those for all later runs."""
+    names = [node.name for node in session.get_outputs()]
+    for name in names:
+        binding.bind_output(name, device, 0)
+    try:
+        session.run_with_iobinding(binding)
+    except Exception as error:  # ONNX Runtime's errors share no narrower base class
+        raise BenchError(f"{path} does not run on random inputs: {reason(error)}") from error
+    for name, value in zip(names, binding.get_outputs(), strict=True):
+        # Sequences and maps (scikit-learn's classifiers) have no buffer to bind: made anew in each run.
+        if value.is_tensor():
+            binding.bind_ortvalue_output(name, value)
