@@ -94,8 +94,8 @@ class Turns:
         cpu_ms: by model, CPU time of the calling thread in each round
     """
 
-    def __init__(self, paths: Sequence[Path], conditions: Conditions) -> None:
-        """Open the files.
+    def __init__(self, paths: Sequence[Path], conditions: Conditions, order: random.Random | None = None) -> None:
+        """Open the files; `order` draws the turns, None: a generator of the conditions' seed.
 
         Raises:
             ProviderError: the provider asked for does not work here, or "auto" took several for these files.
@@ -108,7 +108,7 @@ class Turns:
         self.entrants = [_bind(os.fspath(path), one, conditions) for path, one in zip(paths, opened, strict=True)]
         self.wall_ms: list[list[float]] = [[] for _ in paths]
         self.cpu_ms: list[list[float]] = [[] for _ in paths]
-        self._order = random.Random(conditions.seed)
+        self._order = order or random.Random(conditions.seed)
 
     def warm_up(self, rounds: int) -> None:
         """Run rounds that leave no samples."""
@@ -146,9 +146,7 @@ def _no_garbage_collection() -> Iterator[None]:
 def _open(path: Path, conditions: Conditions, several: bool) -> Opened:
     # While one model runs, the waiting threads of another would spin on its cores: 0.13 against 0.11 ms on
     # two cores, seen on a small network that took turns with a larger one.
-    return timed_session(
-        path, provider=conditions.provider, threads=conditions.threads, stop_spinning=several
-    )
+    return timed_session(path, provider=conditions.provider, threads=conditions.threads, stop_spinning=several)
 
 
 def _check_same_provider(paths: Sequence[Path], opened: Sequence[Opened]) -> None:

@@ -6,11 +6,8 @@ Exit codes: 0 budget met, 1 budget missed, 2 bad input, 3 the machine lacks some
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
-import traceback
-from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,75 +15,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compressor import __version__
-from compressor.errors import CompressorError, RecipeError, RunError, not_one_of
+from compressor.commands.bench import bench_command
+from compressor.commands.common import Failure, command
+from compressor.errors import RecipeError, RunError, not_one_of
 
 if TYPE_CHECKING:
     from compressor.console import Console
-
-
-class _Command(click.Command):
-    """A command whose epilog, an example, keeps its line breaks."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        if self.epilog:
-            formatter.write_paragraph()
-            formatter.write("Example:\n")
-            for line in self.epilog.splitlines():
-                formatter.write(f"  {line}\n")
-
-
-def _reported(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn the package's own errors into one line on stderr and their exit code."""
-
-    @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except CompressorError as error:
-            raise _Failure(str(error), error.exit_code) from error
-        except KeyboardInterrupt as error:
-            raise _Failure("interrupted; a run goes on with: compressor run RECIPE -o OUT --resume", 130) from error
-        except BrokenPipeError:
-            raise  # the reader of a pipe has gone; click ends quietly
-        except OSError as error:
-            raise _Failure(f"{error.filename or 'file'}: {error.strerror or error}", 2) from error
-        except Exception as error:
-            if _out_of_memory(error):
-                raise _Failure(f"out of memory: {str(error).splitlines()[0]}", 3) from error
-            # bench imports nothing of compressor, so its errors are known by their exit code.
-            code = getattr(error, "exit_code", None)
-            if isinstance(code, int) and not isinstance(error, click.ClickException):
-                raise _Failure(str(error), code) from error
-            if isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort):
-                raise
-            traceback.print_exc()
-            raise _Failure(f"a bug in compressor, please report it with the lines above: {error!r}", 70) from error
-
-    return wrapper
-
-
-def _out_of_memory(error: Exception) -> bool:
-    # torch tells a GPU's lack of memory by a class of its own, the CPU's only in the text of a RuntimeError.
-    return isinstance(error, MemoryError) or any(
-        sign in str(error) for sign in ("out of memory", "can't allocate memory")
-    )
-
-
-class _Failure(click.ClickException):
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        vars(self)["exit_code"] = code  # click reads it from the instance, but declares it for the class
-
-    def show(self, file: Any = None) -> None:
-        for problem in self.message.splitlines():
-            click.echo(f"error: {problem}", err=True)
-
-
-def _command(group: click.Group, name: str, example: str) -> Callable[[Callable[..., Any]], click.Command]:
-    def decorate(function: Callable[..., Any]) -> click.Command:
-        return group.command(name, cls=_Command, epilog=example)(_reported(function))
-
-    return decorate
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -105,7 +39,7 @@ _resume = click.option("--resume", is_flag=True, help="Go on with an interrupted
 _folder = click.argument("out", type=click.Path(path_type=Path))
 
 
-@_command(main, "run", "compressor run recipes/quickstart.yaml -o runs/first --set search.iterations=3")
+@command(main, "run", "compressor run recipes/quickstart.yaml -o runs/first --set search.iterations=3")
 @_recipe
 @_out
 @_set
@@ -115,7 +49,7 @@ def run_command(recipe: Path, out: Path, overrides: tuple[str, ...], resume: boo
     _run(recipe, out, overrides, resume, "report")
 
 
-@_command(main, "search", "compressor search recipes/quickstart.yaml -o runs/first")
+@command(main, "search", "compressor search recipes/quickstart.yaml -o runs/first")
 @_recipe
 @_out
 @_set
@@ -125,28 +59,28 @@ def search_command(recipe: Path, out: Path, overrides: tuple[str, ...], resume: 
     _run(recipe, out, overrides, resume, "search")
 
 
-@_command(main, "train", "compressor train runs/first")
+@command(main, "train", "compressor train runs/first")
 @_folder
 def train_command(out: Path) -> None:
     """Go on in a run folder up to trained weights."""
     _continue(out, "train")
 
 
-@_command(main, "export", "compressor export runs/first")
+@command(main, "export", "compressor export runs/first")
 @_folder
 def export_command(out: Path) -> None:
     """Go on in a run folder up to OUT/model.onnx, checked against PyTorch."""
     _continue(out, "export")
 
 
-@_command(main, "report", "compressor report runs/first")
+@command(main, "report", "compressor report runs/first")
 @_folder
 def report_command(out: Path) -> None:
     """Go on in a run folder to its end, or write its report anew."""
     _continue(out, "report")
 
 
-@_command(
+@command(
     main,
     "compare-methods",
     "compressor compare-methods recipes/quickstart.yaml --methods neuralscale,uniform --budgets 0.05x,0.1x --seeds 2 "
@@ -182,7 +116,7 @@ def compare_command(
                 progress=console.progress,
             )
     except KeyboardInterrupt as error:
-        raise _Failure("interrupted; the comparison goes on with the same command and --resume", 130) from error
+        raise Failure("interrupted; the comparison goes on with the same command and --resume", 130) from error
     from compressor.report import comparison_lines
 
     for line in comparison_lines(record):
@@ -192,35 +126,7 @@ def compare_command(
         sys.exit(1)
 
 
-@_command(main, "bench", "compressor bench runs/first/model.onnx --provider cpu --threads 1")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("--provider", default="auto", show_default=True, help="auto, cpu, cuda or tensorrt.")
-@click.option("--batch", default=100, show_default=True, help="Inputs per run.")
-@click.option("--warmup", default=20, show_default=True, help="Runs before the clock.")
-@click.option("--runs", default=80, show_default=True, help="Runs on the clock.")
-@click.option("--threads", type=int, help="Intra-op threads; default: ONNX Runtime's choice.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write samples and machine here.")
-def bench_command(
-    model: Path,
-    provider: str,
-    batch: int,
-    warmup: int,
-    runs: int,
-    threads: int | None,
-    json_file: Path | None,
-) -> None:
-    """Measure the latency of an ONNX file under the fixed protocol."""
-    from compressor.bench import machine_fingerprint, measure_latency
-    from compressor.files import write_json
-
-    latency = measure_latency(model, provider=provider, batch=batch, warmup=warmup, runs=runs, threads=threads)
-    click.echo(
-        f"{model}: mean {latency.mean:.3f} ms, median {latency.median:.3f}, p90 {latency.p90:.3f}, "
-        f"p99 {latency.p99:.3f} at batch {latency.batch}; {latency.throughput_per_s:,.0f} inputs/s; "
-        f"{latency.provider}, {latency.threads} threads, {latency.runs} runs"
-    )
-    if json_file is not None:
-        write_json(json_file, latency.to_json() | {"machine": machine_fingerprint()})
+main.add_command(bench_command)
 
 
 @main.group()
@@ -228,7 +134,7 @@ def recipes() -> None:
     """Recipes that come with the package."""
 
 
-@_command(recipes, "list", "compressor recipes list")
+@command(recipes, "list", "compressor recipes list")
 def recipes_list() -> None:
     """Name the recipes, a line each."""
     for name, text in _recipes().items():
@@ -236,14 +142,14 @@ def recipes_list() -> None:
         click.echo(f"{name:<24} {first}")
 
 
-@_command(recipes, "show", "compressor recipes show quickstart")
+@command(recipes, "show", "compressor recipes show quickstart")
 @click.argument("name")
 def recipes_show(name: str) -> None:
     """Print a recipe."""
     click.echo(_shipped(name), nl=False)
 
 
-@_command(recipes, "copy", "compressor recipes copy quickstart my.yaml")
+@command(recipes, "copy", "compressor recipes copy quickstart my.yaml")
 @click.argument("name")
 @click.argument("target", type=click.Path(path_type=Path))
 def recipes_copy(name: str, target: Path) -> None:
@@ -257,7 +163,7 @@ def recipes_copy(name: str, target: Path) -> None:
     click.echo(f"{target}")
 
 
-@_command(main, "schema", "compressor schema > recipe.schema.json")
+@command(main, "schema", "compressor schema > recipe.schema.json")
 def schema_command() -> None:
     """Print the JSON schema of recipes."""
     from compressor.recipe import schema
@@ -265,7 +171,7 @@ def schema_command() -> None:
     click.echo(json.dumps(schema(), indent=2))
 
 
-@_command(main, "models", "compressor models")
+@command(main, "models", "compressor models")
 def models_command() -> None:
     """List the networks of the zoo with their parameters, multiply-adds and options."""
     from compressor import cost
@@ -281,7 +187,7 @@ def models_command() -> None:
     )
 
 
-@_command(main, "widths", "compressor widths torchvision:resnet18 --shape 3,64,64")
+@command(main, "widths", "compressor widths torchvision:resnet18 --shape 3,64,64")
 @click.argument("model")
 @click.option("--shape", default="3,32,32", show_default=True, help="Channels, height and width of an image.")
 @click.option("--classes", default=10, show_default=True, help="Number of outputs.")
@@ -306,7 +212,7 @@ def widths_command(model: str, shape: str, classes: int, options: tuple[str, ...
         click.echo(f"fixed: {reason}")
 
 
-@_command(main, "doctor", "compressor doctor")
+@command(main, "doctor", "compressor doctor")
 def doctor_command() -> None:
     """Show versions, the machine, and which ONNX Runtime providers really work here."""
     import torch

@@ -51,7 +51,7 @@ MAY = {
     "exporters": {"exporters", "bench", "errors", "files"},
     "bench": {"bench"},
 }
-FREE = {"__main__", "cli", "comparison", "pipeline"}
+FREE = {"__main__", "cli", "commands", "comparison", "pipeline"}
 TORCH = {"torch", "torchvision", "torch_pruning", "safetensors"}
 NO_TORCH = {
     "compressor",

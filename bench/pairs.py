@@ -1,0 +1,186 @@
+"""Two models measured in pairs, to tell their ratio with an interval.
+
+A pair is one run of each, in random order. Pairs come in blocks, and every block opens both files anew: where a
+session's memory happens to lie makes it up to 4 % faster or slower for as long as it lives (densenet121 at batch 1),
+so pairs of one session agree with each other better than with the truth. The interval is bootstrapped over blocks.
+"""
+
+import math
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import BenchError
+from .turns import Conditions, Turns
+
+__all__ = ["LEVEL", "LOOKS", "Clock", "Pairs", "Ratio", "measure_pairs"]
+
+Clock = Literal["auto", "wall", "cpu"]
+LOOKS: Final = (8, 16, 32, 64, 128)  # blocks after which the ratio is looked at
+LEVEL: Final = 0.99  # of the interval at every look: with five looks, all of them hold 19 times in 20
+_RESAMPLES: Final = 2000
+_CHUNK: Final = 2_000_000  # values drawn at a time
+_BLOCK_SECONDS: Final = 0.25  # of measuring in a block, where 5 to 100 pairs take that long
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as long the candidate takes as the base.
+
+    Attributes:
+        median: of all pairs
+        low: lower end of the bootstrap interval
+        high: upper end
+        level: of the interval
+    """
+
+    median: float
+    low: float
+    high: float
+    level: float
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What was measured; arrays are (blocks, pairs, 2), milliseconds of base and candidate.
+
+    Attributes:
+        wall_ms: by the clock
+        cpu_ms: CPU time of the calling thread
+        clock: which of the two the ratio is of: "cpu" where one thread on the CPU does all the work
+        provider: short name of what ran both
+        threads: intra-op threads, the calling one included
+        seconds: that the measurement took, sessions included
+        seed: of the bootstrap
+    """
+
+    wall_ms: NDArray[np.float64]
+    cpu_ms: NDArray[np.float64]
+    clock: Clock
+    provider: str
+    threads: int
+    seconds: float
+    seed: int
+
+    @property
+    def times_ms(self) -> NDArray[np.float64]:
+        """The times that the ratio is of, (blocks, pairs, 2)."""
+        return self.cpu_ms if self.clock == "cpu" else self.wall_ms
+
+    def ratio(self, level: float = LEVEL) -> Ratio:
+        """The median ratio and its interval, bootstrapped over blocks (2000 resamples)."""
+        times = self.times_ms
+        logs = np.log(times[:, :, 1]) - np.log(times[:, :, 0])
+        rng, blocks = np.random.default_rng(self.seed), len(logs)
+        rows = max(1, _CHUNK // logs.size)
+        medians = [
+            np.median(logs[rng.integers(0, blocks, (min(rows, _RESAMPLES - start), blocks))], axis=(1, 2))
+            for start in range(0, _RESAMPLES, rows)
+        ]
+        low, high = np.quantile(np.concatenate(medians), [(1 - level) / 2, (1 + level) / 2])
+        return Ratio(math.exp(float(np.median(logs))), math.exp(float(low)), math.exp(float(high)), level)
+
+
+def measure_pairs(
+    base: str | os.PathLike[str],
+    candidate: str | os.PathLike[str],
+    conditions: Conditions,
+    decided: Callable[[Pairs], bool],
+    *,
+    clock: Clock = "auto",
+    looks: Sequence[int] = LOOKS,
+    max_seconds: float = math.inf,
+    progress: Callable[[int, int], None] = lambda block, most: None,
+) -> Pairs:
+    """Measure until the pairs so far decide the question, or there are no more looks or no time.
+
+    Args:
+        base: an ONNX file
+        candidate: another one; the same is allowed (a test of the noise)
+        conditions: how they are run; its seed orders the turns
+        decided: asked after each look
+        clock: "wall", "cpu" (one thread on the CPU only), or "auto": the latter where it can be had
+        looks: numbers of blocks, rising
+        max_seconds: no further block is begun after so long; the first look is always reached
+        progress: told the blocks done and the most there may be
+
+    Raises:
+        ProviderError: as `Turns`
+        BenchError: as `Turns`; "cpu" was asked for, and the calling thread is not all that works
+    """
+    blocks = _Blocks((base, candidate), conditions, clock)
+    begun, done = time.monotonic(), 0
+    for look in looks:
+        while done < look:
+            if done >= looks[0] and time.monotonic() - begun > max_seconds:
+                return blocks.pairs(time.monotonic() - begun)
+            blocks.add()
+            done += 1
+            progress(done, looks[-1])
+        pairs = blocks.pairs(time.monotonic() - begun)
+        if decided(pairs):
+            return pairs
+    return pairs
+
+
+class _Blocks:
+    """Blocks of pairs; the first one decides how many pairs each has."""
+
+    def __init__(self, paths: tuple[str | os.PathLike[str], ...], conditions: Conditions, clock: Clock) -> None:
+        self._paths, self._conditions, self._clock = paths, conditions, clock
+        self._order = random.Random(conditions.seed)
+        self._size: int | None = None
+        self._wall: list[NDArray[np.float64]] = []
+        self._cpu: list[NDArray[np.float64]] = []
+        self._provider, self._threads = conditions.provider, 0
+
+    def add(self) -> None:
+        # Which session is opened first decides where both lie.
+        order = [0, 1]
+        self._order.shuffle(order)
+        # The values that the inputs hold stay the same: only the turns differ from block to block.
+        turns = Turns(
+            [self._paths[side] for side in order], replace(self._conditions, provider=self._provider), self._order
+        )
+        if self._size is None:
+            self._begin(turns)
+        assert self._size is not None
+        turns.warm_up(max(2, self._size // 5))
+        turns.run(self._size)
+        places = np.argsort(order)
+        self._wall.append(np.array(turns.wall_ms)[places].T)
+        self._cpu.append(np.array(turns.cpu_ms)[places].T)
+
+    def _begin(self, turns: Turns) -> None:
+        """Decide from the first sessions what holds for all blocks."""
+        first = turns.entrants[0]
+        self._provider, self._threads = first.opened.provider, first.threads
+        if self._clock == "cpu" and not first.one_thread:
+            raise BenchError(
+                f"clock 'cpu' needs provider 'cpu' with threads=1, not {first.opened.provider!r} with "
+                f"{first.threads} threads; measure with clock 'wall'"
+            )
+        if self._clock == "auto":
+            self._clock = "cpu" if first.one_thread else "wall"
+        turns.warm_up(1)
+        start = time.perf_counter()
+        turns.warm_up(2)
+        pair = (time.perf_counter() - start) / 2
+        self._size = min(100, max(5, round(_BLOCK_SECONDS / pair)))
+
+    def pairs(self, seconds: float) -> Pairs:
+        return Pairs(
+            np.array(self._wall),
+            np.array(self._cpu),
+            self._clock,
+            self._provider,
+            self._threads,
+            seconds,
+            self._conditions.seed,
+        )
