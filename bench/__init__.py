@@ -7,29 +7,63 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .baseline import Baseline, BaselineStore, UnknownBaseline
     from .errors import BenchError, ProviderError
+    from .gate import Comparison, compare_latency
     from .latency import Latency, measure_latencies, measure_latency
     from .machine import machine_fingerprint
+    from .memory import Memory, measure_memory
+    from .pairs import Pairs, Ratio, measure_pairs, median_alone
+    from .profiling import Profile, profile_model
     from .session import open_session
+    from .turns import Conditions
 
 __all__ = [
+    "Baseline",
+    "BaselineStore",
     "BenchError",
+    "Comparison",
+    "Conditions",
     "Latency",
+    "Memory",
+    "Pairs",
+    "Profile",
     "ProviderError",
+    "compare_latency",
+    "Ratio",
+    "UnknownBaseline",
     "machine_fingerprint",
     "measure_latencies",
     "measure_latency",
+    "measure_memory",
+    "measure_pairs",
+    "median_alone",
     "open_session",
+    "profile_model",
 ]
 
 _HOME = {
+    "Baseline": "baseline",
+    "BaselineStore": "baseline",
     "BenchError": "errors",
+    "Comparison": "gate",
+    "Conditions": "turns",
     "Latency": "latency",
+    "Memory": "memory",
+    "Pairs": "pairs",
+    "Profile": "profiling",
     "ProviderError": "errors",
+    "compare_latency": "gate",
+    "Ratio": "pairs",
+    "UnknownBaseline": "baseline",
     "machine_fingerprint": "machine",
     "measure_latencies": "latency",
     "measure_latency": "latency",
+    "measure_memory": "memory",
+    "measure_pairs": "pairs",
+    "median_alone": "pairs",
     "open_session": "session",
+    "profile_model": "profiling",
 }
 
 

@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from .errors import BenchError
 
-__all__ = ["TensorSpec", "random_tensor", "resolve_inputs"]
+__all__ = ["BATCH", "TensorSpec", "available_bytes", "random_tensor", "resolve_inputs"]
+
+BATCH: Final = "N"  # stands for the batch in a shape that the user gives
 
 # ONNX Runtime's type names and the numpy types that hold their values.
 _DTYPES: Final = {
@@ -26,6 +30,8 @@ _DTYPES: Final = {
     "tensor(bool)": "bool",
 }
 
+Shapes = Mapping[str, Sequence[int | str]]
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -35,33 +41,45 @@ class TensorSpec:
     shape: tuple[int, ...]
     dtype: str
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values."""
+        return prod(self.shape) * np.dtype(self.dtype).itemsize
 
-def resolve_inputs(session: Any, file: str, batch: int, shapes: Mapping[str, Sequence[int]]) -> tuple[TensorSpec, ...]:
+
+def resolve_inputs(session: Any, file: str, batch: int, shapes: Shapes) -> tuple[TensorSpec, ...]:
     """Give every axis of every input a size.
 
-    A symbolic first axis becomes `batch`; a fixed one must equal it. An input named in `shapes` takes that
-    shape instead, whatever its first axis means (time in a time-major LSTM, layers in an initial state).
+    `shapes` holds sizes by name. The name of an input gives its whole shape, whatever its first axis means
+    (time in a time-major LSTM, layers in an initial state); the name of a symbolic axis, with one number, gives
+    that axis its size wherever it occurs. Where a name is both, the input's is meant if the number of sizes is its
+    rank. "N" stands for the batch in both.
+
+    Axes that `shapes` leaves open: a symbolic first axis becomes `batch`, and so do all axes of the same name; a
+    fixed first axis must equal `batch`, unless another axis of that input is one of those.
 
     Args:
         session: an `onnxruntime.InferenceSession`.
         file: the model's name for messages.
         batch: samples in one run.
-        shapes: whole shapes by input name.
+        shapes: sizes by the name of an input or a symbolic axis.
 
     Returns:
         One spec for each input, in the model's order.
 
     Raises:
-        BenchError: a name in `shapes` that is no input, a shape that the model refuses, an axis without a
-            size, a fixed batch other than `batch`, no axis of that size at all, or a type that numpy lacks.
+        BenchError: a name in `shapes` that is neither, a shape that the model refuses, an axis without a size, a
+            fixed batch other than `batch`, no axis of that size at all, or a type that numpy lacks.
     """
     nodes = session.get_inputs()
-    names = [node.name for node in nodes]
-    for name in shapes:
-        if name not in names:
-            raise BenchError(f"{file}: shapes names {name!r}, which is not one of the inputs {', '.join(names)}")
+    dtypes = [_dtype(node, file) for node in nodes]
+    whole, sizes, batches = _sort_shapes(nodes, file, batch, shapes)
+    firsts = {node.shape[0] for node in nodes if node.name not in whole and node.shape}
+    batches |= {axis for axis in firsts if isinstance(axis, str) and axis not in sizes}
+    sizes |= dict.fromkeys(batches, batch)
+    resolved = [whole[node.name] if node.name in whole else _shape(node, file, batch, sizes, batches) for node in nodes]
     specs = tuple(
-        TensorSpec(node.name, _shape(node, file, batch, shapes.get(node.name)), _dtype(node, file)) for node in nodes
+        TensorSpec(node.name, shape, dtype) for node, shape, dtype in zip(nodes, resolved, dtypes, strict=True)
     )
     if batch > 1 and not any(batch in spec.shape for spec in specs):
         told = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in specs) or "there are none"
@@ -74,38 +92,101 @@ def random_tensor(spec: TensorSpec, rng: np.random.Generator) -> np.ndarray[Any,
 
     Integers stay below 2 because they are often indices, and every table worth a look-up has two rows.
     """
+    if spec.dtype == "float64":
+        return np.asarray(rng.standard_normal(spec.shape))
     if spec.dtype.startswith("float"):
-        return rng.standard_normal(spec.shape).astype(spec.dtype)
-    return rng.integers(0, 2, spec.shape).astype(spec.dtype)
+        return np.asarray(rng.standard_normal(spec.shape, np.float32)).astype(spec.dtype, copy=False)
+    return np.asarray(rng.integers(0, 2, spec.shape, np.uint8)).astype(spec.dtype, copy=False)
 
 
-def _shape(node: Any, file: str, batch: int, given: Sequence[int] | None) -> tuple[int, ...]:
-    """Resolve one input's shape; `node.shape` holds ints, and names or None for symbolic axes."""
-    if given is not None:
-        return _given_shape(node, file, given)
-    if node.shape and isinstance(node.shape[0], int) and node.shape[0] != batch:
-        raise BenchError(
-            f"{file}: input {node.name!r} has a fixed batch of {node.shape[0]}, not batch={batch}; measure "
-            f"with batch={node.shape[0]}, export it with a dynamic batch, or give its whole shape in "
-            "shapes if its axis 0 is no batch"
-        )
-    sizes = [batch, *node.shape[1:]] if node.shape else []
-    for axis, size in enumerate(sizes):
-        if not isinstance(size, int):
+def available_bytes() -> int | None:
+    """Tell how much memory can be had without swapping; None where the system does not tell."""
+    lines = _text("/proc/meminfo").splitlines()
+    rooms = [int(line.split()[1]) * 2**10 for line in lines if line.startswith("MemAvailable:")]
+    limit = _text("/sys/fs/cgroup/memory.max").strip()
+    if limit.isdigit():  # of the container
+        rooms.append(int(limit))
+    return min(rooms, default=None)
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _sort_shapes(
+    nodes: Sequence[Any], file: str, batch: int, shapes: Shapes
+) -> tuple[dict[str, tuple[int, ...]], dict[str, int], set[str]]:
+    """Split `shapes` into whole shapes by input, sizes by symbolic axis, and the symbolic axes that are the batch.
+
+    A whole shape tells the sizes of its own symbolic axes too, for inputs that share them.
+    """
+    inputs = {node.name: node for node in nodes}
+    axes = {axis for node in nodes for axis in node.shape if isinstance(axis, str)}
+    whole: dict[str, tuple[int, ...]] = {}
+    sizes: dict[str, int] = {}
+    for name, given in shapes.items():
+        told = _numbers(name, file, batch, given)
+        if name in inputs and (name not in axes or len(told) == len(inputs[name].shape)):
+            whole[name] = _whole_shape(inputs[name], file, told)
+        elif name in axes:
+            if len(told) != 1 or told[0] < 1:
+                raise BenchError(f"{file}: the axis {name!r} takes one size of 1 or more, not {list(given)}")
+            sizes[name] = told[0]
+        else:
+            symbolic = f"; symbolic axes: {', '.join(sorted(axes))}" if axes else ""
             raise BenchError(
-                f"{file}: axis {axis} of input {node.name!r} has no fixed size ({size or 'unnamed'}); give "
-                f"it one with shapes={{{node.name!r}: [...]}}, {len(sizes)} numbers that fit {node.shape}"
+                f"{file}: shapes names {name!r}, which is not one of the inputs {', '.join(inputs)}{symbolic}"
             )
-    return tuple(sizes)
+    batches = {axis for axis in sizes if shapes[axis][0] == BATCH}
+    for name, shape in whole.items():
+        for axis, size, raw in zip(inputs[name].shape, shape, shapes[name], strict=True):
+            if isinstance(axis, str) and axis not in sizes:
+                sizes[axis] = size
+                batches |= {axis} if raw == BATCH else set()
+    return whole, sizes, batches
 
 
-def _given_shape(node: Any, file: str, given: Sequence[int]) -> tuple[int, ...]:
+def _numbers(name: str, file: str, batch: int, given: Sequence[int | str]) -> tuple[int, ...]:
+    for size in given:
+        if size != BATCH and isinstance(size, str | bool):
+            raise BenchError(
+                f"{file}: shapes gives {name!r} the size {size!r}, which is neither a number nor {BATCH!r} (the batch)"
+            )
+    return tuple(batch if size == BATCH else int(size) for size in given)
+
+
+def _whole_shape(node: Any, file: str, given: tuple[int, ...]) -> tuple[int, ...]:
     fits = len(given) == len(node.shape) and all(
         size >= 1 and (not isinstance(own, int) or own == size) for size, own in zip(given, node.shape, strict=True)
     )
     if not fits:
         raise BenchError(f"{file}: shape {list(given)} does not fit input {node.name!r}, which has {node.shape}")
-    return tuple(int(size) for size in given)
+    return given
+
+
+def _shape(node: Any, file: str, batch: int, known: Mapping[str, int], batches: set[str]) -> tuple[int, ...]:
+    """Resolve one input's shape; `node.shape` holds ints, and names or None for symbolic axes."""
+    first = node.shape[0] if node.shape else None
+    if isinstance(first, int) and first != batch and batches.isdisjoint(node.shape):
+        raise BenchError(
+            f"{file}: input {node.name!r} has a fixed batch of {first}, not batch={batch}; measure "
+            f"with batch={first}, export it with a dynamic batch, or give its whole shape in "
+            "shapes if its axis 0 is no batch"
+        )
+    sizes = [known.get(axis, axis) if isinstance(axis, str) else axis for axis in node.shape]
+    if sizes and first is None:
+        sizes[0] = batch
+    for axis, size in enumerate(sizes):
+        if not isinstance(size, int):
+            remedy = f"shapes={{{size!r}: [SIZE]}} (--shape {size}=SIZE), or its whole shape with " if size else ""
+            raise BenchError(
+                f"{file}: axis {axis} of input {node.name!r} has no fixed size ({size or 'unnamed'}); give it one "
+                f"with {remedy}shapes={{{node.name!r}: [...]}}, {len(sizes)} numbers that fit {node.shape}"
+            )
+    return tuple(int(size) for size in sizes)
 
 
 def _dtype(node: Any, file: str) -> str:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -19,6 +19,11 @@ from .statistics import median_interval, quantiles
 from .turns import Conditions, Entrant, Turns
 
 __all__ = ["Latency", "measure_latencies", "measure_latency"]
+
+_TIMES: Final = (
+    *("mean", "median", "interval", "p90", "p99", "std", "samples"),
+    *("cpu_samples", "cpu_median", "cpu_interval"),
+)
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,14 @@ class Latency:
         runs: runs on the clock, the length of `samples`.
         samples: one time for each run, in the order of the rounds.
         cpu_samples: CPU time of each run, where one thread on the CPU does all the work; None elsewhere.
+        cpu_median: 50th percentile of `cpu_samples`; None where there are none.
+        cpu_interval: bootstrap interval of that median, 95 %; None where there are no samples.
         interleaved: models that took turns in each round, 1 for a model measured alone.
         seed: of the input values and the order of the turns.
         inputs: name, shape and numpy dtype of each input.
         nodes: graph nodes by the provider that took them (see `Opened.nodes`).
+        cpu_ops: those that another provider left to the CPU, by operator.
+        cuda_graph: whether the model was replayed as one CUDA graph.
         session_ms: time to create the session; a process's first on CUDA includes the start of CUDA itself.
         path: the file as given.
         sha256: of the file (external data files are not in it).
@@ -65,20 +74,29 @@ class Latency:
     runs: int
     samples: tuple[float, ...]
     cpu_samples: tuple[float, ...] | None
+    cpu_median: float | None
+    cpu_interval: tuple[float, float] | None
     interleaved: int
     seed: int
     inputs: tuple[TensorSpec, ...]
     nodes: Mapping[str, int]
+    cpu_ops: Mapping[str, int]
+    cuda_graph: bool
     session_ms: float
     path: str
     sha256: str
 
+    @property
+    def cpu_share(self) -> float | None:
+        """Share of the graph's nodes that run on the CPU, 0 to 1; None where ONNX Runtime does not tell."""
+        total = sum(self.nodes.values())
+        return self.nodes.get("cpu", 0) / total if total else None
+
     def to_json(self) -> dict[str, Any]:
         """Give the record as JSON types; times carry their unit in the key (`mean_ms`, `samples_ms`, ...)."""
-        times = ("mean", "median", "interval", "p90", "p99", "std", "samples", "cpu_samples")
-        record = {f"{key}_ms" if key in times else key: value for key, value in asdict(self).items()}
-        for key in ("interval_ms", "samples_ms", "cpu_samples_ms"):
-            record[key] = None if record[key] is None else list(record[key])
+        record = {f"{key}_ms" if key in _TIMES else key: value for key, value in asdict(self).items()}
+        record |= {key: list(value) for key, value in record.items() if isinstance(value, tuple)}
+        record["cpu_share"] = self.cpu_share
         record["inputs"] = [asdict(spec) | {"shape": list(spec.shape)} for spec in self.inputs]
         return record
 
@@ -129,7 +147,7 @@ def measure_latencies(
     Args:
         paths: the files; the same one twice is allowed (a test of the noise).
         provider: "cpu", "cuda", "tensorrt", or "auto": CUDA where it really works, otherwise CPU.
-        batch: inputs in one run; a symbolic first axis of an input gets this size.
+        batch: inputs in one run; a symbolic first axis of an input gets this size (see `resolve_inputs`).
         warmup: rounds before the clock, 0 or more.
         runs: rounds on the clock, 1 or more.
         threads: intra-op threads; None leaves the count to ONNX Runtime.
@@ -160,6 +178,7 @@ def latency_of(turns: Turns, index: int, conditions: Conditions, warmup: int) ->
     samples = turns.wall_ms[index]
     mean = float(np.mean(samples))
     median, p90, p99 = quantiles(samples, 0.5, 0.9, 0.99)
+    cpu = tuple(turns.cpu_ms[index]) if entrant.one_thread else None
     return Latency(
         mean=mean,
         median=median,
@@ -175,11 +194,15 @@ def latency_of(turns: Turns, index: int, conditions: Conditions, warmup: int) ->
         warmup=warmup,
         runs=len(samples),
         samples=tuple(samples),
-        cpu_samples=tuple(turns.cpu_ms[index]) if entrant.one_thread else None,
+        cpu_samples=cpu,
+        cpu_median=quantiles(cpu, 0.5)[0] if cpu else None,
+        cpu_interval=median_interval(cpu) if cpu else None,
         interleaved=len(turns.entrants),
         seed=conditions.seed,
         inputs=entrant.inputs,
         nodes=entrant.opened.nodes,
+        cpu_ops=entrant.opened.cpu_ops,
+        cuda_graph=conditions.cuda_graph,
         session_ms=entrant.opened.create_ms,
         path=entrant.path,
         sha256=sha256_of(Path(entrant.path)),

@@ -17,16 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import BenchError
+from .inputs import TensorSpec
 from .turns import Conditions, Turns
 
-__all__ = ["LEVEL", "LOOKS", "Clock", "Pairs", "Ratio", "measure_pairs"]
+__all__ = ["LEVEL", "LOOKS", "Clock", "Pairs", "Ratio", "measure_pairs", "median_alone"]
 
 Clock = Literal["auto", "wall", "cpu"]
 LOOKS: Final = (8, 16, 32, 64, 128)  # blocks after which the ratio is looked at
 LEVEL: Final = 0.99  # of the interval at every look: with five looks, all of them hold 19 times in 20
 _RESAMPLES: Final = 2000
 _CHUNK: Final = 2_000_000  # values drawn at a time
-_BLOCK_SECONDS: Final = 0.25  # of measuring in a block, where 5 to 100 pairs take that long
+_BLOCK_SECONDS: Final = 0.25  # of measuring in a block, where 3 to 100 pairs take that long
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Pairs:
         threads: intra-op threads, the calling one included
         seconds: that the measurement took, sessions included
         seed: of the bootstrap
+        session_ms: (blocks, 2), time to create each session
+        inputs: name, shape and dtype of each input, of base and of candidate
     """
 
     wall_ms: NDArray[np.float64]
@@ -67,6 +70,8 @@ class Pairs:
     threads: int
     seconds: float
     seed: int
+    session_ms: NDArray[np.float64]
+    inputs: tuple[tuple[TensorSpec, ...], ...]
 
     @property
     def times_ms(self) -> NDArray[np.float64]:
@@ -77,14 +82,36 @@ class Pairs:
         """The median ratio and its interval, bootstrapped over blocks (2000 resamples)."""
         times = self.times_ms
         logs = np.log(times[:, :, 1]) - np.log(times[:, :, 0])
-        rng, blocks = np.random.default_rng(self.seed), len(logs)
-        rows = max(1, _CHUNK // logs.size)
-        medians = [
-            np.median(logs[rng.integers(0, blocks, (min(rows, _RESAMPLES - start), blocks))], axis=(1, 2))
-            for start in range(0, _RESAMPLES, rows)
-        ]
-        low, high = np.quantile(np.concatenate(medians), [(1 - level) / 2, (1 + level) / 2])
-        return Ratio(math.exp(float(np.median(logs))), math.exp(float(low)), math.exp(float(high)), level)
+        low, high = block_interval(logs, level, self.seed)
+        return Ratio(math.exp(float(np.median(logs))), math.exp(low), math.exp(high), level)
+
+    def candidate_ms(self, level: float = LEVEL) -> tuple[float, tuple[float, float]]:
+        """The candidate's median by the clock, milliseconds, and its interval, bootstrapped over blocks."""
+        times = self.wall_ms[:, :, 1]
+        return float(np.median(times)), block_interval(times, level, self.seed)
+
+
+def block_interval(values: NDArray[np.float64], level: float, seed: int) -> tuple[float, float]:
+    """Bootstrap the median of samples (blocks, N) that are alike within a block: whole blocks are drawn, 2000 times."""
+    rng, blocks = np.random.default_rng(seed), len(values)
+    rows = max(1, _CHUNK // values.size)
+    medians = [
+        np.median(values[rng.integers(0, blocks, (min(rows, _RESAMPLES - start), blocks))], axis=(1, 2))
+        for start in range(0, _RESAMPLES, rows)
+    ]
+    low, high = np.quantile(np.concatenate(medians), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def median_alone(
+    path: str | os.PathLike[str], conditions: Conditions, *, blocks: int = LOOKS[0], level: float = LEVEL
+) -> tuple[float, tuple[float, float]]:
+    """The median of one file by the clock, milliseconds, and its interval over blocks of fresh sessions."""
+    alone = _Blocks((path,), conditions, "wall")
+    for _ in range(blocks):
+        alone.add()
+    times = alone.pairs(0.0).wall_ms[:, :, 0]
+    return float(np.median(times)), block_interval(times, level, conditions.seed)
 
 
 def measure_pairs(
@@ -138,11 +165,13 @@ class _Blocks:
         self._size: int | None = None
         self._wall: list[NDArray[np.float64]] = []
         self._cpu: list[NDArray[np.float64]] = []
+        self._session_ms: list[list[float]] = []
+        self._inputs: tuple[tuple[TensorSpec, ...], ...] = ()
         self._provider, self._threads = conditions.provider, 0
 
     def add(self) -> None:
         # Which session is opened first decides where both lie.
-        order = [0, 1]
+        order = list(range(len(self._paths)))
         self._order.shuffle(order)
         # The values that the inputs hold stay the same: only the turns differ from block to block.
         turns = Turns(
@@ -151,11 +180,14 @@ class _Blocks:
         if self._size is None:
             self._begin(turns)
         assert self._size is not None
-        turns.warm_up(max(2, self._size // 5))
+        turns.warm_up(max(1, self._size // 5))
         turns.run(self._size)
         places = np.argsort(order)
         self._wall.append(np.array(turns.wall_ms)[places].T)
         self._cpu.append(np.array(turns.cpu_ms)[places].T)
+        entrants = [turns.entrants[place] for place in places]
+        self._session_ms.append([entrant.opened.create_ms for entrant in entrants])
+        self._inputs = tuple(entrant.inputs for entrant in entrants)
 
     def _begin(self, turns: Turns) -> None:
         """Decide from the first sessions what holds for all blocks."""
@@ -172,7 +204,7 @@ class _Blocks:
         start = time.perf_counter()
         turns.warm_up(2)
         pair = (time.perf_counter() - start) / 2
-        self._size = min(100, max(5, round(_BLOCK_SECONDS / pair)))
+        self._size = min(100, max(3, round(_BLOCK_SECONDS / pair)))
 
     def pairs(self, seconds: float) -> Pairs:
         return Pairs(
@@ -183,4 +215,6 @@ class _Blocks:
             self._threads,
             seconds,
             self._conditions.seed,
+            np.array(self._session_ms),
+            self._inputs,
         )

@@ -12,7 +12,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,17 @@ import onnxruntime as ort
 from .errors import BenchError, ProviderError
 from .machine import physical_cores
 
-__all__ = ["PROVIDERS", "Opened", "device_of", "intra_op_threads", "open_session", "reason", "timed_session"]
+__all__ = [
+    "PROVIDERS",
+    "Opened",
+    "device_of",
+    "intra_op_threads",
+    "no_cuda_graph",
+    "open_session",
+    "reason",
+    "short_name",
+    "timed_session",
+]
 
 _CPU: Final = "CPUExecutionProvider"
 _CUDA: Final = "CUDAExecutionProvider"
@@ -35,6 +45,12 @@ _CHAINS: Final[dict[str, list[str]]] = {
 }
 _SHORT: Final = {chain[0]: name for name, chain in _CHAINS.items()}
 PROVIDERS: Final = ("auto", *_CHAINS)
+
+# What makes a provider replay the model as one CUDA graph. The parsers differ: "1" is no value of TensorRT's.
+_CUDA_GRAPH: Final = {
+    _CUDA: {"enable_cuda_graph": "1"},
+    _TENSORRT: {"trt_cuda_graph_enable": "True"},
+}
 
 _FATAL_ONLY: Final = 4  # ONNX Runtime log severities: 0 verbose ... 4 fatal
 _WARNINGS: Final = 2  # its default
@@ -50,12 +66,14 @@ class Opened:
         create_ms: milliseconds to create the session: read, optimise, move weights to the device.
         nodes: number of graph nodes by the short name of the provider that took them; empty where ONNX
             Runtime is too old to tell.
+        cpu_ops: the nodes that another provider than "cpu" left to the CPU, counted by operator.
     """
 
     session: Any
     provider: str
     create_ms: float
     nodes: dict[str, int]
+    cpu_ops: dict[str, int] = field(default_factory=dict)
 
 
 def open_session(
@@ -91,12 +109,22 @@ def timed_session(
     provider: str = "auto",
     threads: int | None = None,
     stop_spinning: bool = False,
+    cuda_graph: bool = False,
+    profile: str | None = None,
 ) -> Opened:
     """Open a session as `open_session` does, and tell how long its creation took and where its nodes are.
 
+    Args:
+        path: as `open_session`.
+        provider: as `open_session`.
+        threads: as `open_session`.
+        stop_spinning: as `open_session`.
+        cuda_graph: let the provider capture the model as a CUDA graph; "auto" then means "cuda".
+        profile: beginning of the path of the profile that ONNX Runtime writes; None: no profiling.
+
     Raises:
-        ProviderError: as `open_session`.
-        BenchError: as `open_session`.
+        ProviderError: as `open_session`, or the model cannot be captured as a CUDA graph.
+        BenchError: as `open_session`, or `cuda_graph` with provider "cpu".
     """
     file = Path(path)
     if provider not in PROVIDERS:
@@ -105,12 +133,16 @@ def timed_session(
         raise BenchError(f"threads={threads} must be 1 or more, or None for ONNX Runtime's default")
     if not file.is_file():
         raise BenchError(f"{file} is not a file")
-    options = _options(threads, stop_spinning)
+    if cuda_graph and provider == "cpu":
+        raise BenchError("cuda_graph needs provider cuda or tensorrt, not 'cpu'")
+    options = _options(threads, stop_spinning, profile)
     if provider != "auto":
-        return _open(file, provider, options)
+        return _open(file, provider, options, cuda_graph)
     try:
-        return _open(file, "cuda", options)
+        return _open(file, "cuda", options, cuda_graph)
     except ProviderError:
+        if cuda_graph:
+            raise
         return _open(file, "cpu", options)
 
 
@@ -124,12 +156,17 @@ def intra_op_threads(session: Any) -> int:
     return int(session.get_session_options().intra_op_num_threads) or physical_cores()
 
 
+def short_name(provider: str) -> str:
+    """Shorten the name that ONNX Runtime gives a provider; one that is not known stays as it is."""
+    return _SHORT.get(provider, provider)
+
+
 def device_of(provider: str) -> str:
     """Name the device, as ONNX Runtime calls it, on which a provider (short name) keeps its tensors."""
     return "cpu" if provider == "cpu" else "cuda"
 
 
-def _options(threads: int | None, stop_spinning: bool) -> Any:
+def _options(threads: int | None, stop_spinning: bool, profile: str | None) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
@@ -138,10 +175,13 @@ def _options(threads: int | None, stop_spinning: bool) -> Any:
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if stop_spinning:
         options.add_session_config_entry("session.force_spinning_stop", "1")
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile
     return options
 
 
-def _open(file: Path, provider: str, options: Any) -> Opened:
+def _open(file: Path, provider: str, options: Any, cuda_graph: bool = False) -> Opened:
     """Create the session on exactly this provider (short name, not "auto")."""
     wanted = _CHAINS[provider][0]
     if wanted not in ort.get_available_providers():
@@ -149,33 +189,39 @@ def _open(file: Path, provider: str, options: Any) -> Opened:
             f"provider {provider!r} is not in this build of ONNX Runtime {ort.__version__}, which has "
             f"{', '.join(ort.get_available_providers())}"
         )
-    session, create_ms = _create(file, provider, options)
+    session, create_ms = _create(file, provider, options, cuda_graph)
     taken = session.get_providers()[0]
     if taken != wanted:
-        raise ProviderError(f"{file}: {_asked_but(provider)} fell back to {taken}; {_REMEDY}")
-    nodes = _nodes(session)
-    if nodes and wanted != _CPU and set(nodes) == {"cpu"}:
-        raise ProviderError(f"{file}: {_asked_but(provider)} placed all {nodes['cpu']} nodes of the model on the CPU")
-    return Opened(session, provider, create_ms, nodes)
+        raise ProviderError(f"{file}: {_asked_but(provider)} fell back to {taken}; {_remedy(provider)}")
+    nodes, cpu_ops = _nodes(session)
+    if nodes and provider not in nodes:
+        told = "the CPU" if set(nodes) == {"cpu"} else " and ".join(sorted(nodes))
+        raise ProviderError(
+            f"{file}: {_asked_but(provider)} placed all {sum(nodes.values())} nodes of the model on {told}"
+        )
+    return Opened(session, provider, create_ms, nodes, cpu_ops if provider != "cpu" else {})
 
 
-_REMEDY: Final = (
-    "check that nvidia-smi lists a GPU and that the CUDA and cuDNN libraries that onnxruntime-gpu needs are "
-    "installed, or measure with provider='cpu'"
-)
+def _remedy(provider: str) -> str:
+    libraries = "CUDA and cuDNN libraries" if provider == "cuda" else "CUDA, cuDNN and TensorRT libraries"
+    return (
+        f"check that nvidia-smi lists a GPU and that the {libraries} that onnxruntime-gpu needs are installed, or "
+        "measure with provider='cpu'"
+    )
 
 
 def _asked_but(provider: str) -> str:
     return f"provider {provider!r} was asked for but ONNX Runtime {ort.__version__}"
 
 
-def _create(file: Path, provider: str, options: Any) -> tuple[Any, float]:
+def _create(file: Path, provider: str, options: Any, cuda_graph: bool = False) -> tuple[Any, float]:
     """Create a session; its provider is not checked yet. Returns it with the milliseconds that it took."""
+    chain = [(name, _CUDA_GRAPH.get(name, {}) if cuda_graph else {}) for name in _CHAINS[provider]]
     with _gpu_attempt() if provider != "cpu" else contextlib.nullcontext():
         start = time.perf_counter_ns()
         try:
             # enable_fallback=0: otherwise the Python layer catches a provider's error and retries on the CPU.
-            session = ort.InferenceSession(os.fspath(file), options, providers=_CHAINS[provider], enable_fallback=0)
+            session = ort.InferenceSession(os.fspath(file), options, providers=chain, enable_fallback=0)
         except Exception as error:  # ONNX Runtime's errors share no narrower base class
             raise _blame(file, provider, options, error) from error
         return session, (time.perf_counter_ns() - start) / 1e6
@@ -186,7 +232,17 @@ def _blame(file: Path, provider: str, options: Any, error: Exception) -> BenchEr
     if provider == "cpu":
         return BenchError(f"{file} is not a model that ONNX Runtime {ort.__version__} can open: {reason(error)}")
     _create(file, "cpu", options)  # raises the BenchError itself where the model is at fault
-    return ProviderError(f"{file}: {_asked_but(provider)} failed to start it ({reason(error)}); {_REMEDY}")
+    if "graph capture" in str(error):
+        return no_cuda_graph(file, error)
+    return ProviderError(f"{file}: {_asked_but(provider)} failed to start it ({reason(error)}); {_remedy(provider)}")
+
+
+def no_cuda_graph(file: str | os.PathLike[str], error: Exception) -> ProviderError:
+    """Make the error for a model that a provider cannot capture, from what ONNX Runtime said."""
+    return ProviderError(
+        f"{os.fspath(file)} cannot be replayed as a CUDA graph, which needs every node on the GPU "
+        f"({reason(error)}); measure it without cuda_graph"
+    )
 
 
 def reason(error: Exception) -> str:
@@ -195,14 +251,18 @@ def reason(error: Exception) -> str:
     return re.sub(r"^(\[ONNXRuntimeError\] : \d+ : |\S+\.cc:\d+ .*?\) )", "", lines[0]).strip().rstrip(".")
 
 
-def _nodes(session: Any) -> dict[str, int]:
-    """Count the nodes that each provider took; empty before ONNX Runtime could tell."""
+def _nodes(session: Any) -> tuple[dict[str, int], dict[str, int]]:
+    """Count nodes by provider, and those on the CPU by operator; empty before ONNX Runtime could tell."""
     if not hasattr(session, "get_provider_graph_assignment_info"):
-        return {}
+        return {}, {}
     counts: Counter[str] = Counter()
+    cpu_ops: Counter[str] = Counter()
     for part in session.get_provider_graph_assignment_info():
-        counts[_SHORT.get(part.ep_name, part.ep_name)] += len(part.get_nodes())
-    return dict(counts)
+        nodes = part.get_nodes()
+        counts[short_name(part.ep_name)] += len(nodes)
+        if part.ep_name == _CPU:
+            cpu_ops.update(node.op_type for node in nodes)
+    return dict(counts), dict(cpu_ops)
 
 
 @contextlib.contextmanager

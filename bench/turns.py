@@ -7,6 +7,7 @@ same moment, so slow minutes hit all models alike, and it is rounds that are com
 import gc
 import os
 import random
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,10 +18,10 @@ import numpy as np
 import onnxruntime as ort
 
 from .errors import BenchError, ProviderError
-from .inputs import TensorSpec, random_tensor, resolve_inputs
-from .session import Opened, device_of, intra_op_threads, reason, timed_session
+from .inputs import TensorSpec, available_bytes, random_tensor, resolve_inputs
+from .session import Opened, device_of, intra_op_threads, no_cuda_graph, reason, timed_session
 
-__all__ = ["Conditions", "Entrant", "Turns"]
+__all__ = ["Conditions", "Entrant", "Turns", "open_entrant"]
 
 Path = str | os.PathLike[str]
 
@@ -31,7 +32,7 @@ class Conditions:
 
     Attributes:
         provider: "cpu", "cuda", "tensorrt", or "auto": CUDA where it really works, otherwise CPU.
-        batch: inputs in one run; a symbolic first axis of an input gets this size.
+        batch: inputs in one run; a symbolic first axis of an input gets this size (see `resolve_inputs`).
         threads: intra-op threads; None leaves the count to ONNX Runtime.
         seed: of the input values and the order of the turns.
         shapes: sizes by name: a whole shape of an input, in which "N" is the batch, or a one-number shape for a
@@ -86,7 +87,8 @@ class Turns:
     """Sessions for files, and the samples of all rounds so far.
 
     Inputs and outputs are allocated beforehand on the provider's device and bound; the clock covers the run and the
-    wait for its outputs, no copy. One run more, at the start, finds the outputs' shapes.
+    wait for its outputs, no copy. One run more, at the start, finds the outputs' shapes; a CUDA graph takes another to
+    be captured.
 
     Attributes:
         entrants: the opened models, in the order of the files
@@ -143,10 +145,33 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _open(path: Path, conditions: Conditions, several: bool) -> Opened:
+def open_entrant(path: Path, conditions: Conditions, *, several: bool = False, profile: str | None = None) -> Entrant:
+    """Open one file and put its inputs and outputs in place.
+
+    Args:
+        path: the ONNX file
+        conditions: how it is run
+        several: other sessions take turns with this one
+        profile: beginning of the path of the profile that ONNX Runtime writes; None: no profiling
+
+    Raises:
+        ProviderError: as `Turns`
+        BenchError: as `Turns`
+    """
+    return _bind(os.fspath(path), _open(path, conditions, several, profile), conditions)
+
+
+def _open(path: Path, conditions: Conditions, several: bool, profile: str | None = None) -> Opened:
     # While one model runs, the waiting threads of another would spin on its cores: 0.13 against 0.11 ms on
     # two cores, seen on a small network that took turns with a larger one.
-    return timed_session(path, provider=conditions.provider, threads=conditions.threads, stop_spinning=several)
+    return timed_session(
+        path,
+        provider=conditions.provider,
+        threads=conditions.threads,
+        stop_spinning=several,
+        cuda_graph=conditions.cuda_graph,
+        profile=profile,
+    )
 
 
 def _check_same_provider(paths: Sequence[Path], opened: Sequence[Opened]) -> None:
@@ -159,27 +184,70 @@ def _bind(path: str, opened: Opened, conditions: Conditions) -> Entrant:
     """Place random inputs and fitting outputs on the session's device."""
     session, device = opened.session, device_of(opened.provider)
     specs = resolve_inputs(session, path, conditions.batch, conditions.shapes)
+    _check_room(path, specs, conditions.batch)
     # One seed for every model, so that models with the same inputs get the same values.
     rng = np.random.default_rng(conditions.seed)
     binding = session.io_binding()
-    for spec in specs:
-        value = ort.OrtValue.ortvalue_from_numpy(random_tensor(spec, rng), device, 0)
-        binding.bind_ortvalue_input(spec.name, value)
-    _bind_outputs(path, session, binding, device)
-    binding.synchronize_inputs()
-    return Entrant(path, opened, specs, binding)
-
-
-def _bind_outputs(path: str, session: Any, binding: Any, device: str) -> None:
-    """Run once with outputs that ONNX Runtime allocates, then bind those for all later runs."""
-    names = [node.name for node in session.get_outputs()]
-    for name in names:
-        binding.bind_output(name, device, 0)
     try:
-        session.run_with_iobinding(binding)
+        for spec in specs:
+            value = ort.OrtValue.ortvalue_from_numpy(random_tensor(spec, rng), device, 0)
+            binding.bind_ortvalue_input(spec.name, value)
+    except Exception as error:  # numpy's MemoryError and ValueError, or the device's own
+        raise BenchError(f"{path}: inputs of batch={conditions.batch} do not fit: {reason(error)}") from error
+    binding.synchronize_inputs()
+    _bind_outputs(path, opened, binding, conditions)
+    entrant = Entrant(path, opened, specs, binding, _run_options("1") if conditions.cuda_graph else None)
+    if conditions.cuda_graph:
+        _capture(entrant)
+    return entrant
+
+
+def _check_room(path: str, specs: Sequence[TensorSpec], batch: int) -> None:
+    """Refuse inputs that would not fit: Linux grants them, and ends the process when they are written."""
+    needed, room = sum(spec.nbytes for spec in specs), available_bytes()
+    if room is not None and needed > room:
+        raise BenchError(
+            f"{path}: the inputs of batch={batch} need {needed / 2**30:.1f} GiB of memory, and {room / 2**30:.1f} GiB "
+            "are free; give a smaller batch"
+        )
+
+
+def _bind_outputs(path: str, opened: Opened, binding: Any, conditions: Conditions) -> None:
+    """Run once with outputs that ONNX Runtime allocates, then bind those for all later runs."""
+    names = [node.name for node in opened.session.get_outputs()]
+    for name in names:
+        binding.bind_output(name, device_of(opened.provider), 0)
+    try:
+        # Graph -1 is none: the one that is captured must hold the outputs that stay.
+        opened.session.run_with_iobinding(binding, _run_options("-1") if conditions.cuda_graph else None)
     except Exception as error:  # ONNX Runtime's errors share no narrower base class
-        raise BenchError(f"{path} does not run on random inputs: {reason(error)}") from error
+        raise _does_not_run(path, conditions.batch, error) from error
     for name, value in zip(names, binding.get_outputs(), strict=True):
         # Sequences and maps (scikit-learn's classifiers) have no buffer to bind: made anew in each run.
         if value.is_tensor():
             binding.bind_ortvalue_output(name, value)
+        elif conditions.cuda_graph:
+            raise BenchError(f"{path}: cuda_graph needs outputs that are tensors, and {name!r} is none")
+
+
+def _does_not_run(path: str, batch: int, error: Exception) -> BenchError:
+    told = re.search(r"Failed to allocate memory for requested buffer of size (\d+)", str(error))
+    if told:
+        size = int(told[1]) / 2**20
+        return BenchError(f"{path}: batch={batch} does not fit into memory: a buffer of {size:.0f} MiB more is needed")
+    return BenchError(f"{path} does not run on random inputs: {reason(error)}")
+
+
+def _run_options(graph: str) -> Any:
+    """Options of a run that captures or replays the CUDA graph of this number."""
+    options = ort.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", graph)
+    return options
+
+
+def _capture(entrant: Entrant) -> None:
+    """Run once, which captures the graph: ONNX Runtime runs on by itself until it is."""
+    try:
+        entrant.run()
+    except Exception as error:  # ONNX Runtime's errors share no narrower base class
+        raise no_cuda_graph(entrant.path, error) from error

@@ -7,9 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 
+def amount(name: str, value: float) -> str:
+    """A cost as people read it: milliseconds with decimals, counts whole."""
+    return f"{value:.4g}" if name == "latency_ms" else f"{value:,.0f}"
+
+
 @dataclass(frozen=True)
 class Budget:
-    """Upper limits by cost name: params, macs, onnx_bytes.
+    """Upper limits by cost name: params, macs, onnx_bytes, latency_ms.
 
     Attributes:
         limits: {cost name: largest allowed value}
@@ -32,11 +37,12 @@ class Budget:
             return None
         parts = []
         for name, limit in self.limits.items():
-            text = f"budget.{name}: {limit:,.0f} needs no compression: the unscaled network has {reference[name]:,.0f}"
+            text = f"budget.{name}: {amount(name, limit)} needs no compression: the unscaled network has "
+            text += amount(name, reference[name])
             if found is None:
                 text += ", widths may be scaled up"
             elif found[name] > reference[name]:
-                text += f"; widths are scaled up to {found[name]:,.0f}"
+                text += f"; widths are scaled up to {amount(name, found[name])}"
             parts.append(text)
         return "; ".join(parts)
 

@@ -17,6 +17,7 @@ import click
 from compressor import __version__
 from compressor.commands.bench import bench_command
 from compressor.commands.common import Failure, command
+from compressor.commands.gate import baseline_command, gate_command
 from compressor.errors import RecipeError, RunError, not_one_of
 
 if TYPE_CHECKING:
@@ -127,6 +128,8 @@ def compare_command(
 
 
 main.add_command(bench_command)
+main.add_command(gate_command)
+main.add_command(baseline_command)
 
 
 @main.group()

@@ -80,7 +80,7 @@ class _Comparison:
 
     def run(self) -> dict[str, Any]:
         if not (self.out / "latency.json").exists():
-            check_provider(self.plan.recipe.bench.provider)  # now, not after hours of training
+            check_provider(self.plan.recipe.measured.provider)  # now, not after hours of training
         first = [job for job in self.plan.jobs if job.seed == self.plan.seeds[0]]
         for job in first:
             if isinstance(job.recipe.search, UniformConfig | RandomConfig) and job.method != UNSCALED:
@@ -134,7 +134,7 @@ class _Comparison:
 
     def _latency(self, jobs: Sequence[Job]) -> dict[str, Any]:
         """All networks measured in turns: medians of separate processes differ by half."""
-        path, bench = self.out / "latency.json", self.plan.recipe.bench
+        path, bench = self.out / "latency.json", self.plan.recipe.measured
         files = {job.folder: self.out / job.folder / "model.onnx" for job in jobs}
         sums = {name: _sha256(file) for name, file in files.items()}
         if path.exists():

@@ -11,17 +11,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 
 from compressor import cost
 from compressor.architecture import Architecture
 from compressor.exporters import export_onnx, write_metadata
+from compressor.initialise import scatter_
 from compressor.models import build, example_input
-from compressor.search import Problem, SearchResult
-from compressor.search.uniform import scale_uniformly
 
 _BYTES = 4  # of a float32 parameter
 _CLOSE = 16  # bytes by which an estimate may be too large
@@ -48,6 +45,10 @@ class FileSize:
         known = self._known.get(architecture.to_json())
         return known if known is not None else _BYTES * self._params(architecture) + self._offset
 
+    def begin(self, least: Architecture) -> None:
+        """Measure the least network of a search."""
+        self.calibrate(least)
+
     def calibrate(self, architecture: Architecture) -> bool:
         """Export an architecture, unless that was done before, and correct the offset by its true size.
 
@@ -65,20 +66,6 @@ class FileSize:
         return spare >= 0 and (spare <= _CLOSE or len(self._known) > _TRUSTED)
 
 
-def calibrated(method: Callable[[Problem, Any], SearchResult], problem: Problem, config: Any) -> SearchResult:
-    """Search; again, from the search's checkpoints, while the size of the file of what it found was an estimate."""
-    size = problem.costs.get("onnx_bytes")
-    if not isinstance(size, FileSize):
-        return method(problem, config)
-    least = dict(zip(problem.reference.widths, problem.bounds.least.tolist(), strict=True))
-    size.calibrate(problem.reference.with_widths(least))  # decides whether the budget can be met at all
-    while not size.calibrate(scale_uniformly(problem)[0]):
-        pass  # no training: the offset near the limit is known before the method begins
-    while not size.calibrate((found := method(problem, config)).architecture):
-        pass
-    return found
-
-
 def exported_bytes(architecture: Architecture, opset: int, metadata: Mapping[str, str]) -> int:
     """Export an untrained network with its metadata, and count the bytes of the file.
 
@@ -91,19 +78,10 @@ def exported_bytes(architecture: Architecture, opset: int, metadata: Mapping[str
         ExportError: torch cannot export it
     """
     model = build(architecture)
-    _scatter_(model)
+    scatter_(model)
     images = torch.randn(example_input(architecture).shape, generator=torch.Generator().manual_seed(0))
     with tempfile.TemporaryDirectory(prefix="compressor-") as folder:
         path = Path(folder) / "untrained.onnx"
         export_onnx(model, path, [images], opset=opset, tolerance=float("inf"))
         write_metadata(path, metadata)
         return path.stat().st_size
-
-
-@torch.no_grad()
-def _scatter_(model: nn.Module) -> None:
-    """Make the values of all layers differ: the exporter stores equal ones, such as fresh batch-norms', only once."""
-    generator = torch.Generator().manual_seed(0)
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.is_floating_point():
-            tensor.add_(torch.rand(tensor.shape, generator=generator), alpha=0.01)

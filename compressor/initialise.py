@@ -56,3 +56,12 @@ def _fan_scale(original: torch.Tensor, resized: torch.Tensor) -> float:
         for gain in gains
     )
     return float((original.shape[axis] / resized.shape[axis]) ** 0.5) if nearest < tolerance else 1.0
+
+
+@torch.no_grad()
+def scatter_(model: nn.Module) -> None:
+    """Make the values of all layers differ: the exporter stores equal ones, such as fresh batch-norms', only once."""
+    generator = torch.Generator().manual_seed(0)
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():
+            tensor.add_(torch.rand(tensor.shape, generator=generator), alpha=0.01)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,27 @@ from torch import nn
 
 from compressor import cost, provenance, runfolder
 from compressor.architecture import Architecture
-from compressor.bench import measure_latencies
+from compressor.bench import Conditions, measure_latencies
 from compressor.budget import Budget
+from compressor.calibration import calibrated
 from compressor.checkpoint import save_tensors
 from compressor.data import DataSet, load_data, ordered
 from compressor.doctor import check_provider
 from compressor.errors import DataError, RunError, TrainingError
 from compressor.exporters import OnnxClassifier, export_onnx, write_metadata
 from compressor.files import copy_atomic, read_json, write_atomic, write_json
-from compressor.filesize import FileSize, calibrated, exported_bytes
+from compressor.filesize import exported_bytes
+from compressor.latency import LatencyCost
+from compressor.limits import limited_costs
 from compressor.models import build, build_meta, check_reference, example_input, reference_architecture
-from compressor.recipe import Recipe, TrainConfig, UniformConfig
-from compressor.report import efficiency, write_report
+from compressor.recipe import Recipe, UniformConfig
+from compressor.recipe.budget import LATENCY
+from compressor.report import efficiency_of, write_report
 from compressor.runlog import RunLog
+from compressor.runtime import Runtime
 from compressor.search import Finetuning, Problem, SearchResult, search
-from compressor.search.problem import bounds_of
-from compressor.train import Settings, Trainer, pick_device, schedule
+from compressor.settings import final_settings, finetuning_settings
+from compressor.train import Trainer, pick_device
 
 STAGES = ("search", "train", "export", "bench", "report")
 Progress = Callable[[str, str, float | None], None]  # stage, text, share done
@@ -123,7 +128,7 @@ class _Run:
         """Run the stages up to `until`."""
         report: dict[str, Any] = {}
         if "bench" in STAGES[: STAGES.index(until) + 1] and not (self.out / "latency.json").exists():
-            check_provider(self.recipe.bench.provider)  # now, not after hours of training
+            check_provider(self.recipe.measured.provider)  # now, not after hours of training
         for stage in STAGES[: STAGES.index(until) + 1]:
             self.stage = stage
             runfolder.record(self.out, stage, self.recipe)
@@ -185,9 +190,15 @@ class _Run:
             return
         check_reference(self.recipe.model.name, self.recipe.model.options)
         reference = self._reference()
-        costs, own = self._costs(reference)
-        budget = Budget(self.recipe.budget.resolve(own))
-        if needless := budget.needless(own):
+        limited = limited_costs(
+            self.recipe,
+            reference,
+            self._shipped_bytes,
+            lambda: self._runtime(reference),
+            lambda text: self._tell(text, None),
+        )
+        costs, budget = limited.costs, limited.budget
+        if needless := budget.needless(limited.own):
             self._tell(needless, None)
         problem = Problem(
             reference,
@@ -196,7 +207,7 @@ class _Run:
             self._trainer(_bears_channels_last(reference)),
             self.recipe.seed,
             self.shared.work or self.checkpoints / "search",
-            bounds_of(self.recipe.widths, reference),
+            limited.bounds,
             final_settings(self.recipe.train),
             self.recipe.model.width,
         )
@@ -212,11 +223,13 @@ class _Run:
             "limits": dict(budget.limits),
             "one_channel": found.one_channel,
             "binding": found.binding,
-            "note": budget.needless(own, result),
+            "note": budget.needless(limited.own, result),
             "dataset": self.data.describe(),
             "images": _identity(self.data),
             "reference_widths": dict(reference.widths),
             "finetuning": None if found.finetuning is None else asdict(found.finetuning),
+            "latency": latency.to_json() if isinstance(latency := costs.get(LATENCY), LatencyCost) else None,
+            "round_to": problem.bounds.multiple.tolist(),
         }
         write_json(self.out / "search.json", record)
         if found.weights is not None:
@@ -225,14 +238,16 @@ class _Run:
         write_atomic(self.out / "architecture.json", found.architecture.to_json())  # last: the stage is done
         shutil.rmtree(self.checkpoints / "search", ignore_errors=True)
 
-    def _costs(self, reference: Architecture) -> tuple[dict[str, Callable[[Architecture], float]], dict[str, float]]:
-        """The costs that a search may ask for, and what the unscaled network costs in those that are limited."""
-        costs: dict[str, Callable[[Architecture], float]] = dict(cost.COSTS)
-        if "onnx_bytes" in self.recipe.budget.names:
-            self._tell("measuring the size of the unscaled network's file", None)
-            costs["onnx_bytes"] = size = FileSize(self._shipped_bytes)
-            size.calibrate(reference)
-        return costs, {name: float(costs[name](reference)) for name in self.recipe.budget.names}
+    def _runtime(self, reference: Architecture) -> Runtime:
+        bench = self.recipe.measured
+        conditions = Conditions(bench.provider, bench.batch, bench.threads, self.recipe.seed)
+        return Runtime(
+            reference,
+            conditions,
+            self.recipe.export.opset,
+            self.checkpoints / "latency",
+            lambda text: self._tell(text, None),
+        )
 
     def _shipped_bytes(self, architecture: Architecture) -> int:
         """The size that the ONNX file of an architecture will have, or a few bytes more."""
@@ -321,7 +336,7 @@ class _Run:
         batches = [sample[:1], sample]
         path = contender.folder / "model.onnx"
         exported = export_onnx(model, path, batches, opset=config.opset, tolerance=config.tolerance)
-        measured, samples = OnnxClassifier(path, self.recipe.bench.threads).accuracy(ordered(data.test, data, 500))
+        measured, samples = OnnxClassifier(path, self.recipe.measured.threads).accuracy(ordered(data.test, data, 500))
         in_torch = trainer.evaluate(model.to(self.device), data.test)
         accuracy = {
             "onnx": measured,
@@ -359,23 +374,34 @@ class _Run:
     # bench -------------------------------------------------------------------------------------------------------
 
     def _bench(self) -> None:
-        if (self.out / "latency.json").exists():
-            return
-        contenders, config = self._contenders(), self.recipe.bench
+        contenders, config = self._contenders(), self.recipe.measured
         for contender in contenders:
             if not _there(contender, "export.json", "model.onnx"):
                 raise RunError(f"{contender.folder / 'model.onnx'}: file not found; the export has not finished")
-        self._tell(f"measuring {config.warmup + config.runs} batches of {config.batch}", None)
-        measured = measure_latencies(
-            [contender.folder / "model.onnx" for contender in contenders],
-            provider=config.provider,
-            batch=config.batch,
-            warmup=config.warmup,
-            runs=config.runs,
-            threads=config.threads,
-        )
-        record = {c.name: m.to_json() for c, m in zip(contenders, measured, strict=True)}
-        write_json(self.out / "latency.json", {"networks": record, "machine": provenance.machine(self.device)})
+        if not (self.out / "latency.json").exists():
+            self._tell(f"measuring {config.warmup + config.runs} batches of {config.batch}", None)
+            measured = measure_latencies(
+                [contender.folder / "model.onnx" for contender in contenders],
+                provider=config.provider,
+                batch=config.batch,
+                warmup=config.warmup,
+                runs=config.runs,
+                threads=config.threads,
+            )
+            record = {c.name: m.to_json() for c, m in zip(contenders, measured, strict=True)}
+            write_json(self.out / "latency.json", {"networks": record, "machine": provenance.machine(self.device)})
+        if LATENCY in self.recipe.budget.names and not (self.out / "verification.json").exists():
+            self._verify(contenders)
+
+    def _verify(self, contenders: Sequence[_Contender]) -> None:
+        """Measure the shipped files against the latency that the budget allows."""
+        runtime = self._runtime(self._reference())
+        limit, share = read_json(self.out / "search.json")["limits"][LATENCY], self.recipe.budget.latency_share
+        record = {}
+        for contender in contenders:
+            self._tell(f"verifying the latency of {contender.name}", None)
+            record[contender.name] = runtime.verify(contender.folder / "model.onnx", limit, share)
+        write_json(self.out / "verification.json", record)
 
     # report ------------------------------------------------------------------------------------------------------
 
@@ -383,10 +409,14 @@ class _Run:
         search_record = read_json(self.out / "search.json")
         latency = read_json(self.out / "latency.json")
         budget = Budget(search_record["limits"])
-        networks = {c.name: self._network(c, latency["networks"][c.name], budget) for c in self._contenders()}
+        verified = read_json(path) if (path := self.out / "verification.json").exists() else {}
+        networks = {
+            c.name: self._network(c, latency["networks"][c.name], budget, verified.get(c.name))
+            for c in self._contenders()
+        }
         if reference := networks.get("reference"):
             for network in networks.values():
-                network["efficiency"] = _efficiency(network, reference)
+                network["efficiency"] = efficiency_of(network, reference)
         result = networks.pop("result")
         result["budget"] |= {key: search_record[key] for key in ("one_channel", "binding", "note")}
         record = {
@@ -396,6 +426,7 @@ class _Run:
             "seed": self.recipe.seed,
             "dataset": search_record["dataset"],
             "reference_widths": search_record["reference_widths"],
+            "latency_search": search_record.get("latency"),
             "baseline": networks,
             "trace": search_record["trace"],
             "finetuning": search_record.get("finetuning"),
@@ -409,13 +440,18 @@ class _Run:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
         return record
 
-    def _network(self, contender: _Contender, latency: dict[str, Any], budget: Budget) -> dict[str, Any]:
+    def _network(
+        self, contender: _Contender, latency: dict[str, Any], budget: Budget, verified: dict[str, Any] | None
+    ) -> dict[str, Any]:
         exported = read_json(contender.folder / "export.json")
         costs = {name: exported[name] for name in ("params", "macs", "onnx_bytes")}
+        if verified is not None:
+            costs[LATENCY] = verified["cost_ms"]
         return {
             **{key: exported[key] for key in ("params", "macs", "onnx_bytes", "opset", "accuracy", "parity")},
             "budget": budget.verdict(costs),
             "latency_ms": {key.removesuffix("_ms"): value for key, value in latency.items() if key != "path"},
+            "verification": verified,
             "efficiency": None,
             "widths": dict(contender.architecture.widths),
             "training": read_json(contender.folder / "training.json"),
@@ -454,37 +490,3 @@ def _bears_channels_last(architecture: Architecture) -> bool:
     except RuntimeError:  # view size is not compatible
         return False
     return True
-
-
-def final_settings(config: TrainConfig) -> Settings:
-    """How a recipe's `train` section trains the result and the baselines."""
-    smooth = config.schedule == "onecycle"
-    return Settings(
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        lr_at=schedule(config.schedule, config.lr, config.epochs),
-        momentum=config.momentum if config.momentum is not None else (0.9 if smooth else 0.5),
-        weight_decay=config.weight_decay,
-        nesterov=smooth,
-        label_smoothing=config.label_smoothing,
-        keep=config.keep,
-    )
-
-
-def finetuning_settings(settings: Settings, finetuning: Finetuning) -> Settings:
-    """How weights that a search hands over are trained on: as from scratch, but so long and at a constant rate."""
-    return replace(settings, epochs=finetuning.epochs, lr_at=lambda step, per_epoch: finetuning.lr)
-
-
-def _efficiency(network: dict[str, Any], reference: dict[str, Any]) -> dict[str, float] | None:
-    if not reference["accuracy"]["onnx"]:
-        return None
-    ce, se = efficiency(
-        network["accuracy"]["onnx"],
-        network["macs"],
-        network["params"],
-        base_accuracy=reference["accuracy"]["onnx"],
-        base_macs=reference["macs"],
-        base_params=reference["params"],
-    )
-    return {"ce": ce, "se": se}

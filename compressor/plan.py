@@ -106,7 +106,8 @@ def _check_names(what: str, names: Sequence[str]) -> None:
 
 
 def _unscaled(recipe: Recipe, seed: int) -> Job:
-    budget = dict.fromkeys(recipe.budget.names, "1x")
+    # Not by its latency: networks that a measurement cannot tell from the unscaled one are others all the same.
+    budget = dict.fromkeys([name for name in recipe.budget.names if name != "latency_ms"] or ["params"], "1x")
     derived = _derived(recipe, UNSCALED, search={"method": "uniform"}, budget=budget, seed=seed)
     return Job(UNSCALED, "", seed, derived, f"runs/{UNSCALED}/{seed}", f"shared/{UNSCALED}-{seed}")
 
@@ -132,7 +133,7 @@ def _search_section(recipe: Recipe, text: str) -> dict[str, Any]:
 def _budget_section(recipe: Recipe, text: str) -> dict[str, Any]:
     """The `budget` section that a budget's name stands for."""
     if _SHARE.fullmatch(text):
-        section = dict.fromkeys(recipe.budget.names, text)
+        section = recipe.budget.at_share(text)
     else:
         parts = [_LIMIT.fullmatch(part.strip()) for part in re.split(r"\+(?=\s*[A-Za-z_]+=)", text)]
         found = [(part[1], part[2]) for part in parts if part]
@@ -142,6 +143,8 @@ def _budget_section(recipe: Recipe, text: str) -> dict[str, Any]:
                 f"budgets: {text!r} is not valid: must be a share of the unscaled network such as 0.25x, or limits "
                 "such as params=37k or params=0.25x+macs=1M"
             )
+        if section.keys() & {"latency", "latency_ms"}:
+            section = recipe.budget.conditions | section
     return _derived(recipe, f"budgets: {text}", budget=section).budget.model_dump(mode="json", exclude_none=True)
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from compressor.budget import amount
 from compressor.errors import BudgetError
 
 Widths = NDArray[np.int64]
@@ -167,8 +168,8 @@ class _Search:
             nearest = self.cost(name, least)
             if nearest > limit:
                 raise BudgetError(
-                    f"budget.{name}: {limit:,.0f} cannot be met: with {fewest} in every group the "
-                    f"network still costs {nearest:,.0f}, the smallest possible value"
+                    f"budget.{name}: {amount(name, limit)} cannot be met: with {fewest} in every group the "
+                    f"network still costs {amount(name, nearest)}, the smallest possible value"
                 )
 
     def bisect(self, low: float, high: float) -> tuple[float, Widths]:

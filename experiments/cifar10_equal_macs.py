@@ -21,9 +21,9 @@ from record import write_result
 from compressor import cost
 from compressor.data import load_data
 from compressor.models import build, reference_architecture
-from compressor.pipeline import final_settings
 from compressor.recipe import load_recipe
 from compressor.search.neuralscale import solve_fit
+from compressor.settings import final_settings
 from compressor.train import Trainer
 
 HERE = Path(__file__).parent

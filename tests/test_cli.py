@@ -10,10 +10,8 @@ import click
 import pytest
 import yaml
 from click.testing import CliRunner
-from onnx import TensorProto, helper, save_model
 
 from compressor import cli, recipe
-from compressor.bench import BenchError, open_session
 from compressor.errors import CompressorError, UnavailableError
 from compressor.models import families
 
@@ -121,7 +119,7 @@ def test_bad_input_in_a_real_process(tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("budget.latency_ms=3", "error: quick.yaml: budget: latency_ms is not supported yet"),
+        ("budget.latency_ms=0.5x", "error: quick.yaml: budget.latency_ms: '0.5x' is not valid: must be milliseconds"),
         ("search.method=unform", "error: quick.yaml: search.method: 'unform' is not one of .*did you mean uniform"),
         ("train.epoch=1", r"error: quick.yaml: train.epoch: unknown key: .*did you mean epochs\?"),
         ("seed", "error: --set 'seed': must look like"),
@@ -168,45 +166,6 @@ def test_a_folder_that_is_no_run(call, command):
     Path("empty").mkdir()
     for folder in ("empty", "nowhere", "quick.yaml"):
         assert f"{folder}: not a run folder: it has no recipe.yaml" in one_line(call(command, folder))
-
-
-def save_identity():
-    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3]) for name in ("x", "y")]
-    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "identity", value[:1], value[1:])
-    save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), "identity.onnx")
-    return Path("identity.onnx")
-
-
-def test_bench_prints_a_line_and_writes_its_samples(call):
-    options = ["--provider", "cpu", "--batch", 2, "--warmup", 0, "--runs", 3, "--threads", 1]
-    result = call("bench", save_identity(), *options, "--json", "new/latency.json")
-    assert result.exit_code == 0
-    assert result.stdout.startswith("identity.onnx: mean ")
-    assert result.stdout.endswith("inputs/s; cpu, 1 threads, 3 runs\n")
-    written = json.loads(Path("new/latency.json").read_text())
-    assert len(written["samples_ms"]) == 3
-    assert written["machine"]
-
-
-def test_bench_of_what_it_cannot_measure(call):
-    assert "missing.onnx is not a file" in one_line(call("bench", "missing.onnx"))
-    assert "is not a model that ONNX Runtime" in one_line(call("bench", "quick.yaml"))
-    assert "batch=0 must be 1 or more" in one_line(call("bench", save_identity(), "--batch", 0))
-    assert "'gpu' is not one of auto, cpu" in one_line(call("bench", save_identity(), "--provider", "gpu"))
-    options = ["--provider", "cpu", "--warmup", 0, "--runs", 1, "--json", "quick.yaml/latency.json"]
-    result = call("bench", "identity.onnx", *options)
-    assert result.exit_code == 2
-    assert result.stderr.startswith("error: quick.yaml/latency.json: cannot be written: ")
-
-
-def test_bench_never_falls_back_in_silence(call):
-    path = save_identity()
-    try:
-        open_session(path, provider="cuda")
-    except BenchError:
-        assert "provider 'cuda' was asked for" in one_line(call("bench", path, "--provider", "cuda"), code=3)
-    else:
-        pytest.skip("a CUDA session works here")
 
 
 def test_recipes_are_listed_shown_and_copied(call):

@@ -8,9 +8,10 @@ import torch
 
 from compressor import cost, pipeline
 from compressor.budget import Budget
+from compressor.calibration import calibrated
 from compressor.errors import BudgetError
 from compressor.exporters import export_onnx, write_metadata
-from compressor.filesize import FileSize, calibrated, exported_bytes
+from compressor.filesize import FileSize, exported_bytes
 from compressor.models import build, example_input, reference_architecture
 from compressor.recipe import UniformConfig, parse_recipe
 from compressor.search import Problem, search

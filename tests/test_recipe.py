@@ -12,6 +12,7 @@ from compressor import recipe as recipe_module
 from compressor import search
 from compressor.errors import CompressorError, RecipeError
 from compressor.recipe import load_recipe, parse_recipe, schema
+from compressor.recipe.values import Section
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 SMALL = {
@@ -94,9 +95,9 @@ def test_a_recipe_of_every_method_reads_back(method, write):
 def test_every_config_round_trips_through_json():
     minimal = {recipe_module.ModelConfig: {"name": "m"}, recipe_module.DataConfig: {"name": "d"}}
     minimal |= {recipe_module.BudgetConfig: {"macs": "3M"}, recipe_module.Recipe: SMALL}
-    kinds = {k for k in vars(recipe_module).values() if isinstance(k, type) and issubclass(k, recipe_module._Config)}
+    kinds = {k for k in vars(recipe_module).values() if isinstance(k, type) and issubclass(k, Section)}
     assert set(minimal) < kinds
-    for kind in kinds - {recipe_module._Config}:
+    for kind in kinds - {Section}:
         config = kind(**minimal.get(kind, {}))
         assert kind.model_validate_json(config.model_dump_json()) == config
 
@@ -145,9 +146,56 @@ def test_every_problem_is_a_line_of_its_own():
     assert [line.split(": ")[1] for line in lines] == ["model.name", "data", "budget.params", "search.method", "seed"]
 
 
-def test_a_limit_without_support_is_refused_beside_a_good_one():
-    message = refusal(changed("budget", latency_ms=5))
-    assert message == "my.yaml: budget: latency_ms is not supported yet; valid limits today: params, macs, onnx_bytes"
+BUDGETS = [
+    ({"latency_ms": 3}, {"latency_ms": 3.0}),
+    ({"latency_ms": "2.5"}, {"latency_ms": 2.5}),
+    ({"latency": "0.5x"}, {"latency_ms": 4.0}),
+    ({"latency": "0.5x", "params": "0.1x", "macs": 70}, {"params": 10.0, "macs": 70.0, "latency_ms": 4.0}),
+]
+
+
+@pytest.mark.parametrize(("given", "limits"), BUDGETS)
+def test_latency_limits_stand_beside_the_others(given, limits):
+    budget = parse_recipe({**SMALL, "budget": given}).budget
+    assert budget.resolve({"params": 104, "macs": 1000, "latency_ms": 8.0}) == limits
+    assert set(budget.names) == set(limits)
+
+
+def test_what_the_budget_says_of_the_measurement_wins():
+    recipe = parse_recipe(
+        {**SMALL, "budget": {"latency_ms": 3, "batch": 8, "threads": 2}, "bench": {"batch": 100, "provider": "cpu"}}
+    )
+    assert (recipe.measured.batch, recipe.measured.provider, recipe.measured.threads) == (8, "cpu", 2)
+    assert recipe.measured.runs == recipe.bench.runs
+    assert recipe.budget.at_share("0.3x") == {"latency": "0.3x", "batch": 8, "threads": 2}
+    assert parse_recipe(yaml.safe_load(recipe.to_yaml())) == recipe
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        (
+            {"latency_ms": "0.5x"},
+            "budget.latency_ms: '0.5x' is not valid: must be milliseconds such as 3.0; a share",
+        ),
+        ({"latency_ms": 0}, "budget.latency_ms: 0 is not valid: Input should be greater than 0"),
+        ({"latency_ms": True}, "budget.latency_ms: True is not valid: must be a number"),
+        ({"latency_ms": "fast"}, "budget.latency_ms: 'fast' is not valid"),
+        (
+            {"latency": 3.0},
+            "budget.latency: 3.0 is not valid: must be a share of the unscaled network's latency",
+        ),
+        ({"latency": "0x"}, "budget.latency: '0x' is not valid: a share of the unscaled network must be above 0"),
+        ({"latency": "0.5x", "latency_ms": 3}, "budget: sets latency_ms: 3 and latency: 0.5x; give one of them"),
+        ({"params": 100, "batch": 8}, "budget: sets batch without a latency; give latency_ms or latency beside it"),
+        ({"batch": 8}, "budget: sets no limit; give one or more of params, macs, onnx_bytes, latency_ms, latency"),
+        ({"latency_ms": 3, "provider": "gpu"}, "budget.provider: 'gpu' is not valid"),
+    ],
+)
+def test_latency_limits_that_mean_nothing_are_refused(budget, message):
+    told = refusal({**SMALL, "budget": budget})
+    assert told.startswith(f"my.yaml: {message}")
+    assert "\n" not in told
 
 
 @pytest.mark.parametrize(
@@ -238,7 +286,8 @@ def test_widths_read_back(minimum, write):
 
 def test_an_empty_budget():
     empty = {**SMALL, "budget": {}}
-    assert refusal(empty) == "my.yaml: budget: sets no limit; give one or more of params, macs, onnx_bytes"
+    valid = "params, macs, onnx_bytes, latency_ms, latency"
+    assert refusal(empty) == f"my.yaml: budget: sets no limit; give one or more of {valid}"
     assert refusal({**SMALL, "budget": {"params": None}}) == refusal(empty)
 
 

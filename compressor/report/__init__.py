@@ -19,12 +19,13 @@ from compressor.report.aggregate import summarise
 from compressor.report.methods import render_methods, runs_csv
 from compressor.report.page import render_html
 from compressor.report.terminal import comparison_lines, summary_lines
-from compressor.report.values import dig, efficiency
+from compressor.report.values import dig, efficiency, efficiency_of
 
 __all__ = [
     "comparison_lines",
     "dig",
     "efficiency",
+    "efficiency_of",
     "render_html",
     "render_methods",
     "summarise",

@@ -23,7 +23,7 @@ PAPER = "#fffffe"  # what lies behind a figure; white itself stays white
 _VARIABLES = {INK: "ink", FAINT: "faint", _GRID: "grid", _EDGE: "edge", BLUE: "blue", PALE: "pale", GREY: "grey"}
 _VARIABLES |= {PAPER: "paper"}
 
-_STYLE: dict[str, Any] = {
+STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -112,7 +112,7 @@ def draw(
     from matplotlib.figure import Figure
 
     buffer = io.StringIO()
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
         # A script that matplotlib's font lacks is measured a little wrong, but the browser draws it.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained" if constrained else None)

@@ -154,6 +154,21 @@ def efficiency(
     return kept * base_macs / macs, kept * base_params / params
 
 
+def efficiency_of(network: Record, reference: Record) -> dict[str, float] | None:
+    """CE and SE of one network's record against another's; None if the other is never right."""
+    if not reference["accuracy"]["onnx"]:
+        return None
+    ce, se = efficiency(
+        network["accuracy"]["onnx"],
+        network["macs"],
+        network["params"],
+        base_accuracy=reference["accuracy"]["onnx"],
+        base_macs=reference["macs"],
+        base_params=reference["params"],
+    )
+    return {"ce": ce, "se": se}
+
+
 def scores(network: Network, record: Record) -> tuple[float | None, float | None]:
     """CE and SE of one network: as recorded, else against the unscaled one, else None."""
     recorded = network.data.get("efficiency")

@@ -83,11 +83,16 @@ class Finetuning:
     lr: float
 
 
-def bounds_of(config: WidthsConfig, reference: Architecture) -> Bounds:
+def bounds_of(config: WidthsConfig, reference: Architecture, auto: int = 1) -> Bounds:
     """The widths that a recipe's `widths` section allows, in the order of the reference's.
 
     A width is a whole number of the network's own steps (channels of a grouped convolution) and of `round_to`, also
     where the unscaled network is narrower than that; a frozen group keeps its width as it is.
+
+    Args:
+        config: the section
+        reference: the unscaled network
+        auto: what `round_to: auto` stands for; less for groups that have less than twice as many channels
 
     Raises:
         RecipeError: a group is unknown
@@ -103,8 +108,16 @@ def bounds_of(config: WidthsConfig, reference: Architecture) -> Bounds:
     if frozen.all():
         raise RecipeError("widths.frozen: names every width group of the network; leave one free")
     own_steps = steps(reference)
-    multiple = np.array([math.lcm(config.round_to, own_steps.get(name, 1)) for name in names])
+    whole = [_aligned(auto, width) if config.round_to == "auto" else config.round_to for width in own.tolist()]
+    multiple = np.array([math.lcm(step, own_steps.get(name, 1)) for name, step in zip(names, whole, strict=True)])
     return Bounds(np.where(frozen, own, minimum), np.where(frozen, own, UNBOUNDED), multiple)
+
+
+def _aligned(step: int, width: int) -> int:
+    """The largest half, quarter, ... of a step that a group of this width has at least twice."""
+    while step > 1 and 2 * step > width:
+        step //= 2
+    return step
 
 
 @dataclass(frozen=True)

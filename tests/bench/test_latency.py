@@ -3,12 +3,13 @@ import json
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from compressor.bench import BenchError, ProviderError, measure_latencies, measure_latency, turns
+from compressor.bench import BenchError, ProviderError, measure_latencies, measure_latency, open_session, turns
 from compressor.bench.inputs import TensorSpec, random_tensor
 from compressor.bench.session import Opened, timed_session
 
@@ -59,11 +60,36 @@ def test_json_keeps_every_field_with_its_unit(save_linear):
     record = measure_latency(save_linear(), batch=5, **QUICK)
     written = record.to_json()
     assert json.loads(json.dumps(written)) == written
-    in_ms = {"mean", "median", "interval", "p90", "p99", "std", "samples", "cpu_samples"}
+    in_ms = {"mean", "median", "interval", "p90", "p99", "std", "samples", "cpu_samples", "cpu_median", "cpu_interval"}
     fields = set(record.__dataclass_fields__)
-    assert set(written) == {f"{name}_ms" for name in in_ms} | (fields - in_ms)
+    assert set(written) == {f"{name}_ms" for name in in_ms} | (fields - in_ms) | {"cpu_share"}
     assert written["samples_ms"] == list(record.samples)
     assert written["inputs"] == [{"name": "x", "shape": [5, 13], "dtype": "float32"}]
+
+
+def test_cpu_time_is_told_where_one_thread_does_all(save_linear):
+    record = measure_latency(save_linear(), batch=5, threads=1, **QUICK)
+    assert len(record.cpu_samples) == 9
+    assert record.cpu_median == pytest.approx(statistics.median(record.cpu_samples))
+    assert record.cpu_interval[0] <= record.cpu_median <= record.cpu_interval[1]
+    written = record.to_json()
+    assert written["cpu_samples_ms"] == list(record.cpu_samples)
+    assert written["cpu_interval_ms"] == list(record.cpu_interval)
+
+
+def test_cpu_time_of_one_thread_of_several_is_not_told(save_linear):
+    record = measure_latency(save_linear(), batch=5, threads=2, **QUICK)
+    assert (record.cpu_samples, record.cpu_median, record.cpu_interval) == (None, None, None)
+    assert record.to_json()["cpu_median_ms"] is None
+
+
+@pytest.mark.parametrize(
+    ("nodes", "share"), [({"cpu": 2}, 1.0), ({"cuda": 3, "cpu": 1}, 0.25), ({"cuda": 3}, 0.0), ({}, None)]
+)
+def test_share_of_nodes_on_the_cpu(save_linear, nodes, share):
+    record = replace(measure_latency(save_linear(), batch=5, **QUICK), nodes=nodes)
+    assert record.cpu_share == share
+    assert record.to_json()["cpu_share"] == share
 
 
 @pytest.fixture
@@ -155,42 +181,11 @@ def test_fixed_batch_must_be_the_one_asked_for(save_linear):
     assert measure_latency(path, batch=3, **QUICK).inputs[0].shape == (3, 13)
 
 
-def test_symbolic_axis_needs_a_size(save_linear):
-    path = save_linear(shape=["N", "time", 13])
-    with pytest.raises(BenchError, match=r"axis 1 of input 'x' has no fixed size \(time\)") as caught:
-        measure_latency(path, provider="cpu")
-    assert str(path) in str(caught.value)
-    record = measure_latency(path, batch=5, shapes={"x": [5, 11, 13]}, **QUICK)
-    assert record.inputs[0].shape == (5, 11, 13)
-
-
-def test_unnamed_axis_needs_a_size_too(save_linear):
-    path = save_linear(shape=[None, None, 13])
-    with pytest.raises(BenchError, match=r"axis 1 of input 'x' has no fixed size \(unnamed\)"):
-        measure_latency(path, provider="cpu")
-    assert measure_latency(path, batch=5, shapes={"x": [5, 11, 13]}, **QUICK).batch == 5
-
-
-def test_shapes_may_put_the_batch_on_another_axis(save_linear):
+def test_shapes_reach_the_inputs(save_linear):
     path = save_linear(shape=["time", "N", 13])
-    record = measure_latency(path, batch=5, shapes={"x": (11, 5, 13)}, **QUICK)
-    assert record.inputs[0].shape == (11, 5, 13)
-
-
-def test_batch_must_be_the_size_of_some_axis(save_linear):
-    with pytest.raises(BenchError, match=r"batch=100 is the size of no axis of the inputs: x \[1, 13\]"):
-        measure_latency(save_linear(), provider="cpu", shapes={"x": [1, 13]})
-
-
-@pytest.mark.parametrize("shape", [[5], [5, 12], [0, 13], [5, 13, 1]])
-def test_shape_that_does_not_fit_is_refused(save_linear, shape):
-    with pytest.raises(BenchError, match=r"does not fit input 'x', which has \['N', 13\]"):
-        measure_latency(save_linear(), batch=5, shapes={"x": shape}, **QUICK)
-
-
-def test_shape_for_an_unknown_input_names_the_inputs(save_linear):
-    with pytest.raises(BenchError, match="shapes names 'image', which is not one of the inputs x"):
-        measure_latency(save_linear(), batch=5, shapes={"image": [5, 13]}, **QUICK)
+    assert measure_latency(path, batch=5, shapes={"x": (11, "N", 13)}, **QUICK).inputs[0].shape == (11, 5, 13)
+    named = measure_latency(path, batch=5, shapes={"time": [7], "N": ["N"]}, **QUICK)
+    assert named.inputs[0].shape == (7, 5, 13)
 
 
 def test_every_dtype_is_fed(every_dtype):
@@ -212,19 +207,6 @@ def test_model_that_fails_on_its_inputs_is_bad_input(save_linear, capfd):
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().err == ""
-
-
-def test_random_values_are_seeded_and_of_the_right_kind():
-    def draw(dtype, seed=0):
-        return random_tensor(TensorSpec("x", (40, 41), dtype), np.random.default_rng(seed))
-
-    floats, indices, flags = draw("float32"), draw("int64"), draw("bool")
-    assert (floats.dtype, indices.dtype, flags.dtype) == (np.float32, np.int64, np.bool_)
-    assert abs(floats.mean()) < 0.1
-    assert floats.std() == pytest.approx(1, abs=0.1)
-    assert set(np.unique(indices)) == {0, 1}
-    np.testing.assert_array_equal(floats, draw("float32"))
-    assert not np.array_equal(floats, draw("float32", seed=1))
 
 
 def test_outputs_are_bound_once_and_hold_the_answer(save_linear):
@@ -283,3 +265,40 @@ def test_cuda_is_measured_and_recorded(save_linear):
             assert record.provider == "cuda"
             assert len(record.samples) == 9
             assert record.throughput_per_s == pytest.approx(100 / (record.mean / 1000))
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("cuda")
+def test_cuda_graph_gives_the_same_answer_and_is_recorded(save_linear):
+    path = save_linear()
+    record = measure_latencies([path, path], provider="cuda", warmup=2, runs=9, cuda_graph=True)[0]
+    assert (record.cuda_graph, record.cpu_ops) == (True, {})
+    entrant = turns.open_entrant(path, turns.Conditions("cuda", 5, cuda_graph=True))
+    x = random_tensor(entrant.inputs[0], np.random.default_rng(0))
+    expected = np.maximum(x @ np.ones((13, 7), np.float32), 0)
+    for _ in range(3):
+        entrant.run()
+        np.testing.assert_allclose(entrant.binding.get_outputs()[0].numpy(), expected, rtol=1e-2, atol=2e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("cuda")
+def test_float16_is_fed_on_cuda(every_dtype):
+    # Identity of other types may lie on the CPU; fp16 is fed and comes back all the same.
+    entrant = turns.open_entrant(every_dtype, turns.Conditions("cuda", 5))
+    entrant.run()
+    names = [node.name for node in entrant.opened.session.get_outputs()]
+    output = entrant.binding.get_outputs()[names.index("out_float16")]
+    assert output.numpy().dtype == np.float16
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_tensorrt_is_measured_and_recorded(save_linear, cuda_graph):
+    try:
+        open_session(save_linear("probe.onnx"), provider="tensorrt")
+    except ProviderError as error:
+        pytest.skip(f"no TensorRT session here: {error}")
+    record = measure_latency(save_linear(), provider="tensorrt", batch=5, warmup=2, runs=9, cuda_graph=cuda_graph)
+    assert (record.provider, record.cuda_graph, len(record.samples)) == ("tensorrt", cuda_graph, 9)
+    assert "tensorrt" in record.nodes

@@ -109,6 +109,7 @@ def test_nodes_are_counted_by_provider(save_linear):
     if not hasattr(opened.session, "get_provider_graph_assignment_info"):
         pytest.skip("this ONNX Runtime cannot tell")
     assert opened.nodes == {"cpu": 2}
+    assert opened.cpu_ops == {}  # they are where they should be
     assert opened.create_ms > 0
 
 
@@ -117,7 +118,7 @@ def test_session_that_fell_back_is_an_error_even_where_nodes_are_not_told(save_l
     fake = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
     built = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(session.ort, "get_available_providers", lambda: built)
-    monkeypatch.setattr(session, "_create", lambda file, provider, options: (fake, 1.0))
+    monkeypatch.setattr(session, "_create", lambda *arguments: (fake, 1.0))
     with pytest.raises(ProviderError, match=f"'{provider}' was asked for .* fell back to CPUExecutionProvider"):
         open_session(save_linear(), provider=provider)
 
@@ -125,7 +126,9 @@ def test_session_that_fell_back_is_an_error_even_where_nodes_are_not_told(save_l
 @pytest.mark.parametrize("on_cuda", [0, 3])
 def test_cuda_session_with_every_node_on_the_cpu_is_an_error(save_linear, monkeypatch, on_cuda):
     def part(name, nodes):
-        return SimpleNamespace(ep_name=f"{name}ExecutionProvider", get_nodes=lambda: [None] * nodes)
+        return SimpleNamespace(
+            ep_name=f"{name}ExecutionProvider", get_nodes=lambda: [SimpleNamespace(op_type="Shape")] * nodes
+        )
 
     parts = [part("CPU", 2), part("CUDA", on_cuda)] if on_cuda else [part("CPU", 2)]
     fake = SimpleNamespace(
@@ -133,12 +136,101 @@ def test_cuda_session_with_every_node_on_the_cpu_is_an_error(save_linear, monkey
         get_provider_graph_assignment_info=lambda: parts,
     )
     monkeypatch.setattr(session.ort, "get_available_providers", fake.get_providers)
-    monkeypatch.setattr(session, "_create", lambda file, provider, options: (fake, 1.0))
+    monkeypatch.setattr(session, "_create", lambda *arguments: (fake, 1.0))
     if on_cuda:
-        assert timed_session(save_linear(), provider="cuda").nodes == {"cpu": 2, "cuda": 3}
+        opened = timed_session(save_linear(), provider="cuda")
+        assert (opened.nodes, opened.cpu_ops) == ({"cpu": 2, "cuda": 3}, {"Shape": 2})
     else:
         with pytest.raises(ProviderError, match="placed all 2 nodes of the model on the CPU"):
             open_session(save_linear(), provider="cuda")
+
+
+def test_tensorrt_session_that_leaves_every_node_to_cuda_is_an_error(save_linear, monkeypatch):
+    fake = SimpleNamespace(
+        get_providers=lambda: ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
+        get_provider_graph_assignment_info=lambda: [
+            SimpleNamespace(ep_name="CUDAExecutionProvider", get_nodes=lambda: [SimpleNamespace(op_type="MatMul")] * 4)
+        ],
+    )
+    monkeypatch.setattr(session.ort, "get_available_providers", fake.get_providers)
+    monkeypatch.setattr(session, "_create", lambda *arguments: (fake, 1.0))
+    with pytest.raises(ProviderError, match=r"'tensorrt' was asked for .* placed all 4 nodes of the model on cuda"):
+        open_session(save_linear(), provider="tensorrt")
+
+
+@pytest.fixture
+def gpu_chains(monkeypatch):
+    """Stand in for a GPU build: note the providers of every session, and fail those that ask for a GPU."""
+    asked = []
+    real = session.ort.InferenceSession
+
+    def create(file, options, providers, **others):
+        asked.append(providers)
+        if providers[0][0] != "CPUExecutionProvider":
+            raise RuntimeError(
+                "[ONNXRuntimeError] : 1 : FAIL : This session cannot use the graph capture feature as requested by "
+                "the user as all compute graph nodes have not been partitioned to the CUDAExecutionProvider"
+            )
+        return real(file, options, providers=providers, **others)
+
+    built = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(session.ort, "get_available_providers", lambda: built)
+    monkeypatch.setattr(session.ort, "InferenceSession", create)
+    monkeypatch.setattr(session, "_preload", lambda: None)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("provider", "chain"),
+    [
+        ("cuda", [("CUDAExecutionProvider", {"enable_cuda_graph": "1"}), ("CPUExecutionProvider", {})]),
+        ("auto", [("CUDAExecutionProvider", {"enable_cuda_graph": "1"}), ("CPUExecutionProvider", {})]),
+        (
+            "tensorrt",
+            [
+                ("TensorrtExecutionProvider", {"trt_cuda_graph_enable": "True"}),
+                ("CUDAExecutionProvider", {"enable_cuda_graph": "1"}),
+                ("CPUExecutionProvider", {}),
+            ],
+        ),
+    ],
+)
+def test_cuda_graph_is_asked_of_the_gpu_and_its_failure_told(save_linear, gpu_chains, provider, chain):
+    path = save_linear()
+    with pytest.raises(ProviderError, match="cannot be replayed as a CUDA graph") as caught:
+        timed_session(path, provider=provider, cuda_graph=True)
+    # The session after the first tells whether the model itself is bad; none is measured in its place.
+    assert gpu_chains == [chain, [("CPUExecutionProvider", {})]]
+    assert caught.value.exit_code == 3
+    assert str(path) in str(caught.value)
+    assert "have not been partitioned to the CUDAExecutionProvider" in str(caught.value)
+
+
+def test_without_cuda_graph_providers_get_no_options(save_linear, gpu_chains):
+    assert timed_session(save_linear(), provider="auto").provider == "cpu"
+    assert gpu_chains[0] == [("CUDAExecutionProvider", {}), ("CPUExecutionProvider", {})]
+
+
+def test_cuda_graph_on_the_cpu_is_bad_input(save_linear):
+    with pytest.raises(BenchError, match="cuda_graph needs provider cuda or tensorrt, not 'cpu'") as caught:
+        timed_session(save_linear(), provider="cpu", cuda_graph=True)
+    assert caught.value.exit_code == 2
+
+
+def test_profile_is_written_where_it_was_asked_for(save_linear, tmp_path):
+    opened = timed_session(save_linear(), provider="cpu", profile=str(tmp_path / "mine"))
+    written = Path(opened.session.end_profiling())
+    assert written.parent == tmp_path
+    assert written.name.startswith("mine")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_preloading_takes_the_libraries_of_the_installed_wheels():
+    wheels = [path for path in sys.path if (Path(path) / "nvidia" / "cudnn" / "lib" / "libcudnn.so.9").is_file()]
+    if not wheels or not session.ort.cuda_version:
+        pytest.skip("no cuDNN wheel, or an ONNX Runtime without CUDA")
+    session._preload()
+    assert f"{wheels[0]}/nvidia/cudnn/lib/libcudnn.so.9" in Path("/proc/self/maps").read_text()
 
 
 def test_provider_that_the_build_lacks_names_those_it_has(save_linear, monkeypatch):
@@ -182,3 +274,11 @@ def test_cuda_session_runs_its_nodes_on_cuda(save_linear):
     assert set(opened.nodes) <= {"cuda"}
     (y,) = opened.session.run(None, {"x": np.full((2, 13), 0.5, np.float32)})
     np.testing.assert_allclose(y, np.full((2, 7), 13 * 0.5), rtol=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("cuda")
+def test_cuda_session_can_capture_a_graph(save_linear):
+    opened = timed_session(save_linear(), provider="auto", cuda_graph=True)
+    assert opened.provider == "cuda"
+    assert opened.session.get_provider_options()["CUDAExecutionProvider"]["enable_cuda_graph"] == "1"

@@ -1,0 +1,277 @@
+"""Baselines: a folder that keeps models by their content, each under names, with the numbers of the day.
+
+    .onnx-baselines/
+      models/<sha256>.onnx                 the model itself, kept once however many names it has
+      tests-test_x.py-test_y-a-1-<hash>.json    one baseline: name, sha256, date, machine, latencies
+
+The *model* is what a gate needs: it is measured anew beside the candidate. The numbers are there to be shown.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from .errors import BenchError
+from .latency import Latency, sha256_of
+from .machine import machine_fingerprint
+from .session import open_session
+
+__all__ = ["FOLDER", "Baseline", "BaselineStore", "UnknownBaseline"]
+
+FOLDER: Final = ".onnx-baselines"
+_FORMAT: Final = 1
+_SAMPLES: Final = ("samples_ms", "cpu_samples_ms")
+_SLUG: Final = 60  # characters of a name that its file name repeats
+# What moves a latency, in the words of `machine_fingerprint`.
+_SHOWN: Final = ("cpu", "isa", "usable_cores", "physical_cores", "logical_cores", "gpu", "gpu_driver", "onnxruntime")
+
+
+class UnknownBaseline(BenchError):  # noqa: N818 (it is what its name says, and BenchError's child)
+    """The store has no baseline of this name."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A model to compare with, and what is known about it.
+
+    Attributes:
+        name: as given, however its file is called
+        model: the ONNX file in the store
+        sha256: of that file
+        source: path of the file that was saved, as given
+        date: when it was saved, UTC, ISO 8601
+        machine: fingerprint of the machine that the latencies are from
+        latencies: one record for each batch, as `Latency.to_json` gives them but without the samples
+    """
+
+    name: str
+    model: Path
+    sha256: str
+    source: str
+    date: str
+    machine: Mapping[str, str | int]
+    latencies: tuple[Mapping[str, Any], ...]
+
+    def differs_from(self, here: Mapping[str, str | int]) -> list[str]:
+        """Tell in what the baseline's machine differs from `here`; empty where their latencies may be compared."""
+        if self.machine.get("id") == here.get("id"):
+            return []
+        keys = [key for key in _SHOWN if self.machine.get(key) != here.get(key)]
+        return [f"{key}: {self.machine.get(key, 'unknown')}, here {here.get(key, 'unknown')}" for key in keys] or [
+            f"id: {self.machine.get('id', 'unknown')}, here {here.get('id', 'unknown')}"
+        ]
+
+
+class BaselineStore:
+    """Baselines in a folder, which need not exist before the first one is saved."""
+
+    def __init__(self, folder: str | os.PathLike[str] = FOLDER) -> None:
+        self.folder = Path(folder)
+
+    def __contains__(self, name: str) -> bool:
+        return self._file(name).is_file()
+
+    def names(self) -> list[str]:
+        """Name the baselines, sorted.
+
+        Raises:
+            BenchError: a file of the folder is damaged
+        """
+        records, damaged = self._records()
+        if damaged:
+            raise damaged[0]
+        return sorted(str(record["name"]) for record in records)
+
+    def save(
+        self,
+        name: str,
+        model: str | os.PathLike[str],
+        latencies: Sequence[Latency] = (),
+        machine: Mapping[str, str | int] | None = None,
+    ) -> Baseline:
+        """Keep a model under a name; what had the name before is replaced.
+
+        Args:
+            name: anything but the empty text
+            model: an ONNX file that holds its weights itself
+            latencies: what was measured on it, none is allowed
+            machine: that they were measured on; None: this one
+
+        Raises:
+            BenchError: no such file, not an ONNX model, one with its weights in other files, or latencies of
+                another content
+        """
+        if not name.strip():
+            raise BenchError("the name of a baseline is empty; give it at least one letter")
+        source = Path(model)
+        if not source.is_file():
+            raise BenchError(f"{source} is not a file")
+        sha256 = sha256_of(source)
+        for latency in latencies:
+            if latency.sha256 != sha256:
+                raise BenchError(f"{source} is not the file that was measured: sha256 {sha256}, not {latency.sha256}")
+        record = {
+            "format": _FORMAT,
+            "name": name,
+            "sha256": sha256,
+            "source": os.fspath(model),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": dict(machine or machine_fingerprint()),
+            "latencies": [_without_samples(latency) for latency in latencies],
+        }
+        before = self._sha256_of(name)
+        self._keep(source, sha256, latencies[0].provider if latencies else "cpu")
+        _write(self._file(name), lambda beside: _dump(record, beside))
+        if not self._model(sha256).is_file():  # dropped by another process, for it had no name until now
+            self._keep(source, sha256, None)
+        if before not in (None, sha256):
+            self._drop(str(before))
+        return self.load(name)
+
+    def load(self, name: str) -> Baseline:
+        """Give the baseline of a name; its model is checked against its hash.
+
+        Raises:
+            UnknownBaseline: there is none of this name
+            BenchError: its file is damaged, or its model is missing or was changed
+        """
+        file = self._file(name)
+        if not file.is_file():
+            raise self._unknown(name)
+        record = _read(file)
+        model = self._model(record["sha256"])
+        if not model.is_file():
+            raise BenchError(f"{model}, the model of baseline {name!r}, is missing; save the baseline again")
+        found = sha256_of(model)
+        if found != record["sha256"]:
+            raise BenchError(
+                f"{model}, the model of baseline {name!r}, was changed (its sha256 is {found}); save the baseline again"
+            )
+        return Baseline(
+            record["name"],
+            model,
+            record["sha256"],
+            record["source"],
+            record["date"],
+            record["machine"],
+            tuple(record["latencies"]),
+        )
+
+    def remove(self, name: str) -> None:
+        """Forget a baseline, and its model where no other name needs it.
+
+        Raises:
+            UnknownBaseline: there is none of this name
+        """
+        if name not in self:
+            raise self._unknown(name)
+        sha256 = self._sha256_of(name)
+        self._file(name).unlink(missing_ok=True)
+        if sha256 is not None:
+            self._drop(sha256)
+
+    def _unknown(self, name: str) -> UnknownBaseline:
+        known = ", ".join(sorted(str(record["name"]) for record in self._records()[0]))
+        return UnknownBaseline(
+            f"baseline {name!r} is not in {self.folder}, which has {known or 'none yet'}; "
+            "save it with: compressor baseline save MODEL --name NAME"
+        )
+
+    def _file(self, name: str) -> Path:
+        """Where a baseline lies: readable, fit for every file system, and apart from that of any other name."""
+        slug = re.sub(r"[^a-z0-9_.]+", "-", name.lower()).strip("-.")[:_SLUG]
+        mark = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+        return self.folder / f"{slug or 'baseline'}-{mark}.json"
+
+    def _model(self, sha256: str) -> Path:
+        return self.folder / "models" / f"{sha256}.onnx"
+
+    def _records(self) -> tuple[list[dict[str, Any]], list[BenchError]]:
+        """Read every baseline; returns those that can be read, and what is wrong with the others."""
+        records, damaged = [], []
+        for file in sorted(self.folder.glob("*.json")):
+            try:
+                records.append(_read(file))
+            except BenchError as error:
+                damaged.append(error)
+        return records, damaged
+
+    def _sha256_of(self, name: str) -> str | None:
+        """Tell which model a name stands for; None where there is no such name or its file is damaged."""
+        try:
+            return str(_read(self._file(name))["sha256"])
+        except BenchError:
+            return None
+
+    def _keep(self, source: Path, sha256: str, provider: str | None) -> None:
+        """Copy the model into the store; a `provider` first proves that the copy opens alone."""
+        target = self._model(sha256)
+        if target.is_file() and sha256_of(target) == sha256:
+            return
+        if provider is not None:
+            _check_alone(source, provider)
+        _write(target, lambda beside: shutil.copyfile(source, beside))
+
+    def _drop(self, sha256: str) -> None:
+        """Remove a model that no baseline refers to any more."""
+        records, damaged = self._records()
+        if not damaged and all(record["sha256"] != sha256 for record in records):
+            self._model(sha256).unlink(missing_ok=True)
+
+
+def _check_alone(source: Path, provider: str) -> None:
+    """Make sure that the file is a whole model: weights in other files would not be in the store."""
+    open_session(source, provider=provider)
+    with tempfile.TemporaryDirectory() as folder:
+        alone = Path(folder) / "model.onnx"
+        shutil.copyfile(source, alone)
+        try:
+            open_session(alone, provider=provider)
+        except BenchError as error:
+            raise BenchError(
+                f"{source} keeps weights in other files beside it, which a baseline cannot hold; save it as one file"
+            ) from error
+
+
+def _without_samples(latency: Latency) -> dict[str, Any]:
+    return {key: value for key, value in latency.to_json().items() if key not in _SAMPLES}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Read the record of a baseline."""
+    needed = {"name", "sha256", "source", "date", "machine", "latencies"}
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{file} is not a readable baseline ({error}); remove it or save it again") from error
+    if not isinstance(record, dict) or record.get("format") != _FORMAT or not needed <= set(record):
+        raise BenchError(f"{file} is not a baseline of format {_FORMAT}; remove it or save it again")
+    return record
+
+
+def _dump(record: Mapping[str, Any], file: Path) -> None:
+    file.write_text(json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _write(path: Path, fill: Callable[[Path], object]) -> None:
+    """Let `fill` write a file beside `path`, flush it to the disk, then rename it: whole or not at all."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            fill(beside)
+            with beside.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise BenchError(f"{path} cannot be written: {error.strerror or error}") from error

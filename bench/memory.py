@@ -1,0 +1,177 @@
+"""Memory that a model takes, measured in a process of its own: `python -m compressor.bench.memory '{...}'`.
+
+A process that has measured before holds memory that it would not need, and torch alone is hundreds of MiB.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from .errors import BenchError
+
+if TYPE_CHECKING:
+    from .turns import Conditions
+
+__all__ = ["Memory", "measure_memory"]
+
+_MODULE: Final = "compressor.bench.memory"
+_RUNS: Final = 3
+_KILLED: Final = 9  # signal.SIGKILL, which Windows lacks
+_STATUS: Final = Path("/proc/self/status")
+_PEAK_RESET: Final = Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What opening and running a model takes beyond the process that does it; None where it is not known.
+
+    Attributes:
+        host_bytes: growth of the resident set from before the session is created to its highest after a few runs;
+            weights, activations, inputs and the provider's libraries are in it
+        device_bytes: growth of all GPUs' used memory as nvidia-smi tells it, at the end of the runs; what other
+            processes take or free meanwhile is in it
+        problem: why nothing was measured, a sentence
+        killed: whether the system ended the process, as Linux does where memory runs out
+    """
+
+    host_bytes: int | None
+    device_bytes: int | None = None
+    problem: str | None = None
+    killed: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the record as JSON types."""
+        return asdict(self)
+
+
+def measure_memory(
+    path: str | os.PathLike[str], conditions: "Conditions", *, runs: int = _RUNS, timeout: float = 1800
+) -> Memory:
+    """Open and run a model in a fresh process, and tell how much memory that took there.
+
+    Whatever goes wrong there (the system ends it for want of memory, say) is told in `Memory.problem`.
+
+    Args:
+        path: the ONNX file
+        conditions: how it is run
+        runs: after the one that finds the outputs' shapes
+        timeout: seconds until the process is given up
+    """
+    asked = {"path": os.fspath(path), "conditions": _plain(conditions), "runs": runs}
+    try:
+        done = _child(asked, timeout)
+    except (OSError, subprocess.SubprocessError) as error:
+        cause = f"took more than {timeout:g} s" if isinstance(error, subprocess.TimeoutExpired) else str(error)
+        return Memory(None, problem=f"the process that measures memory {cause}")
+    try:
+        return Memory(**json.loads(done.stdout.splitlines()[-1]))
+    except (IndexError, TypeError, ValueError):
+        return Memory(None, problem=_told(done), killed=done.returncode == -_KILLED)
+
+
+def _plain(conditions: "Conditions") -> dict[str, Any]:
+    fields = vars(conditions) | {"shapes": {name: list(sizes) for name, sizes in conditions.shapes.items()}}
+    return dict(fields)
+
+
+def _child(asked: Mapping[str, Any], timeout: float) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        # -P: a folder named compressor where the user stands is not this package.
+        [sys.executable, "-P", "-m", _MODULE, json.dumps(asked)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def _told(done: "subprocess.CompletedProcess[str]") -> str:
+    """Make a sentence of a process that ended without an answer."""
+    if done.returncode < 0:
+        cause = ": memory ran out, most likely" if done.returncode == -_KILLED else ""
+        return f"the process that measures memory was ended by signal {-done.returncode}{cause}"
+    last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+    return f"the process that measures memory ended with exit code {done.returncode}: {last}"
+
+
+def _main(argument: str) -> None:
+    """Measure in this process, and write the record to stdout."""
+    asked = json.loads(argument)
+    try:
+        record = _measure(asked["path"], asked["conditions"], asked["runs"])
+    except BenchError as error:
+        record = Memory(None, problem=str(error))
+    except MemoryError as error:
+        record = Memory(None, problem=f"out of memory: {error}")
+    print(json.dumps(record.to_json()))
+
+
+def _measure(path: str, conditions: Mapping[str, Any], runs: int) -> Memory:
+    from .turns import Conditions, open_entrant  # before the first look: what the libraries take is not the model's
+
+    given = Conditions(**conditions)
+    device_before = None if given.provider == "cpu" else _device_bytes()
+    _forget_peak()
+    before = _resident_bytes()
+    entrant = open_entrant(path, given)
+    for _ in range(runs):
+        entrant.run()
+    peak = _peak_bytes()
+    device_after = None if entrant.opened.provider == "cpu" else _device_bytes()
+    host = None if before is None or peak is None else max(0, peak - before)
+    device = None if device_before is None or device_after is None else max(0, device_after - device_before)
+    return Memory(host, device)
+
+
+def _forget_peak() -> None:
+    """Let the peak begin here, where Linux allows it; elsewhere imports may hide some of the growth."""
+    try:
+        _PEAK_RESET.write_text("5")
+    except OSError:
+        return
+
+
+def _resident_bytes() -> int | None:
+    """Resident set now; the highest so far where only that is told (macOS)."""
+    return _status("VmRSS") or _highest()
+
+
+def _peak_bytes() -> int | None:
+    return _status("VmHWM") or _highest()
+
+
+def _status(field: str) -> int | None:
+    try:
+        lines = _STATUS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 2**10 for line in lines if line.startswith(f"{field}:")), None)
+
+
+def _highest() -> int | None:
+    if sys.platform == "win32":
+        return None
+    import resource  # Unix only
+
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _device_bytes() -> int | None:
+    """Memory used on all GPUs as nvidia-smi tells it; None without it."""
+    command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return sum(int(mebibytes) for mebibytes in told) * 2**20 if told and all(map(str.isdigit, told)) else None
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])

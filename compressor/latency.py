@@ -1,0 +1,159 @@
+"""Latency on the runtime as a cost: estimated from a few networks that were measured.
+
+A measurement takes seconds, and a search asks for a cost hundreds of times. So a search works with an estimate: between
+the networks measured so far, ln(milliseconds) is linear in ln(multiply-adds). The network that it finds is measured,
+untrained, and the search's last step is repeated with the better estimate until the network found is one that was
+measured: first a quick export, in the end the very file that would be shipped. What counts against the limit is the
+upper end of the interval of what was measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from compressor import cost
+from compressor.architecture import Architecture
+
+_AIM = 1.015  # estimates are this much too high, lest every second network found be a little too slow
+_CLOSE = 0.96  # of the limit: a network that takes less leaves room for a larger one
+_TRUSTED = 8  # measurements after which any network within the limit will do, and estimates only rise
+_APART = 0.5  # in ln(multiply-adds): a new measurement replaces those of other methods that are nearer
+_SLOPES = (0.2, 1.5)  # of ln(milliseconds) in ln(multiply-adds), for networks outside those measured
+_SLOPE = 0.8  # while only one is measured
+
+
+class Ratio(Protocol):
+    """How many times as long as the unscaled network, with the ends of its interval (`compressor.bench.Ratio`)."""
+
+    median: float
+    low: float
+    high: float
+
+
+Measure = Callable[[Architecture, float, bool], Ratio]
+
+
+@dataclass
+class _Point:
+    size: float  # ln(multiply-adds)
+    ms: float  # ln(milliseconds), upper end
+    family: int
+
+
+class LatencyCost:
+    """Milliseconds of one batch of an architecture; a cost like any other.
+
+    Args:
+        measure: architecture, ratio that the decision is about, whether to export as the shipped file is → its ratio
+            to the unscaled network; called by `calibrate` alone
+        reference: the unscaled network
+        unit_ms: its milliseconds
+        limit_ms: what the budget allows
+        size: what the latency of networks of one family rises with
+    """
+
+    def __init__(
+        self,
+        measure: Measure,
+        reference: Architecture,
+        unit_ms: float,
+        limit_ms: float,
+        size: Callable[[Architecture], float] = cost.macs,
+    ) -> None:
+        self.unit_ms, self.limit_ms = unit_ms, limit_ms
+        self.records: list[dict[str, Any]] = []  # every measurement, as JSON values
+        self._measure, self._size = measure, size
+        self._known = {reference.to_json(): unit_ms}
+        self._exact = {reference.to_json()}
+        self._points = [_Point(math.log(size(reference)), math.log(unit_ms), 0)]
+        self._family = 0
+        self._found = 0
+        self._export = 1.0  # the shipped file's time over the quick export's
+
+    def __call__(self, architecture: Architecture) -> float:
+        """The upper end of what was measured, else an estimate of it, in milliseconds."""
+        known = self._known.get(architecture.to_json())
+        return known if known is not None else self._estimate(math.log(self._size(architecture)))
+
+    def begin(self, least: Architecture) -> None:
+        """Another search begins, whose networks may be of other shapes; its least one is measured."""
+        self._family += 1
+        self._found = 0
+        self.measured(least)
+
+    def measured(self, architecture: Architecture) -> float:
+        """Milliseconds (the upper end) of a network that no search found, measured unless that was done before."""
+        known = self._known.get(architecture.to_json())
+        return known if known is not None else self._learn(architecture, exact=False)
+
+    def calibrate(self, architecture: Architecture) -> bool:
+        """Measure an architecture that a search found within the limit, unless that was done before.
+
+        Returns:
+            whether it is within the limit as the shipped file would be, and leaves little of it unused
+        """
+        key = architecture.to_json()
+        if key in self._exact:
+            return self._known[key] <= self.limit_ms
+        if key not in self._known:
+            self._found += 1
+            quick = self._learn(architecture, exact=False)
+            if quick > self.limit_ms or (quick < _CLOSE * self.limit_ms and self._found <= _TRUSTED):
+                return False
+        return self._learn(architecture, exact=True) <= self.limit_ms
+
+    def to_json(self) -> dict[str, Any]:
+        """What was measured, as JSON values."""
+        return {"unscaled_ms": self.unit_ms, "limit_ms": self.limit_ms, "measured": self.records}
+
+    def _learn(self, architecture: Architecture, exact: bool) -> float:
+        key = architecture.to_json()
+        before = self._known.get(key)
+        ratio = self._measure(architecture, self.limit_ms / self.unit_ms, exact)
+        ms = ratio.high * self.unit_ms
+        if exact and before is not None:
+            self._export = ms / (before / self._export)
+        # A quick export is judged as the shipped file will be.
+        self._known[key] = ms = ms if exact else ms * self._export
+        if exact:
+            self._exact.add(key)
+        point = _Point(math.log(self._size(architecture)), math.log(ms), self._family)
+        self._points = [p for p in self._points if not self._replaces(point, p)] + [point]
+        interval = [ratio.low * self.unit_ms, ratio.high * self.unit_ms]
+        self.records.append(
+            {
+                "macs": round(math.exp(point.size)),
+                "ms": ratio.median * self.unit_ms,
+                "interval_ms": interval,
+                "exact": exact,
+                "widths": list(architecture.widths.values()),
+            }
+        )
+        return ms
+
+    def _replaces(self, new: _Point, old: _Point) -> bool:
+        distance = abs(new.size - old.size)
+        return distance < 1e-9 or (old.family != new.family and distance < _APART)
+
+    def _estimate(self, size: float) -> float:
+        points = sorted(self._points, key=lambda point: point.size)
+        sizes = np.array([point.size for point in points])
+        # Larger networks take longer: what says otherwise is noise, or another family.
+        logs = np.maximum.accumulate([point.ms for point in points])
+        log = float(np.interp(size, sizes, logs))
+        if size < sizes[0]:
+            log += _slope(sizes[:2], logs[:2]) * (size - sizes[0])
+        elif size > sizes[-1]:
+            log += _slope(sizes[-2:], logs[-2:]) * (size - sizes[-1])
+        return math.exp(log) * _AIM * 1.01 ** max(0, self._found - _TRUSTED)
+
+
+def _slope(sizes: Sequence[float], logs: Sequence[float]) -> float:
+    if len(sizes) < 2:
+        return _SLOPE
+    return float(np.clip((logs[1] - logs[0]) / (sizes[1] - sizes[0]), *_SLOPES))

@@ -1,0 +1,154 @@
+"""From YAML to a checked recipe; what is wrong is told in one sentence each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from compressor.errors import RecipeError, not_one_of
+from compressor.recipe.methods import method_configs
+from compressor.recipe.sections import Recipe, recipe_type
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice (YAML says so, PyYAML keeps the last)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = []
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+            seen.append(key)
+        return super().construct_mapping(node, deep)
+
+
+def load_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        path: YAML file
+        overrides: "a.b=value" each, value in YAML, put into the recipe before it is checked
+
+    Raises:
+        RecipeError: file missing, not YAML, unknown key, bad value; names the file, the path in it and what is valid
+    """
+    source = Path(path)
+    try:
+        text = source.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"{source}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{source}: not a text file in UTF-8") from error
+    try:
+        raw = _load_yaml(text)
+    except ValueError as error:
+        raise RecipeError(f"{source}: not valid YAML: {error}") from error
+    return parse_recipe(raw, overrides, str(source))
+
+
+def parse_recipe(raw: Any, overrides: Iterable[str] = (), source: str = "recipe") -> Recipe:
+    """Check a recipe given as nested dicts; see `load_recipe`."""
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{source}: must be a mapping with the keys {', '.join(Recipe.model_fields)}")
+    try:
+        raw = json.loads(json.dumps(raw, default=str))  # a deep copy: overrides must not reach the caller's dict
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RecipeError(f"{source}: not a recipe: {error}") from error
+    for override in overrides:
+        _override(raw, override)
+    try:
+        return recipe_type().model_validate(raw)
+    except ValidationError as error:
+        lines = "\n".join(f"{source}: {line}" for line in _explain(error, raw))
+        raise RecipeError(lines) from error
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of recipes, for editors."""
+    return recipe_type().model_json_schema()
+
+
+def _load_yaml(text: str) -> Any:
+    """The value of a YAML text.
+
+    Raises:
+        ValueError: not YAML; says why and where, on one line
+    """
+    try:
+        return yaml.load(text, _StrictLoader)
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ValueError(f"{error.problem}{line}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    except (ValueError, KeyError, AttributeError) as error:  # PyYAML lets those of bad dates and numbers through
+        raise ValueError(f"a value does not fit its type: {error}") from error
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    *parents, last = path.split(".")
+    if not equals or not all((*parents, last)):
+        raise RecipeError(f"--set {override!r}: must look like search.iterations=3")
+    try:
+        value = json.loads(json.dumps(_load_yaml(text), default=str))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RecipeError(f"--set {override!r}: {text!r} is not a YAML value: {error}") from error
+    place = raw
+    for depth, key in enumerate(parents):
+        inner = place.setdefault(key, {})
+        if isinstance(inner, str) and depth == 0 and key in ("model", "data"):
+            inner = place[key] = {"name": inner}
+        if not isinstance(inner, dict):
+            raise RecipeError(f"--set {override!r}: {'.'.join(parents[: depth + 1])} is {inner!r}, not a mapping")
+        place = inner
+    if path == "search.method" and place.get("method") != value:
+        place.clear()  # options of one method mean nothing to another
+    place[last] = value
+
+
+def _explain(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
+    """One sentence per problem: path, bad value, what is valid."""
+    lines = []
+    for item in error.errors(include_url=False):
+        location = [str(part) for part in item["loc"]]
+        if location[:1] == ["search"] and location[1:2] and location[1] in method_configs():
+            del location[1]  # pydantic names the member of the union; the recipe has no such level
+        path = ".".join(location)
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{path}: unknown key: {not_one_of(location[-1], _valid_keys(location[:-1], raw))}")
+        elif item["type"] == "missing":
+            lines.append(f"{path}: missing")
+        elif item["type"] == "union_tag_invalid":
+            lines.append(f"{path}.method: {not_one_of(item['input'].get('method'), method_configs())}")
+        elif item["type"] == "union_tag_not_found":
+            lines.append(f"{path}.method: missing; one of {', '.join(sorted(method_configs()))}")
+        elif item["type"] in ("model_type", "model_attributes_type"):
+            keys = _valid_keys(location, raw)
+            lines.append(f"{path}: {item['input']!r} must be a mapping with keys among {', '.join(keys)}")
+        else:
+            message = item["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
+            value = "" if isinstance(item["input"], dict) else f"{item['input']!r} is not valid: "
+            lines.append(f"{path}: {value}{message}")
+    return lines
+
+
+def _valid_keys(parents: list[str], raw: Mapping[str, Any]) -> list[str]:
+    fields = Recipe.model_fields
+    if not parents:
+        return list(fields)
+    if parents[0] == "search":
+        section = raw["search"]
+        return list(method_configs()[section["method"]].model_fields) if isinstance(section, dict) else ["method"]
+    annotation = fields[parents[0]].annotation
+    return list(annotation.model_fields) if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []

@@ -1,0 +1,105 @@
+"""The `search` section: one config class for each method, told apart by its name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat
+
+from compressor.errors import RecipeError
+from compressor.plugins import with_plugins
+from compressor.recipe.values import BatchSize, NonNegativeInt, PositiveInt, Section
+
+
+class PruningConfig(Section):
+    """Pre-training and iterative Taylor pruning (NeuralScale Algorithm 1). Defaults are the paper's."""
+
+    method: str = ""
+    pretrain_epochs: NonNegativeInt = Field(10, description="epochs of training before pruning, P in Algorithm 1")
+    batch_size: BatchSize = Field(256, description="images per step of pre-training and pruning")
+    lr: PositiveFloat = Field(0.1, description="learning rate of pre-training")
+    prune_lr: PositiveFloat = Field(0.01, description="learning rate at the start of pruning")
+    prune_lr_decay: PositiveFloat = Field(1.5, description="divides it, as in the authors' code (the paper: 10)")
+    prune_lr_every: PositiveInt = Field(10, description="… after this many epochs of pruning")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    weight_decay: NonNegativeFloat = 5e-4
+    prune_every: PositiveInt = Field(50, description="mini-batches between two pruning events")
+    prune_channels: PositiveInt = Field(
+        10, description="channels removed in one event, anywhere; those that go together count as one"
+    )
+
+
+class NeuralScaleConfig(PruningConfig):
+    """NeuralScale (CVPR 2020): power-law widths fitted to iterative Taylor pruning. Defaults are the paper's."""
+
+    method: Literal["neuralscale"] = "neuralscale"
+    iterations: PositiveInt = Field(15, description="iterations of architecture descent (Algorithm 4)")
+    floor: Annotated[float, Field(gt=0, lt=1)] = Field(0.05, description="stop below this share of the channels")
+    min_records: Annotated[int, Field(ge=2)] = Field(
+        6, description="least records of a fit: those since every group lost a channel, or else all"
+    )
+
+
+class MorphNetConfig(PruningConfig):
+    """MorphNet with Taylor pruning (NeuralScale section 4.2): prune half of the channels, scale the rest uniformly."""
+
+    method: Literal["morphnet"] = "morphnet"
+    keep: Annotated[float, Field(gt=0, lt=1)] = Field(0.5, description="prune until this share of the channels is left")
+
+
+class L1Config(Section):
+    """Filters of smallest L1 norm leave a trained network, which is then fine-tuned (Li et al., ICLR 2017)."""
+
+    uses: ClassVar[tuple[str, ...]] = ("train",)  # sections of the recipe that the search follows beside its own
+
+    method: Literal["l1"] = "l1"
+    finetune_epochs: PositiveInt = Field(40, description="NeuralScale's paper: 40 for CIFAR, 20 for Tiny-ImageNet")
+    finetune_lr: PositiveFloat = Field(0.001, description="learning rate of fine-tuning, constant")
+
+
+class RandomConfig(Section):
+    """Every width a random share of its own, scaled together to the budget."""
+
+    method: Literal["random"] = "random"
+    draw: NonNegativeInt = Field(0, description="which draw, beside the recipe's seed")
+    smallest: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.1, description="shares lie between this and 1, evenly in the logarithm"
+    )
+
+
+class UniformConfig(Section):
+    """One width multiplier for all groups."""
+
+    method: Literal["uniform"] = "uniform"
+    shortcut: Literal["convcut"] | None = Field(
+        None, description="convcut: scale the network with a 1×1 convolution in every shortcut; null: as the model says"
+    )
+
+
+BUILTIN_METHODS: dict[str, type[BaseModel]] = {
+    "neuralscale": NeuralScaleConfig,
+    "morphnet": MorphNetConfig,
+    "l1": L1Config,
+    "random": RandomConfig,
+    "uniform": UniformConfig,
+}
+
+
+def method_configs() -> dict[str, type[BaseModel]]:
+    """Config class of every search method; plug-ins name a (config class, search function) pair."""
+    plugins = with_plugins("compressor.methods", dict.fromkeys(BUILTIN_METHODS))
+    return BUILTIN_METHODS | {
+        name: _plugin_config(name, pair) for name, pair in plugins.items() if name not in BUILTIN_METHODS
+    }
+
+
+def _plugin_config(name: str, pair: Any) -> type[BaseModel]:
+    config = pair[0] if isinstance(pair, tuple) and len(pair) == 2 else None
+    if isinstance(config, type) and issubclass(config, BaseModel):
+        field = config.model_fields.get("method")
+        if field is not None and get_args(field.annotation) == (name,):
+            return config
+    raise RecipeError(
+        f"entry point compressor.methods: {name!r} must be a pair (pydantic config class with the field "
+        f"method: Literal[{name!r}], search function)"
+    )

@@ -1,0 +1,168 @@
+"""The recipe as a whole, and its sections beside `budget` and `search`."""
+
+from __future__ import annotations
+
+import functools
+from typing import Annotated, Any, Literal, Union
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    JsonValue,
+    NonNegativeFloat,
+    PositiveFloat,
+    create_model,
+    model_validator,
+)
+
+from compressor.recipe.budget import BudgetConfig
+from compressor.recipe.methods import (
+    BUILTIN_METHODS,
+    L1Config,
+    MorphNetConfig,
+    NeuralScaleConfig,
+    RandomConfig,
+    UniformConfig,
+    method_configs,
+)
+from compressor.recipe.values import Batch, BatchSize, Minimum, NonNegativeInt, PositiveInt, Provider, Section, Threads
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _round_to(value: Any) -> Any:
+    if value != "auto" and not (type(value) is int and value > 0):
+        raise ValueError("must be a whole number above 0, or auto")
+    return value
+
+
+class ModelConfig(Section):
+    """The network to compress."""
+
+    name: str = Field(description="zoo name, torchvision:NAME, timm:NAME or package.module:factory")
+    width: Annotated[float, Field(gt=0, le=100)] = Field(1.0, description="multiplier of every default width")
+    options: dict[str, JsonValue] = Field({}, description="options of that model, such as {shortcut: identity}")
+
+
+class DataConfig(Section):
+    """The images to train and test on."""
+
+    name: str = Field(description="digits, idx, cifar10, cifar100, imagefolder or a plug-in's name")
+    path: str | None = Field(None, description="folder of the data, relative to where the command runs")
+    download: bool = Field(False, description="let torchvision download cifar10/cifar100 when absent")
+    image_size: Annotated[PositiveInt, Field(le=4096)] | None = Field(
+        None, description="resize to this many pixels square; null: as they are"
+    )
+    channels: Literal[1, 3] | None = Field(None, description="convert to grey (1) or RGB (3); null: as they are")
+    validation: Annotated[float, Field(ge=0.0, le=0.9)] = Field(
+        0.1, description="share of the training part held out, chosen by the seed"
+    )
+    limit: PositiveInt | None = Field(None, description="use only this many training images; null: all")
+    memory_gib: PositiveFloat = Field(4.0, description="image folders up to this decoded size stay in memory")
+    augment: tuple[Literal["flip", "crop", "cutout"], ...] = Field((), description="random changes of training images")
+
+
+class WidthsConfig(Section):
+    """Which channel counts the width groups may have, in the result and in every scaled baseline."""
+
+    round_to: Annotated[PositiveInt | Literal["auto"], BeforeValidator(_round_to)] = Field(
+        "auto",
+        description="every width is a multiple of this, such as 8; frozen groups are not; auto: 8 where that makes the "
+        "network faster, which is under a latency budget, else 1",
+    )
+    minimum: Minimum = Field(
+        1, description="fewest channels of every group, or {group: channels}; rounded up to round_to"
+    )
+    frozen: tuple[str, ...] = Field((), description="groups that keep the unscaled network's width")
+
+
+class TrainConfig(Section):
+    """Training of the result from scratch; baselines are trained alike."""
+
+    epochs: PositiveInt = 30
+    batch_size: BatchSize = 128
+    schedule: Literal["paper", "onecycle"] = Field(
+        "onecycle",
+        description="paper: steps ÷10 at 1/3, 2/3 and 5/6 of the epochs; onecycle: warm-up, then cosine to 0",
+    )
+    lr: PositiveFloat = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None, description="null: 0.5 for paper, 0.9 with Nesterov for onecycle"
+    )
+    weight_decay: NonNegativeFloat = 5e-4
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    keep: Literal["last", "best"] = Field("last", description="weights of the last epoch or of the best validation one")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA, fp32 on a CPU")
+    channels_last: Literal[True, False, "auto"] = Field("auto", description="auto: for networks with 2-d convolutions")
+
+
+class ExportConfig(Section):
+    """The ONNX file."""
+
+    opset: Annotated[int, Field(ge=18, le=23)] = Field(20, description="ONNX operator set")
+    tolerance: PositiveFloat = Field(1e-4, description="largest allowed relative difference to PyTorch")
+
+
+class BenchConfig(Section):
+    """Latency on ONNX Runtime; defaults are NeuralScale's protocol (section 4.2)."""
+
+    provider: Provider = "auto"
+    batch: Batch = 100
+    warmup: NonNegativeInt = 20
+    runs: PositiveInt = 80
+    threads: Threads | None = Field(None, description="intra-op threads; null: ONNX Runtime's choice")
+
+
+class Recipe(Section):
+    """One run: from a network, a data set and a budget to a trained ONNX model."""
+
+    model: Annotated[ModelConfig, BeforeValidator(_named)]
+    data: Annotated[DataConfig, BeforeValidator(_named)]
+    budget: BudgetConfig
+    widths: WidthsConfig = WidthsConfig()
+    search: Annotated[
+        NeuralScaleConfig | MorphNetConfig | L1Config | RandomConfig | UniformConfig, Field(discriminator="method")
+    ]
+    train: TrainConfig = TrainConfig()
+    export: ExportConfig = ExportConfig()
+    bench: BenchConfig = BenchConfig()
+    baselines: tuple[Literal["uniform", "reference"], ...] = Field(
+        ("uniform", "reference"),
+        description="networks to train beside the result: uniform scaling, and the unscaled one",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    threads: Threads | None = Field(None, description="CPU threads of torch; null: torch's choice")
+    checkpoint_seconds: NonNegativeFloat = Field(30.0, description="least time between two checkpoints of training")
+    seed: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _best_needs_validation(self) -> Recipe:
+        if self.train.keep == "best" and self.data.validation == 0:
+            raise ValueError("train.keep: best needs validation images, but data.validation is 0; valid: last")
+        return self
+
+    @property
+    def measured(self) -> BenchConfig:
+        """How latency is measured: the `bench` section, and what the budget says of batch, provider and threads."""
+        return self.bench.model_copy(update=self.budget.conditions)
+
+    def to_yaml(self) -> str:
+        """The recipe with every default written out; loads to an equal recipe."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def recipe_type() -> type[Recipe]:
+    """`Recipe`, with the methods of installed plug-ins admitted under `search`."""
+    configs = method_configs()
+    return Recipe if configs.keys() == BUILTIN_METHODS.keys() else _admitting(*configs.values())
+
+
+@functools.cache  # recipes are equal only if their class is the same
+def _admitting(*configs: type[BaseModel]) -> type[Recipe]:
+    union: Any = Union[configs]  # noqa: UP007 - its members are known at run time only
+    search: Any = (Annotated[union, Field(discriminator="method")], ...)
+    return create_model("Recipe", __base__=Recipe, search=search)

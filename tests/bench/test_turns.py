@@ -1,0 +1,145 @@
+import gc
+import random
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from compressor.bench import BenchError, Conditions, ProviderError, turns
+from compressor.bench.session import timed_session
+from compressor.bench.turns import Turns, open_entrant
+
+CPU = Conditions("cpu", 5, 1)
+
+
+def test_rounds_leave_one_sample_of_each_model_and_warm_up_none(save_linear):
+    both = Turns([save_linear("a.onnx"), save_linear("b.onnx")], CPU)
+    both.warm_up(3)
+    assert both.wall_ms == both.cpu_ms == [[], []]
+    both.run(4)
+    both.run(2)
+    assert [len(times) for times in both.wall_ms + both.cpu_ms] == [6] * 4
+    assert all(time > 0 for times in both.wall_ms for time in times)
+
+
+def test_samples_belong_to_their_model(save_linear, monkeypatch):
+    paths = [save_linear("a.onnx"), save_linear("b.onnx")]
+    told = {"a.onnx": (1.0, 10.0), "b.onnx": (2.0, 20.0)}
+    both = Turns(paths, CPU)
+    monkeypatch.setattr(turns.Entrant, "run", lambda model: told[Path(model.path).name])
+    both.run(9)
+    assert (both.wall_ms, both.cpu_ms) == ([[1.0] * 9, [2.0] * 9], [[10.0] * 9, [20.0] * 9])
+
+
+def test_an_order_handed_in_draws_the_turns(save_linear, monkeypatch):
+    paths = [save_linear("a.onnx"), save_linear("b.onnx")]
+    log = []
+    monkeypatch.setattr(turns.Entrant, "run", lambda model: log.append(Path(model.path).name) or (1.0, 1.0))
+    for order in (random.Random(3), random.Random(3), random.Random(4), None):
+        Turns(paths, CPU, order).run(20)
+    first, again, other, own = (log[start : start + 40] for start in range(0, 160, 40))
+    assert first == again
+    assert first != other
+    assert sorted(own) == sorted(first)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_collector_rests_while_the_clock_runs_and_is_then_as_before(save_linear, monkeypatch, enabled):
+    one = Turns([save_linear()], CPU)
+    seen = []
+    monkeypatch.setattr(turns.Entrant, "run", lambda model: seen.append(gc.isenabled()) or (1.0, 1.0))
+    before = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        one.run(2)
+        assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if before else gc.disable)()
+    assert seen == [False, False]
+
+
+@pytest.mark.parametrize(("threads", "alone"), [(1, True), (2, False)])
+def test_one_thread_is_told(save_linear, threads, alone):
+    entrant = open_entrant(save_linear(), Conditions("cpu", 5, threads))
+    assert (entrant.threads, entrant.one_thread) == (threads, alone)
+
+
+def test_a_batch_below_one_is_refused():
+    with pytest.raises(BenchError, match="batch=0 must be 1 or more"):
+        Conditions(batch=0)
+
+
+def test_inputs_that_no_memory_holds_are_refused_before_they_are_drawn(save_linear):
+    path = save_linear()
+    for batch in (10**12, 10**30):
+        with pytest.raises(BenchError, match=rf"the inputs of batch={batch} need .* GiB of memory") as caught:
+            open_entrant(path, Conditions("cpu", batch))
+        assert str(path) in str(caught.value)
+
+
+def test_inputs_that_numpy_cannot_hold_are_refused_where_memory_is_not_told(save_linear, monkeypatch):
+    monkeypatch.setattr(turns, "available_bytes", lambda: None)
+    for batch in (10**13, 10**30):
+        with pytest.raises(BenchError, match=f"inputs of batch={batch} do not fit"):
+            open_entrant(save_linear(), Conditions("cpu", batch))
+
+
+def test_a_run_that_finds_no_memory_says_so():
+    error = RuntimeError(
+        "[ONNXRuntimeError] : 6 : X bfc_arena.cc Failed to allocate memory for requested buffer of size 3145728"
+    )
+    told = str(turns._does_not_run("m.onnx", 7, error))
+    assert told == "m.onnx: batch=7 does not fit into memory: a buffer of 3 MiB more is needed"
+
+
+def graph_log(monkeypatch):
+    log, make = [], turns._run_options
+    monkeypatch.setattr(turns, "_run_options", lambda graph: log.append(graph) or make(graph))
+    return log
+
+
+def test_without_a_cuda_graph_runs_have_no_options(save_linear, monkeypatch):
+    log = graph_log(monkeypatch)
+    assert open_entrant(save_linear(), CPU).run_options is None
+    assert log == []
+
+
+def test_a_cuda_graph_is_captured_once_the_outputs_stay(save_linear, monkeypatch):
+    """The order of things; a session on the CPU reads over the number of the graph."""
+    log = graph_log(monkeypatch)
+    ran = []
+    run = turns.Entrant.run
+    monkeypatch.setattr(turns.Entrant, "run", lambda model: ran.append(list(log)) or run(model))
+    opened = timed_session(save_linear(), provider="cpu")
+    entrant = turns._bind("linear.onnx", opened, Conditions("cuda", 5, cuda_graph=True))
+    assert log == ["-1", "1"]
+    assert ran == [["-1", "1"]]  # one run, after the one that captures nothing
+    assert entrant.run_options is not None
+
+
+def test_a_capture_that_fails_is_an_error_of_the_provider(save_linear, monkeypatch):
+    def fail(model):
+        raise RuntimeError("[ONNXRuntimeError] : 1 : FAIL : operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(turns.Entrant, "run", fail)
+    opened = timed_session(save_linear(), provider="cpu")
+    with pytest.raises(ProviderError, match=r"cannot be replayed as a CUDA graph.*not permitted when stream") as caught:
+        turns._bind("linear.onnx", opened, Conditions("cuda", 5, cuda_graph=True))
+    assert caught.value.exit_code == 3
+
+
+def test_outputs_that_are_no_tensors_run_but_not_in_a_cuda_graph(tmp_path):
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3])
+    y = helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None)
+    node = helper.make_node("SequenceConstruct", ["x", "x"], ["y"])
+    model = helper.make_model(
+        helper.make_graph([node], "list", [x], [y]), opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    )
+    onnx.save(model, tmp_path / "list.onnx")
+    entrant = open_entrant(tmp_path / "list.onnx", CPU)
+    entrant.run()
+    assert not entrant.binding.get_outputs()[0].is_tensor()
+    opened = timed_session(tmp_path / "list.onnx", provider="cpu")
+    with pytest.raises(BenchError, match="cuda_graph needs outputs that are tensors, and 'y' is none"):
+        turns._bind("list.onnx", opened, Conditions("cuda", 5, cuda_graph=True))
