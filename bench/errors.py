@@ -2,6 +2,7 @@
 
 Exception
 └── BenchError       exit code 2: bad input (no such file, not an ONNX model, an axis without a size, ...)
+    ├── UnknownBaseline  exit code 2: no baseline of that name (in `baseline`)
     └── ProviderError    exit code 3: the environment cannot run the provider that was asked for
 """
 

@@ -1,7 +1,7 @@
 """The command line. Torch is imported only inside commands, so that --help answers at once.
 
-Exit codes: 0 budget met, 1 budget missed, 2 bad input, 3 the machine lacks something (GPU, provider, package),
-70 a bug of ours, 130 interrupted.
+Exit codes: 0 budget met, 1 budget or gate missed, 2 bad input, 3 the machine lacks something (GPU, provider,
+package), 4 a gate that cannot tell, 70 a bug of ours, 130 interrupted.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ from compressor.report.values import (
     unsteady,
     widths_of,
 )
+from compressor.report.verification import latency_budget_section
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _PROVIDERS["tensorrt"] = "TensorrtExecutionProvider"
@@ -50,7 +51,18 @@ _PROVIDERS["tensorrt"] = "TensorrtExecutionProvider"
 def render_html(record: Record) -> str:
     """Render a run record as one self-contained page; sections whose data is absent are left out."""
     name = str(record.get("name") or "run")
-    parts = (_comparison, _channels, _fit, _descent, _training, _latency, seconds_section, _usage, environment_section)
+    parts = (
+        _comparison,
+        _channels,
+        _fit,
+        _descent,
+        _training,
+        _latency,
+        latency_budget_section,
+        seconds_section,
+        _usage,
+        environment_section,
+    )
     body = [_header(record, name), _verdict(record), *(part(record) for part in parts)]
     return document(f"{name}: compression report", *body)
 

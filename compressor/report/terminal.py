@@ -20,6 +20,7 @@ from compressor.report.values import (
     slack_text,
     weights_text,
 )
+from compressor.report.verification import verified_text
 
 
 def summary_lines(record: Record) -> list[str]:
@@ -37,6 +38,7 @@ def summary_lines(record: Record) -> list[str]:
     latency = [text for network in found if (text := _latency(network))]
     if latency:
         lines.append("latency: " + "; ".join(latency))
+    lines += [f"latency verified: {text}" for network in found[:1] if (text := verified_text(network))]
     return lines
 
 

@@ -129,7 +129,8 @@ def slack_text(limit: Limit) -> str:
     amount = quantity(abs(limit.slack))
     worth = ""
     # Of several limits one binds; far under the others, the unit would be a number without meaning.
-    if limit.channels is not None and abs(limit.channels) < 100:
+    # What a channel adds to a latency is an estimate finer than its noise.
+    if limit.channels is not None and abs(limit.channels) < 100 and limit.name != "latency_ms":
         many = abs(limit.channels)
         unit = "of one channel" if 0 < many < 1 else "channels"
         worth = f" ({significant(many, 2)} {unit} of the cheapest layer)"
