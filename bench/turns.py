@@ -7,8 +7,8 @@ same moment, so slow minutes hit all models alike, and it is rounds that are com
 import gc
 import os
 import random
-import sys
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

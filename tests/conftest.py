@@ -8,6 +8,8 @@ import torch
 
 from compressor.data import DataSet, load_data
 
+pytest_plugins = "pytester"  # for tests of our own plugin; pytest takes it from the root conftest only
+
 
 @pytest.fixture(autouse=True)
 def _one_thread():
