@@ -137,7 +137,7 @@ class Comparison:
             "date": self.date,
             "machine": dict(self.machine),
             "wall_ms": self.measured.wall_ms.tolist(),
-            "cpu_ms": self.measured.cpu_ms.tolist(),
+            "cpu_ms": self.measured.cpu_ms.tolist() if self.measured.cpu_ms.any() else None,
         }
 
 

@@ -54,7 +54,7 @@ class Pairs:
 
     Attributes:
         wall_ms: by the clock
-        cpu_ms: CPU time of the calling thread
+        cpu_ms: CPU time of the calling thread; 0 where others work too
         clock: which of the two the ratio is of: "cpu" where one thread on the CPU does all the work
         provider: short name of what ran both
         threads: intra-op threads, the calling one included

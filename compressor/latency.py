@@ -10,38 +10,34 @@ upper end of the interval of what was measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compressor import cost
 from compressor.architecture import Architecture
 
-_AIM = 1.015  # estimates are this much too high, lest every second network found be a little too slow
-_CLOSE = 0.96  # of the limit: a network that takes less leaves room for a larger one
-_TRUSTED = 8  # measurements after which any network within the limit will do, and estimates only rise
+if TYPE_CHECKING:
+    from compressor.bench import Ratio
+
+_AIM = 1.02  # the upper end of an interval over its middle, about: what an estimate of it adds
+_CLOSE = 0.95  # of the limit: a network that takes less leaves room for a larger one
+_TRUSTED = 6  # measurements after which any network within the limit will do, and estimates only rise
 _APART = 0.5  # in ln(multiply-adds): a new measurement replaces those of other methods that are nearer
 _SLOPES = (0.2, 1.5)  # of ln(milliseconds) in ln(multiply-adds), for networks outside those measured
 _SLOPE = 0.8  # while only one is measured
 
 
-class Ratio(Protocol):
-    """How many times as long as the unscaled network, with the ends of its interval (`compressor.bench.Ratio`)."""
-
-    median: float
-    low: float
-    high: float
-
-
-Measure = Callable[[Architecture, float, bool], Ratio]
+Measure = Callable[[Architecture, float, bool], "Ratio"]
 
 
 @dataclass
 class _Point:
     size: float  # ln(multiply-adds)
-    ms: float  # ln(milliseconds), upper end
+    ms: float  # ln(milliseconds), median
     family: int
 
 
@@ -119,10 +115,11 @@ class LatencyCost:
         if exact and before is not None:
             self._export = ms / (before / self._export)
         # A quick export is judged as the shipped file will be.
-        self._known[key] = ms = ms if exact else ms * self._export
+        factor = 1.0 if exact else self._export
+        self._known[key] = ms = ms * factor
         if exact:
             self._exact.add(key)
-        point = _Point(math.log(self._size(architecture)), math.log(ms), self._family)
+        point = _Point(math.log(self._size(architecture)), math.log(ratio.median * self.unit_ms * factor), self._family)
         self._points = [p for p in self._points if not self._replaces(point, p)] + [point]
         interval = [ratio.low * self.unit_ms, ratio.high * self.unit_ms]
         self.records.append(
@@ -153,7 +150,7 @@ class LatencyCost:
         return math.exp(log) * _AIM * 1.01 ** max(0, self._found - _TRUSTED)
 
 
-def _slope(sizes: Sequence[float], logs: Sequence[float]) -> float:
+def _slope(sizes: NDArray[np.float64], logs: NDArray[np.float64]) -> float:
     if len(sizes) < 2:
         return _SLOPE
     return float(np.clip((logs[1] - logs[0]) / (sizes[1] - sizes[0]), *_SLOPES))

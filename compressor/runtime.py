@@ -28,8 +28,8 @@ from compressor.models import build, example_input
 LOOKS = (2, 4, 8, 16, 32)  # blocks: a network far from the limit needs few
 _FEW = 8  # blocks: with fewer, the interval is too narrow to tell what is near
 _FAR = 1.15  # times the limit, or less than the limit by as much
-_NEAR = 1.04  # the limit over the upper end: little of the limit is left
-_NARROW = 1.02  # upper end over lower end
+_NEAR = 1.05  # the limit over the upper end: little of the limit is left
+_NARROW = 1.05  # upper end over lower end
 
 
 class Runtime:
@@ -171,8 +171,10 @@ def _decides(ratio: Ratio, blocks: int, limit: float) -> bool:
         return True
     if blocks < _FEW:
         return False
-    # Below the limit by more than a little, the interval must be narrow: it may only be its width that lies between.
-    return ratio.low > limit or ratio.high <= limit < _NEAR * ratio.high or ratio.high / ratio.low < _NARROW
+    if ratio.low > limit or _NEAR * ratio.high < limit:
+        return True
+    # Near the limit, the interval must be narrow: it may only be its width that fills the limit.
+    return ratio.high <= limit and ratio.high < _NARROW * ratio.low
 
 
 def cache_folder() -> Path:

@@ -17,8 +17,10 @@ its turn, over the time for a run of the bare loop. All ratios are medians over 
 over trials, 95 %.
 
 `Turns.run` begins with Python's garbage collection, once for all its runs. Here everything alive is frozen before, and
-what `turns.run(0)` still takes in the same round is taken off; `collect_ms` is what it costs otherwise. ONNX Runtime's own time is that of the
-`model_run` events of its profile, which is switched on for that; our clock runs around the same runs.
+what `turns.run(0)` still takes in the same round is taken off; `collect_ms` is what it costs otherwise.
+
+ONNX Runtime's own time is that of the `model_run` events of its profile, which is switched on for that; our clock runs
+around the same runs, and `clock_over_model_run` is the median of the ratios.
 
 The numbers go to experiments/latency_harness.json after every trial; those that are there are not repeated.
 """

@@ -20,6 +20,14 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _cache_of_our_own(tmp_path_factory):
+    """What tests measure must not reach the user's cache, nor what is in there the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COMPRESSOR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def digits() -> Callable[..., DataSet]:
     """Make a small data set of real images: scikit-learn's digits at 8×8 or larger."""

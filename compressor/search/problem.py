@@ -92,7 +92,7 @@ def bounds_of(config: WidthsConfig, reference: Architecture, auto: int = 1) -> B
     Args:
         config: the section
         reference: the unscaled network
-        auto: what `round_to: auto` stands for; less for groups that have less than twice as many channels
+        auto: what `round_to: auto` stands for; less for groups that have less than four times as many channels
 
     Raises:
         RecipeError: a group is unknown
@@ -114,8 +114,8 @@ def bounds_of(config: WidthsConfig, reference: Architecture, auto: int = 1) -> B
 
 
 def _aligned(step: int, width: int) -> int:
-    """The largest half, quarter, ... of a step that a group of this width has at least twice."""
-    while step > 1 and 2 * step > width:
+    """The largest half, quarter, ... of a step that a group of this width has at least four times."""
+    while step > 1 and 4 * step > width:
         step //= 2
     return step
 
