@@ -12,7 +12,8 @@ with it trained, as it must, and its result is fine-tuned for 12 epochs more; it
 held out. It gets channels in steps of 8 (its own default, 32, leaves this network nearly no choice), and its clock runs
 ONNX Runtime with one thread, as ours does; it has no option for either the threads or, in its documentation, the
 latency: the key is in its source. The same search with 60 % of the parameters stands beside it. Ours is a run of the
-pipeline with the budget `latency: 0.6x`.
+pipeline with the budget `latency: 0.6x`, by uniform scaling and by NeuralScale, trained from scratch for as many epochs
+as FastNAS's two trainings have together.
 
 Every result is exported by our exporter and measured in pairs with the untouched network on ONNX Runtime, one thread
 of the CPU, batch 100. What is done stays in --out and is not done again; numbers go to
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -47,7 +49,7 @@ RECIPE: Final = HERE.parent / "recipes" / "quickstart.yaml"
 SHARE, BATCH, STEP = 0.6, 100, 8  # of the latency; images in a batch; of FastNAS's channel counts
 CONSTRAINTS: Final = ("latency", "params")
 FINETUNE_LR: Final = 0.01
-SIDES: Final = (*(f"fastnas_{constraint}" for constraint in CONSTRAINTS), "ours")
+SIDES: Final = (*(f"fastnas_{constraint}" for constraint in CONSTRAINTS), "ours_uniform", "ours_neuralscale")
 
 
 def main() -> None:
@@ -82,8 +84,8 @@ def trial(side: str, seed: int, arguments: argparse.Namespace, rows: dict[str, A
     out.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     print(f"{side}, seed {seed} ...", flush=True)
-    if side == "ours":
-        row, model = ours(out, arguments.epochs, seed)
+    if side.startswith("ours_"):
+        row, model = ours(side.removeprefix("ours_"), out, arguments.epochs, seed)
     else:
         row, model = peer(side.removeprefix("fastnas_"), out, seed, arguments)
     row |= measured(out / "reference.onnx", model, arguments.blocks)
@@ -114,20 +116,23 @@ def measured(reference: Path, model: Path, blocks: int) -> dict[str, float]:
     return {"ratio": ratio.median, "low": ratio.low, "high": ratio.high, "reference_ms": reference_ms, "ms": ms}
 
 
-def ours(out: Path, epochs: int, seed: int) -> tuple[dict[str, Any], Path]:
-    """One run of the pipeline with the latency as its budget."""
+def ours(method: str, out: Path, epochs: int, seed: int) -> tuple[dict[str, Any], Path]:
+    """One run of the pipeline with the latency as its budget; trained as long as FastNAS and its fine-tuning."""
     from compressor.pipeline import run
+
+    os.environ["COMPRESSOR_CACHE"] = str(out / f"cache_{method}")  # nothing is known beforehand
 
     budget = f"{{latency: {SHARE:g}x, batch: {BATCH}, provider: cpu, threads: 1}}"
     overrides = [
         f"budget={budget}",
-        f"train.epochs={epochs}",
+        f"train.epochs={2 * epochs}",
+        *(["search.method=uniform"] if method == "uniform" else []),
         f"seed={seed}",
         "threads=1",
         "bench.threads=1",
         "baselines=[reference]",
     ]
-    report = run(load_recipe(RECIPE, overrides), out / "ours", resume=True, progress=show)
+    report = run(load_recipe(RECIPE, overrides), out / f"ours_{method}", resume=True, progress=show)
     row = {
         "search_seconds": report["seconds"]["search"],
         "seconds": report["seconds"],
@@ -141,7 +146,7 @@ def ours(out: Path, epochs: int, seed: int) -> tuple[dict[str, Any], Path]:
     reference = out / "reference.onnx"
     if not reference.exists():
         reference_of(out)
-    return row, out / "ours" / "model.onnx"
+    return row, out / f"ours_{method}" / "model.onnx"
 
 
 def show(stage: str, text: str, share: float | None) -> None:
