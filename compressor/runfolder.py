@@ -8,6 +8,7 @@ from typing import Any
 from compressor.errors import RunError
 from compressor.files import read_json, write_atomic, write_json
 from compressor.recipe import Recipe, load_recipe
+from compressor.recipe.budget import LATENCY
 
 # What a stage's outcome depends on. Device, threads and checkpoint times are not part of it, nor where images lie.
 _USES: dict[str, tuple[str, ...]] = {
@@ -17,10 +18,10 @@ _USES: dict[str, tuple[str, ...]] = {
     "bench": ("bench",),
 }
 _LEAVES = {
-    "search": ("search.json", "architecture.json", "checkpoints/search/*"),
+    "search": ("search.json", "architecture.json", "baselines/*/architecture.json", "checkpoints/search/*"),
     "train": ("**/training.json", "**/weights.safetensors", "checkpoints/train-*"),
     "export": ("**/export.json", "**/model.onnx"),
-    "bench": ("latency.json",),
+    "bench": ("latency.json", "verification.json"),
 }
 _PLACES = ("path", "download", "memory_gib")
 
@@ -110,6 +111,8 @@ def _used(stage: str, recipe: Recipe) -> dict[str, Any]:
     # A search that trains the network as the recipe says in the end depends on how (see `L1Config.uses`).
     more = getattr(recipe.search, "uses", ()) if stage == "search" else ()
     dumped = recipe.model_dump(mode="json", include={*_USES[stage], *more})
+    if stage == "search" and LATENCY in recipe.budget.names:  # what the budget leaves open, `bench` decides
+        dumped["measured"] = recipe.measured.model_dump(mode="json", include={"provider", "batch", "threads"})
     if "data" in dumped:
         dumped["data"] = {key: value for key, value in dumped["data"].items() if key not in _PLACES}
     return dumped
