@@ -4,7 +4,7 @@ A measurement takes seconds, and a search asks for a cost hundreds of times. So 
 the networks measured so far, ln(milliseconds) is linear in ln(multiply-adds). The network that it finds is measured,
 untrained, and the search's last step is repeated with the better estimate until the network found is one that was
 measured: first a quick export, in the end the very file that would be shipped. What counts against the limit is the
-upper end of the interval of what was measured.
+upper end of the interval of what was measured, and a reserve of 1.5 %.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from compressor.bench import Ratio
 
 _AIM = 1.02  # the upper end of an interval over its middle, about: what an estimate of it adds
+_RESERVE = 1.015  # how much slower a network may be when it is verified, hours later, beside other neighbours
 _CLOSE = 0.95  # of the limit: a network that takes less leaves room for a larger one
 _TRUSTED = 6  # measurements after which any network within the limit will do, and estimates only rise
 _APART = 0.5  # in ln(multiply-adds): a new measurement replaces those of other methods that are nearer
@@ -72,7 +73,7 @@ class LatencyCost:
         self._export = 1.0  # the shipped file's time over the quick export's
 
     def __call__(self, architecture: Architecture) -> float:
-        """The upper end of what was measured, else an estimate of it, in milliseconds."""
+        """The upper end of what was measured, else an estimate of it, in milliseconds, with the reserve."""
         known = self._known.get(architecture.to_json())
         return known if known is not None else self._estimate(math.log(self._size(architecture)))
 
@@ -83,7 +84,7 @@ class LatencyCost:
         self.measured(least)
 
     def measured(self, architecture: Architecture) -> float:
-        """Milliseconds (the upper end) of a network that no search found, measured unless that was done before."""
+        """What `__call__` gives, of a network that no search found, measured unless that was done before."""
         known = self._known.get(architecture.to_json())
         return known if known is not None else self._learn(architecture, exact=False)
 
@@ -110,8 +111,8 @@ class LatencyCost:
     def _learn(self, architecture: Architecture, exact: bool) -> float:
         key = architecture.to_json()
         before = self._known.get(key)
-        ratio = self._measure(architecture, self.limit_ms / self.unit_ms, exact)
-        ms = ratio.high * self.unit_ms
+        ratio = self._measure(architecture, self.limit_ms / self.unit_ms / _RESERVE, exact)
+        ms = ratio.high * self.unit_ms * _RESERVE
         if exact and before is not None:
             self._export = ms / (before / self._export)
         # A quick export is judged as the shipped file will be.
@@ -119,7 +120,9 @@ class LatencyCost:
         self._known[key] = ms = ms * factor
         if exact:
             self._exact.add(key)
-        point = _Point(math.log(self._size(architecture)), math.log(ratio.median * self.unit_ms * factor), self._family)
+        point = _Point(
+            math.log(self._size(architecture)), math.log(ratio.median * self.unit_ms * factor * _RESERVE), self._family
+        )
         self._points = [p for p in self._points if not self._replaces(point, p)] + [point]
         interval = [ratio.low * self.unit_ms, ratio.high * self.unit_ms]
         self.records.append(

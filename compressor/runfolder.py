@@ -18,7 +18,13 @@ _USES: dict[str, tuple[str, ...]] = {
     "bench": ("bench",),
 }
 _LEAVES = {
-    "search": ("search.json", "architecture.json", "baselines/*/architecture.json", "checkpoints/search/*"),
+    "search": (
+        "search.json",
+        "architecture.json",
+        "baselines/*/architecture.json",
+        "checkpoints/search/*",
+        "checkpoints/latency/*",
+    ),
     "train": ("**/training.json", "**/weights.safetensors", "checkpoints/train-*"),
     "export": ("**/export.json", "**/model.onnx"),
     "bench": ("latency.json", "verification.json"),

@@ -66,7 +66,7 @@ def test_what_is_found_was_measured_as_shipped_and_is_within_the_limit(kind, sha
     measure, asked = machine(**MACHINES[kind])
     found, latency = solve(measure, share * UNIT)
     assert asked[-1] == (found.architecture, True)
-    assert latency(found.architecture) == pytest.approx(latency.records[-1]["interval_ms"][1])
+    assert 0.985 * latency(found.architecture) <= latency.records[-1]["interval_ms"][1] <= latency(found.architecture)
     assert 0.88 * share * UNIT < latency(found.architecture) <= share * UNIT
     assert len(asked) <= 24
     assert found.binding == "latency_ms"
