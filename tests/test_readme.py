@@ -21,6 +21,14 @@ def test_the_recipe_it_explains_is_the_shipped_one():
     assert parse_recipe(yaml.safe_load(block)) == load_recipe(ROOT / "recipes" / "cifar10-vgg11.yaml")
 
 
+def test_the_latency_budgets_it_shows_are_valid():
+    shown = [line for line in README.split("```yaml")[2].split("```")[0].splitlines() if line]
+    assert len(shown) == 2
+    for line in shown:
+        raw = {"model": "mlp", "data": "digits", "search": {"method": "uniform"}, **yaml.safe_load(line)}
+        assert parse_recipe(raw).budget.names == ("latency_ms",)
+
+
 def test_the_commands_it_names_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^    make (\w+)", README, re.MULTILINE):
@@ -32,7 +40,7 @@ def test_the_commands_it_names_exist():
 
 
 def test_the_python_example_names_what_there_is():
-    code = README.split("```python")[1].split("```")[0]
+    code = next(block for block in README.split("```python")[1:] if "from compressor" in block).split("```")[0]
     compile(code, "README", "exec")
     imported = re.search(r"from compressor import (.+)", code)[1].split(", ")
     import compressor
