@@ -118,7 +118,7 @@ def _used(stage: str, recipe: Recipe) -> dict[str, Any]:
     more = getattr(recipe.search, "uses", ()) if stage == "search" else ()
     dumped = recipe.model_dump(mode="json", include={*_USES[stage], *more})
     if stage == "search" and LATENCY in recipe.budget.names:  # what the budget leaves open, `bench` decides
-        dumped["measured"] = recipe.measured.model_dump(mode="json", include={"provider", "batch", "threads"})
+        dumped["bench"] = recipe.measured.model_dump(mode="json", include={"provider", "batch", "threads"})
     if "data" in dumped:
         dumped["data"] = {key: value for key, value in dumped["data"].items() if key not in _PLACES}
     return dumped
