@@ -116,7 +116,7 @@ def test_a_file_that_turns_out_slower_is_a_missed_budget(tmp_path, fake):
     assert report["budget"]["met"] is False
     assert report["budget"]["slack"]["latency_ms"] < 0
     lines = summary_lines(report)
-    assert lines[0].startswith("budget MISSED: latency, ms 3.")
+    assert lines[0].startswith("budget MISSED: latency, ms (upper end of its interval) 3.")
     assert any(line.startswith("latency verified: ") and "above the limit" in line for line in lines)
 
 

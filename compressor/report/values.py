@@ -62,7 +62,8 @@ class Limit:
     @property
     def title(self) -> str:
         """The cost in words, with its unit."""
-        return COSTS.get(self.name, self.name)
+        what = COSTS.get(self.name, self.name)
+        return f"{what} (upper end of its interval)" if self.name == "latency_ms" else what
 
 
 def number(value: Any) -> float | None:

@@ -44,10 +44,7 @@ def latency_budget_section(record: Record) -> Markup:
     measured = dig(record, "latency_search", "measured") or []
     if not found and not measured:
         return Markup()
-    rows: list[list[object]] = [[title, element("td", text, class_="text")] for title, text in found]
-    children: list[object] = (
-        [element("div", table(["network", "verified latency"], rows), class_="wide")] if rows else []
-    )
+    children: list[object] = [element("p", element("b", title), f": {text}.") for title, text in found]
     if measured:
         limit = number(dig(record, "latency_search", "limit_ms"))
         head: list[object] = ["measured while searching", "MACs", "ms", "interval, ms", "of the limit"]
@@ -58,7 +55,7 @@ def latency_budget_section(record: Record) -> Markup:
                 "Untrained networks beside the unscaled one, whose latency then was "
                 f"{significant(dig(record, 'latency_search', 'unscaled_ms'))} ms. Quick: exported in the fastest way; "
                 "as shipped: exported as the result is. Intervals are 99 % bootstrap intervals over blocks of fresh "
-                "sessions; a network is taken if their upper end is within the limit. What an earlier run measured on "
+                "sessions; a network is taken if their upper end, and a reserve of 1.5 %, are within the limit. What an earlier run measured on "
                 "this machine is taken from the cache."
             )
         )
