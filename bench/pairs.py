@@ -28,7 +28,7 @@ LOOKS: Final = (8, 16, 32, 64, 128)  # blocks after which the ratio is looked at
 LEVEL: Final = 0.99  # of the interval at every look: with five looks, all of them hold 19 times in 20
 _RESAMPLES: Final = 2000
 _CHUNK: Final = 2_000_000  # values drawn at a time
-_BLOCK_SECONDS: Final = 0.25  # of measuring in a block, where 3 to 100 pairs take that long
+_BLOCK_SECONDS: Final = 0.25  # of measuring in a block, where 2 to 100 pairs take that long
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class _Blocks:
         if self._size is None:
             self._begin(turns)
         assert self._size is not None
-        turns.warm_up(max(1, self._size // 5))
+        turns.warm_up(self._size // 5)  # opening has run each once, which is warm enough where runs are long
         turns.run(self._size)
         places = np.argsort(order)
         self._wall.append(np.array(turns.wall_ms)[places].T)
@@ -222,7 +222,7 @@ class _Blocks:
         start = time.perf_counter()
         turns.warm_up(2)
         pair = (time.perf_counter() - start) / 2
-        self._size = min(100, max(3, round(_BLOCK_SECONDS / pair)))
+        self._size = min(100, max(2, round(_BLOCK_SECONDS / pair)))
 
     def pairs(self, seconds: float) -> Pairs:
         return Pairs(

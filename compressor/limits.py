@@ -16,6 +16,7 @@ from compressor.runtime import Runtime
 from compressor.search.problem import bounds_of
 from compressor.solve import Bounds
 
+_ROUGH = 2  # blocks
 _ALIGNED = 8  # channels: kernels take their time in steps of 8, and more for counts that are no multiple of 4
 
 Cost = Callable[[Architecture], float]
@@ -74,9 +75,9 @@ def limited_costs(
 
 
 def _latency(recipe: Recipe, reference: Architecture, runtime: Runtime) -> LatencyCost:
-    median, high = runtime.unit_ms()
-    # A limit in milliseconds is to hold even if the unscaled network is as slow as it may be.
-    unit = high if recipe.budget.latency is None else median
+    # A limit in milliseconds is to hold even if the unscaled network is as slow as it may be; of a share, milliseconds
+    # are only how it is told.
+    unit = runtime.unit_ms()[1] if recipe.budget.latency is None else runtime.unit_ms(_ROUGH)[0]
     limit = recipe.budget.resolve(dict.fromkeys(recipe.budget.names, unit))[LATENCY]
     return LatencyCost(runtime.ratio, reference, unit, limit)
 

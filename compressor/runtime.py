@@ -26,7 +26,7 @@ from compressor.initialise import scatter_
 from compressor.models import build, example_input
 
 LOOKS = (2, 4, 8, 16, 32)  # blocks: a network far from the limit needs few
-_FEW = 8  # blocks: with fewer, the interval is too narrow to tell what is near
+_FEW, _ENOUGH = 4, 8  # blocks to turn a network near the limit down, and to take it
 _FAR = 1.15  # times the limit, or less than the limit by as much
 _NEAR = 1.05  # the limit over the upper end: little of the limit is left
 _NARROW = 1.05  # upper end over lower end
@@ -59,7 +59,7 @@ class Runtime:
         self._cache = _cache_file(reference, conditions, opset)
         self._known: dict[str, Any] = read_json(self._cache) if self._cache.exists() else {}
 
-    def unit_ms(self) -> tuple[float, float]:
+    def unit_ms(self, blocks: int = _ENOUGH) -> tuple[float, float]:
         """Milliseconds of the unscaled network by the clock: median and upper end of its interval.
 
         Measured once for each folder: milliseconds of the same machine are others an hour later.
@@ -68,7 +68,7 @@ class Runtime:
         if not known.exists():
             path = self._file_of_reference()
             self._tell("measuring the unscaled network")
-            median, (_, high) = median_alone(path, self.conditions)
+            median, (_, high) = median_alone(path, self.conditions, blocks=blocks)
             write_json(known, {"median_ms": median, "high_ms": high})
         record = read_json(known)
         return record["median_ms"], record["high_ms"]
@@ -174,7 +174,7 @@ def _decides(ratio: Ratio, blocks: int, limit: float) -> bool:
     if ratio.low > limit or _NEAR * ratio.high < limit:
         return True
     # Near the limit, the interval must be narrow: it may only be its width that fills the limit.
-    return ratio.high <= limit and ratio.high < _NARROW * ratio.low
+    return blocks >= _ENOUGH and ratio.high <= limit and ratio.high < _NARROW * ratio.low
 
 
 def cache_folder() -> Path:

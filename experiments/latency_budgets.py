@@ -112,7 +112,7 @@ def by_hand(model: str, batch: int, share: float) -> dict[str, Any]:
     told = {}
     for name, count in cost.COSTS.items():
         problem = Problem(reference, Budget({name: int(share * count(reference))}), cost.COSTS, None)  # type: ignore[arg-type]
-        ratio = runtime.ratio(scale_uniformly(problem)[0], share, exact=False)
+        ratio = runtime.ratio(scale_uniformly(problem)[0], 1e9, exact=False)
         told[name] = {"ratio": ratio.median, "interval": [ratio.low, ratio.high], "used_of_limit": ratio.median / share}
     shutil.rmtree(folder)
     return told

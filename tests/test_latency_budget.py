@@ -37,7 +37,7 @@ class Fake:
         self.reference, self.conditions = reference, conditions
         self.asked = []
 
-    def unit_ms(self):
+    def unit_ms(self, blocks=8):
         return UNIT, 1.01 * UNIT
 
     def ratio(self, architecture, limit, exact):

@@ -287,7 +287,7 @@ def test_one_missed_limit_of_two_misses_the_budget():
     page = Page(render_html(record))
     assert page.headings[0] == "Budget missed"
     assert ["parameters", "58,000", "57,991", "9 left", "met"] in page.rows
-    assert ["latency, ms", "1.5", "1.75", "over by 0.25", "missed"] in page.rows
+    assert ["latency, ms (upper end of its interval)", "1.5", "1.75", "over by 0.25", "missed"] in page.rows
 
 
 def test_a_limit_that_was_not_measured_is_not_called_met():
@@ -295,7 +295,7 @@ def test_a_limit_that_was_not_measured_is_not_called_met():
     record["budget"] = {"limits": {"latency_ms": 2.5}, "costs": {"latency_ms": None}}
     page = Page(render_html(record))
     assert page.headings[0] == "Budget not checked"
-    assert ["latency, ms", "2.5", "–", "not measured", "not measured"] in page.rows
+    assert ["latency, ms (upper end of its interval)", "2.5", "–", "not measured", "not measured"] in page.rows
     assert summary_lines(record)[0].startswith("budget not checked")
 
 

@@ -98,7 +98,7 @@ def test_what_was_far_from_one_limit_is_measured_better_near_another(tmp_path, m
 @pytest.mark.usefixtures("cache", "measured")
 def test_the_time_of_the_unscaled_network_stays_for_a_run(tmp_path, monkeypatch):
     times = iter([(3.0, (2.9, 3.1)), (5.0, (4.9, 5.1))])
-    monkeypatch.setattr(runtime, "median_alone", lambda path, conditions: next(times))
+    monkeypatch.setattr(runtime, "median_alone", lambda path, conditions, blocks: next(times))
     assert make(tmp_path).unit_ms() == (3.0, 3.1)
     assert make(tmp_path).unit_ms() == (3.0, 3.1)
     assert make(tmp_path / "another run").unit_ms() == (5.0, 5.1)

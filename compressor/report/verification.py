@@ -55,8 +55,8 @@ def latency_budget_section(record: Record) -> Markup:
                 "Untrained networks beside the unscaled one, whose latency then was "
                 f"{significant(dig(record, 'latency_search', 'unscaled_ms'))} ms. Quick: exported in the fastest way; "
                 "as shipped: exported as the result is. Intervals are 99 % bootstrap intervals over blocks of fresh "
-                "sessions; a network is taken if their upper end, and a reserve of 1.5 %, are within the limit. What an earlier run measured on "
-                "this machine is taken from the cache."
+                "sessions; a network is taken if their upper end, and a reserve of 1.5 %, are within the limit. What "
+                "an earlier run measured on this machine is taken from the cache."
             )
         )
     return section("Latency budget", *children)
