@@ -164,13 +164,13 @@ def test_looks_end(turns):
     assert told == [(block, 128) for block in range(1, 129)]
 
 
-@pytest.mark.parametrize(("seconds", "blocks"), [(0, 8), (0.45, 10), (0.52, 12)])
+@pytest.mark.parametrize(("seconds", "blocks"), [(0, 8), (0.42, 10), (0.5, 12)])
 def test_time_ends_the_measurement_between_looks_but_not_before_the_first(turns, seconds, blocks):
-    """Two rounds of 20 ms warm a block of 12 pairs up; in the first block 3 more have decided that."""
-    turns.warm_up_seconds = 0.02
+    """Two rounds of 19.2 ms warm a block of 13 pairs up; in the first block 3 more have decided that."""
+    turns.warm_up_seconds = 0.0192
     found = measure(max_seconds=seconds)
-    assert found.wall_ms.shape[:2] == (blocks, 12)
-    assert turns.clock.now == pytest.approx(0.06 + 0.04 * blocks)
+    assert found.wall_ms.shape[:2] == (blocks, 13)
+    assert turns.clock.now == pytest.approx(0.0192 * (3 + 2 * blocks))
     assert found.seconds == turns.clock.now
 
 
