@@ -165,6 +165,23 @@ class BaselineStore:
             tuple(record["latencies"]),
         )
 
+    def rename(self, name: str, new: str) -> Baseline:
+        """Give a baseline another name: the model stays, for a test that was renamed, say.
+
+        Raises:
+            UnknownBaseline: there is none of this name
+            BenchError: the new name is empty or taken, or the baseline is damaged
+        """
+        if not new.strip():
+            raise BenchError("the name of a baseline is empty; give it at least one letter")
+        if new in self:
+            raise BenchError(f"baseline {new!r} is in {self.folder} already; remove it first, or choose another name")
+        self.load(name)
+        record = _read(self._file(name)) | {"name": new}
+        _write(self._file(new), lambda beside: _dump(record, beside))
+        self._file(name).unlink(missing_ok=True)
+        return self.load(new)
+
     def remove(self, name: str) -> None:
         """Forget a baseline, and its model where no other name needs it.
 

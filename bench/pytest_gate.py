@@ -357,6 +357,7 @@ class OnnxLatency:
         message = f"{record.key} has no baseline in {self._settings.folder}; save one: {self._settings.command}"
         if left:
             message += f"; baselines there without a test, should it have been renamed: {', '.join(left)}"
+            message += f" (then: compressor baseline rename OLD '{record.key}' --baselines {self._settings.folder})"
         raise BenchError(message)
 
     def _left_behind(self, store: "BaselineStore", record: Record) -> list[str]:

@@ -272,6 +272,14 @@ def test_baselines_are_saved_listed_shown_and_removed(call):
     assert shown == saved.stdout
     assert {"name     a", "source   a.onnx"} < set(shown.splitlines())
     assert shown.splitlines()[-1].endswith("(this one)")
+    assert call("baseline", "rename", "a", "main").stdout == "renamed a to main\n"
+    assert call("baseline", "show", "main").stdout == shown.replace("name     a", "name     main")
+    taken = call("baseline", "rename", "main", "tests/t.py::t[1]")
+    assert taken.exit_code == 2
+    assert "'tests/t.py::t[1]' is in .onnx-baselines already; remove it first" in one_line(taken)
+    assert call("baseline", "rename", "a", "b").exit_code == 2
+    assert call("baseline", "rename", "main", " ").exit_code == 2
+    assert call("baseline", "rename", "main", "a").exit_code == 0
     assert call("baseline", "remove", "a").stdout == "removed a\n"
     assert call("baseline", "list").stdout.splitlines() == [second]
     assert "baseline 'a' is not in .onnx-baselines, which has tests/t.py::t[1]; save" in one_line(

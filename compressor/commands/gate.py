@@ -208,6 +208,18 @@ def baseline_show(name: str, folder: Path) -> None:
         click.echo(f"  {difference}")
 
 
+@command(baseline_command, "rename", "compressor baseline rename 'tests/t.py::test_old' 'tests/t.py::test_new'")
+@click.argument("name")
+@click.argument("new")
+@_baselines
+def baseline_rename(name: str, new: str, folder: Path) -> None:
+    """Give a baseline another name; its model stays as it is."""
+    from compressor.bench.baseline import BaselineStore
+
+    BaselineStore(folder).rename(name, new)
+    click.echo(f"renamed {name} to {new}")
+
+
 @command(baseline_command, "remove", "compressor baseline remove main")
 @click.argument("name")
 @_baselines

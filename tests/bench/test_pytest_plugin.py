@@ -268,7 +268,8 @@ def test_a_renamed_test_is_told_its_old_baselines(run, project, pytester, save_l
         [
             "*; baselines there without a test, should it have been renamed: other.py::test_old (the same file), "
             "test_m.py::test_a#x (the same file), test_m.py::test_old (the same file), "
-            "test_m.py::TestOld::test_other[[]1[]]",
+            "test_m.py::TestOld::test_other[[]1[]] "
+            "(then: compressor baseline rename OLD 'test_m.py::test_a' --baselines *)",
             ORPHANS,
             "  elsewhere.py::test_b",
             "  other.py::test_old",
