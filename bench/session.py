@@ -52,6 +52,7 @@ _CUDA_GRAPH: Final = {
     _TENSORRT: {"trt_cuda_graph_enable": "True"},
 }
 
+_MOST_THREADS: Final = 1024  # more take ONNX Runtime minutes to start
 _FATAL_ONLY: Final = 4  # ONNX Runtime log severities: 0 verbose ... 4 fatal
 _WARNINGS: Final = 2  # its default
 
@@ -131,6 +132,8 @@ def timed_session(
         raise BenchError(f"provider {provider!r} is not one of {', '.join(PROVIDERS)}")
     if threads is not None and threads < 1:
         raise BenchError(f"threads={threads} must be 1 or more, or None for ONNX Runtime's default")
+    if threads is not None and threads > _MOST_THREADS:
+        raise BenchError(f"threads={threads} must be at most {_MOST_THREADS}")
     if not file.is_file():
         raise BenchError(f"{file} is not a file")
     if cuda_graph and provider == "cpu":

@@ -9,7 +9,7 @@ from typing import Any
 
 def amount(name: str, value: float) -> str:
     """A cost as people read it: milliseconds with decimals, counts whole."""
-    return f"{value:.4g}" if name == "latency_ms" else f"{value:,.0f}"
+    return f"{value:.4g} ms" if name == "latency_ms" else f"{value:,.0f}"
 
 
 @dataclass(frozen=True)

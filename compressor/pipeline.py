@@ -127,7 +127,8 @@ class _Run:
     def to(self, until: str) -> dict[str, Any]:
         """Run the stages up to `until`."""
         report: dict[str, Any] = {}
-        if "bench" in STAGES[: STAGES.index(until) + 1] and not (self.out / "latency.json").exists():
+        measuring = "bench" in STAGES[: STAGES.index(until) + 1] or LATENCY in self.recipe.budget.names
+        if measuring and not (self.out / "latency.json").exists():
             check_provider(self.recipe.measured.provider)  # now, not after hours of training
         for stage in STAGES[: STAGES.index(until) + 1]:
             self.stage = stage

@@ -23,7 +23,6 @@ _LEAVES = {
         "architecture.json",
         "baselines/*/architecture.json",
         "checkpoints/search/*",
-        "checkpoints/latency/*",
     ),
     "train": ("**/training.json", "**/weights.safetensors", "checkpoints/train-*"),
     "export": ("**/export.json", "**/model.onnx"),

@@ -6,7 +6,9 @@ networks on one machine stays what it is, other than milliseconds.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import math
 import os
 import sys
 import tempfile
@@ -16,10 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 
+from compressor import __version__
 from compressor.architecture import Architecture
 from compressor.bench import Conditions, Pairs, Ratio, machine_fingerprint, measure_pairs, median_alone
+from compressor.errors import CompressorError
 from compressor.exporters import export_onnx, export_probe
 from compressor.files import read_json, write_json
 from compressor.initialise import scatter_
@@ -27,6 +32,11 @@ from compressor.models import build, example_input
 
 LOOKS = (2, 4, 8, 16, 32)  # blocks: a network far from the limit needs few
 _FEW, _ENOUGH = 4, 8  # blocks to turn a network near the limit down, and to take it
+VERIFICATION_LOOKS = (4, 8, 16, 32, 64, 128)
+_PATIENCE, _PATIENCE_AT_LAST = 120.0, 300.0  # seconds, after which no further block is begun
+_TRUE = 0.04  # share by which a quick export's latency may differ from the shipped file's
+_FORMAT = 2  # of the cache's keys and entries
+_CONSTANT = 64  # values: what is smaller may be a shape rather than a weight
 _FAR = 1.15  # times the limit, or less than the limit by as much
 _NEAR = 1.05  # the limit over the upper end: little of the limit is left
 _NARROW = 1.05  # upper end over lower end
@@ -52,19 +62,18 @@ class Runtime:
         tell: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.conditions = conditions
-        self._opset, self._folder, self._tell = opset, folder, tell
+        self._reference, self._opset, self._folder, self._tell = reference, opset, folder, tell
         folder.mkdir(parents=True, exist_ok=True)
-        self._anchor = folder / "unscaled.onnx"
-        self._reference = reference
-        self._cache = _cache_file(reference, conditions, opset)
-        self._known: dict[str, Any] = read_json(self._cache) if self._cache.exists() else {}
+        # Another recipe may have left its own behind.
+        self._anchor = folder / f"unscaled-{_digest(f'{reference.to_json()} {opset} {torch.__version__}')}.onnx"
 
     def unit_ms(self, blocks: int = _ENOUGH) -> tuple[float, float]:
         """Milliseconds of the unscaled network by the clock: median and upper end of its interval.
 
         Measured once for each folder: milliseconds of the same machine are others an hour later.
         """
-        known = self._folder / "unscaled.json"
+        what = f"{self._anchor.name} {self.conditions.provider} {self.conditions.batch} {self.conditions.threads}"
+        known = self._folder / f"unscaled-{_digest(what)}.json"
         if not known.exists():
             path = self._file_of_reference()
             self._tell("measuring the unscaled network")
@@ -81,11 +90,20 @@ class Runtime:
             limit: the ratio that the decision is about; near it, more is measured
             exact: export as the shipped file is exported; else as fast as possible
         """
+        return self._ratio(architecture, limit, exact or not self._quick_is_true)
+
+    @functools.cached_property
+    def _quick_is_true(self) -> bool:
+        """Whether the unscaled network takes as long exported quickly as exported as it would be shipped."""
+        same = self._ratio(self._reference, None, exact=False).median
+        if abs(same - 1) > _TRUE:
+            self._tell(f"quick exports would take {same:.2f} times as long as shipped files: none is used")
+        return abs(same - 1) <= _TRUE
+
+    def _ratio(self, architecture: Architecture, limit: float | None, exact: bool) -> Ratio:
         key = f"{_digest(architecture.to_json())}-{'exact' if exact else 'quick'}"
-        if (known := self._known.get(key)) is not None:
-            ratio = Ratio(*(known[name] for name in ("median", "low", "high", "level")))
-            if _decides(ratio, known["blocks"], limit):
-                return ratio
+        if (known := self._cache.get(key)) is not None and _decides(*known, limit):
+            return known[0]
         with tempfile.TemporaryDirectory(prefix="compressor-", dir=self._folder) as folder:
             path = Path(folder) / "candidate.onnx"
             self._export(architecture, path, exact)
@@ -95,10 +113,10 @@ class Runtime:
                 self.conditions,
                 lambda so_far: _decides(so_far.ratio(), len(so_far.wall_ms), limit),
                 looks=LOOKS,
+                max_seconds=_PATIENCE,
             )
         ratio = pairs.ratio()
-        self._known[key] = asdict(ratio) | {"blocks": len(pairs.wall_ms), "clock": pairs.clock}
-        self._save()
+        self._cache.put(key, ratio, len(pairs.wall_ms))
         self._tell(f"measured {architecture.model}: {ratio.median:.3f} of the unscaled network's latency")
         return ratio
 
@@ -122,7 +140,13 @@ class Runtime:
             return "met" if high <= limit else "missed" if low > limit else "inconclusive"
 
         pairs = measure_pairs(
-            self._file_of_reference(), path, self.conditions, lambda so_far: judge(so_far) != "inconclusive"
+            self._file_of_reference(),
+            path,
+            self.conditions,
+            lambda so_far: judge(so_far) != "inconclusive",
+            looks=VERIFICATION_LOOKS,
+            max_seconds=_PATIENCE_AT_LAST,
+            progress=lambda done, most: self._tell(f"verifying: block {done} of at most {most}"),
         )
         ratio, (median, interval) = pairs.ratio(), pairs.candidate_ms()
         return {
@@ -158,15 +182,61 @@ class Runtime:
         else:
             export_probe(model, path, images, opset=self._opset)
 
-    def _save(self) -> None:
-        # Another run may have written meanwhile; what it measured is as good.
-        others = read_json(self._cache) if self._cache.exists() else {}
-        self._cache.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self._cache, others | self._known)
+    @functools.cached_property
+    def _cache(self) -> _Cache:
+        # What the network computes is in its file: the user's code or another version of a library may have changed it.
+        what = (_FORMAT, __version__, self._reference.to_json(), _graph_digest(self._file_of_reference()))
+        how = (self.conditions.provider, self.conditions.batch, self.conditions.threads, self._opset, torch.__version__)
+        name = f"{machine_fingerprint()['id']}-{_digest(repr((what, how)))}.json"
+        return _Cache(cache_folder() / "latency" / name, self._tell)
 
 
-def _decides(ratio: Ratio, blocks: int, limit: float) -> bool:
-    """Whether a ratio is known well enough to go on."""
+class _Cache:
+    """Ratios by key, in a file that may be missing, damaged or not to be written: then they are measured."""
+
+    def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
+        self._path, self._tell = path, tell
+        self._known = _read(path)
+
+    def get(self, key: str) -> tuple[Ratio, int] | None:
+        entry = self._known.get(key) or {}
+        try:
+            numbers = [float(entry[name]) for name in ("median", "low", "high", "level")]
+            return Ratio(*numbers), int(entry["blocks"])
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def put(self, key: str, ratio: Ratio, blocks: int) -> None:
+        self._known[key] = asdict(ratio) | {"blocks": blocks}
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            # Another run may have written meanwhile; what it measured is as good.
+            write_json(self._path, _read(self._path) | self._known)
+        except (OSError, CompressorError) as error:
+            self._tell(f"what was measured is not kept for other runs: {error}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        known = read_json(path)
+    except (OSError, CompressorError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _graph_digest(path: Path) -> str:
+    """Tell one network from another by its file, whatever its weights are."""
+    proto = onnx.load_model(path)
+    for weight in proto.graph.initializer:
+        if len(weight.dims) > 0 and math.prod(weight.dims) > _CONSTANT:
+            weight.ClearField("raw_data")
+    return _digest(proto.SerializeToString(deterministic=True).hex())
+
+
+def _decides(ratio: Ratio, blocks: int, limit: float | None) -> bool:
+    """Whether a ratio is known well enough to go on; without a limit, a few blocks are enough."""
+    if limit is None:
+        return blocks >= _FEW
     if ratio.low > _FAR * limit or ratio.high < limit / _FAR:
         return True
     if blocks < _FEW:
@@ -188,12 +258,6 @@ def cache_folder() -> Path:
     else:
         base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "compressor"
-
-
-def _cache_file(reference: Architecture, conditions: Conditions, opset: int) -> Path:
-    machine = machine_fingerprint()["id"]
-    what = (reference.to_json(), conditions.provider, conditions.batch, conditions.threads, opset, torch.__version__)
-    return cache_folder() / "latency" / f"{machine}-{_digest(repr(what))}.json"
 
 
 def _digest(text: str) -> str:

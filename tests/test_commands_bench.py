@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-from compressor import bench, cli
+from compressor import bench, cli, files
 from compressor.bench import BenchError, Memory, open_session
 from compressor.bench.protocol import PROTOCOLS
 from compressor.commands.bench import _below, _cells, _line, _Row
@@ -323,10 +323,19 @@ def test_a_gpu_that_is_not_there_is_never_replaced(call, no_child, words):
         pytest.skip("a CUDA session works here")
 
 
-def test_numbers_that_cannot_be_written_are_shown_all_the_same(call, no_child):
-    result = call(save_relu(), *QUICK, "--json", "model.onnx/latency.json")
+def test_a_file_that_cannot_be_written_is_refused_before_measuring(call):
+    told = one_line(call(save_relu(), *QUICK, "--json", "model.onnx/latency.json"))
+    assert told.startswith("error: model.onnx/latency.json: cannot be written: ")
+
+
+def test_numbers_that_cannot_be_written_in_the_end_are_shown_all_the_same(call, no_child, monkeypatch):
+    def full(path, record):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(files, "write_json", full)
+    result = call(save_relu(), *QUICK, "--json", "latency.json")
     assert result.exit_code == 2
-    assert result.stderr.startswith("error: model.onnx/latency.json: cannot be written: ")
+    assert result.stderr == "error: latency.json: No space left on device\n"
     assert "median ms" in result.stdout
 
 

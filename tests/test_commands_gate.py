@@ -411,3 +411,15 @@ def test_degenerate_comparisons_are_drawn(ratios):
 def test_a_picture_is_the_same_for_the_same_record():
     record = {"comparisons": [comparison([1.0, 1.1, 0.9])]}
     assert ratio_picture(record, "svg") == ratio_picture(record, "svg")
+
+
+@pytest.mark.parametrize("option", ["--json", "--picture"])
+@pytest.mark.parametrize("place", ["/dev/null/x.svg", "folder.svg"])
+def test_a_file_that_cannot_be_written_is_refused_before_measuring(call, monkeypatch, option, place):
+    from compressor.bench import gate
+
+    monkeypatch.setattr(gate, "compare_latency", lambda *args, **options: pytest.fail("measured"))
+    Path("folder.svg").mkdir()
+    result = call("compare", "a.onnx", "b.onnx", option, place)
+    assert result.exit_code == 2
+    assert one_line(result).startswith(f"error: {place}: ")

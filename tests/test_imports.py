@@ -49,7 +49,7 @@ MAY = {
     "filesize": {"architecture", "cost", "exporters", "initialise", "models"},
     "latency": {"architecture", "cost"},
     "calibration": {"architecture", "search"},
-    "runtime": {"architecture", "bench", "exporters", "files", "initialise", "models"},
+    "runtime": {"compressor", "architecture", "bench", "errors", "exporters", "files", "initialise", "models"},
     "limits": {"architecture", "budget", "cost", "filesize", "latency", "recipe", "runtime", "search", "solve"},
     "settings": {"recipe", "search", "train"},
     "report": {"report", "files"},

@@ -94,9 +94,25 @@ def test_another_limit_may_bind():
 
 def test_a_latency_that_no_network_has_is_refused():
     measure, asked = machine(overhead=0.4)
-    with pytest.raises(BudgetError, match=r"budget.latency_ms: 2.1 cannot be met: .* still costs 2.8"):
+    with pytest.raises(BudgetError, match=r"budget.latency_ms: 2.1 ms cannot be met: .* still costs 2.8"):
         solve(measure, 0.3 * UNIT)
     assert len(asked) == 1
+
+
+def test_quick_exports_that_are_far_too_slow_mislead_no_search():
+    measure, asked = machine(overhead=0.1, export=0.7)
+    found, latency = solve(measure, 0.5 * UNIT)
+    assert asked[-1] == (found.architecture, True)
+    assert 0.9 * 0.5 * UNIT < latency(found.architecture) <= 0.5 * UNIT
+
+
+def test_a_generous_limit_is_approached_in_leaps_of_four():
+    measure, asked = machine(overhead=0.3)
+    found, latency = solve(measure, 30 * UNIT)
+    sizes = [macs(architecture) for architecture, _ in asked if macs(architecture) > macs(MLP)]
+    assert sizes[0] < 6 * macs(MLP)
+    assert all(after < 6 * max(sizes[: place + 1]) for place, after in enumerate(sizes[1:]))
+    assert 0.9 * 30 * UNIT < latency(found.architecture) <= 30 * UNIT
 
 
 def test_nothing_is_measured_twice():

@@ -146,9 +146,11 @@ def test_a_finished_verification_is_not_repeated(tmp_path, fake):
 
 @pytest.mark.usefixtures("fake")
 def test_what_no_network_can_be_is_refused_before_training(tmp_path):
-    with pytest.raises(BudgetError, match=r"budget.latency_ms: 0.25 cannot be met: with 1 channel in every group"):
+    with pytest.raises(BudgetError, match=r"budget.latency_ms: 0.25 ms cannot be met: with 1 channel in every group"):
         run(recipe(budget={"latency": "0.05x"}), tmp_path / "out")
     assert not (tmp_path / "out" / "weights.safetensors").exists()
+    run(recipe(budget={"latency": "0.6x"}), tmp_path / "out", until="search")  # corrected, in the same folder
+    assert (tmp_path / "out" / "architecture.json").exists()
 
 
 @pytest.mark.usefixtures("fake")

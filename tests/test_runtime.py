@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from compressor import runtime
 from compressor.bench import Conditions, Pairs
@@ -49,7 +50,9 @@ def cache(monkeypatch, tmp_path):
 
 
 def make(tmp_path, conditions=CONDITIONS, reference=MLP):
-    return Runtime(reference, conditions, 20, tmp_path / "work")
+    made = Runtime(reference, conditions, 20, tmp_path / "work")
+    made._quick_is_true = True  # without asking
+    return made
 
 
 def test_a_ratio_is_measured_once_on_a_machine(tmp_path, cache, measured):
@@ -102,6 +105,73 @@ def test_the_time_of_the_unscaled_network_stays_for_a_run(tmp_path, monkeypatch)
     assert make(tmp_path).unit_ms() == (3.0, 3.1)
     assert make(tmp_path).unit_ms() == (3.0, 3.1)
     assert make(tmp_path / "another run").unit_ms() == (5.0, 5.1)
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize(("quick", "exports"), [(1.03, 2), (0.95, 3)])
+def test_quick_exports_are_only_measured_if_they_are_true(tmp_path, measured, monkeypatch, quick, exports):
+    asked, told = measured
+    told.append(pairs(1.0, quick))
+    exported = []
+    export = Runtime._export
+
+    def spy(self, architecture, path, exact):
+        exported.append(exact)
+        export(self, architecture, path, exact)
+
+    monkeypatch.setattr(Runtime, "_export", spy)
+    bench = Runtime(MLP, CONDITIONS, 20, tmp_path / "work")
+    bench.ratio(HALF, 0.5, exact=False)
+    assert len(asked) == 2  # the unscaled network exported quickly, and what was asked for
+    assert exported == [True, False, exports == 3]
+
+
+@pytest.mark.usefixtures("measured")
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"a": 1}', None])
+def test_a_damaged_cache_is_none(tmp_path, cache, measured, text):
+    asked, told = measured
+    told.append(pairs(2.0, 1.0))
+    make(tmp_path).ratio(HALF, 0.7, exact=False)
+    (file,) = cache.rglob("*.json")
+    if text is None:
+        file.write_text(file.read_text().replace('"blocks": 8', '"blocks": null'))
+    else:
+        file.write_text(text)
+    assert make(tmp_path).ratio(HALF, 0.7, exact=False).median == pytest.approx(0.5)
+    assert len(asked) == 2
+    make(tmp_path).ratio(HALF, 0.7, exact=False)
+    assert len(asked) == 2
+
+
+def test_a_cache_that_cannot_be_written_is_told(tmp_path, measured, monkeypatch):
+    monkeypatch.setenv("COMPRESSOR_CACHE", "/dev/null")
+    measured[1].append(pairs(2.0, 1.0))
+    told = []
+    bench = Runtime(MLP, CONDITIONS, 20, tmp_path / "work", told.append)
+    bench._quick_is_true = True
+    assert bench.ratio(HALF, 0.7, exact=False).median == pytest.approx(0.5)
+    assert any("is not kept for other runs" in line for line in told)
+
+
+@pytest.mark.usefixtures("cache", "measured")
+def test_what_another_recipe_left_in_the_folder_is_not_used(tmp_path, monkeypatch):
+    times = iter([(3.0, (2.9, 3.1)), (5.0, (4.9, 5.1)), (7.0, (6.9, 7.1))])
+    monkeypatch.setattr(runtime, "median_alone", lambda path, conditions, blocks: next(times))
+    assert make(tmp_path).unit_ms() == (3.0, 3.1)
+    assert make(tmp_path, reference=HALF).unit_ms() == (5.0, 5.1)
+    assert make(tmp_path, Conditions("cpu", 8, 1)).unit_ms() == (7.0, 7.1)
+    assert make(tmp_path).unit_ms() == (3.0, 3.1)
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_network_of_other_code_is_measured_anew(tmp_path, measured, monkeypatch):
+    asked, told = measured
+    told.append(pairs(2.0, 1.0))
+    make(tmp_path / "a").ratio(HALF, 0.7, exact=False)
+    build, tanh = runtime.build, torch.nn.Tanh()
+    monkeypatch.setattr(runtime, "build", lambda architecture: torch.nn.Sequential(build(architecture), tanh))
+    make(tmp_path / "b").ratio(HALF, 0.7, exact=False)
+    assert len(asked) == 2
 
 
 WAVE = [0.95, 1.05] * 4

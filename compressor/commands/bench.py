@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compressor.commands.common import Command, Failure, parse_batches, parse_shapes, reported
+from compressor.commands.common import Command, Failure, check_writable, parse_batches, parse_shapes, reported
 
 if TYPE_CHECKING:
     from compressor.bench import Conditions, Latency, Memory, Profile
@@ -54,6 +54,7 @@ def bench_command(model: Path, profile: bool, json_file: Path | None, **options:
     from compressor.files import write_json
 
     plan = _plan(**options)
+    check_writable(json_file)
     try:
         rows = [_measure(model, batch, plan, profile, batch == plan.batches[0]) for batch in plan.batches]
     except KeyboardInterrupt as error:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import os
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
-from compressor.errors import CompressorError, RecipeError
+from compressor.errors import CompressorError, RecipeError, RunError
 
 
 class Command(click.Command):
@@ -59,6 +61,22 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(
         sign in str(error) for sign in ("out of memory", "can't allocate memory")
     )
+
+
+def check_writable(*paths: Path | None) -> None:
+    """Refuse files that cannot be written, before anything that takes long.
+
+    Raises:
+        RunError: names the file and what is in its way
+    """
+    for path in paths:
+        if path is None:
+            continue
+        if path.is_dir():
+            raise RunError(f"{path}: is a folder; name a file")
+        above = next(parent for parent in path.absolute().parents if parent.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK):
+            raise RunError(f"{path}: cannot be written: {above} is not a folder that can be written to")
 
 
 class Failure(click.ClickException):

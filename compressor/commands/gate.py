@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compressor.commands.common import Command, Failure, command, parse_batches, parse_shapes, reported
+from compressor.commands.common import Command, Failure, check_writable, command, parse_batches, parse_shapes, reported
 from compressor.errors import RecipeError, RunError
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def gate_command(
     conditions |= {"shapes": parse_shapes(conditions["shapes"]), "threads": conditions["threads"] or None}
     if picture is not None and picture.suffix not in (".svg", ".png"):
         raise RecipeError(f"--picture {picture}: must end in .svg or .png")
+    check_writable(json_file, picture)
     file, baseline = _base(base, folder)
     if baseline is not None:
         click.echo(_told(baseline))

@@ -161,6 +161,7 @@ def test_auto_that_takes_different_providers_is_refused(save_linear, monkeypatch
         ({"warmup": -1}, "warmup=-1 must be 0 or more"),
         ({"runs": 0}, "runs=0 must be 1 or more"),
         ({"threads": 0}, "threads=0 must be 1 or more"),
+        ({"threads": 1025}, "threads=1025 must be at most 1024"),
     ],
 )
 def test_bad_counts_are_refused(save_linear, bad, message):
