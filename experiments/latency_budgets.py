@@ -10,7 +10,8 @@ unscaled network. Counted are the seconds that the search spent (exports and mea
 trained file uses (upper end of its interval, and median), and the networks measured.
 
 Beside it, what can be done by hand: the same network scaled uniformly to that share of its parameters, and to that
-share of its multiply-adds, each exported and measured in pairs with the unscaled network.
+share of its multiply-adds, each exported and measured in pairs with the unscaled network; and, to tell why, MobileNetV2
+at half of its parameters with widths in steps of 1, 4 and 8 channels.
 
 Every case has a cache of its own, so that nothing is known beforehand. The numbers go to
 experiments/latency_budgets.json after every case; those that are there are not repeated: delete the file to begin anew.
@@ -36,9 +37,10 @@ from compressor.budget import Budget
 from compressor.files import read_json
 from compressor.models import reference_architecture
 from compressor.pipeline import run
-from compressor.recipe import parse_recipe
+from compressor.recipe import WidthsConfig, parse_recipe
 from compressor.runtime import Runtime
 from compressor.search import Problem
+from compressor.search.problem import bounds_of
 from compressor.search.uniform import scale_uniformly
 
 HERE = Path(__file__).parent
@@ -60,7 +62,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose name begins so, such as vgg11/1/")
     only = parser.parse_args().only
     torch.set_num_threads(1)
-    cases = read_json(RESULT)["cases"] if RESULT.exists() else {}
+    known = read_json(RESULT) if RESULT.exists() else {}
+    cases, steps = known.get("cases", {}), known.get("mobilenet_v2_half_params_in_steps", {})
     for batch in BATCHES:
         for name, model in NETWORKS.items():
             for share in SHARES:
@@ -68,8 +71,33 @@ def main() -> None:
                 if case in cases or not case.startswith(only):
                     continue
                 cases[case] = {"budget": budget_run(model, batch, share), "by_hand": by_hand(model, batch, share)}
-                write_result(RESULT, {"recipe": RECIPE, "cases": cases})
+                save(cases, steps)
                 print(case, json.dumps(cases[case]), flush=True)
+
+    for batch in BATCHES:
+        if str(batch) not in steps and "steps".startswith(only):
+            steps[str(batch)] = in_steps(batch)
+            save(cases, steps)
+            print(f"steps, batch {batch}", steps[str(batch)], flush=True)
+
+
+def save(cases: dict[str, Any], steps: dict[str, Any]) -> None:
+    write_result(RESULT, {"recipe": RECIPE, "cases": cases, "mobilenet_v2_half_params_in_steps": steps})
+
+
+def in_steps(batch: int) -> dict[str, float]:
+    """The latency of half of MobileNetV2's parameters, widths in steps of 1, 4 and 8, over that of the unscaled one."""
+    reference = reference_architecture(NETWORKS["mobilenet_v2"], {}, 10, (3, 32, 32))
+    budget = Budget({"params": cost.params(reference) // 2})
+    told = {}
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["COMPRESSOR_CACHE"] = folder
+        runtime = Runtime(reference, Conditions("cpu", batch, 1), 20, Path(folder))
+        for step in (1, 4, 8):
+            bounds = bounds_of(WidthsConfig(round_to=step), reference)
+            problem = Problem(reference, budget, cost.COSTS, None, bounds=bounds)  # type: ignore[arg-type]
+            told[str(step)] = runtime.ratio(scale_uniformly(problem)[0], 1e9, exact=False).median
+    return told
 
 
 def budget_run(model: str, batch: int, share: float) -> dict[str, Any]:

@@ -87,3 +87,28 @@ def test_the_table_of_methods_is_what_was_measured():
         (row,) = [line for line in README.splitlines() if f"| {text} ({macs / 1e6:.2f} M) |" in line]
         assert row.startswith(f"| `{group['method'].partition(':')[0]}` |") or group["method"] == "unscaled"
         assert len(group["seeds"]) == 3
+
+
+def test_the_latency_budgets_are_those_that_were_measured():
+    found = json.loads((ROOT / "experiments" / "latency_budgets.json").read_text())
+    names = {"vgg11": "VGG11", "mobilenet_v2": "MobileNetV2"}
+    assert len(found["cases"]) == 12
+    for case, told in found["cases"].items():
+        name, batch, share = case.split("/")
+        own, hand = told["budget"], told["by_hand"]
+        cells = [f"{names[name]}, batch {batch}", share.replace("x", "×"), f"{100 * own['used_of_limit']:.1f} %"]
+        cells += [f"{100 * own['used_of_limit_upper']:.1f} %", own["verdict"], f"{own['search_seconds']:.0f} s"]
+        cells += [f"{hand[cost]['used_of_limit']:.2f}×" for cost in ("params", "macs")]
+        assert f"| {' | '.join(cells)} |" in README
+    steps = found["mobilenet_v2_half_params_in_steps"]
+    for batch in ("1", "100"):
+        assert " / ".join(f"{steps[batch][step]:.2f}" for step in ("1", "4", "8")) in README
+
+
+def test_the_gate_is_as_right_as_was_measured():
+    table = json.loads((ROOT / "experiments" / "latency_gate.json").read_text())["table"]
+    for slowdown in ("A/A", "+3%", "+6%", "+12%"):
+        rows = [table[f"vgg11/{batch}/{slowdown}"] for batch in (1, 100)]
+        alarms = [f"{row['regression']} of {row['trials']} ({row['inconclusive']} inconclusive)" for row in rows]
+        cells = [f"{told}, {row['seconds_median']:.1f} s" for told, row in zip(alarms, rows, strict=True)]
+        assert f"| {' | '.join(cells)} |" in README
