@@ -112,3 +112,10 @@ def test_the_gate_is_as_right_as_was_measured():
         alarms = [f"{row['regression']} of {row['trials']} ({row['inconclusive']} inconclusive)" for row in rows]
         cells = [f"{told}, {row['seconds_median']:.1f} s" for told, row in zip(alarms, rows, strict=True)]
         assert f"| {' | '.join(cells)} |" in README
+
+
+def test_the_peer_is_told_as_it_was_measured():
+    found = json.loads((ROOT / "experiments" / "latency_fastnas.json").read_text())["results"]
+    for row in found.values():
+        share = f"{row['ratio']:.3f} ({100 * (row['ratio'] / 0.6 - 1):+.1f} %)"
+        assert f"| {share} | {row['search_seconds']:.0f} s | {100 * row['accuracy']:.1f} % |" in README
