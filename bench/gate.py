@@ -174,7 +174,7 @@ def compare_latency(
 
     It stops at the first look (8, 16, 32, 64, 128 blocks) that tells whether the allowed regression is exceeded;
     it does not go on to tell "improvement" from "ok". Each look has an interval of 99 %; a candidate exactly at the
-    limit stays inconclusive in about nine comparisons of ten, and is a regression or ok in one of twenty each.
+    limit mostly stays inconclusive.
 
     Args:
         base: an ONNX file

@@ -25,7 +25,7 @@ __all__ = ["LEVEL", "LOOKS", "Clock", "Pairs", "Ratio", "measure_pairs", "median
 
 Clock = Literal["auto", "wall", "cpu"]
 LOOKS: Final = (8, 16, 32, 64, 128)  # blocks after which the ratio is looked at
-LEVEL: Final = 0.99  # of the interval at every look: with five looks, all of them hold 19 times in 20
+LEVEL: Final = 0.99  # of the interval at every look; there may be five looks, so each must be nearly sure
 _RESAMPLES: Final = 2000
 _CHUNK: Final = 2_000_000  # values drawn at a time
 _BLOCK_SECONDS: Final = 0.25  # of measuring in a block, where 2 to 100 pairs take that long

@@ -16,7 +16,7 @@ import click
 
 from compressor import __version__
 from compressor.commands.bench import bench_command
-from compressor.commands.common import Failure, command
+from compressor.commands.command import Failure, command
 from compressor.commands.gate import baseline_command, gate_command
 from compressor.errors import RecipeError, RunError, not_one_of
 

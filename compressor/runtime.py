@@ -1,7 +1,7 @@
 """Measures architectures against the unscaled network on ONNX Runtime, untrained: latency does not ask for weights.
 
 What was measured is kept in the user's cache folder, by machine, conditions and architecture: a ratio between two
-networks on one machine stays what it is, other than milliseconds.
+networks on one machine is steadier than milliseconds, though other work on the machine moves it by some per cent.
 """
 
 from __future__ import annotations

@@ -40,6 +40,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from untrained import export_untrained
 
 # torch and onnx stay outside: the processes that measure begin by importing this file.
 from compressor.bench import measure_latency
@@ -94,7 +95,8 @@ def main() -> None:
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        bases = {network: export(network, work) for network in {case.network for case in cases}}
+        networks = {case.network for case in cases}
+        bases = {name: export_untrained(*NETWORKS[name], work / f"{name}.onnx") for name in networks}
         for case in cases:
             prepare(case, bases[case.network], record, arguments)
         run_trials(cases, bases, record, arguments, lambda: time.monotonic() - begun < 60 * arguments.minutes)
@@ -127,21 +129,6 @@ def settings() -> dict[str, Any]:
         "stored_allows": STORED,
         "separate_allows": SEPARATE,
     }
-
-
-def export(network: str, work: Path) -> Path:
-    """Write the base of a network; the weights are random, which does not change its latency."""
-    import torch
-
-    from compressor.exporters import export_onnx
-    from compressor.models import build, reference_architecture
-
-    model, width = NETWORKS[network]
-    architecture = reference_architecture(model, {}, 10, (3, 32, 32), width)
-    path = work / f"{network}.onnx"
-    batches = [torch.randn(size, *architecture.input_shape) for size in (2, 3)]
-    export_onnx(build(architecture), path, batches, tolerance=1.0)
-    return path
 
 
 def slower(base: Path, units: int) -> Path:

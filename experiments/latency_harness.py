@@ -40,6 +40,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from untrained import export_untrained
 
 # torch stays outside: the processes that measure begin by importing this file.
 from compressor.bench.profiling import profile_model
@@ -65,7 +66,7 @@ def main() -> None:
     done = {(trial["network"], trial["index"]) for trial in record["trials"]}
     left = [(name, index) for index in range(arguments.trials) for name in arguments.only if (name, index) not in done]
     with tempfile.TemporaryDirectory() as folder:
-        paths = {name: export(name, Path(folder)) for name in arguments.only}
+        paths = {name: export_untrained(*NETWORKS[name], Path(folder) / f"{name}.onnx") for name in arguments.only}
         begun = time.monotonic()
         for number, (name, index) in enumerate(left, start=1):
             found = apart(trial, str(paths[name]), arguments.rounds, arguments.runs, index)
@@ -90,21 +91,6 @@ def save(record: dict[str, Any], arguments: argparse.Namespace) -> None:
     settings = {"batch": 1, "threads": 1, "provider": "cpu", "rounds": arguments.rounds, "runs": arguments.runs}
     networks = {name: {"model": model, "width": width} for name, (model, width) in NETWORKS.items()}
     write_result(arguments.json, record | {"summary": summary(record), "settings": settings | {"networks": networks}})
-
-
-def export(network: str, work: Path) -> Path:
-    """Write a network; its weights are random, which does not change its latency."""
-    import torch
-
-    from compressor.exporters import export_onnx
-    from compressor.models import build, reference_architecture
-
-    model, width = NETWORKS[network]
-    architecture = reference_architecture(model, {}, 10, (3, 32, 32), width)
-    path = work / f"{network}.onnx"
-    batches = [torch.randn(size, *architecture.input_shape) for size in (2, 3)]
-    export_onnx(build(architecture), path, batches, tolerance=1.0)
-    return path
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:

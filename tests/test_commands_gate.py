@@ -17,7 +17,7 @@ from compressor.bench import gate
 from compressor.bench.inputs import TensorSpec
 from compressor.bench.pairs import LOOKS, Pairs
 from compressor.commands import gate as commands
-from compressor.commands.common import parse_batches, parse_shapes
+from compressor.commands.options import parse_batches, parse_shapes
 from compressor.errors import CompressorError, RecipeError
 from compressor.report.ratio_figure import block_percents, ratio_picture
 

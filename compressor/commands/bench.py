@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compressor.commands.common import Command, Failure, check_writable, parse_batches, parse_shapes, reported
+from compressor.commands.command import Command, Failure, reported
+from compressor.commands.options import check_writable, parse_batches, parse_shapes
 
 if TYPE_CHECKING:
     from compressor.bench import Conditions, Latency, Memory, Profile

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compressor.commands.common import Command, Failure, check_writable, command, parse_batches, parse_shapes, reported
+from compressor.commands.command import Command, Failure, command, reported
+from compressor.commands.options import check_writable, parse_batches, parse_shapes
 from compressor.errors import RecipeError, RunError
 
 if TYPE_CHECKING:

@@ -1,17 +1,15 @@
-"""What the commands of the command line have in common. Imports no torch."""
+"""A command of the command line: its help ends with an example, its errors are one line each. Imports no torch."""
 
 from __future__ import annotations
 
 import functools
-import os
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
 
-from compressor.errors import CompressorError, RecipeError, RunError
+from compressor.errors import CompressorError
 
 
 class Command(click.Command):
@@ -63,22 +61,6 @@ def _out_of_memory(error: Exception) -> bool:
     )
 
 
-def check_writable(*paths: Path | None) -> None:
-    """Refuse files that cannot be written, before anything that takes long.
-
-    Raises:
-        RunError: names the file and what is in its way
-    """
-    for path in paths:
-        if path is None:
-            continue
-        if path.is_dir():
-            raise RunError(f"{path}: is a folder; name a file")
-        above = next(parent for parent in path.absolute().parents if parent.exists())
-        if not above.is_dir() or not os.access(above, os.W_OK):
-            raise RunError(f"{path}: cannot be written: {above} is not a folder that can be written to")
-
-
 class Failure(click.ClickException):
     """Ends a command with a line on stderr for each line of the message, and an exit code."""
 
@@ -99,39 +81,3 @@ def command(group: click.Group, name: str, example: str) -> Callable[[Callable[.
         return group.command(name, cls=Command, epilog=example)(reported(function))
 
     return decorate
-
-
-def parse_shapes(texts: tuple[str, ...]) -> dict[str, tuple[int | str, ...]]:
-    """Read the values of `--shape`: `tokens=N,128` (the shape of an input), `seq=128` (the size of a symbolic axis).
-
-    Returns:
-        sizes by name; "N" stands for the batch
-
-    Raises:
-        RecipeError: a value that reads otherwise, or a name given twice
-    """
-    shapes: dict[str, tuple[int | str, ...]] = {}
-    for text in texts:
-        name, _, given = text.rpartition("=")  # names of tensors may hold an equals sign, sizes never
-        words = [word.strip() for word in given.split(",")]
-        if not name or not all(word == "N" or (word.isascii() and word.isdigit() and int(word) > 0) for word in words):
-            raise RecipeError(
-                f"--shape {text!r}: must look like tokens=N,128 (an input; N is the batch) or seq=128 (a symbolic axis)"
-            )
-        if name in shapes:
-            raise RecipeError(f"--shape {text!r}: {name!r} is given twice")
-        shapes[name] = tuple(word if word == "N" else int(word) for word in words)
-    return shapes
-
-
-def parse_batches(text: str) -> list[int]:
-    """Read the value of `--batch`: `1` or `1,8,100`.
-
-    Raises:
-        RecipeError: not whole numbers of 1 or more, or one of them twice
-    """
-    words = [word.strip() for word in text.split(",")]
-    batches = [int(word) if word.isascii() and word.isdigit() else 0 for word in words]
-    if min(batches) < 1 or len(set(batches)) < len(batches):
-        raise RecipeError(f"--batch {text!r}: must be different whole numbers of 1 or more, such as 1 or 1,8,100")
-    return batches
