@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .baseline import Baseline, BaselineStore, UnknownBaseline
     from .errors import BenchError, ProviderError
     from .gate import Comparison, compare_latency
+    from .inputs import INPUT_SHAPE
     from .latency import Latency, measure_latencies, measure_latency
     from .machine import machine_fingerprint
     from .memory import Memory, measure_memory
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .turns import Conditions
 
 __all__ = [
+    "INPUT_SHAPE",
     "Baseline",
     "BaselineStore",
     "BenchError",
@@ -43,6 +45,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "INPUT_SHAPE": "inputs",
     "Baseline": "baseline",
     "BaselineStore": "baseline",
     "BenchError": "errors",

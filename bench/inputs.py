@@ -1,5 +1,6 @@
 """Shapes and random values for the inputs of an ONNX model."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -10,9 +11,11 @@ import numpy as np
 
 from .errors import BenchError
 
-__all__ = ["BATCH", "TensorSpec", "available_bytes", "random_tensor", "resolve_inputs"]
+__all__ = ["BATCH", "INPUT_SHAPE", "TensorSpec", "available_bytes", "random_tensor", "resolve_inputs"]
 
 BATCH: Final = "N"  # stands for the batch in a shape that the user gives
+# Metadata of a model with one input: the shape of one sample as JSON, such as [35] for tokens (N, 35).
+INPUT_SHAPE: Final = "compressor.input_shape"
 
 # ONNX Runtime's type names and the numpy types that hold their values.
 _DTYPES: Final = {
@@ -56,7 +59,8 @@ def resolve_inputs(session: Any, file: str, batch: int, shapes: Shapes) -> tuple
     rank. "N" stands for the batch in both.
 
     Axes that `shapes` leaves open: a symbolic first axis becomes `batch`, and so do all axes of the same name; a
-    fixed first axis must equal `batch`, unless another axis of that input is one of those.
+    fixed first axis must equal `batch`, unless another axis of that input is one of those. The other symbolic axes
+    of a model with one input get the sizes that the model's metadata names under `INPUT_SHAPE`.
 
     Args:
         session: an `onnxruntime.InferenceSession`.
@@ -76,7 +80,7 @@ def resolve_inputs(session: Any, file: str, batch: int, shapes: Shapes) -> tuple
     whole, sizes, batches = _sort_shapes(nodes, file, batch, shapes)
     firsts = {node.shape[0] for node in nodes if node.name not in whole and node.shape}
     batches |= {axis for axis in firsts if isinstance(axis, str) and axis not in sizes}
-    sizes |= dict.fromkeys(batches, batch)
+    sizes = _stated_sizes(session, nodes) | sizes | dict.fromkeys(batches, batch)
     resolved = [whole[node.name] if node.name in whole else _shape(node, file, batch, sizes, batches) for node in nodes]
     specs = tuple(
         TensorSpec(node.name, shape, dtype) for node, shape, dtype in zip(nodes, resolved, dtypes, strict=True)
@@ -85,6 +89,21 @@ def resolve_inputs(session: Any, file: str, batch: int, shapes: Shapes) -> tuple
         told = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in specs) or "there are none"
         raise BenchError(f"{file}: batch={batch} is the size of no axis of the inputs: {told}")
     return specs
+
+
+def _stated_sizes(session: Any, nodes: Sequence[Any]) -> dict[str, int]:
+    """Sizes by symbolic axis that the model's metadata states; none where it states nothing that fits its input."""
+    text = session.get_modelmeta().custom_metadata_map.get(INPUT_SHAPE)
+    if text is None or len(nodes) != 1:
+        return {}
+    try:
+        told = json.loads(text)
+    except ValueError:
+        return {}
+    axes = nodes[0].shape[1:]
+    if not isinstance(told, list) or len(told) != len(axes) or not all(type(n) is int and n > 0 for n in told):
+        return {}
+    return {axis: size for axis, size in zip(axes, told, strict=True) if isinstance(axis, str)}
 
 
 def random_tensor(spec: TensorSpec, rng: np.random.Generator) -> np.ndarray[Any, Any]:

@@ -21,13 +21,13 @@ class Architecture:
         model: zoo name (vgg11_bn), `torchvision:NAME` or `package.module:factory`
         options: keyword options of that model, such as {"shortcut": "identity"}
         classes: number of outputs
-        input_shape: (C, H, W) of one image
+        input_shape: of one sample: (C, H, W) of an image, (T,) of a sequence of tokens
         widths: {group name: channels}; a group is named by the module path of its first producing layer
     """
 
     model: str
     classes: int
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     widths: Mapping[str, int]
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -37,8 +37,8 @@ class Architecture:
                 raise ModelError(f"widths.{name}: {width!r} is not a whole number of channels, 1 or more")
         if not _counts(self.classes):
             raise ModelError(f"classes: {self.classes!r} is not a whole number, 1 or more")
-        if len(self.input_shape) != 3 or not all(map(_counts, self.input_shape)):
-            raise ModelError(f"input_shape: {self.input_shape!r} is not three whole numbers (C, H, W)")
+        if len(self.input_shape) not in (1, 2, 3) or not all(map(_counts, self.input_shape)):
+            raise ModelError(f"input_shape: {self.input_shape!r} is not one to three whole numbers, such as (C, H, W)")
 
     def with_widths(self, widths: Mapping[str, int]) -> Architecture:
         """The same network with other widths.

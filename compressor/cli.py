@@ -21,7 +21,10 @@ from compressor.commands.gate import baseline_command, gate_command
 from compressor.errors import RecipeError, RunError, not_one_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from compressor.console import Console
+    from compressor.pipeline import Progress, Stopped
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -37,6 +40,12 @@ _recipe = click.argument("recipe", type=click.Path(path_type=Path))
 _out = click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Run folder.")
 _set = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe value.")
 _resume = click.option("--resume", is_flag=True, help="Go on with an interrupted run in OUT.")
+_stop_at = click.option(
+    "--stop-at",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="EPOCHS",
+    help="Stop growing after so many epochs; the network of then is exported to OUT/now, --resume goes on.",
+)
 _folder = click.argument("out", type=click.Path(path_type=Path))
 
 
@@ -45,9 +54,10 @@ _folder = click.argument("out", type=click.Path(path_type=Path))
 @_out
 @_set
 @_resume
-def run_command(recipe: Path, out: Path, overrides: tuple[str, ...], resume: bool) -> None:
+@_stop_at
+def run_command(recipe: Path, out: Path, overrides: tuple[str, ...], resume: bool, stop_at: float | None) -> None:
     """Search, train, export, measure and report: everything."""
-    _run(recipe, out, overrides, resume, "report")
+    _run(recipe, out, overrides, resume, "report", stop_at)
 
 
 @command(main, "search", "compressor search recipes/quickstart.yaml -o runs/first")
@@ -55,9 +65,10 @@ def run_command(recipe: Path, out: Path, overrides: tuple[str, ...], resume: boo
 @_out
 @_set
 @_resume
-def search_command(recipe: Path, out: Path, overrides: tuple[str, ...], resume: bool) -> None:
+@_stop_at
+def search_command(recipe: Path, out: Path, overrides: tuple[str, ...], resume: bool, stop_at: float | None) -> None:
     """Only find the architecture; writes OUT/architecture.json."""
-    _run(recipe, out, overrides, resume, "search")
+    _run(recipe, out, overrides, resume, "search", stop_at)
 
 
 @command(main, "train", "compressor train runs/first")
@@ -180,10 +191,13 @@ def models_command() -> None:
     from compressor import cost
     from compressor.models import families, reference_architecture
 
-    click.echo(f"{'name':<18}{'params':>12}{'MACs':>15}  options (10 classes, 3×32×32)")
+    click.echo(
+        f"{'name':<18}{'params':>12}{'MACs':>15}  options (3×32×32 images, 10 classes; texts: 35 of 10,000 words)"
+    )
     for name, family in families().items():
-        architecture = reference_architecture(name, {}, 10, (3, 32, 32))
-        options = "; ".join(f"{key}: {'|'.join(map(str, valid[1:]))}" for key, valid in family.options.items())
+        images = family.inputs == "images"
+        architecture = reference_architecture(name, {}, *((10, (3, 32, 32)) if images else (10_000, (35,))))
+        options = "; ".join(f"{option}: {family.valid(option)}" for option in family.options)
         click.echo(f"{name:<18}{cost.params(architecture):>12,}{cost.macs(architecture):>15,}  {options}")
     click.echo(
         "also: torchvision:NAME, timm:NAME, package.module:factory (compressor widths MODEL lists their width groups)"
@@ -238,15 +252,19 @@ def _value(text: str) -> Any:
         return text
 
 
-def _run(recipe: Path, out: Path, overrides: tuple[str, ...], resume: bool, until: str) -> None:
+def _run(recipe: Path, out: Path, overrides: tuple[str, ...], resume: bool, until: str, stop_at: float | None) -> None:
     from compressor.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides)  # before torch: bad input is told at once
     from compressor.pipeline import run
 
-    with _console() as console:
-        report = run(loaded, out, resume=resume, until=until, progress=console.progress)
-    _conclude(report, out, until)
+    _carry_out(
+        out,
+        until,
+        lambda progress, pause: run(
+            loaded, out, resume=resume, until=until, progress=progress, pause=pause, stop_at=stop_at
+        ),
+    )
 
 
 def _continue(out: Path, until: str) -> None:
@@ -255,9 +273,35 @@ def _continue(out: Path, until: str) -> None:
     runfolder.load(out)  # before torch: bad input is told at once
     from compressor.pipeline import continue_run
 
-    with _console() as console:
-        report = continue_run(out, until, progress=console.progress)
+    _carry_out(out, until, lambda progress, pause: continue_run(out, until, progress, pause))
+
+
+def _carry_out(out: Path, until: str, work: Callable[[Progress, Callable[[], bool]], dict[str, Any]]) -> None:
+    """Run stages with progress on the terminal, and say what they led to."""
+    from compressor.interrupts import Interrupts
+    from compressor.pipeline import Stopped
+
+    interrupts = Interrupts()
+    try:
+        with interrupts, _console() as console:
+            report = work(console.progress, interrupts)
+    except Stopped as stopped:
+        _conclude_early(stopped, out, interrupts.pressed)
+        return
     _conclude(report, out, until)
+
+
+def _conclude_early(stopped: Stopped, out: Path, interrupted: bool) -> None:
+    """Say what a run has that was stopped while it trained; raises Failure if that was by Ctrl-C."""
+    if current := stopped.current:
+        metric, budget = current["metric"], current["budget"]
+        parts = [f"{name} {budget['costs'][name]:,.0f} of {limit:,.0f}" for name, limit in budget["limits"].items()]
+        click.echo(f"network of now: {out / 'now' / 'model.onnx'}")
+        click.echo(f"  {', '.join(parts)}; {metric['name']} {metric['onnx']:.4f}")
+    told = f"{stopped}; it goes on with: compressor run RECIPE -o {out} --resume"
+    if interrupted:
+        raise Failure(told, 130)
+    click.echo(told)
 
 
 def _console() -> Console:

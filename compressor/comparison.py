@@ -28,7 +28,7 @@ from compressor.files import copy_atomic, read_json, write_json
 from compressor.pipeline import Progress, Shared, run
 from compressor.plan import UNSCALED, Job, Plan, make_plan
 from compressor.recipe import RandomConfig, Recipe, UniformConfig
-from compressor.report import dig, summarise, write_comparison
+from compressor.report import dig, metric_of, score_of, summarise, write_comparison
 from compressor.runlog import RunLog
 from compressor.search import Problem, SearchResult, search
 from compressor.train import pick_device
@@ -177,6 +177,7 @@ class _Comparison:
     def _record(self, reports: dict[str, dict[str, Any]], latency: dict[str, Any]) -> dict[str, Any]:
         rows = [self._row(job, reports.get(job.folder, {})) for job in self.plan.jobs]
         first = next(iter(reports.values()))
+        metric = metric_of(first)
         measured = next(iter(latency["networks"].values()))
         seconds: dict[str, float] = {}
         logs = [RunLog(self.out / job.folder / "log.jsonl") for job in self.plan.jobs]
@@ -191,7 +192,8 @@ class _Comparison:
             "seeds": list(self.plan.seeds),
             "dataset": first["dataset"],
             "runs": rows,
-            "groups": summarise(rows),
+            "metric": {"name": metric.name, "better": "lower" if metric.lower else "higher"},
+            "groups": summarise(rows, metric),
             "met": all(row["met"] is not False and row["error"] is None for row in rows),
             "measured": {
                 key: measured[key] for key in ("batch", "provider", "threads", "warmup", "runs", "interleaved")
@@ -214,6 +216,7 @@ class _Comparison:
             "error": self.failures.get(job.folder),
             **{key: report.get(key) for key in ("params", "macs", "onnx_bytes", "fallback")},
             "accuracy": dig(report, "accuracy", "onnx"),
+            "value": score_of(report),
             "samples": dig(report, "accuracy", "samples"),
             "latency_mean_ms": dig(report, "latency_ms", "mean"),
             "latency_median_ms": dig(report, "latency_ms", "median"),

@@ -1,22 +1,25 @@
 """What a network costs: parameters and multiply-adds.
 
-One multiply-add counts 1 (MACs; FLOPs are twice that). Counted are convolutions and matrix products for one
-image, as torch's own flop counter sees them; batch-norm, activations and additions are not.
+One multiply-add counts 1 (MACs; FLOPs are twice that). Counted are convolutions and matrix products for one sample
+(an image, or a sequence of tokens), as torch's own flop counter sees them; batch-norm, activations and additions are
+not.
 """
 
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from compressor.architecture import Architecture
-from compressor.models import build_meta, example_input, referenced
+from compressor.models import build_meta, example_input, follows, plan_of, prunable, reference_architecture, units
 from compressor.widths import LayerSizes, WidthPlan, resize_
 
 Cost = Callable[[Sequence[int]], float]
@@ -28,10 +31,11 @@ def count_params(model: nn.Module) -> int:
 
 
 def count_macs(model: nn.Module, example: torch.Tensor) -> int:
-    """Multiply-adds of one image.
+    """Multiply-adds of one sample.
 
     Args:
-        model: on the device of `example`; the meta device will do
+        model: on the device of `example`; best the meta device: elsewhere the counter does not see into recurrent
+            layers
         example: (N, …); the count is divided by N
     """
     training = [module for module in model.modules() if module.training]
@@ -44,14 +48,14 @@ def count_macs(model: nn.Module, example: torch.Tensor) -> int:
 
 def params(architecture: Architecture) -> int:
     """Parameter count of an architecture, without building its weights."""
-    if ":" in architecture.model and "params" in (costs := _layer_costs(architecture)).exact:
+    if (costs := _layer_costs(architecture)) is not None and "params" in costs.exact:
         return costs.params(architecture.widths)
     return count_params(build_meta(architecture))
 
 
 def macs(architecture: Architecture) -> int:
-    """Multiply-adds of an architecture for one image, without building its weights."""
-    if ":" in architecture.model and "macs" in (costs := _layer_costs(architecture)).exact:
+    """Multiply-adds of an architecture for one sample, without building its weights."""
+    if (costs := _layer_costs(architecture)) is not None and "macs" in costs.exact:
         return costs.macs(architecture.widths)
     return count_macs(build_meta(architecture), example_input(architecture, 1).to("meta"))
 
@@ -73,8 +77,10 @@ class _LayerCosts:
     multiply activations, or compute its weights.
     """
 
-    def __init__(self, model: nn.Module, plan: WidthPlan, example: torch.Tensor) -> None:
-        self._sizes, self._products = LayerSizes(plan), plan.products
+    def __init__(
+        self, model: nn.Module, plan: WidthPlan, example: torch.Tensor, follows: Mapping[str, tuple[str, int]]
+    ) -> None:
+        self._sizes, self._products, self._follows = LayerSizes(plan), plan.products, follows
         # (parameter, values at fixed lengths, (dimension, present length) that may change, positions)
         self._terms: list[tuple[str, int, tuple[tuple[int, int], ...], int]] = []
         for name, parameter in model.named_parameters():
@@ -82,6 +88,7 @@ class _LayerCosts:
             factor = parameter.numel() // math.prod(length for _, length in grows)
             self._terms.append((name, factor, grows, plan.uses.get(name, 0)))
         halves = {name: max(1, group.units // 2) * group.step for name, group in plan.groups.items()}
+        halves |= {name: factor * halves[source] for name, (source, factor) in follows.items()}
         smaller = copy.deepcopy(model)
         resize_(smaller, plan, halves)
         self.exact = set(COSTS)
@@ -97,21 +104,29 @@ class _LayerCosts:
         return self._products + sum(size * used for size, used in self._counted(widths))
 
     def _counted(self, widths: Mapping[str, int]) -> Iterator[tuple[int, int]]:
-        length = self._sizes.at(widths)
+        following = {name: factor * widths[source] for name, (source, factor) in self._follows.items()}
+        length = self._sizes.at({**widths, **following})
         for name, factor, grows, used in self._terms:
             yield factor * math.prod(length(name, dim, present) for dim, present in grows), used
 
 
 @lru_cache(maxsize=8)
-def _layer_costs_of(reference: str) -> _LayerCosts:
-    architecture = Architecture.from_json(reference)
-    model, plan = referenced(architecture)
-    return _LayerCosts(copy.deepcopy(model), plan, example_input(architecture, 1).to("meta"))
+def _layer_costs_of(
+    model: str, options: str, classes: int, input_shape: tuple[int, ...], names: tuple[str, ...]
+) -> _LayerCosts | None:
+    chosen: dict[str, Any] = json.loads(options)
+    own = reference_architecture(model, chosen, classes, input_shape)
+    if set(own.widths) != set(names) or prunable(own) != own or units(own):
+        return None  # its layers are not the same at all widths; or there are too many such networks to trace each
+    network, plan = build_meta(own), plan_of(own)
+    return _LayerCosts(network, plan, example_input(own, 1).to("meta"), follows(own))
 
 
-def _layer_costs(architecture: Architecture) -> _LayerCosts:
-    plan = referenced(architecture)[1]
-    return _layer_costs_of(architecture.with_widths(plan.widths).to_json())  # one entry whatever the widths
+def _layer_costs(architecture: Architecture) -> _LayerCosts | None:
+    """Counts of the networks that differ from an architecture in their widths only, if these have the same layers."""
+    options = json.dumps(dict(architecture.options), sort_keys=True)
+    names = tuple(sorted(architecture.widths))
+    return _layer_costs_of(architecture.model, options, architecture.classes, architecture.input_shape, names)
 
 
 COSTS: Mapping[str, Callable[[Architecture], int]] = {"params": params, "macs": macs}

@@ -12,12 +12,10 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import torch
-
 from compressor import cost
 from compressor.architecture import Architecture
 from compressor.exporters import export_onnx, write_metadata
-from compressor.initialise import scatter_
+from compressor.initialise import noise_like, scatter_
 from compressor.models import build, example_input
 
 _BYTES = 4  # of a float32 parameter
@@ -79,9 +77,9 @@ def exported_bytes(architecture: Architecture, opset: int, metadata: Mapping[str
     """
     model = build(architecture)
     scatter_(model)
-    images = torch.randn(example_input(architecture).shape, generator=torch.Generator().manual_seed(0))
+    inputs = noise_like(example_input(architecture))
     with tempfile.TemporaryDirectory(prefix="compressor-") as folder:
         path = Path(folder) / "untrained.onnx"
-        export_onnx(model, path, [images], opset=opset, tolerance=float("inf"))
+        export_onnx(model, path, [inputs], opset=opset, tolerance=float("inf"))
         write_metadata(path, metadata)
         return path.stat().st_size

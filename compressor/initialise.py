@@ -65,3 +65,10 @@ def scatter_(model: nn.Module) -> None:
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.is_floating_point():
             tensor.add_(torch.rand(tensor.shape, generator=generator), alpha=0.01)
+
+
+def noise_like(example: torch.Tensor) -> torch.Tensor:
+    """The same draw of N(0, 1) at every call, in the shape of images; tokens stay as they are."""
+    if not example.is_floating_point():
+        return example
+    return torch.randn(example.shape, generator=torch.Generator().manual_seed(0))

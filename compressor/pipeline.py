@@ -6,7 +6,6 @@ unscaled reference are trained, exported and measured exactly as the result is.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,38 +13,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
-from torch import nn
 
-from compressor import cost, provenance, runfolder
+from compressor import provenance, runfolder
 from compressor.architecture import Architecture
 from compressor.bench import Conditions, measure_latencies
 from compressor.budget import Budget
 from compressor.calibration import calibrated
 from compressor.checkpoint import save_tensors
-from compressor.data import DataSet, load_data, ordered
+from compressor.data import DataSet, load_data
 from compressor.doctor import check_provider
-from compressor.errors import DataError, RunError, TrainingError
-from compressor.exporters import OnnxClassifier, export_onnx, write_metadata
+from compressor.errors import DataError, RecipeError, RunError, TrainingError
 from compressor.files import copy_atomic, read_json, write_atomic, write_json
-from compressor.filesize import exported_bytes
 from compressor.latency import LatencyCost
 from compressor.limits import limited_costs
-from compressor.models import build, build_meta, check_reference, example_input, reference_architecture
+from compressor.models import bears_channels_last, build, check_reference, check_task, reference_architecture
 from compressor.recipe import Recipe, UniformConfig
 from compressor.recipe.budget import LATENCY
 from compressor.report import efficiency_of, write_report
 from compressor.runlog import RunLog
 from compressor.runtime import Runtime
-from compressor.search import Finetuning, Problem, SearchResult, search
+from compressor.search import Finetuning, Problem, SearchResult, Unfinished, search
 from compressor.settings import final_settings, finetuning_settings
-from compressor.train import Trainer, pick_device
+from compressor.shipping import load_weights, ship, shipped_bytes
+from compressor.train import Paused, Trainer, pick_device
 
 STAGES = ("search", "train", "export", "bench", "report")
 Progress = Callable[[str, str, float | None], None]  # stage, text, share done
-# The longest that a share of right answers and a limit can be in JSON, and what a resumed recipe may grow by: the
-# file's size is settled before they are known.
-_LONGEST_SHARE, _LONGEST_LIMIT, _SPARE_BYTES = 0.00012345678901234567, 1e15, 64
 
 
 @dataclass(frozen=True)
@@ -71,6 +64,8 @@ def run(
     until: str = "report",
     progress: Progress = lambda stage, text, share: None,
     shared: Shared | None = None,
+    pause: Callable[[], bool] = lambda: False,
+    stop_at: float | None = None,
 ) -> dict[str, Any]:
     """Run a recipe into a folder.
 
@@ -81,22 +76,46 @@ def run(
         until: last stage to run, one of `STAGES`
         progress: told how it goes
         shared: what this run has in common with others
+        pause: asked after every step of training; True ends the run there, to be resumed
+        stop_at: end the run after so many epochs of a search that has a network at any time
 
     Returns:
         the report, or {} if `until` is an earlier stage
 
     Raises:
+        Stopped: paused or stopped; the run goes on with `resume` as if it had not been
         CompressorError: see compressor.errors
     """
     folder = Path(out)
+    if stop_at is not None and not getattr(recipe.search, "anytime", False):
+        raise RecipeError(
+            f"--stop-at: search.method: {recipe.search.method} has no network to stop at; valid: growing"
+        )
     runfolder.claim(folder, recipe, resume)
-    return _Run(recipe, folder, progress, shared or Shared()).to(until)
+    return _Run(recipe, folder, progress, shared or Shared(), pause, stop_at).to(until)
 
 
-def continue_run(out: Path | str, until: str, progress: Progress = lambda stage, text, share: None) -> dict[str, Any]:
+def continue_run(
+    out: Path | str,
+    until: str,
+    progress: Progress = lambda stage, text, share: None,
+    pause: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
     """Go on in a run folder up to a stage, with the recipe that it holds; see `run`."""
     folder = Path(out)
-    return _Run(runfolder.load(folder), folder, progress).to(until)
+    return _Run(runfolder.load(folder), folder, progress, pause=pause).to(until)
+
+
+class Stopped(Exception):  # noqa: N818 - nothing went wrong
+    """A run was paused or stopped while it trained.
+
+    Attributes:
+        current: the export record of the network of that moment, in the folder `now`; None: there is none yet
+    """
+
+    def __init__(self, told: str, current: dict[str, Any] | None = None) -> None:
+        super().__init__(told)
+        self.current = current
 
 
 @dataclass(frozen=True)
@@ -115,6 +134,8 @@ class _Run:
     out: Path
     progress: Progress
     shared: Shared = Shared()
+    pause: Callable[[], bool] = lambda: False
+    stop_at: float | None = None
     stage: str = "search"
     _data: DataSet | None = field(default=None, repr=False)
 
@@ -133,13 +154,23 @@ class _Run:
         for stage in STAGES[: STAGES.index(until) + 1]:
             self.stage = stage
             runfolder.record(self.out, stage, self.recipe)
-            with self.log.timing(stage):
-                report = getattr(self, f"_{stage}")() or {}
+            try:
+                with self.log.timing(stage):
+                    report = getattr(self, f"_{stage}")() or {}
+            except Paused as paused:
+                raise Stopped(f"{stage}: {paused}") from paused
+            except Unfinished as unfinished:
+                raise Stopped(f"{stage}: {unfinished}", self._ship_current(unfinished)) from unfinished
         return report
 
     @property
     def checkpoints(self) -> Path:
         return self.out / "checkpoints"
+
+    @property
+    def current(self) -> Path:
+        """Files of the network that a paused search has."""
+        return self.out / "now"
 
     @property
     def data(self) -> DataSet:
@@ -176,7 +207,12 @@ class _Run:
             last,
             self.recipe.checkpoint_seconds,
             self._tell,
+            self._pausing,
         )
+
+    def _pausing(self, epochs: float) -> bool:
+        stop = self.stop_at if self.stage == "search" else None
+        return self.pause() or (stop is not None and epochs >= stop)
 
     def _reference(self) -> Architecture:
         model, data = self.recipe.model, self.data
@@ -191,10 +227,11 @@ class _Run:
             return
         check_reference(self.recipe.model.name, self.recipe.model.options)
         reference = self._reference()
+        check_task(reference, self.data.task)
         limited = limited_costs(
             self.recipe,
             reference,
-            self._shipped_bytes,
+            lambda architecture: shipped_bytes(architecture, self.recipe, self.data),
             lambda: self._runtime(reference),
             lambda text: self._tell(text, None),
         )
@@ -205,7 +242,7 @@ class _Run:
             reference,
             budget,
             costs,
-            self._trainer(_bears_channels_last(reference)),
+            self._trainer(bears_channels_last(reference)),
             self.recipe.seed,
             self.shared.work or self.checkpoints / "search",
             limited.bounds,
@@ -229,6 +266,7 @@ class _Run:
             "images": _identity(self.data),
             "reference_widths": dict(reference.widths),
             "finetuning": None if found.finetuning is None else asdict(found.finetuning),
+            "training": [asdict(epoch) for epoch in found.history],
             "latency": latency.to_json() if isinstance(latency := costs.get(LATENCY), LatencyCost) else None,
             "round_to": problem.bounds.multiple.tolist(),
         }
@@ -238,6 +276,21 @@ class _Run:
             save_tensors(self.out / "start.safetensors", found.weights, note)
         write_atomic(self.out / "architecture.json", found.architecture.to_json())  # last: the stage is done
         shutil.rmtree(self.checkpoints / "search", ignore_errors=True)
+        shutil.rmtree(self.current, ignore_errors=True)
+
+    def _ship_current(self, unfinished: Unfinished) -> dict[str, Any]:
+        """Export the network of a search that was paused."""
+        architecture = unfinished.architecture
+        self._tell(f"exporting the network of epoch {unfinished.epochs:.2f}", None)
+        shutil.rmtree(self.current, ignore_errors=True)
+        note = {"architecture": architecture.to_json()}
+        save_tensors(self.current / "weights.safetensors", unfinished.weights, note)
+        write_atomic(self.current / "architecture.json", architecture.to_json())
+        trainer, limits = self._trainer(channels_last=False), unfinished.limits
+        ship("now", self.current, architecture, self.recipe, trainer, limits)
+        record: dict[str, Any] = read_json(self.current / "export.json")
+        counted = {name: limit for name, limit in limits.items() if name in record}  # latency was not measured
+        return record | {"budget": Budget(counted).verdict(record)}
 
     def _runtime(self, reference: Architecture) -> Runtime:
         bench = self.recipe.measured
@@ -249,15 +302,6 @@ class _Run:
             self.checkpoints / "latency",
             lambda text: self._tell(text, None),
         )
-
-    def _shipped_bytes(self, architecture: Architecture) -> int:
-        """The size that the ONNX file of an architecture will have, or a few bytes more."""
-        name = max("result", *self.recipe.baselines, key=len)
-        scores = dict.fromkeys(("onnx", "torch"), _LONGEST_SHARE)
-        accuracy = {**scores, "samples": len(self.data.test), "weights": self.recipe.train.keep}
-        limits = dict.fromkeys(self.recipe.budget.names, _LONGEST_LIMIT)
-        metadata = self._metadata(_Contender(name, self.out, architecture), accuracy, limits)
-        return exported_bytes(architecture, self.recipe.export.opset, metadata) + _SPARE_BYTES
 
     def _found_before(self) -> bool:
         if not all((self.out / name).exists() for name in ("search.json", "architecture.json")):
@@ -297,7 +341,11 @@ class _Run:
             self._train_one(contender)
 
     def _train_one(self, contender: _Contender) -> None:
-        trainer = self._trainer(_bears_channels_last(contender.architecture))
+        if contender.finetuning is not None and contender.finetuning.epochs == 0:
+            copy_atomic(contender.folder / "start.safetensors", contender.folder / "weights.safetensors")
+            write_json(contender.folder / "training.json", read_json(self.out / "search.json")["training"])
+            return
+        trainer = self._trainer(bears_channels_last(contender.architecture))
         settings, verb = final_settings(self.recipe.train), "training"
         if contender.finetuning is None:
             model = build(contender.architecture, self.recipe.seed)
@@ -327,50 +375,9 @@ class _Run:
         for contender in self._contenders():
             if not _there(contender, "export.json", "model.onnx"):
                 self._tell(f"exporting {contender.name}", None)
-                self._export_one(contender)
-
-    def _export_one(self, contender: _Contender) -> None:
-        data, config = self.data, self.recipe.export
-        trainer = self._trainer(channels_last=False)
-        model = load_weights(contender.architecture, contender.folder / "weights.safetensors")
-        sample = next(ordered(data.test, data, 100))[0].cpu()
-        batches = [sample[:1], sample]
-        path = contender.folder / "model.onnx"
-        exported = export_onnx(model, path, batches, opset=config.opset, tolerance=config.tolerance)
-        measured, samples = OnnxClassifier(path, self.recipe.measured.threads).accuracy(ordered(data.test, data, 500))
-        in_torch = trainer.evaluate(model.to(self.device), data.test)
-        accuracy = {
-            "onnx": measured,
-            "torch": in_torch.accuracy,
-            "samples": samples,
-            "weights": self.recipe.train.keep,
-        }
-        limits = read_json(self.out / "search.json")["limits"]
-        write_metadata(path, self._metadata(contender, accuracy, limits))
-        record = {
-            "params": cost.count_params(model),
-            "macs": cost.macs(contender.architecture),
-            "onnx_bytes": path.stat().st_size,
-            "opset": exported.opset,
-            "versions": provenance.versions(),
-            "accuracy": accuracy,
-            "parity": exported.parity.to_json(),
-        }
-        write_json(contender.folder / "export.json", record)
-
-    def _metadata(self, contender: _Contender, accuracy: dict[str, Any], limits: dict[str, float]) -> dict[str, str]:
-        data = self.data
-        return {
-            "compressor.recipe": self.recipe.to_yaml(),
-            "compressor.network": contender.name,
-            "compressor.architecture": contender.architecture.to_json(),
-            "compressor.budget": json.dumps(limits),
-            "compressor.accuracy": json.dumps(accuracy),
-            "compressor.versions": json.dumps(provenance.versions()),
-            "compressor.classes": json.dumps(data.class_names),
-            "compressor.mean": json.dumps(data.mean),
-            "compressor.std": json.dumps(data.std),
-        }
+                trainer = self._trainer(channels_last=False)
+                limits = read_json(self.out / "search.json")["limits"]
+                ship(contender.name, contender.folder, contender.architecture, self.recipe, trainer, limits)
 
     # bench -------------------------------------------------------------------------------------------------------
 
@@ -449,7 +456,7 @@ class _Run:
         if verified is not None:
             costs[LATENCY] = verified["cost_ms"]
         return {
-            **{key: exported[key] for key in ("params", "macs", "onnx_bytes", "opset", "accuracy", "parity")},
+            **{key: exported[key] for key in ("params", "macs", "onnx_bytes", "opset", "accuracy", "metric", "parity")},
             "budget": budget.verdict(costs),
             "latency_ms": {key.removesuffix("_ms"): value for key, value in latency.items() if key != "path"},
             "verification": verified,
@@ -459,16 +466,6 @@ class _Run:
         }
 
 
-def load_weights(architecture: Architecture, path: Path) -> nn.Module:
-    """A network of an architecture with the weights of a safetensors file, on the CPU."""
-    model = build(architecture)
-    try:
-        model.load_state_dict(load_file(path))
-    except RuntimeError as error:
-        raise RunError(f"{path}: holds the weights of another architecture; delete it to train again") from error
-    return model.eval()
-
-
 def _identity(data: DataSet) -> list[Any]:
     """What tells one set of images from another, as JSON values."""
     return [data.describe(), list(data.class_names), list(data.mean), list(data.std)]
@@ -476,18 +473,3 @@ def _identity(data: DataSet) -> list[Any]:
 
 def _there(contender: _Contender, *names: str) -> bool:
     return all((contender.folder / name).exists() for name in names)
-
-
-def _bears_channels_last(architecture: Architecture) -> bool:
-    """Whether a network convolves images and does not view its maps as they lie in memory."""
-    if not any(isinstance(module, nn.Conv2d) for module in build_meta(architecture).modules()):
-        return False
-    # Real tensors: what memory format a convolution gives is up to its kernel.
-    model = build(architecture).to(memory_format=torch.channels_last).eval()
-    images = example_input(architecture).to(memory_format=torch.channels_last)
-    try:
-        with torch.no_grad():
-            model(images)
-    except RuntimeError:  # view size is not compatible
-        return False
-    return True

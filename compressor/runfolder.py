@@ -17,6 +17,13 @@ _USES: dict[str, tuple[str, ...]] = {
     "export": ("export",),
     "bench": ("bench",),
 }
+
+
+def _of_networks(*names: str) -> tuple[str, ...]:
+    """Files of the result and of every baseline; those of a paused search's network, in `now`, are of no stage."""
+    return tuple(pattern for name in names for pattern in (name, f"baselines/*/{name}"))
+
+
 _LEAVES = {
     "search": (
         "search.json",
@@ -24,8 +31,8 @@ _LEAVES = {
         "baselines/*/architecture.json",
         "checkpoints/search/*",
     ),
-    "train": ("**/training.json", "**/weights.safetensors", "checkpoints/train-*"),
-    "export": ("**/export.json", "**/model.onnx"),
+    "train": (*_of_networks("training.json", "weights.safetensors"), "checkpoints/train-*"),
+    "export": _of_networks("export.json", "model.onnx"),
     "bench": ("latency.json", "verification.json"),
 }
 _PLACES = ("path", "download", "memory_gib")

@@ -27,7 +27,7 @@ from compressor.bench import Conditions, Pairs, Ratio, machine_fingerprint, meas
 from compressor.errors import CompressorError
 from compressor.exporters import export_onnx, export_probe
 from compressor.files import read_json, write_json
-from compressor.initialise import scatter_
+from compressor.initialise import noise_like, scatter_
 from compressor.models import build, example_input
 
 LOOKS = (2, 4, 8, 16, 32)  # blocks: a network far from the limit needs few
@@ -176,11 +176,11 @@ class Runtime:
     def _export(self, architecture: Architecture, path: Path, exact: bool) -> None:
         model = build(architecture)
         scatter_(model)
-        images = torch.randn(example_input(architecture).shape, generator=torch.Generator().manual_seed(0))
+        inputs = noise_like(example_input(architecture))
         if exact:
-            export_onnx(model, path, [images], opset=self._opset, tolerance=float("inf"))
+            export_onnx(model, path, [inputs], opset=self._opset, tolerance=float("inf"))
         else:
-            export_probe(model, path, images, opset=self._opset)
+            export_probe(model, path, inputs, opset=self._opset)
 
     @functools.cached_property
     def _cache(self) -> _Cache:

@@ -17,12 +17,12 @@ import torch
 from torch import nn
 
 from compressor.checkpoint import Snapshot, Tensors, load_snapshot, named, save_snapshot
-from compressor.data import Batches, DataSet, Split, ordered
+from compressor.data import DataSet, Split, ordered, training_batches
 from compressor.errors import TrainingError, UnavailableError
+from compressor.tasks import Evaluation, Task, task_of
 
 _CHECK_EVERY = 50  # steps between two looks at the loss: a look waits for the GPU
 _EVALUATION_BATCH = 512
-_AUXILIARY = 0.3  # weight of an auxiliary head's loss
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Settings:
         nesterov: SGD's variant
         weight_decay: of SGD, on every parameter
         label_smoothing: share of the label spread over all classes
-        keep: weights to end with: of the last epoch, or of the epoch with the best validation accuracy
-        evaluate: measure validation loss and accuracy after every epoch
+        keep: weights to end with: of the last epoch, or of the epoch with the best validation metric
+        evaluate: measure validation loss, accuracy and metric after every epoch
     """
 
     epochs: int | None
@@ -54,7 +54,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch of training: mean training loss, validation loss and accuracy (0 to 1), last learning rate, time."""
+    """One epoch of training: mean training loss, validation loss and accuracy (0 to 1), last learning rate, time.
+
+    `validation_metric` is the task's headline metric, see `compressor.tasks`.
+    """
 
     epoch: int
     loss: float
@@ -62,12 +65,21 @@ class EpochRecord:
     validation_accuracy: float | None
     lr: float
     seconds: float
+    validation_metric: float | None = None
+
+
+class Paused(Exception):  # noqa: N818 - nothing went wrong
+    """Training was asked to pause and has written its checkpoint; `epochs` were trained."""
+
+    def __init__(self, epochs: float) -> None:
+        super().__init__(f"paused after {epochs:.2f} epochs")
+        self.epochs = epochs
 
 
 class Observer(Protocol):
     """Takes part in training: sees gradients, may change the network, may stop the loop."""
 
-    def start(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def start(self, model: nn.Module, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> None:
         """Called once before the first step, also when training resumes."""
 
     def after_backward(self) -> None:
@@ -81,15 +93,6 @@ class Observer(Protocol):
 
     def restore(self, snapshot: Snapshot) -> None:
         """Called after `start` with what `state` gave; the network must then have its shape of that moment."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Mean cross-entropy, accuracy (0 to 1) and number of images."""
-
-    loss: float
-    accuracy: float
-    samples: int
 
 
 def schedule(name: Literal["paper", "onecycle"], lr: float, epochs: int) -> Callable[[int, int], float]:
@@ -135,6 +138,7 @@ class Trainer:
         channels_last: memory format of 4-d weights and images
         checkpoint_seconds: least time between two checkpoints
         progress: called with one line of text and the share done (None: unknown) as training goes on
+        pause: called after every step with the epochs done; True writes a checkpoint and raises `Paused`
     """
 
     data: DataSet
@@ -144,6 +148,16 @@ class Trainer:
     channels_last: bool = False
     checkpoint_seconds: float = 30.0
     progress: Callable[[str, float | None], None] = lambda text, share: None
+    pause: Callable[[float], bool] = lambda epochs: False
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """How many batches of this size an epoch of the training split has."""
+        return len(training_batches(self.data, batch_size, seed=0, augment=(), channels_last=False))
+
+    @property
+    def task(self) -> Task:
+        """What the data set asks for."""
+        return task_of(self.data.task)
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Move a network to the device, in the memory format of training."""
@@ -176,30 +190,21 @@ class Trainer:
 
         Raises:
             TrainingError: the loss is not finite; names step and learning rate
+            Paused: `pause` asked for it
         """
         return _Fit(self, model, settings, seed, label, observer, checkpoint).run()
 
     def evaluate(self, model: nn.Module, split: Split) -> Evaluation:
-        """Cross-entropy and accuracy of a network on a split."""
+        """Cross-entropy, accuracy and the task's metric of a network on a split."""
         training = model.training
         model.eval()
-        loss = torch.zeros((), device=self.device, dtype=torch.float64)
-        right = torch.zeros((), device=self.device, dtype=torch.int64)
+        tally = self.task.tally()
+        batch = self.task.batch(self.data.classes, self.data.input_shape, _EVALUATION_BATCH)
         with torch.inference_mode():
-            for x, y in ordered(split, self.data, _EVALUATION_BATCH, channels_last=self.channels_last):
-                logits = model(x)
-                loss += nn.functional.cross_entropy(logits.float(), y, reduction="sum")
-                right += (logits.argmax(1) == y).sum()
+            for x, y in ordered(split, self.data, batch, channels_last=self.channels_last):
+                tally.add(model(x), y)
         model.train(training)
-        count = len(split)
-        return Evaluation(float(loss) / count, int(right) / count, count)
-
-
-def _loss(output: torch.Tensor | tuple[torch.Tensor | None, ...], y: torch.Tensor, smoothing: float) -> torch.Tensor:
-    """Cross-entropy of logits (N, classes); those of auxiliary heads behind them count 0.3 (Szegedy et al. 2015, 5)."""
-    heads = [output] if isinstance(output, torch.Tensor) else [head for head in output if head is not None]
-    losses = [nn.functional.cross_entropy(head.float(), y, label_smoothing=smoothing) for head in heads]
-    return losses[0] + _AUXILIARY * torch.stack(losses[1:]).sum() if losses[1:] else losses[0]
+        return tally.evaluation()
 
 
 class _Fit:
@@ -217,13 +222,10 @@ class _Fit:
     ) -> None:
         self.trainer, self.model, self.settings, self.label = trainer, model, settings, label
         self.observer, self.checkpoint = observer, checkpoint
-        data = trainer.data
-        self.batches = Batches(
-            data.train,
+        self.batches = training_batches(
+            trainer.data,
             settings.batch_size,
             seed=seed,
-            mean=data.mean,
-            std=data.std,
             augment=trainer.augment,
             channels_last=trainer.channels_last,
         )
@@ -245,7 +247,7 @@ class _Fit:
 
     def run(self) -> list[EpochRecord]:
         if self.observer is not None:
-            self.observer.start(self.model, self.optimizer)
+            self.observer.start(self.model, self.optimizer, len(self.batches))
         torch.manual_seed(self.seed)  # dropout and the like; a resumed run restores it below
         stopped = self._resume()
         self.model.train()
@@ -268,13 +270,19 @@ class _Fit:
             if self.step % _CHECK_EVERY == 0:
                 self._look()
                 self._report(begun)
-            if self.step % per_epoch and self._due():
+            pausing = self.step % per_epoch and self.trainer.pause(self.step / per_epoch)
+            if self.step % per_epoch and (pausing or self._due()):
                 now = time.monotonic()
                 self.seconds += now - begun
                 begun = now
                 self._save()
+            if pausing:
+                raise Paused(self.step / per_epoch)
         self._look()
         self._end_epoch(begun)
+        if len(self.history) != self.settings.epochs and self.trainer.pause(float(len(self.history))):
+            self._save()
+            raise Paused(float(len(self.history)))
         return False
 
     def _step(self, x: torch.Tensor, y: torch.Tensor) -> bool:
@@ -283,7 +291,7 @@ class _Fit:
             group["lr"] = lr
         with torch.autocast(self.trainer.device.type, torch.bfloat16, enabled=self.trainer.bf16):
             output = self.model(x)
-        loss = _loss(output, y, self.settings.label_smoothing)
+        loss = self.trainer.task.loss(output, y, self.settings.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.observer is not None:
@@ -315,7 +323,9 @@ class _Fit:
         measured = None
         if settings.evaluate and len(validation) > 0:
             measured = self.trainer.evaluate(self.model, validation)
-            if settings.keep == "best" and measured.accuracy > self._best_accuracy():
+            task = self.trainer.task
+            before = [value for record in self.history if (value := record.validation_metric) is not None]
+            if settings.keep == "best" and task.improves(measured.value, on=task.best(before)):
                 self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.history.append(
             EpochRecord(
@@ -325,15 +335,13 @@ class _Fit:
                 validation_accuracy=measured.accuracy if measured else None,
                 lr=settings.lr_at(self.step - 1, len(self.batches)),
                 seconds=self.seconds + time.monotonic() - begun,
+                validation_metric=measured.value if measured else None,
             )
         )
         self.loss_sum, self.seconds = 0.0, 0.0
         self._report(begun)
         if self._due() or len(self.history) == settings.epochs:
             self._save()
-
-    def _best_accuracy(self) -> float:
-        return max((record.validation_accuracy or 0.0 for record in self.history), default=-1.0)
 
     def _report(self, begun: float) -> None:
         total = self.settings.epochs
@@ -342,8 +350,8 @@ class _Fit:
         if self.history:
             last = self.history[-1]
             text += f"  loss {last.loss:.3f}"
-            if last.validation_accuracy is not None:
-                text += f"  validation {100 * last.validation_accuracy:.1f} %"
+            if last.validation_metric is not None:
+                text += f"  validation {self.trainer.task.told(last.validation_metric)}"
         self.trainer.progress(text, share)
 
     def _due(self) -> bool:

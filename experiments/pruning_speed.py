@@ -136,7 +136,7 @@ class Physical:
         self.model = model.train()
         self.optimizer = optimizer(model)
         self.pruner = TaylorPruner(plan_of(architecture), list(architecture.widths), {}, settings)
-        self.pruner.start(self.model, self.optimizer)
+        self.pruner.start(self.model, self.optimizer, 1)
         self.done = False
 
     @property

@@ -6,19 +6,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .onnx_file import Exported, OnnxClassifier, Parity, export_onnx, measure_parity, write_metadata
+    from .onnx_file import Exported, OnnxNetwork, Parity, export_onnx, measure_parity, write_metadata
     from .probe import export_probe
 
 _HOME = {
     "Exported": "onnx_file",
-    "OnnxClassifier": "onnx_file",
+    "OnnxNetwork": "onnx_file",
     "Parity": "onnx_file",
     "export_onnx": "onnx_file",
     "export_probe": "probe",
     "measure_parity": "onnx_file",
     "write_metadata": "onnx_file",
 }
-__all__ = ["Exported", "OnnxClassifier", "Parity", "export_onnx", "export_probe", "measure_parity", "write_metadata"]
+__all__ = ["Exported", "OnnxNetwork", "Parity", "export_onnx", "export_probe", "measure_parity", "write_metadata"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,10 +1,15 @@
-"""One ONNX file from a torch module: dynamic batch, no side file, checked, and the same numbers as PyTorch."""
+"""One ONNX file from a torch module: dynamic batch, no side file, checked, and the same numbers as PyTorch.
+
+What takes images (floating point) keeps its image size; what takes tokens (int64) takes sequences of any length.
+"""
 
 from __future__ import annotations
 
 import copy
+import json
+import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +20,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from compressor.bench import open_session
+from compressor.bench import INPUT_SHAPE, open_session
 from compressor.errors import ExportError
 from compressor.files import replace_atomic
 
-INPUT, OUTPUT = "images", "logits"
+IMAGES, TOKENS, OUTPUT = "images", "tokens", "logits"
 Floats = NDArray[np.float32]
 
 
@@ -54,7 +59,7 @@ class Exported:
     parity: Parity
 
 
-class OnnxClassifier:
+class OnnxNetwork:
     """Runs an exported file on the CPU through ONNX Runtime.
 
     Args:
@@ -66,18 +71,10 @@ class OnnxClassifier:
         self._session, self.provider = open_session(path, provider="cpu", threads=threads)
         self._input = self._session.get_inputs()[0].name
 
-    def logits(self, images: torch.Tensor) -> Floats:
-        """(N, C, H, W) normalised images → (N, classes) logits."""
-        batch = np.ascontiguousarray(images.detach().cpu().float().numpy())
+    def logits(self, inputs: torch.Tensor) -> Floats:
+        """Logits of normalised images (N, C, H, W) or of tokens, int64 (N, T)."""
+        batch = np.ascontiguousarray(_fed(inputs.detach()).numpy())
         return self._session.run(None, {self._input: batch})[0]  # type: ignore[no-any-return]
-
-    def accuracy(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> tuple[float, int]:
-        """Share of right answers (0 to 1) over batches of (images, labels), and the number of images."""
-        right = total = 0
-        for images, labels in batches:
-            right += int((self.logits(images).argmax(1) == labels.cpu().numpy()).sum())
-            total += len(labels)
-        return right / total, total
 
 
 def export_onnx(
@@ -94,25 +91,29 @@ def export_onnx(
     Args:
         model: left as it is; its copy on the CPU, in evaluation mode and float32, is exported
         path: of the file; written whole or not at all
-        batches: real normalised images, (N, C, H, W) each, for the parity; sizes should differ
+        batches: real inputs for the parity, normalised images (N, C, H, W) or tokens int64 (N, T); the sizes should
+            differ, of tokens the lengths too; the first is as long as most will be
         opset: ONNX operator set
         tolerance: largest allowed relative error, see `Parity`
         metadata: put into the file's metadata_props
 
     Raises:
-        ExportError: torch cannot export it, the checker refuses it, an axis other than the batch is dynamic or the
-            batch is not, or the outputs differ by more than the tolerance
+        ExportError: torch cannot export it, the checker refuses it, the batch or the time of tokens is not dynamic or
+            another axis is, or the outputs differ by more than the tolerance
     """
     eager = copy.deepcopy(model).cpu().float().eval()
-    proto = _export(eager, batches[0], opset)
+    tokens = takes_tokens(batches[0])
+    proto = (_export_sequences if tokens else _export_images)(eager, batches[0], opset)
     _strip(proto)
-    _set_metadata(proto, metadata or {})
-    _check(proto, path)
+    # Whoever measures the file needs a length.
+    known = {INPUT_SHAPE: json.dumps(list(batches[0].shape[1:]))} if tokens else {}
+    _set_metadata(proto, known | dict(metadata or {}))
+    _check(proto, path, [0, 1] if tokens else [0])
     parity: list[Parity] = []
 
     def write(beside: Path) -> None:
         onnx.save_model(proto, beside)
-        parity.append(measure_parity(eager, OnnxClassifier(beside).logits, batches, tolerance))
+        parity.append(measure_parity(eager, OnnxNetwork(beside).logits, batches, tolerance))
 
     replace_atomic(path, write)
     return Exported(path, path.stat().st_size, opset, parity[0])
@@ -130,10 +131,10 @@ def measure_parity(
         ExportError: they differ by more than the tolerance, or are not finite
     """
     absolute = relative = 0.0
-    for images in batches:
+    for inputs in batches:
         with torch.inference_mode():
-            expected = model(images.cpu().float()).numpy()
-        found = onnx_logits(images)
+            expected = model(_fed(inputs)).numpy()
+        found = onnx_logits(inputs)
         if found.shape != expected.shape:
             raise ExportError(f"parity: ONNX Runtime gives shape {found.shape}, PyTorch {expected.shape}")
         for side, logits in (("ONNX Runtime", found), ("PyTorch", expected)):
@@ -147,7 +148,7 @@ def measure_parity(
             f"parity: ONNX Runtime and PyTorch differ by {relative:.2g} of the largest logit, "
             f"more than export.tolerance = {tolerance:g}"
         )
-    return Parity(absolute, relative, tuple(len(images) for images in batches), tolerance)
+    return Parity(absolute, relative, tuple(len(inputs) for inputs in batches), tolerance)
 
 
 def write_metadata(path: Path, metadata: Mapping[str, str]) -> None:
@@ -157,30 +158,73 @@ def write_metadata(path: Path, metadata: Mapping[str, str]) -> None:
     replace_atomic(path, lambda beside: onnx.save_model(proto, beside))
 
 
-def _export(model: nn.Module, example: torch.Tensor, opset: int) -> onnx.ModelProto:
-    # A batch of 2: torch.export would fix a batch of 1 as a constant.
-    pair = torch.cat([example, example])[:2].cpu().float()
+def takes_tokens(inputs: torch.Tensor) -> bool:
+    """Whether a network's input is tokens rather than images."""
+    return not inputs.is_floating_point()
+
+
+def export_by_tracing(model: nn.Module, inputs: torch.Tensor, path: Path, opset: int) -> None:
+    """Write a file with torch's older exporter; whatever goes wrong there is raised as it is."""
+    name, axes = (TOKENS, {0: "batch", 1: "time"}) if takes_tokens(inputs) else (IMAGES, {0: "batch"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model,
+            (inputs,),
+            str(path),
+            dynamo=False,
+            input_names=[name],
+            output_names=[OUTPUT],
+            dynamic_axes={name: axes},
+            opset_version=opset,
+        )
+
+
+def _export_sequences(model: nn.Module, example: torch.Tensor, opset: int) -> onnx.ModelProto:
+    """Export by torch's older exporter: the newer one fixes the length of what goes into an nn.LSTM, or fails."""
+    with tempfile.TemporaryDirectory(prefix="compressor-") as folder:
+        path = Path(folder) / "traced.onnx"
+        try:
+            export_by_tracing(model, _pair(example), path, opset)
+        except Exception as error:  # it raises what it likes
+            raise _refused(model, error) from error
+        return onnx.load_model(path)
+
+
+def _export_images(model: nn.Module, example: torch.Tensor, opset: int) -> onnx.ModelProto:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 model,
-                (pair,),
+                (_pair(example),),
                 dynamo=True,
                 dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-                input_names=[INPUT],
+                input_names=[IMAGES],
                 output_names=[OUTPUT],
                 opset_version=opset,
                 verbose=False,
                 external_data=False,
             )
     except Exception as error:  # the exporter wraps whatever went wrong in classes of its own
-        first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        raise ExportError(
-            f"torch.onnx cannot export {type(model).__name__}: {type(error).__name__}: {first}"
-        ) from error
+        raise _refused(model, error) from error
     assert program is not None
     return program.model_proto
+
+
+def _refused(model: nn.Module, error: Exception) -> ExportError:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    return ExportError(f"torch.onnx cannot export {type(model).__name__}: {type(error).__name__}: {first}")
+
+
+def _pair(example: torch.Tensor) -> torch.Tensor:
+    """A batch of 2: torch.export would fix a batch of 1 as a constant."""
+    return _fed(torch.cat([example, example])[:2])
+
+
+def _fed(inputs: torch.Tensor) -> torch.Tensor:
+    """Inputs as a network on the CPU takes them."""
+    return inputs.cpu() if takes_tokens(inputs) else inputs.cpu().float()
 
 
 def _strip(proto: onnx.ModelProto) -> None:
@@ -204,13 +248,14 @@ def _set_metadata(proto: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
     onnx.helper.set_model_props(proto, known | dict(metadata))
 
 
-def _check(proto: onnx.ModelProto, path: Path) -> None:
+def _check(proto: onnx.ModelProto, path: Path, wanted: list[int]) -> None:
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"{path}: the ONNX checker refuses the export: {error}") from error
+    axes = "the batch, axis 0," if wanted == [0] else "batch and time, axes 0 and 1,"
     for value in (proto.graph.input[0], proto.graph.output[0]):
         dims = value.type.tensor_type.shape.dim
         dynamic = [axis for axis, dim in enumerate(dims) if dim.dim_param or not dim.HasField("dim_value")]
-        if dynamic != [0]:
-            raise ExportError(f"{path}: {value.name} has dynamic axes {dynamic}; exactly the batch, axis 0, should be")
+        if dynamic != wanted:
+            raise ExportError(f"{path}: {value.name} has dynamic axes {dynamic}; exactly {axes} should be")

@@ -18,6 +18,12 @@ def test_json_holds_everything():
     assert list(Architecture.from_json(NET.to_json()).widths) == sorted(NET.widths)
 
 
+@pytest.mark.parametrize("shape", [(35,), (13, 7), (3, 32, 31)])
+def test_inputs_have_one_to_three_dimensions(shape):
+    network = Architecture("lstm", 29, shape, {"lstm1": 13}, {"units": [[0, 2], [0]]})
+    assert Architecture.from_json(network.to_json()) == network
+
+
 def test_the_same_architecture_gives_the_same_text():
     turned = Architecture("vgg11_bn", 10, (3, 32, 31), dict(reversed(NET.widths.items())), {"shortcut": "conv"})
     assert turned.to_json() == NET.to_json()
@@ -38,8 +44,12 @@ def test_the_same_architecture_gives_the_same_text():
         (edited(widths={"conv1": 0}), "a.json: widths.conv1: 0 is not a whole number of channels"),
         (edited(widths={"conv1": True}), "a.json: widths.conv1: True is not"),
         (edited(widths={"conv1": 1.5}), "a.json: widths.conv1: 1.5 is not"),
-        (edited(input_shape=[3, 32]), r"a.json: input_shape: \(3, 32\) is not three whole numbers"),
-        (edited(input_shape=[3, 32, -1]), "a.json: input_shape: .* is not three whole numbers"),
+        (edited(input_shape=[]), r"a.json: input_shape: \(\) is not one to three whole numbers"),
+        (
+            edited(input_shape=[2, 3, 32, 32]),
+            r"a.json: input_shape: \(2, 3, 32, 32\) is not one to three whole numbers",
+        ),
+        (edited(input_shape=[3, 32, -1]), "a.json: input_shape: .* is not one to three whole numbers"),
         (edited(input_shape="abc"), "a.json: input_shape: 'abc' is not a list"),
     ],
 )

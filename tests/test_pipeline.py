@@ -19,8 +19,9 @@ from compressor.architecture import Architecture
 from compressor.bench import open_session
 from compressor.errors import BudgetError, DataError, RecipeError, RunError, TrainingError, UnavailableError
 from compressor.models import build, reference_architecture
-from compressor.pipeline import continue_run, load_weights, run
+from compressor.pipeline import continue_run, run
 from compressor.recipe import load_recipe, parse_recipe
+from compressor.shipping import load_weights
 
 RAW = {
     "model": {"name": "preact_resnet18", "width": 0.125},

@@ -42,7 +42,7 @@ class Watcher:
     def __init__(self, kill_at=None, stop_at=None):
         self.steps, self.kill_at, self.stop_at = 0, kill_at, stop_at
 
-    def start(self, model, optimizer):
+    def start(self, model, optimizer, steps_per_epoch):
         self.model = model
 
     def after_backward(self):

@@ -14,16 +14,19 @@ from collections.abc import Collection
 import torch
 from torch import Generator, Tensor
 
+from compressor.data.masks import UNLABELLED
+
 AUGMENTATIONS = ("crop", "cutout", "flip")
 
 
-def move(images: Tensor, names: Collection[str], generator: Generator) -> Tensor:
+def move(images: Tensor, names: Collection[str], generator: Generator, *, masked: bool = False) -> Tensor:
     """Crop and flip, as far as `names` asks for it.
 
     Args:
         images: (B, C, H, W) of any type.
         names: augmentations; others than "crop" and "flip" are not looked at.
         generator: on the CPU.
+        masked: the last channel is a mask; it is `UNLABELLED` where a pixel comes from outside of the image.
 
     Returns:
         (B, C, H, W) of the same type; every pixel is one of the same image's.
@@ -32,12 +35,16 @@ def move(images: Tensor, names: Collection[str], generator: Generator) -> Tensor
         return images
     batch, channels, height, width = images.shape
     down, right, mirrored = _draw(batch, height, width, names, generator).to(images.device, non_blocking=True)
-    rows = _reflect(torch.arange(height, device=images.device) + down, height)
-    columns = _reflect(torch.arange(width, device=images.device) + right, width)
+    rows = torch.arange(height, device=images.device) + down
+    columns = torch.arange(width, device=images.device) + right
     columns = torch.where(mirrored == 1, columns.flip(1), columns)
     # Padding is never built: where a pixel comes from is arithmetic, and one gather fetches it.
-    sources = (rows[:, :, None] * width + columns[:, None, :]).view(batch, 1, -1)
-    return images.flatten(2).gather(2, sources.expand(-1, channels, -1)).view(images.shape)
+    sources = (_reflect(rows, height)[:, :, None] * width + _reflect(columns, width)[:, None, :]).view(batch, 1, -1)
+    moved = images.flatten(2).gather(2, sources.expand(-1, channels, -1)).view(images.shape)
+    if masked:
+        inside = _within(rows, 0, height)[:, :, None] & _within(columns, 0, width)[:, None, :]
+        moved[:, -1].masked_fill_(~inside, UNLABELLED)
+    return moved
 
 
 def cut_out(images: Tensor, generator: Generator) -> Tensor:
@@ -53,8 +60,8 @@ def cut_out(images: Tensor, generator: Generator) -> Tensor:
     side = max(1, min(height, width) // 4)
     centres = torch.rand(batch, 2, generator=generator) * torch.tensor([height, width])
     first = (centres.long() - side // 2).to(images.device, non_blocking=True)
-    hidden_rows = _within(first[:, :1], side, height)
-    hidden_columns = _within(first[:, 1:], side, width)
+    hidden_rows = _within(torch.arange(height, device=images.device), first[:, :1], side)
+    hidden_columns = _within(torch.arange(width, device=images.device), first[:, 1:], side)
     return images.masked_fill(hidden_rows[:, None, :, None] & hidden_columns[:, None, None, :], 0)
 
 
@@ -75,6 +82,5 @@ def _reflect(places: Tensor, size: int) -> Tensor:
     return last - (last - places.abs()).abs()
 
 
-def _within(first: Tensor, side: int, size: int) -> Tensor:
-    places = torch.arange(size, device=first.device)
-    return (places >= first) & (places < first + side)
+def _within(places: Tensor, first: Tensor | int, size: int) -> Tensor:
+    return (places >= first) & (places < first + size)

@@ -5,6 +5,7 @@ A protocol and not the recipe's class: sources stay usable from Python without a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -36,15 +37,26 @@ class SourceConfig(Protocol):
 
     @property
     def validation(self) -> float:
-        """Share of the training part that is kept for validation, 0 to 0.9."""
+        """Share of the training part that is kept for validation, 0 to 0.9.
+
+        Sources with a validation part of their own only ask whether it is 0: no validation.
+        """
 
     @property
     def limit(self) -> int | None:
-        """How many training images to use, before validation is taken away; None: all."""
+        """How many training images to use, before validation is taken away, or windows of text; None: all."""
 
     @property
     def memory_gib(self) -> float:
         """Image folders that take no more than this once decoded are kept in memory (GiB)."""
+
+    @property
+    def augment(self) -> Sequence[str]:
+        """Random changes of training images; text has none."""
+
+    @property
+    def window(self) -> int:
+        """Tokens of text that a network sees at once, 2 or more; images have none."""
 
 
 def check_config(config: SourceConfig) -> None:

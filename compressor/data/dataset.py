@@ -12,6 +12,7 @@ from torch import Tensor
 from compressor.data import pixels
 from compressor.data.config import SourceConfig
 from compressor.data.split import Split
+from compressor.data.text import TextSplit
 from compressor.errors import DataError
 
 S = TypeVar("S", bound=Split)
@@ -21,17 +22,19 @@ SAMPLE = 2048  # images that stand for a split too slow to read as a whole
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Images of a classification task, in three disjoint splits.
+    """Images or text and what to learn of them, in three disjoint splits.
 
     Attributes:
         name: name of the source.
-        train: images to learn from.
-        validation: images taken out of the source's training part, for choices; empty if none were asked for.
-        test: images of the source's test part, for the final number only.
-        class_names: name of class 0, 1, ...
-        input_shape: (C, H, W) of every image.
-        mean: per channel, of the train split, in units of 0..1.
-        std: per channel, of the train split, in units of 0..1.
+        train: samples to learn from.
+        validation: samples kept from training, for choices; empty if none were asked for.
+        test: samples of the source's test part, for the final number only.
+        class_names: name of class 0, 1, ...; of text, its vocabulary.
+        input_shape: (C, H, W) of every image, or (T,) of every window of text.
+        mean: per channel, of the train split, in units of 0..1; empty for text.
+        std: per channel, of the train split, in units of 0..1; empty for text.
+        task: "classification" (a label per image), "segmentation" (a label per pixel) or "language" (the next
+            token at every token).
     """
 
     name: str
@@ -39,9 +42,10 @@ class DataSet:
     validation: Split
     test: Split
     class_names: tuple[str, ...]
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    task: str = "classification"
 
     @property
     def classes(self) -> int:
@@ -49,14 +53,17 @@ class DataSet:
         return len(self.class_names)
 
     def describe(self) -> dict[str, str | int | list[int]]:
-        """Return name, number of classes, images per split and input shape, ready for JSON."""
+        """Return name, number of classes, samples per split and input shape, ready for JSON.
+
+        Samples are images, or windows of text; of text there is also the number of tokens of each split.
+        """
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
         return {
             "name": self.name,
             "classes": self.classes,
-            "train": len(self.train),
-            "validation": len(self.validation),
-            "test": len(self.test),
+            **{part: len(split) for part, split in splits.items()},
             "input_shape": list(self.input_shape),
+            **{f"{part}_tokens": split.tokens for part, split in splits.items() if isinstance(split, TextSplit)},
         }
 
     def normalise(self, batch: Tensor) -> Tensor:
@@ -88,24 +95,26 @@ def complete(name: str, splits: tuple[Split, Split, Split], class_names: Sequenc
     """Make a data set of the splits (train, validation, test); mean and std are measured on the first.
 
     Raises:
-        DataError: the splits differ in the shape of their images, the test split is empty, or a label has no
-            class name.
+        DataError: the splits differ in task or in the shape of their inputs, the test split is empty, or a label
+            has no class name.
     """
     train, validation, test = splits
     for part, split in (("train", train), ("validation", validation), ("test", test)):
+        if split.task != train.task:
+            raise DataError(f"{name}: the {part} split is of the task {split.task}, the train split of {train.task}")
         if split.shape != train.shape:
             raise DataError(f"{name}: {part} images are {split.shape}, train images are {train.shape}")
-        if len(split) > 0 and not 0 <= int(split.labels.min()) <= int(split.labels.max()) < len(class_names):
-            found = f"{int(split.labels.min())}..{int(split.labels.max())}"
-            raise DataError(f"{name}: {part} labels are {found}, the classes 0..{len(class_names) - 1}")
+        found = split.target_range()
+        if found is not None and not 0 <= found[0] <= found[1] < len(class_names):
+            raise DataError(f"{name}: {part} labels are {found[0]}..{found[1]}, the classes 0..{len(class_names) - 1}")
     if len(test) == 0:
         raise DataError(f"{name}: there are no test images")
-    mean, std = _moments(train, seed)
-    return DataSet(name, train, validation, test, tuple(class_names), train.shape, mean, std)
+    mean, std = ((), ()) if train.task == "language" else _moments(train, seed)
+    return DataSet(name, train, validation, test, tuple(class_names), train.shape, mean, std, train.task)
 
 
 def _moments(split: Split, seed: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     indices = torch.arange(len(split))
     if split.prefetch and len(split) > SAMPLE:
         indices = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:SAMPLE]
-    return pixels.moments(split.images(chunk) for chunk in torch.split(indices, pixels.CHUNK))
+    return pixels.moments(split.samples(chunk)[0] for chunk in torch.split(indices, pixels.CHUNK))

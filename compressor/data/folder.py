@@ -5,53 +5,26 @@ Small folders are decoded once, into memory; larger ones image by image, when th
 
 from __future__ import annotations
 
-import functools
 import math
 import os
-import struct
-import zlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from compressor.data.config import SourceConfig, data_folder
 from compressor.data.dataset import DataSet, complete, divide
-from compressor.data.split import Split, TensorSplit
+from compressor.data.decoding import BROKEN, GREY_MODES, FileSplit, ImageFormat, decode, settle
+from compressor.data.split import LabelledSplit, TensorSplit
 from compressor.errors import DataError
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
-_GREY_MODES = ("1", "L", "LA")
-_COLOUR_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr")
-# What decoders are known to raise on files that are broken, or so large that they look like an attack.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
-
-@dataclass(frozen=True)
-class ImageFormat:
-    """How the images of a folder are decoded.
-
-    Attributes:
-        shape: (C, H, W) of the result.
-        resize: bring images of another size to this one, stretching them if their sides differ in proportion;
-            otherwise such images are refused.
-        grey: bring colour images to grey if C is 1; otherwise such images are refused.
-    """
-
-    shape: tuple[int, int, int]
-    resize: bool
-    grey: bool
-
-
-class FolderSplit(Split):
+class FolderSplit(LabelledSplit, FileSplit):
     """A split whose images stay in their files until they are asked for.
 
     Args:
@@ -60,15 +33,16 @@ class FolderSplit(Split):
         form: how to decode the files.
     """
 
-    prefetch = 3
-
     def __init__(self, files: Sequence[str], labels: Tensor, form: ImageFormat) -> None:
-        if labels.dtype != torch.int64 or labels.shape != (len(files),):
-            raise ValueError(f"labels must be int64 ({len(files)},), not {labels.dtype} {tuple(labels.shape)}")
+        super().__init__(labels, len(files))
         self.files = tuple(files)
-        self.labels = labels
         self.form = form
         self.shape = form.shape
+
+    @property
+    def sample_bytes(self) -> int:
+        """Size of one decoded image."""
+        return math.prod(self.shape)
 
     def fetch(self, indices: Tensor) -> Tensor:
         """Decode the images at `indices` to uint8 (B, C, H, W) in CPU memory."""
@@ -103,87 +77,21 @@ def load(config: SourceConfig, seed: int, device: torch.device) -> DataSet:
     files, labels = _list_images(test_folder, class_names)
     test = FolderSplit(files, labels.to(device), form)
     # Divided before anything is decoded: images that a limit leaves out cost nothing.
-    train, validation, test_split = _settle([*divide(part, config, seed), test], config.memory_gib)
+    train, validation, test_split = settle([*divide(part, config, seed), test], config.memory_gib)
     return complete(config.name, (train, validation, test_split), class_names, seed)
-
-
-def decode(files: Sequence[str], form: ImageFormat, *, pin_memory: bool = False) -> Tensor:
-    """Decode image files on all cores.
-
-    Returns:
-        uint8 (N, C, H, W) in CPU memory.
-
-    Raises:
-        DataError: names the first file that is broken or not of the format.
-    """
-    result = torch.empty((len(files), *form.shape), dtype=torch.uint8, pin_memory=pin_memory)
-    rows = result.numpy()
-    # Some files per task: handing over each single small file would take as long as decoding it.
-    step = max(1, min(64, len(files) // (4 * _cores())))
-
-    def decode_some(first: int) -> None:
-        for row in range(first, min(first + step, len(files))):
-            rows[row] = _decode_one(files[row], form)
-
-    for _ in _decoders().map(decode_some, range(0, len(files), step)):
-        pass
-    return result
-
-
-def _decode_one(file: str, form: ImageFormat) -> NDArray[np.uint8]:
-    """Decode one file to uint8 (C, H, W)."""
-    channels, height, width = form.shape
-    try:
-        with Image.open(file) as opened:
-            _check_image(opened, file, form)
-            image = _with_channels(opened, channels)
-            if image.size != (width, height):
-                image = image.resize((width, height), Image.Resampling.BILINEAR)
-            pixels = np.asarray(image)
-    except _BROKEN as error:
-        raise DataError(f"{file}: cannot be decoded as an image: {error}") from error
-    return pixels[np.newaxis] if channels == 1 else pixels.transpose(2, 0, 1)
-
-
-def _check_image(image: Image.Image, file: str, form: ImageFormat) -> None:
-    channels, height, width = form.shape
-    if image.mode not in _GREY_MODES + _COLOUR_MODES:
-        raise DataError(f"{file}: its mode {image.mode!r} has more than 8 bits per channel or no known colours")
-    if channels == 1 and not form.grey and image.mode not in _GREY_MODES:
-        raise DataError(f"{file}: is in colour, the first image is grey; set `data.channels` to 1 or 3")
-    if not form.resize and image.size != (width, height):
-        raise DataError(
-            f"{file}: has {image.size[0]}x{image.size[1]} pixels, the first image {width}x{height}; "
-            "set `data.image_size` to resize all"
-        )
-
-
-def _with_channels(image: Image.Image, channels: int) -> Image.Image:
-    mode = "L" if channels == 1 else "RGB"
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # on the direct way PIL warns
-    return image if image.mode == mode else image.convert(mode)
 
 
 def _image_format(file: str, config: SourceConfig) -> ImageFormat:
     """Find the format of a folder in its first image and the recipe."""
     try:
         with Image.open(file) as image:
-            (width, height), native = image.size, 1 if image.mode in _GREY_MODES else 3
-    except _BROKEN as error:
+            (width, height), native = image.size, 1 if image.mode in GREY_MODES else 3
+    except BROKEN as error:
         raise DataError(f"{file}: cannot be decoded as an image: {error}") from error
     if config.image_size is not None:
         width = height = config.image_size
     shape = (config.channels or native, height, width)
     return ImageFormat(shape, resize=config.image_size is not None, grey=config.channels == 1)
-
-
-def _settle(splits: Sequence[FolderSplit], memory_gib: float) -> list[Split]:
-    """Decode the splits into memory if they fit together."""
-    needed = sum(len(split) * math.prod(split.shape) for split in splits)
-    if needed > memory_gib * 2**30:
-        return list(splits)
-    return [split.in_memory() for split in splits]
 
 
 def _part_folder(root: Path, *names: str) -> Path:
@@ -220,12 +128,3 @@ def _list_images(folder: Path, class_names: Sequence[str]) -> tuple[list[str], T
         files += found
         labels += [label] * len(found)
     return files, torch.tensor(labels)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@functools.cache
-def _decoders() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_cores(), thread_name_prefix="compressor-decode")

@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 import torch
 
-from compressor.data import cifar, digits, folder, idx
+from compressor.data import cifar, digits, folder, idx, ptb, shapes, voc
 from compressor.data.config import SourceConfig, check_config
 from compressor.data.dataset import DataSet
 from compressor.errors import DataError, not_one_of
@@ -20,6 +20,9 @@ BUILT_IN: dict[str, Source] = {
     "digits": digits.load,
     "idx": idx.load,
     "imagefolder": folder.load,
+    "ptb": ptb.load,
+    "shapes": shapes.load,
+    "voc": voc.load,
 }
 
 GROUP = "compressor.datasets"
@@ -31,8 +34,8 @@ def load_data(config: SourceConfig, *, seed: int, device: str | torch.device = "
     Args:
         config: the section; other packages add names through the entry-point group `compressor.datasets`,
             each a callable (config, seed, device) -> DataSet.
-        seed: chooses the validation images, and the training images if `config.limit` is set.
-        device: where images and labels will be.
+        seed: chooses the validation images, and of stored images those to train on if `config.limit` is set.
+        device: where samples and targets will be.
 
     Raises:
         DataError: the data is missing or broken, or the name is unknown or taken twice.

@@ -11,13 +11,8 @@ Third parties add families through the entry-point group `compressor.models` (na
 from __future__ import annotations
 
 import copy
-import difflib
-import importlib
-import inspect
 import json
-import os
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -26,14 +21,32 @@ import torch
 from torch import nn
 
 from compressor.architecture import Architecture
-from compressor.errors import ModelError, UnavailableError, not_one_of
+from compressor.errors import ModelError, not_one_of
 from compressor.initialise import reinitialise_
-from compressor.models import mlp, mobilenet, resnet, vgg
-from compressor.models.zoo import Family
+from compressor.models import growing_nets, lstm, mlp, mobilenet, mobilenetv1, resnet, vgg, wideresnet
+from compressor.models.references import cause_of, factory_of
+from compressor.models.zoo import Family, Option, Shape, Unit
 from compressor.plugins import with_plugins
 from compressor.widths import WidthPlan, plan_widths, resize_
 
-ZOO: dict[str, Family] = {**vgg.FAMILIES, **resnet.FAMILIES, **mobilenet.FAMILIES, **mlp.FAMILIES}
+ZOO: dict[str, Family] = {
+    **vgg.FAMILIES,
+    **resnet.FAMILIES,
+    **wideresnet.FAMILIES,
+    **growing_nets.FAMILIES,
+    **mobilenetv1.FAMILIES,
+    **mobilenet.FAMILIES,
+    **mlp.FAMILIES,
+    **lstm.FAMILIES,
+}
+
+
+# (shape of the inputs, classes) -> shape of the logits
+_LOGITS: dict[str, Callable[[Shape, int], Shape]] = {
+    "classification": lambda inputs, classes: (inputs[0], classes),
+    "segmentation": lambda inputs, classes: (inputs[0], classes, *inputs[2:]),
+    "language": lambda inputs, classes: (*inputs, classes),
+}
 
 
 def families() -> dict[str, Family]:
@@ -45,7 +58,7 @@ def reference_architecture(
     model: str,
     options: Mapping[str, Any],
     classes: int,
-    input_shape: tuple[int, int, int],
+    input_shape: Shape,
     width: float = 1.0,
 ) -> Architecture:
     """The unscaled network of a recipe.
@@ -53,21 +66,17 @@ def reference_architecture(
     Args:
         model: zoo name or reference
         options: of that model; unknown ones are refused
-        classes: number of outputs
-        input_shape: (C, H, W)
+        classes: number of outputs; the vocabulary of a language model
+        input_shape: of one sample: (C, H, W), or (T,) tokens
         width: multiplier of every default width, rounded down, at least one channel
 
     Raises:
-        ModelError: unknown model or option, or images too small for the network
+        ModelError: unknown model or option, or inputs that are not the network's or too small for it
     """
     if ":" not in model:
         family = _family(model)
         options = _complete(model, family, options)
-        if min(input_shape[1:]) < family.min_side:
-            raise ModelError(
-                f"model.name: {model} needs images of at least {family.min_side}×{family.min_side} pixels, "
-                f"these have {input_shape[1]}×{input_shape[2]} (see data.image_size)"
-            )
+        _check_inputs(model, family, input_shape)
         widths = family.widths(options)
     else:
         widths = _referenced(model, json.dumps(dict(options), sort_keys=True), classes, input_shape)[1].widths
@@ -85,7 +94,7 @@ def check_reference(model: str, options: Mapping[str, Any]) -> None:
         ModelError: unknown model or option, or a module that cannot be imported
     """
     if ":" in model:
-        _factory(model)
+        factory_of(model)
     else:
         _complete(model, _family(model), options)
 
@@ -101,7 +110,7 @@ def build(architecture: Architecture, seed: int = 0) -> nn.Module:
         if ":" not in architecture.model:
             return _build_zoo(architecture)
         plan = referenced(architecture)[1]
-        fresh = _factory(architecture.model)(architecture.classes, architecture.options)
+        fresh = factory_of(architecture.model)(architecture.classes, architecture.options)
         if plan.widths == dict(architecture.widths):
             return fresh
         resized = copy.deepcopy(fresh)
@@ -147,6 +156,47 @@ def prunable(architecture: Architecture) -> Architecture:
     return replace(architecture, options=_family(architecture.model).prunable(architecture.options))
 
 
+def with_options(architecture: Architecture, **options: Any) -> Architecture:
+    """The same network with some options changed: groups that stay keep their width, new ones have the default.
+
+    Raises:
+        ModelError: an unknown option, or a value that is not allowed
+    """
+    options = {**architecture.options, **options}
+    fresh = reference_architecture(architecture.model, options, architecture.classes, architecture.input_shape)
+    return fresh.with_widths({name: architecture.widths.get(name, width) for name, width in fresh.widths.items()})
+
+
+def units(architecture: Architecture) -> dict[str, Unit]:
+    """{module path: unit} of what layer-growing may leave out, in the order of the network; none for most networks."""
+    if ":" in architecture.model:
+        return {}
+    family = _family(architecture.model)
+    return family.units(_complete(architecture.model, family, architecture.options))
+
+
+def with_units(architecture: Architecture, present: Collection[str]) -> Architecture:
+    """The network of some of its units only, at the widths that these have.
+
+    Args:
+        architecture: of a network with `units`
+        present: module paths of the units that stay
+
+    Raises:
+        ModelError: an unknown unit, or one that cannot be left out is missing
+    """
+    known = units(architecture)
+    if unknown := set(present) - set(known):
+        raise ModelError(f"units of {architecture.model}: {not_one_of(min(unknown), known)}")
+    if missing := [path for path, unit in known.items() if not unit.detachable and path not in present]:
+        raise ModelError(f"units of {architecture.model}: {missing[0]} is missing, which cannot be left out")
+    stages: dict[str, list[int]] = {}
+    for path, unit in known.items():
+        if path in present:
+            stages.setdefault(unit.stage, []).append(unit.number)
+    return with_options(architecture, units=list(stages.values()))
+
+
 def plan_of(architecture: Architecture) -> WidthPlan:
     """The width plan of an architecture's network.
 
@@ -156,13 +206,20 @@ def plan_of(architecture: Architecture) -> WidthPlan:
     if ":" in architecture.model:  # planned at its own widths: narrower ones may hide what goes together
         return referenced(architecture)[1].at(architecture.widths)
     # One channel more everywhere keeps equal widths equal, and a single channel is told from none.
-    wider = replace(architecture, widths={name: width + 1 for name, width in architecture.widths.items()})
-    plan = plan_widths(build_meta(wider), example_input(architecture))
+    wider = replace(
+        architecture,
+        widths={name: width + 1 for name, width in architecture.widths.items()},
+        options=_family(architecture.model).traced(architecture.options),
+    )
+    plan = plan_widths(build_meta(wider), _long_enough(example_input(architecture)))
+    searched = {*architecture.widths, *follows(architecture)}
+    others = [name for name in plan.groups if name not in searched]
+    plan = plan.fixing({name: f"{name}: its width is part of {architecture.model}" for name in others})
     built = {name: parameter.shape for name, parameter in build_meta(architecture).named_parameters()}
     widths = {}
-    for name in plan.groups:
+    for name, group in plan.groups.items():
         made = plan.producers(name)[0]
-        widths[name] = built[made.tensor][made.dim]
+        widths[name] = built[made.tensor][made.dim] * group.channels // len(made.index)
     return plan.at(widths)
 
 
@@ -174,8 +231,80 @@ def steps(architecture: Architecture) -> dict[str, int]:
 
 
 def example_input(architecture: Architecture, batch: int = 2) -> torch.Tensor:
-    """Zeros of the network's input shape, (batch, C, H, W)."""
-    return torch.zeros(batch, *architecture.input_shape)
+    """Zeros of the network's input shape: (batch, C, H, W), or int64 (batch, T) for one that takes tokens."""
+    return _example(architecture.model, architecture.input_shape, batch)
+
+
+def bears_channels_last(architecture: Architecture) -> bool:
+    """Whether a network convolves images and does not view its maps as they lie in memory."""
+    if len(architecture.input_shape) != 3:
+        return False
+    if not any(isinstance(module, nn.Conv2d) for module in build_meta(architecture).modules()):
+        return False
+    # Real tensors: what memory format a convolution gives is up to its kernel.
+    model = build(architecture).to(memory_format=torch.channels_last).eval()
+    images = example_input(architecture).to(memory_format=torch.channels_last)
+    try:
+        with torch.no_grad():
+            model(images)
+    except RuntimeError:  # view size is not compatible
+        return False
+    return True
+
+
+def takes_tokens(model: str, input_shape: Shape) -> bool:
+    """Whether a network's input is tokens: the family says so; a network outside the zoo has an input shape of (T,)."""
+    return len(input_shape) == 1 if ":" in model else _family(model).inputs == "tokens"
+
+
+def check_task(architecture: Architecture, task: str) -> None:
+    """Refuse a network whose output is not what a task needs.
+
+    Args:
+        architecture: with the input shape of the data
+        task: classification: logits (N, classes); segmentation: (N, classes, H, W) with the images' H and W;
+            language: (N, T, classes)
+
+    Raises:
+        ModelError: another output, or the network does not run
+    """
+    example = example_input(architecture).to("meta")
+    try:
+        with torch.no_grad():
+            output = build_meta(architecture).eval()(example)
+    except Exception as error:  # the network's own code decides what it raises
+        raise ModelError(f"model.name: {architecture.model} does not run: {cause_of(error)}") from error
+    made = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+    needed = _LOGITS[task](tuple(example.shape), architecture.classes)
+    if made != needed:
+        raise ModelError(
+            f"model.name: {architecture.model} gives {made} for inputs of shape {tuple(example.shape)}, "
+            f"but the data's task is {task}, which needs logits of shape {needed}"
+        )
+
+
+def _example(model: str, input_shape: Shape, batch: int) -> torch.Tensor:
+    kind = torch.int64 if takes_tokens(model, input_shape) else torch.float32
+    return torch.zeros(batch, *input_shape, dtype=kind)
+
+
+def _long_enough(example: torch.Tensor) -> torch.Tensor:
+    """At least two tokens: only the second shows what a recurrent layer reads of itself."""
+    return example.expand(-1, 2) if example.dim() == 2 and example.shape[1] == 1 else example
+
+
+def _check_inputs(model: str, family: Family, input_shape: Shape) -> None:
+    shown, sides = "×".join(map(str, input_shape)), input_shape[1:]
+    if family.inputs == "tokens":
+        if len(input_shape) != 1:
+            raise ModelError(f"model.name: {model} needs sequences of tokens, these inputs are {shown} (see data)")
+    elif len(input_shape) != 3:
+        raise ModelError(f"model.name: {model} needs images, these inputs are sequences of {shown} tokens (see data)")
+    elif min(sides) < family.min_side:
+        raise ModelError(
+            f"model.name: {model} needs images of at least {family.min_side}×{family.min_side} pixels, "
+            f"these have {sides[0]}×{sides[1]} (see data.image_size)"
+        )
 
 
 def _family(name: str) -> Family:
@@ -194,7 +323,11 @@ def _complete(name: str, family: Family, options: Mapping[str, Any]) -> dict[str
         names = list(family.options) or ["(none)"]
         raise ModelError(f"model.options of {name}: {not_one_of(min(unknown), names)}")
     complete = {}
-    for option, (default, *valid) in family.options.items():
+    for option, known in family.options.items():
+        if isinstance(known, Option):
+            complete[option] = known.complete(options.get(option, known.default))
+            continue
+        default, *valid = known
         complete[option] = options.get(option, default)
         if complete[option] not in valid:
             raise ModelError(f"model.options.{option}: {not_one_of(complete[option], valid)}")
@@ -215,19 +348,17 @@ def _check_names(architecture: Architecture, known: Mapping[str, int]) -> None:
         raise ModelError(f"widths of {architecture.model}: {min(missing)} is missing")
 
 
-def _key(architecture: Architecture) -> tuple[str, str, int, tuple[int, int, int]]:
+def _key(architecture: Architecture) -> tuple[str, str, int, Shape]:
     options = json.dumps(dict(architecture.options), sort_keys=True)
     return architecture.model, options, architecture.classes, architecture.input_shape
 
 
 @lru_cache(maxsize=8)
-def _referenced(
-    model: str, options: str, classes: int, input_shape: tuple[int, int, int]
-) -> tuple[nn.Module, WidthPlan]:
+def _referenced(model: str, options: str, classes: int, input_shape: Shape) -> tuple[nn.Module, WidthPlan]:
     """The referenced network on the meta device, at its own widths, and its width plan."""
     with torch.random.fork_rng(devices=[]):
-        built = _factory(model)(classes, json.loads(options))
-    example = torch.zeros(2, *input_shape)
+        built = factory_of(model)(classes, json.loads(options))
+    example = _example(model, input_shape, 2)
     plan = plan_widths(built, example)
     if not plan.groups:
         reasons = "; ".join(plan.fixed.values()) or "it has no layers with a width"
@@ -237,90 +368,26 @@ def _referenced(
 
 
 def _check_logits(name: str, model: nn.Module, classes: int, example: torch.Tensor) -> None:
-    """Refuse a network that does not give logits (N, classes), in training as in evaluation.
+    """Refuse a network that gives no task's logits (see `check_task`), in training as in evaluation.
 
     In training there may be more of them, from auxiliary heads, behind the network's own (`compressor.train`).
     """
     trial = copy.deepcopy(model).to("meta")
+    inputs = tuple(example.shape)
+    tasks = ("classification", "language") if len(inputs) == 2 else ("classification", "segmentation")
+    allowed = [_LOGITS[task](inputs, classes) for task in tasks]
     for training in (True, False):
         try:
             with torch.no_grad():
                 output = trial.train(training)(example.to("meta"))
         except Exception as error:  # the network's own code decides what it raises
-            raise ModelError(f"model.name: {name} does not run at these widths: {_cause(error)}") from error
+            raise ModelError(f"model.name: {name} does not run at these widths: {cause_of(error)}") from error
         heads = [head for head in output if head is not None] if training and isinstance(output, tuple) else [output]
         for head in heads:
             shape = tuple(head.shape) if isinstance(head, torch.Tensor) else type(head).__name__
-            if shape != (len(example), classes):
+            if shape not in allowed:
                 mode = "training" if training else "evaluation"
                 raise ModelError(
-                    f"model.name: {name} gives {shape} in {mode} for {len(example)} images, "
-                    f"but must give logits of shape ({len(example)}, {classes})"
+                    f"model.name: {name} gives {shape} in {mode} for {len(example)} samples, "
+                    f"but must give logits of shape {' or '.join(map(str, allowed))}"
                 )
-
-
-def _factory(reference: str) -> Callable[[int, Mapping[str, Any]], nn.Module]:
-    package, _, name = reference.partition(":")
-    if package == "torchvision":
-        return _torchvision(name)
-    if package == "timm":
-        return _timm(name)
-    if os.getcwd() not in sys.path:  # noqa: PTH109 - the user's own module lies beside the recipe's caller
-        sys.path.insert(0, os.getcwd())  # noqa: PTH109
-    try:
-        function = getattr(importlib.import_module(package), name)
-    except Exception as error:  # the user's code runs here
-        raise ModelError(f"model.name: cannot import {reference}: {_cause(error)}") from error
-    if not callable(function):
-        raise ModelError(f"model.name: {reference} is a {type(function).__name__}, not a function or class")
-
-    def make(classes: int, options: Mapping[str, Any]) -> nn.Module:
-        try:
-            takes = set(inspect.signature(function).parameters)
-        except ValueError:  # a function written in C may have no signature
-            takes = set()
-        named = {"num_classes": classes} if "num_classes" in takes else {}
-        return _checked(reference, lambda: function(**named, **options))
-
-    return make
-
-
-def _torchvision(name: str) -> Callable[[int, Mapping[str, Any]], nn.Module]:
-    from torchvision import models
-
-    known = models.list_models(module=models)  # classifiers; detection and segmentation live in sub-modules
-    if name not in known:
-        raise ModelError(f"model.name: torchvision:{not_one_of(name, known)}")
-    return lambda classes, options: _checked(
-        f"torchvision:{name}", lambda: models.get_model(name, num_classes=classes, **options)
-    )
-
-
-def _timm(name: str) -> Callable[[int, Mapping[str, Any]], nn.Module]:
-    try:
-        import timm
-    except ImportError as error:
-        raise UnavailableError(
-            f"model.name: timm:{name} needs timm, which is not installed: pip install 'onnx-compressor[timm]'"
-        ) from error
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)  # of more than a thousand
-        hint = f"; near it are {', '.join(near)}" if near else ""
-        raise ModelError(f"model.name: timm:{name}: timm has no such model (timm.list_models() has them all){hint}")
-    return lambda classes, options: _checked(
-        f"timm:{name}", lambda: timm.create_model(name, num_classes=classes, **options)
-    )
-
-
-def _cause(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-
-def _checked(reference: str, make: Callable[[], Any]) -> nn.Module:
-    try:
-        model = make()
-    except Exception as error:  # the user's code runs here
-        raise ModelError(f"model.name: {reference} cannot be built: {_cause(error)}") from error
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"model.name: {reference} gives a {type(model).__name__}, not a torch.nn.Module")
-    return model

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from compressor.models.zoo import Family, Options, Widths
+from compressor.models.zoo import Family, Options, Shape, Widths
 
 
 class MLP(nn.Module):
@@ -32,7 +32,7 @@ def _widths(options: Options) -> dict[str, int]:
     return {"fc1": 500, "fc2": 300}
 
 
-def _build(widths: Widths, options: Options, classes: int, shape: tuple[int, int, int]) -> nn.Module:
+def _build(widths: Widths, options: Options, classes: int, shape: Shape) -> nn.Module:
     return MLP(widths, classes, math.prod(shape))
 
 

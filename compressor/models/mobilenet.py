@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from compressor.models.zoo import SHORTCUT, Family, Options, Widths, convolve_shortcuts
+from compressor.models.zoo import SHORTCUT, Family, Options, Shape, Widths, convolve_shortcuts
 
 _STAGES = (
     (16, 1, 1, 1),
@@ -125,7 +125,7 @@ def _follows(options: Options) -> dict[str, tuple[str, int]]:
     return follows
 
 
-def _build(widths: Widths, options: Options, classes: int, shape: tuple[int, int, int]) -> nn.Module:
+def _build(widths: Widths, options: Options, classes: int, shape: Shape) -> nn.Module:
     return MobileNetV2(widths, options["shortcut"], classes, shape[0], min(shape[1:]))
 
 

@@ -14,11 +14,12 @@ from functools import partial
 import torch
 from torch import nn
 
-from compressor.models.zoo import SHORTCUT, Family, Options, Widths, convolve_shortcuts
+from compressor.models.zoo import SHORTCUT, Family, Options, Shape, Widths, convolve_shortcuts
 
 
-def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
+def convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """A convolution without bias that keeps the resolution at stride 1, initialised as in He et al. 2015."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return conv
 
@@ -28,16 +29,19 @@ def _needs_conv(shortcut: str, stride: int, in_channels: int, out_channels: int)
 
 
 class PreActBlock(nn.Module):
-    """(N, in, H, W) → (N, out, H/stride, W/stride)."""
+    """(N, in, H, W) → (N, out, H/stride, W/stride); `dropout` is the share dropped between the convolutions."""
 
-    def __init__(self, in_channels: int, inner: int, out_channels: int, stride: int, shortcut: str) -> None:
+    def __init__(
+        self, in_channels: int, inner: int, out_channels: int, stride: int, shortcut: str, dropout: float = 0.0
+    ) -> None:
         super().__init__()
+        self.dropout = dropout
         self.bn1 = nn.BatchNorm2d(in_channels)
-        self.conv1 = _conv(in_channels, inner, 3, stride)
+        self.conv1 = convolution(in_channels, inner, 3, stride)
         self.bn2 = nn.BatchNorm2d(inner)
-        self.conv2 = _conv(inner, out_channels, 3)
+        self.conv2 = convolution(inner, out_channels, 3)
         self.shortcut = (
-            _conv(in_channels, out_channels, 1, stride)
+            convolution(in_channels, out_channels, 1, stride)
             if _needs_conv(shortcut, stride, in_channels, out_channels)
             else None
         )
@@ -46,7 +50,9 @@ class PreActBlock(nn.Module):
         """Add the block's function to its shortcut."""
         active = torch.relu(self.bn1(x))
         passed = x if self.shortcut is None else self.shortcut(active)
-        return self.conv2(torch.relu(self.bn2(self.conv1(active)))) + passed  # type: ignore[no-any-return]
+        inner = torch.relu(self.bn2(self.conv1(active)))
+        inner = nn.functional.dropout(inner, self.dropout, self.training)
+        return self.conv2(inner) + passed  # type: ignore[no-any-return]
 
 
 class BasicBlock(nn.Module):
@@ -54,13 +60,15 @@ class BasicBlock(nn.Module):
 
     def __init__(self, in_channels: int, inner: int, out_channels: int, stride: int, shortcut: str) -> None:
         super().__init__()
-        self.conv1 = _conv(in_channels, inner, 3, stride)
+        self.conv1 = convolution(in_channels, inner, 3, stride)
         self.bn1 = nn.BatchNorm2d(inner)
-        self.conv2 = _conv(inner, out_channels, 3)
+        self.conv2 = convolution(inner, out_channels, 3)
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.shortcut: nn.Sequential | None = None
         if _needs_conv(shortcut, stride, in_channels, out_channels):
-            self.shortcut = nn.Sequential(_conv(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels))
+            self.shortcut = nn.Sequential(
+                convolution(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels)
+            )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Add the block's function to its shortcut and activate."""
@@ -83,7 +91,7 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         channels = widths["conv1"]
-        self.conv1 = _conv(in_channels, channels, 3)
+        self.conv1 = convolution(in_channels, channels, 3)
         self.bn1 = None if preact else nn.BatchNorm2d(channels)
         kind = PreActBlock if preact else BasicBlock
         layers = []
@@ -137,7 +145,7 @@ def _build(
     widths: Widths,
     options: Options,
     classes: int,
-    shape: tuple[int, int, int],
+    shape: Shape,
 ) -> nn.Module:
     return ResNet(blocks, preact, widths, options["shortcut"], classes, shape[0])
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compressor.models.zoo import Family, Options, Widths
+from compressor.models.zoo import Family, Options, Shape, Widths
 
 _M = 0  # a max-pooling
 _LAYERS: dict[int, tuple[int, ...]] = {
@@ -69,7 +69,7 @@ def _widths(depth: int, options: Options) -> dict[str, int]:
     return {f"conv{index}": width for index, width in enumerate(convs, 1)}
 
 
-def _build(depth: int, widths: Widths, options: Options, classes: int, shape: tuple[int, int, int]) -> nn.Module:
+def _build(depth: int, widths: Widths, options: Options, classes: int, shape: Shape) -> nn.Module:
     return VGG(depth, widths, classes, shape[0])
 
 

@@ -4,6 +4,7 @@ from compressor.recipe.budget import BudgetConfig
 from compressor.recipe.loading import load_recipe, parse_recipe, schema
 from compressor.recipe.methods import (
     BUILTIN_METHODS,
+    GrowingConfig,
     L1Config,
     MorphNetConfig,
     NeuralScaleConfig,
@@ -29,6 +30,7 @@ __all__ = [
     "BudgetConfig",
     "DataConfig",
     "ExportConfig",
+    "GrowingConfig",
     "L1Config",
     "ModelConfig",
     "MorphNetConfig",

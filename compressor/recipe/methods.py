@@ -57,6 +57,47 @@ class L1Config(Section):
     finetune_lr: PositiveFloat = Field(0.001, description="learning rate of fine-tuning, constant")
 
 
+class GrowingConfig(Section):
+    """Growing by structured continuous sparsification (ICLR 2021): a network grows and shrinks while it trains."""
+
+    uses: ClassVar[tuple[str, ...]] = ("train",)  # sections of the recipe that the search follows beside its own
+    anytime: ClassVar[bool] = True  # the search has a network that can be shipped whenever it is stopped
+
+    method: Literal["growing"] = "growing"
+    steps_per_round: PositiveInt | None = Field(None, description="steps between two draws; null: an epoch")
+    settle: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.25, description="last share of training, in which the structure that meets the budget is kept"
+    )
+    sampling: Literal["learned", "random"] = Field(
+        "learned", description="random: the paper's baseline, every channel with the same fixed probability"
+    )
+    temperature: Literal["structure", "global"] = Field(
+        "structure", description="β rises with the draws of each indicator, or for all with every round"
+    )
+    start: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        0.1, description="probability of being drawn at first, of all but the seed network"
+    )
+    beta_max: Annotated[float, Field(ge=1)] = Field(100.0, description="β of an indicator that was always drawn")
+    penalty: PositiveFloat | None = Field(
+        None, description="λ1 of channels; null: 0.5, or 1 where layers grow too (the paper's)"
+    )
+    layer_penalty: PositiveFloat = Field(0.1, description="λ2 of layers")
+    redraw: Annotated[float, Field(ge=0, le=1)] = Field(
+        1.0, description="share of the indicators that draw a new lot every round; 1: all (the paper)"
+    )
+    price: Annotated[float, Field(ge=0, le=2)] = Field(
+        0.5, description="power of what a channel costs in its penalty; 0: λ1 is the same for all (the paper)"
+    )
+    indicator_lr: PositiveFloat = Field(0.1, description="learning rate of the indicators, for rounds of 390 steps")
+    indicator_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    pad_to: PositiveInt = Field(1, description="while it grows, every width is a multiple of this, for speed")
+    weights: Literal["grown", "fresh"] = Field(
+        "grown", description="fresh: train what has grown from scratch (the paper's direct design)"
+    )
+    finetune_epochs: NonNegativeInt = Field(0, description="further epochs with the structure found")
+    finetune_lr: PositiveFloat = Field(0.001, description="learning rate of fine-tuning, constant")
+
+
 class RandomConfig(Section):
     """Every width a random share of its own, scaled together to the budget."""
 
@@ -79,6 +120,7 @@ class UniformConfig(Section):
 BUILTIN_METHODS: dict[str, type[BaseModel]] = {
     "neuralscale": NeuralScaleConfig,
     "morphnet": MorphNetConfig,
+    "growing": GrowingConfig,
     "l1": L1Config,
     "random": RandomConfig,
     "uniform": UniformConfig,

@@ -20,6 +20,7 @@ from pydantic import (
 from compressor.recipe.budget import BudgetConfig
 from compressor.recipe.methods import (
     BUILTIN_METHODS,
+    GrowingConfig,
     L1Config,
     MorphNetConfig,
     NeuralScaleConfig,
@@ -49,9 +50,12 @@ class ModelConfig(Section):
 
 
 class DataConfig(Section):
-    """The images to train and test on."""
+    """The images or the text to train and test on."""
 
-    name: str = Field(description="digits, idx, cifar10, cifar100, imagefolder or a plug-in's name")
+    name: str = Field(
+        description="images with a class each: digits, idx, cifar10, cifar100, imagefolder; with a class per pixel: "
+        "shapes, voc; text: ptb; or a plug-in's name"
+    )
     path: str | None = Field(None, description="folder of the data, relative to where the command runs")
     download: bool = Field(False, description="let torchvision download cifar10/cifar100 when absent")
     image_size: Annotated[PositiveInt, Field(le=4096)] | None = Field(
@@ -59,9 +63,13 @@ class DataConfig(Section):
     )
     channels: Literal[1, 3] | None = Field(None, description="convert to grey (1) or RGB (3); null: as they are")
     validation: Annotated[float, Field(ge=0.0, le=0.9)] = Field(
-        0.1, description="share of the training part held out, chosen by the seed"
+        0.1,
+        description="share of the training part held out, chosen by the seed; ptb has a file for it: 0 leaves it out",
     )
-    limit: PositiveInt | None = Field(None, description="use only this many training images; null: all")
+    limit: PositiveInt | None = Field(
+        None, description="use only this many training images or windows; null: all (shapes: 2000)"
+    )
+    window: Annotated[PositiveInt, Field(ge=2)] = Field(35, description="tokens of text that a network sees at once")
     memory_gib: PositiveFloat = Field(4.0, description="image folders up to this decoded size stay in memory")
     augment: tuple[Literal["flip", "crop", "cutout"], ...] = Field((), description="random changes of training images")
 
@@ -125,7 +133,8 @@ class Recipe(Section):
     budget: BudgetConfig
     widths: WidthsConfig = WidthsConfig()
     search: Annotated[
-        NeuralScaleConfig | MorphNetConfig | L1Config | RandomConfig | UniformConfig, Field(discriminator="method")
+        NeuralScaleConfig | MorphNetConfig | GrowingConfig | L1Config | RandomConfig | UniformConfig,
+        Field(discriminator="method"),
     ]
     train: TrainConfig = TrainConfig()
     export: ExportConfig = ExportConfig()

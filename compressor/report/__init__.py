@@ -19,15 +19,18 @@ from compressor.report.aggregate import summarise
 from compressor.report.methods import render_methods, runs_csv
 from compressor.report.page import render_html
 from compressor.report.terminal import comparison_lines, summary_lines
-from compressor.report.values import dig, efficiency, efficiency_of
+from compressor.report.values import Metric, dig, efficiency, efficiency_of, metric_of, score_of
 
 __all__ = [
+    "Metric",
     "comparison_lines",
     "dig",
     "efficiency",
     "efficiency_of",
+    "metric_of",
     "render_html",
     "render_methods",
+    "score_of",
     "summarise",
     "summary_lines",
     "write_comparison",

@@ -7,37 +7,39 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from compressor.report.values import Record, number, numbers
+from compressor.report.values import ACCURACY, Metric, Record, number, numbers
 
-METRICS = ("params", "macs", "onnx_bytes", "accuracy", "latency_mean_ms", "latency_median_ms")
+METRICS = ("params", "macs", "onnx_bytes", "accuracy", "value", "latency_mean_ms", "latency_median_ms")
 SAME = 0.01  # costs that differ by a smaller share are the same: leftovers of a budget, noise of a clock
 FRONTS = ("params", "macs", "latency_median_ms")
 # Two-sided 95 % quantile of Student's t for 1, 2, ... degrees of freedom; beyond the last the normal one is near.
 _STUDENT = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 
 
-def summarise(runs: Sequence[Record]) -> list[dict[str, Any]]:
+def summarise(runs: Sequence[Record], metric: Metric = ACCURACY) -> list[dict[str, Any]]:
     """Take the runs of one method and budget together.
 
     Args:
         runs: each with `method`, `budget`, `seed`, `met`, `error` (None unless it failed) and `METRICS`
+        metric: what they are compared by
 
     Returns:
         one group for each method and budget, in order of appearance: `seeds` and `failed` (lists of seeds), `met`
         (whether every run met its budget; None for the unscaled network), {metric: {"mean", "std"}} where known,
-        `front` {cost: whether no other group is better in accuracy or that cost and as good in both, where costs are
-        the same if they differ by less than `SAME`} and `best` (whether its accuracy is above that of every other
+        `front` {cost: whether no other group is better in the metric or that cost and as good in both, where costs are
+        the same if they differ by less than `SAME`} and `best` (whether its metric is better than that of every other
         method at its budget by more than noise, see `ahead`)
     """
     order = dict.fromkeys((run["method"], run["budget"]) for run in runs)
     members = {key: [run for run in runs if (run["method"], run["budget"]) == key] for key in order}
     groups = [_group(key, members[key]) for key in order]
     for group in groups:
-        group["front"] = {cost: _on_front(group, groups, cost) for cost in FRONTS}
+        group["front"] = {cost: _on_front(group, groups, cost, metric) for cost in FRONTS}
         rivals = [g for g in groups if g is not group and g["budget"] == group["budget"]]
         own = members[group["method"], group["budget"]]
         group["best"] = bool(rivals) and all(
-            ahead(_accuracies(own), _accuracies(members[g["method"], g["budget"]]), _samples(own)) for g in rivals
+            ahead(_merits(own, metric), _merits(members[g["method"], g["budget"]], metric), _samples(own, metric))
+            for g in rivals
         )
     return groups
 
@@ -63,11 +65,16 @@ def deviation(values: Sequence[float]) -> float | None:
     return stdev(values) if len(values) > 1 else None
 
 
-def _accuracies(runs: Sequence[Record]) -> list[float]:
-    return numbers(run.get("accuracy") for run in runs if run["error"] is None)
+def _merits(runs: Sequence[Record], metric: Metric) -> list[float]:
+    """The metric of the runs that ended, turned so that more is better."""
+    found = numbers(run.get(metric.column) for run in runs if run["error"] is None)
+    return [-value for value in found] if metric.lower else found
 
 
-def _samples(runs: Sequence[Record]) -> float:
+def _samples(runs: Sequence[Record], metric: Metric) -> float:
+    """Samples whose count an accuracy is rounded to; other metrics are not rounded."""
+    if not metric.is_accuracy:
+        return math.inf
     return min(numbers(run.get("samples") for run in runs if run["error"] is None), default=math.inf)
 
 
@@ -75,7 +82,7 @@ def ahead(ours: Sequence[float], theirs: Sequence[float], samples: float = math.
     """Whether our mean is above theirs by more than noise: Welch's t-test, two-sided, 95 %.
 
     Args:
-        ours: accuracies as fractions, one for each seed
+        ours: accuracies as fractions, or what else is better the higher it is, one for each seed
         theirs: likewise; if there is none, ours are ahead
         samples: images that each was measured on; its rounding to whole images is the least noise that is assumed
 
@@ -102,22 +109,22 @@ def _student(freedom: float) -> float:
     return _STUDENT[min(max(int(freedom + 1e-9), 1), len(_STUDENT)) - 1]
 
 
-def _on_front(group: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], cost: str) -> bool:
-    own = _point(group, cost)
+def _on_front(group: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], cost: str, metric: Metric) -> bool:
+    own = _point(group, cost, metric)
     if own is None:
         return False
-    others = [point for other in groups if other is not group and (point := _point(other, cost)) is not None]
+    others = [point for other in groups if other is not group and (point := _point(other, cost, metric)) is not None]
     return not any(_beats(other, own) for other in others)
 
 
 def _beats(other: tuple[float, float], own: tuple[float, float]) -> bool:
-    """Whether another (cost, accuracy) is better in one and not worse in the other."""
-    (its, its_accuracy), (cost, accuracy) = other, own
-    if its_accuracy > accuracy:
+    """Whether another (cost, merit) is better in one and not worse in the other."""
+    (its, its_merit), (cost, merit) = other, own
+    if its_merit > merit:
         return its <= cost * (1 + SAME)
-    return its_accuracy == accuracy and its * (1 + SAME) < cost
+    return its_merit == merit and its * (1 + SAME) < cost
 
 
-def _point(group: Mapping[str, Any], cost: str) -> tuple[float, float] | None:
-    spent, accuracy = (number((group[key] or {}).get("mean")) for key in (cost, "accuracy"))
-    return None if spent is None or accuracy is None else (spent, accuracy)
+def _point(group: Mapping[str, Any], cost: str, metric: Metric) -> tuple[float, float] | None:
+    spent, found = (number((group[key] or {}).get("mean")) for key in (cost, metric.column))
+    return None if spent is None or found is None else (spent, -found if metric.lower else found)

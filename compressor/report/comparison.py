@@ -15,13 +15,22 @@ from compressor.report.values import (
     conditions,
     dig,
     interval,
+    metric_of,
     number,
     percent,
     quantity,
+    score_of,
     scores,
     significant,
     weights_text,
 )
+
+_MEANINGS = {
+    "mIoU": "mIoU: intersection over union of a class, over all pixels of the test images together; the mean over the "
+    "classes that occur there or in the predictions.",
+    "perplexity": "Perplexity: e to the power of the mean cross-entropy of the next token; less is better. Every "
+    "window of the test text starts from an empty state.",
+}
 
 
 def value_cell(value: Any, show: Callable[[Any], str] = quantity, under: str = "") -> Markup:
@@ -35,7 +44,7 @@ def value_cell(value: Any, show: Callable[[Any], str] = quantity, under: str = "
 def comparison_table(found: Sequence[Network], record: Record) -> Markup:
     """One column per network, one row per number; groups that no network has are left out."""
     head = ["", *(join((_swatch(network), network.title)) for network in found)]
-    groups = (_accuracy_rows, _size_rows, _latency_rows, _score_rows, _parity_rows)
+    groups = (_metric_rows, _accuracy_rows, _size_rows, _latency_rows, _score_rows, _parity_rows)
     return table(head, [row for group in groups for row in group(found, record)], "networks")
 
 
@@ -45,13 +54,17 @@ def _swatch(network: Network) -> Markup:
 
 def comparison_notes(found: Sequence[Network], record: Record) -> list[str]:
     """What the reader must know to use the table."""
-    notes = []
+    notes, metric = [], metric_of(record)
     if any(_has_accuracy(network) for network in found):
-        notes.append("Ranges are 95 % intervals (Wilson) for the number of samples. One MAC is one multiply-add.")
+        ranges = "Ranges are 95 % intervals (Wilson) for the number of samples. " if metric.is_accuracy else ""
+        notes.append(f"{ranges}One MAC is one multiply-add.")
+    if metric.name in _MEANINGS:
+        notes.append(_MEANINGS[metric.name])
     if any(scores(network, record) != (None, None) for network in found):
+        parts = (metric.name, f"{metric.name} of the unscaled network")
+        kept = " / ".join(reversed(parts) if metric.lower else parts)
         notes.append(
-            "CE = (accuracy / accuracy of the unscaled network) × (its MACs / MACs); "
-            "SE = (accuracy / accuracy of the unscaled network) × (its parameters / parameters). "
+            f"CE = ({kept}) × (its MACs / MACs); SE = ({kept}) × (its parameters / parameters). "
             "The unscaled network scores 1; more is better."
         )
     return notes
@@ -65,11 +78,27 @@ def _row(title: str, found: Sequence[Network], cell: Callable[[Network], Markup]
     return [title, *(cell(network) for network in found)]
 
 
+def _metric_rows(found: Sequence[Network], record: Record) -> list[list[object]]:
+    """The metric, unless that is the accuracy."""
+    metric = metric_of(record)
+    if metric.is_accuracy:
+        return []
+
+    def cell(side: str) -> Callable[[Network], Markup]:
+        return lambda network: value_cell(score_of(network.data, side), metric.text)
+
+    sides = {"onnx": "ONNX file", "torch": "PyTorch"}
+    return [_row(f"{metric.name}, {title}", found, cell(side)) for side, title in sides.items()]
+
+
 def _accuracy_rows(found: Sequence[Network], record: Record) -> list[list[object]]:
+    metric = metric_of(record)
+
     def onnx(network: Network) -> Markup:
         accuracy = network.data.get("accuracy")
         value, samples = number(dig(accuracy, "onnx")), dig(accuracy, "samples")
-        if value is None or not samples or not 0 <= value <= 1:
+        # Pixels of an image and tokens of a text are no independent samples.
+        if value is None or not samples or not 0 <= value <= 1 or not metric.is_accuracy:
             return value_cell(value, percent)
         low, high = interval(value, samples)
         return value_cell(value, percent, f"{100 * low:.1f} to {100 * high:.1f} %")
@@ -80,9 +109,10 @@ def _accuracy_rows(found: Sequence[Network], record: Record) -> list[list[object
         under = "" if weights is None else f"weights of the {weights_text(weights)}"
         return value_cell(accuracy.get("samples"), under=under)
 
+    title = metric.accuracy_title
     rows = [
-        _row("accuracy, ONNX file", found, onnx),
-        _row("accuracy, PyTorch", found, lambda n: value_cell(dig(n.data, "accuracy", "torch"), percent)),
+        _row(f"{title}, ONNX file", found, onnx),
+        _row(f"{title}, PyTorch", found, lambda n: value_cell(dig(n.data, "accuracy", "torch"), percent)),
     ]
     if any(n.data.get("accuracy") for n in found):
         rows.append(_row("samples scored", found, source))

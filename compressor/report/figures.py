@@ -16,6 +16,7 @@ from compressor.report.values import (
     Record,
     compact,
     dig,
+    metric_of,
     number,
     numbers,
     short_names,
@@ -173,8 +174,10 @@ def _fit_scales(axes: Any, iteration: Record, shown: Sequence[int], *, dense: bo
 
 
 def training_figure(found: Sequence[Network]) -> Markup:
-    """Draw training loss and validation accuracy against the epoch, for every network that recorded them."""
-    parts = [("loss", "training loss"), ("validation_accuracy", "validation accuracy, %")]
+    """Draw training loss and the validation metric against the epoch, for every network that recorded them."""
+    metric = metric_of(found[0].data)
+    measured = _measured(found[0])
+    parts = [("loss", "training loss"), (measured, f"validation {metric.title}")]
     curves = {key: [(n, c) for n in found if (c := _curve(n, key))[0]] for key, _ in parts}
     parts = [(key, title) for key, title in parts if curves[key]]
 
@@ -182,22 +185,27 @@ def training_figure(found: Sequence[Network]) -> Markup:
         grid = figure.subplots(1, len(parts), squeeze=False)
         for axes, (key, title) in zip(grid.flat, parts, strict=True):
             for network, (epochs, values) in curves[key]:
-                percents = [100 * value for value in values] if key == "validation_accuracy" else values
+                shown = [metric.scale * value for value in values] if key == measured else values
                 dot = "o" if len(epochs) == 1 else ""
-                axes.plot(epochs, percents, dot + "-", color=colour(network), lw=1.8, label=network.title)
-            if key == "loss":
+                axes.plot(epochs, shown, dot + "-", color=colour(network), lw=1.8, label=network.title)
+            if key == "loss" or not metric.is_share:
                 log_axis_if_wide(axes, [value for _, (_, values) in curves[key] for value in values])
-            _epoch_axis(axes, [epoch for _, (epochs, _) in curves[key] for epoch in epochs])
+            epoch_axis(axes, [epoch for _, (epochs, _) in curves[key] for epoch in epochs])
             axes.set_title(title, loc="left")
             axes.grid()
         _legend_above(figure, grid.flat[0])
 
-    return draw(paint, 310, "training", "Line charts of training loss and validation accuracy by epoch")
+    return draw(paint, 310, "training", f"Line charts of training loss and validation {metric.name} by epoch")
 
 
 def has_training(network: Network) -> bool:
     """Whether there is a curve to draw for this network."""
-    return any(_curve(network, key)[0] for key in ("loss", "validation_accuracy"))
+    return any(_curve(network, key)[0] for key in ("loss", _measured(network)))
+
+
+def _measured(network: Network) -> str:
+    """Where an epoch's record has the metric."""
+    return "validation_accuracy" if metric_of(network.data).is_accuracy else "validation_metric"
 
 
 def _curve(network: Network, key: str) -> tuple[list[float], list[float]]:
@@ -206,7 +214,8 @@ def _curve(network: Network, key: str) -> tuple[list[float], list[float]]:
     return [epoch for epoch, _ in kept], [value for _, value in kept]
 
 
-def _epoch_axis(axes: Any, epochs: Sequence[float]) -> None:
+def epoch_axis(axes: Any, epochs: Sequence[float]) -> None:
+    """Mark whole epochs on the x axis."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel("epoch")

@@ -1,4 +1,4 @@
-"""Charts of a comparison: accuracy against a cost, a line for each method (Figures 4 and 5 of NeuralScale's paper)."""
+"""Charts of a comparison: a metric against a cost, a line for each method (Figures 4 and 5 of NeuralScale's paper)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from compressor.report.markup import Markup, element, join
 from compressor.report.svg import BLUE, GREY, PAPER, draw, log_axis_if_wide, themed
-from compressor.report.values import compact
+from compressor.report.values import Metric, compact
 
 # Okabe and Ito's colours, each with a mark of its own: (colour, matplotlib's marker, the same as a character).
 _LOOKS = (
@@ -19,67 +19,75 @@ _LOOKS = (
     ("#56b4e9", "P", "✚"),
     ("#a58b00", "X", "✖"),
 )
-_UNSCALED = (GREY, "*", "★")
+UNSCALED_LOOK = (GREY, "*", "★")
 TITLES = {"params": "parameters", "macs": "MACs", "latency_median_ms": "latency, ms (median)"}
 _WIDTH, _HEIGHT = 344, 310
 _APART = 3.0  # pixels between the marks of neighbouring methods
 
 
-def legend(methods: Sequence[str], unscaled: str) -> Markup:
+def legend(methods: Sequence[str], unscaled: str | None = None) -> Markup:
     """Say which colour and mark stands for which method."""
-    names = [(method, *look) for method, look in zip(methods, _looks(len(methods)), strict=True)]
+    names = [(method, *look) for method, look in zip(methods, looks(len(methods)), strict=True)]
     items = [
         element("span", element("b", glyph, style=f"color:{themed(colour)}"), f" {name}")
-        for name, colour, _, glyph in [*names, (unscaled, *_UNSCALED)]
+        for name, colour, _, glyph in [*names, *([] if unscaled is None else [(unscaled, *UNSCALED_LOOK)])]
     ]
     return element("p", join(items), class_="legend")
 
 
-def cost_chart(groups: Sequence[Mapping[str, Any]], methods: Sequence[str], cost: str) -> Markup:
-    """Draw mean accuracy with its standard deviation against the mean of a cost.
+def cost_chart(groups: Sequence[Mapping[str, Any]], methods: Sequence[str], cost: str, metric: Metric) -> Markup:
+    """Draw a metric's mean with its standard deviation against the mean of a cost.
 
     Args:
         groups: as `summarise` gives them
         methods: in the order of the legend; groups of other methods are the unscaled network
         cost: one of `TITLES`
+        metric: what the methods are compared by
     """
-    known = [group for group in groups if group["accuracy"] and group[cost]]
+    known = [group for group in groups if group[metric.column] and group[cost]]
     places = [group[cost]["mean"] for group in known]
 
     def paint(figure: Any) -> None:
         axes = figure.subplots()
-        for index, (method, look) in enumerate(zip(methods, _looks(len(methods)), strict=True)):
+        for index, (method, look) in enumerate(zip(methods, looks(len(methods)), strict=True)):
             mine = sorted((g for g in known if g["method"] == method), key=lambda g: float(g[cost]["mean"]))
             aside = (index - (len(methods) - 1) / 2) * _APART
-            _line(figure, axes, mine, cost, look, aside)
+            _line(figure, axes, mine, cost, metric, look, aside)
         for group in known:
             if group["method"] not in methods:
-                _line(figure, axes, [group], cost, _UNSCALED, 0)
-        _limits(axes, known, cost)
+                _line(figure, axes, [group], cost, metric, UNSCALED_LOOK, 0)
+        _limits(axes, known, cost, metric)
         _cost_axis(axes, places)
         axes.set_xlabel(TITLES[cost])
-        axes.set_ylabel("accuracy, %")
+        axes.set_ylabel(metric.title)
         axes.margins(x=0.09, y=0.08)
         axes.grid()
 
-    label = f"Accuracy against {TITLES[cost]}, a line for each of {len(methods)} methods"
+    label = f"{metric.heading} against {TITLES[cost]}, a line for each of {len(methods)} methods"
     return draw(paint, _HEIGHT, f"against-{cost}", label, width=_WIDTH)
 
 
-def _looks(count: int) -> list[tuple[str, str, str]]:
+def looks(count: int) -> list[tuple[str, str, str]]:
+    """Colour, matplotlib's marker and the same as a character, for so many lines."""
     return [_LOOKS[index % len(_LOOKS)] for index in range(count)]
 
 
 def _line(
-    figure: Any, axes: Any, groups: Sequence[Mapping[str, Any]], cost: str, look: tuple[str, str, str], aside: float
+    figure: Any,
+    axes: Any,
+    groups: Sequence[Mapping[str, Any]],
+    cost: str,
+    metric: Metric,
+    look: tuple[str, str, str],
+    aside: float,
 ) -> None:
     """One method: its bars and line, then its marks, filled where they are on the Pareto front."""
     from matplotlib.transforms import ScaledTranslation
 
     colour, marker, _ = look
     xs = [group[cost]["mean"] for group in groups]
-    ys = [100 * group["accuracy"]["mean"] for group in groups]
-    spread = [100 * (group["accuracy"]["std"] or 0) for group in groups]
+    ys = [metric.scale * group[metric.column]["mean"] for group in groups]
+    spread = [metric.scale * (group[metric.column]["std"] or 0) for group in groups]
     place = axes.transData + ScaledTranslation(aside / 72, 0, figure.dpi_scale_trans)
     axes.errorbar(xs, ys, spread, color=colour, lw=1.6, elinewidth=1.2, capsize=2.5, transform=place, zorder=3)
     for x, y, group in zip(xs, ys, groups, strict=True):
@@ -96,11 +104,12 @@ def _line(
         )
 
 
-def _limits(axes: Any, groups: Sequence[Mapping[str, Any]], cost: str) -> None:
+def _limits(axes: Any, groups: Sequence[Mapping[str, Any]], cost: str, metric: Metric) -> None:
     """Show all marks and bars; matplotlib leaves out what is drawn beside its place."""
     for group in groups:
-        x, y, spread = group[cost]["mean"], group["accuracy"]["mean"], group["accuracy"]["std"] or 0
-        axes.update_datalim([(x, 100 * (y - spread)), (x, 100 * (y + spread))])
+        found = group[metric.column]
+        x, y, spread = group[cost]["mean"], found["mean"], found["std"] or 0
+        axes.update_datalim([(x, metric.scale * (y - spread)), (x, metric.scale * (y + spread))])
     axes.autoscale_view()
 
 

@@ -23,7 +23,7 @@ from compressor.report.sections import (
     split_sizes,
     state,
 )
-from compressor.report.values import ABSENT, Record, conditions, percent, quantity, significant
+from compressor.report.values import ABSENT, Metric, Record, conditions, metric_of, quantity, significant
 
 UNSCALED = "unscaled network"
 _COLUMNS = (
@@ -52,12 +52,23 @@ def render_methods(record: Record) -> str:
 
 
 def runs_csv(record: Record) -> str:
-    """Every run as a line of comma-separated values; nothing where a number is not known."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, extrasaction="ignore", lineterminator="\n")
+    """Every run as a line of comma-separated values; nothing where a number is not known.
+
+    Where the metric is not the accuracy, its name and its value stand behind that.
+    """
+    text, metric, columns = io.StringIO(), metric_of(record), list(_COLUMNS)
+    if not metric.is_accuracy:
+        behind = columns.index("accuracy") + 1
+        columns[behind:behind] = ["metric", "value"]
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(record["runs"])
+    writer.writerows({**run, "metric": metric.name} for run in record["runs"])
     return text.getvalue()
+
+
+def _score_text(group: Group, metric: Metric) -> str:
+    """The metric of a group without its unit."""
+    return spread_text(group[metric.column], metric.scale)
 
 
 def spread_text(found: Mapping[str, Any] | None, scale: float = 1, digits: int = 2) -> str:
@@ -96,11 +107,12 @@ def _verdict(record: Record) -> Markup:
     runs = [run for run in record["runs"] if run["budget"]]
     met = sum(run["met"] is True for run in runs)
     title = "All budgets met" if record["met"] else f"{met} of {len(runs)} runs met their budget"
-    best = [group for group in record["groups"] if group["best"]]
+    best, metric = [group for group in record["groups"] if group["best"]], metric_of(record)
+    unit = " %" if metric.is_share else f" {metric.name}"
     claims = [
         element(
             "span",
-            element("b", spread_text(group["accuracy"], 100), " %"),
+            element("b", _score_text(group, metric), unit),
             f" {title_of(group)}, ahead of every other method",
         )
         for group in best
@@ -118,39 +130,41 @@ def _verdict(record: Record) -> Markup:
 
 
 def _charts(record: Record) -> Markup:
-    methods, groups = _methods(record), record["groups"]
-    charts = [element("div", cost_chart(groups, methods, cost)) for cost in FRONTS]
+    methods, groups, metric = _methods(record), record["groups"], metric_of(record)
+    charts = [element("div", cost_chart(groups, methods, cost, metric)) for cost in FRONTS]
     text = (
         "Mean over the seeds; bars are one standard deviation (n − 1). Filled marks are on the Pareto front of that "
         "chart. Marks of different methods are set a few pixels apart sideways, so that bars do not hide each other. "
         f"Latency: {conditions(record['measured'])}, {record['measured']['interleaved']} networks in turns in one "
         "process."
     )
-    return section(
-        "Accuracy against cost", legend(methods, UNSCALED), element("div", *charts, class_="charts"), note(text)
-    )
+    title = f"{metric.heading} against cost"
+    return section(title, legend(methods, UNSCALED), element("div", *charts, class_="charts"), note(text))
 
 
 def _means(record: Record) -> Markup:
-    found = {(group["method"], group["budget"]): group for group in record["groups"]}
+    found, metric = {(group["method"], group["budget"]): group for group in record["groups"]}, metric_of(record)
     rows: list[list[object]] = [
-        [method, *(_mean_cell(found[method, budget]) for budget in record["budgets"])] for method in _methods(record)
+        [method, *(_mean_cell(found[method, budget], metric) for budget in record["budgets"])]
+        for method in _methods(record)
     ]
     span = str(len(record["budgets"]))
-    rows += [[UNSCALED, _mean_cell(group, colspan=span)] for group in record["groups"] if not group["budget"]]
+    rows += [[UNSCALED, _mean_cell(group, metric, colspan=span)] for group in record["groups"] if not group["budget"]]
+    unit, on = ", %" if metric.is_share else "", "images" if metric.is_share else "text"
+    rounding = ", at least the rounding to whole images" if metric.is_accuracy else ""
     text = (
-        "Accuracy of the ONNX files on the test images, %, mean ± standard deviation over the seeds. "
-        "“best”: above every other method at that budget by more than noise (Welch's t-test on the seeds, two-sided, "
-        "95 %, at least the rounding to whole images); no mark: the seeds do not tell."
+        f"{metric.heading} of the ONNX files on the test {on}{unit}, mean ± standard deviation over the seeds. "
+        f"“best”: {'below' if metric.lower else 'above'} every other method at that budget by more than noise (Welch's "
+        f"t-test on the seeds, two-sided, 95 %{rounding}); no mark: the seeds do not tell."
     )
     children = [element("div", table(["", *record["budgets"]], rows, "means"), class_="wide"), note(text)]
     failed = {(run["method"], run["budget"], run["error"]): None for run in record["runs"] if run["error"] is not None}
     children += [note(element("b", f"{method} {budget}: "), error) for method, budget, error in failed]
-    return section("Accuracy by method and budget", *children)
+    return section(f"{metric.heading} by method and budget", *children)
 
 
-def _mean_cell(group: Group, **attributes: str) -> Markup:
-    if group["accuracy"] is None:
+def _mean_cell(group: Group, metric: Metric, **attributes: str) -> Markup:
+    if group[metric.column] is None:
         return element("td", ABSENT, element("small", "cannot be met"))
     marks: list[object] = [" ", element("span", "best", class_="badge met")] if group["best"] else []
     if group["met"] is False:
@@ -164,27 +178,28 @@ def _mean_cell(group: Group, **attributes: str) -> Markup:
         notes.append(f"{len(group['seeds'])} of {len(group['seeds']) + len(group['failed'])} seeds")
     return element(
         "td",
-        spread_text(group["accuracy"], 100),
+        _score_text(group, metric),
         *marks,
         *(element("small", line) for line in notes),
-        title=repr(group["accuracy"]["mean"]),
+        title=repr(group[metric.column]["mean"]),
         **attributes,
     )
 
 
 def _fronts(record: Record) -> Markup:
+    metric = metric_of(record)
     groups = sorted(
-        (group for group in record["groups"] if group["accuracy"]), key=lambda group: float(group["params"]["mean"])
+        (group for group in record["groups"] if group[metric.column]), key=lambda group: float(group["params"]["mean"])
     )
-    head = ["network", "accuracy, %", *(TITLES[cost] for cost in FRONTS)]
+    head = ["network", metric.title, *(TITLES[cost] for cost in FRONTS)]
     rows: list[list[object]] = [
-        [title_of(group), spread_text(group["accuracy"], 100), *(_front_cell(group, cost) for cost in FRONTS)]
+        [title_of(group), _score_text(group, metric), *(_front_cell(group, cost) for cost in FRONTS)]
         for group in groups
     ]
     text = (
-        "On the front of a cost is a network unless another one has a higher mean accuracy at the same mean cost or "
-        f"less, or the same at less. Costs that differ by less than {100 * SAME:.0f} % count as the same: networks "
-        "under one budget differ by what no further channel fits into."
+        f"On the front of a cost is a network unless another one has a {'lower' if metric.lower else 'higher'} mean "
+        f"{metric.name} at the same mean cost or less, or the same at less. Costs that differ by less than "
+        f"{100 * SAME:.0f} % count as the same: networks under one budget differ by what no further channel fits into."
     )
     return section("Pareto fronts", element("div", table(head, rows), class_="wide"), note(text))
 
@@ -198,8 +213,9 @@ def _front_cell(group: Group, cost: str) -> Markup:
 
 
 def _runs(record: Record) -> Markup:
-    head = ["run", "accuracy", "parameters", "MACs", "bytes", "ms, median", "ms, mean", "budget", "remarks"]
-    rows = [_run_row(run) for run in record["runs"]]
+    metric = metric_of(record)
+    head = ["run", metric.name, "parameters", "MACs", "bytes", "ms, median", "ms, mean", "budget", "remarks"]
+    rows = [_run_row(run, metric) for run in record["runs"]]
     data = "data:text/csv;base64," + base64.b64encode(runs_csv(record).encode()).decode()
     link = element("a", "Download as CSV", href=data, download="comparison.csv")
     many = element(
@@ -211,7 +227,7 @@ def _runs(record: Record) -> Markup:
     return section("Runs", element("p", link), many)
 
 
-def _run_row(run: Record) -> list[object]:
+def _run_row(run: Record, metric: Metric) -> list[object]:
     name = f"{title_of(run)}, seed {run['seed']}"
     if run["error"] is not None:
         return [name, *(element("td", ABSENT) for _ in range(6)), _badge(False), element("td", "cannot be met")]
@@ -224,7 +240,7 @@ def _run_row(run: Record) -> list[object]:
         remarks.append(f"same network as {run['same_network_as']}")
     return [
         element("a", name, href=f"{run['folder']}/report.html"),
-        value_cell(run["accuracy"], percent),
+        value_cell(run[metric.column], metric.text),
         *(value_cell(run[key]) for key in ("params", "macs", "onnx_bytes")),
         *(value_cell(run[key], significant) for key in ("latency_median_ms", "latency_mean_ms")),
         _badge(run["met"]) if run["budget"] else element("td"),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compressor.report import figures
 from compressor.report.comparison import comparison_notes, comparison_table, value_cell
+from compressor.report.growth import growth_section
 from compressor.report.markup import Markup, element, join, table
 from compressor.report.sections import (
     document,
@@ -31,11 +32,12 @@ from compressor.report.values import (
     last_iteration,
     layer_order,
     limits,
+    metric_of,
     networks,
     number,
     numbers,
-    percent,
     quantity,
+    score_of,
     short_names,
     significant,
     slack_text,
@@ -56,6 +58,7 @@ def render_html(record: Record) -> str:
         _channels,
         _fit,
         _descent,
+        growth_section,
         _training,
         _latency,
         latency_budget_section,
@@ -103,16 +106,16 @@ def _limit_row(row: Limit) -> list[object]:
 
 
 def _claims(record: Record) -> list[Markup]:
-    """One sentence on accuracy, and one that compares it, for whoever reads no further."""
-    own = number(dig(record, "accuracy", "onnx"))
+    """One sentence on the metric, and one that compares it, for whoever reads no further."""
+    metric, own = metric_of(record), score_of(record)
     if own is None:
         return []
-    items = [join((element("b", percent(own)), " accuracy on the ONNX file"))]
+    items = [join((element("b", metric.text(own)), f" {metric.name}{metric.remark} on the ONNX file"))]
     for other in networks(record)[1:]:
-        its = number(dig(other.data, "accuracy", "onnx"))
+        its = score_of(other.data)
         if its is not None:
-            difference = f"{100 * (own - its):+.2f}".replace("-", "−")
-            items.append(join((element("b", f"{difference} points"), f" against {_in_words(other)}")))
+            difference = metric.difference(own, its).replace("-", "−")
+            items.append(join((element("b", difference), f" against {_in_words(other)}")))
     return [element("p", *(element("span", item) for item in items), class_="claims")]
 
 
@@ -237,17 +240,40 @@ def _usage(record: Record) -> Markup:
     if not shape:
         return Markup()
     provider = str(dig(record, "latency_ms", "provider") or "cpu")
-    provider = _PROVIDERS.get(provider.lower(), provider)
-    sizes = ", ".join(str(size) for size in (1, *shape))
-    code = (
+    head = (
         "import json\n"
         "import numpy as np\n"
         "import onnxruntime as ort\n"
-        f'session = ort.InferenceSession("model.onnx", providers=["{provider}"])\n'
+        f'session = ort.InferenceSession("model.onnx", providers=["{_PROVIDERS.get(provider.lower(), provider)}"])\n'
         "notes = session.get_modelmeta().custom_metadata_map\n"
+    )
+    body = _text_usage() if len(shape) == 1 else _image_usage(shape, masks=metric_of(record).name == "mIoU")
+    return section("Use the model", element("pre", element("code", head + body)))
+
+
+def _text_usage() -> str:
+    return (
+        'words = json.loads(notes["compressor.classes"])\n'
+        "text = words[:5]  # yours, in words of the vocabulary\n"
+        "tokens = np.array([[words.index(word) for word in text]], dtype=np.int64)\n"
+        'logits = session.run(None, {"tokens": tokens})[0]  # (texts, words of each, vocabulary)\n'
+        "print([words[best] for best in logits[0].argmax(axis=1)])  # after each word, the one to expect next"
+    )
+
+
+def _image_usage(shape: Sequence[int], *, masks: bool) -> str:
+    sizes = ", ".join(str(size) for size in (1, *shape))
+    if masks:
+        last = (
+            'names = json.loads(notes["compressor.classes"])\n'
+            "masks = logits.argmax(axis=1)  # the class of every pixel, (images, height, width)\n"
+            "print([names[found] for found in np.unique(masks)])"
+        )
+    else:
+        last = 'print([json.loads(notes["compressor.classes"])[best] for best in logits.argmax(axis=1)])'
+    return (
         'mean, std = (np.array(json.loads(notes[f"compressor.{key}"])).reshape(-1, 1, 1) for key in ("mean", "std"))\n'
         f"images = np.zeros(({sizes}), dtype=np.uint8)  # yours, channels first\n"
         'logits = session.run(None, {"images": ((images / 255 - mean) / std).astype(np.float32)})[0]\n'
-        'print([json.loads(notes["compressor.classes"])[best] for best in logits.argmax(axis=1)])'
+        f"{last}"
     )
-    return section("Use the model", element("pre", element("code", code)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from compressor.report.growth import growth_line
 from compressor.report.methods import spread_text, title_of
 from compressor.report.values import (
     COSTS,
@@ -11,11 +12,12 @@ from compressor.report.values import (
     conditions,
     dig,
     limits,
+    metric_of,
     networks,
     number,
     percent,
-    points,
     quantity,
+    score_of,
     significant,
     slack_text,
     weights_text,
@@ -24,7 +26,7 @@ from compressor.report.verification import verified_text
 
 
 def summary_lines(record: Record) -> list[str]:
-    """Say in plain text what came of the budget, the accuracy, the comparison and the latency.
+    """Say in plain text what came of the budget, the metric, the comparison and the latency.
 
     Lines whose data the record lacks are left out.
     """
@@ -35,6 +37,8 @@ def summary_lines(record: Record) -> list[str]:
     if record.get("fallback"):
         lines.append(f"uniform scaling was used instead of {record.get('method')}: {record['fallback']}")
     lines += [line for other in found[1:] for line in _against(other, record)]
+    if grown := growth_line(record):
+        lines.append(grown)
     latency = [text for network in found if (text := _latency(network))]
     if latency:
         lines.append("latency: " + "; ".join(latency))
@@ -44,15 +48,17 @@ def summary_lines(record: Record) -> list[str]:
 
 def comparison_lines(record: Record) -> list[str]:
     """A table of a comparison: a line for each method at each budget, then what could not be met."""
-    rows: list[tuple[str, ...]] = [("", "accuracy, %", "parameters", "MACs", "ms", "")]
+    metric = metric_of(record)
+    rows: list[tuple[str, ...]] = [("", metric.title, "parameters", "MACs", "ms", "")]
     for group in record["groups"]:
-        if group["accuracy"] is None:
+        if group[metric.column] is None:
             rows.append((title_of(group), "cannot be met", "", "", "", ""))
             continue
         sizes = (quantity(round(group[key]["mean"])) for key in ("params", "macs"))
         remarks = ["best"] * group["best"] + ["MISSED"] * (group["met"] is False)
         latency = significant(group["latency_median_ms"]["mean"])
-        rows.append((title_of(group), spread_text(group["accuracy"], 100), *sizes, latency, " ".join(remarks)))
+        score = spread_text(group[metric.column], metric.scale)
+        rows.append((title_of(group), score, *sizes, latency, " ".join(remarks)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
@@ -81,20 +87,23 @@ def _accuracy(record: Record) -> list[str]:
     accuracy = record.get("accuracy")
     if not accuracy:
         return []
-    notes = [f"PyTorch {percent(accuracy.get('torch'))}"]
+    metric = metric_of(record)
+    notes = [f"PyTorch {metric.text(score_of(record, 'torch'))}"]
+    if not metric.is_accuracy:
+        notes.append(f"{metric.accuracy_title} {percent(accuracy.get('onnx'))}")
     if accuracy.get("samples") is not None:
         notes.append(f"{quantity(accuracy['samples'])} samples")
     if accuracy.get("weights") is not None:
         notes.append(f"weights of the {weights_text(accuracy['weights'])}")
-    return [f"accuracy: {percent(accuracy.get('onnx'))} on the ONNX file ({', '.join(notes)})"]
+    return [f"{metric.name}: {metric.text(score_of(record))} on the ONNX file ({', '.join(notes)})"]
 
 
 def _against(other: Network, record: Record) -> list[str]:
     """One line that compares the result with another network, if both were scored or counted."""
     parts = []
-    own, its = number(dig(record, "accuracy", "onnx")), number(dig(other.data, "accuracy", "onnx"))
+    metric, own, its = metric_of(record), score_of(record), score_of(other.data)
     if own is not None and its is not None:
-        parts.append(f"{points(own - its)} of accuracy")
+        parts.append(metric.gain(own, its))
     for key, unit in (("params", "parameters"), ("macs", "MACs")):
         own, its = number(record.get(key)), number(other.data.get(key))
         if own is not None and its:

@@ -66,6 +66,86 @@ class Limit:
         return f"{what} (upper end of its interval)" if self.name == "latency_ms" else what
 
 
+@dataclass(frozen=True)
+class Metric:
+    """The number that networks are compared by: accuracy, mIoU or perplexity.
+
+    Attributes:
+        name: as people call it
+        lower: less is better
+    """
+
+    name: str
+    lower: bool
+
+    @property
+    def is_accuracy(self) -> bool:
+        """Whether it is the accuracy that every record has."""
+        return self.name == "accuracy"
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a fraction, which people read in percent."""
+        return self.name != "perplexity"
+
+    @property
+    def title(self) -> str:
+        """Its name with the unit of its numbers in tables and on axes."""
+        return f"{self.name}, %" if self.is_share else self.name
+
+    @property
+    def heading(self) -> str:
+        """Its name at the beginning of a sentence."""
+        return self.name if self.name == "mIoU" else self.name.capitalize()
+
+    @property
+    def scale(self) -> int:
+        """What a value is multiplied by to be in that unit."""
+        return 100 if self.is_share else 1
+
+    @property
+    def accuracy_title(self) -> str:
+        """What the accuracy beside it is a share of."""
+        return {"mIoU": "pixel accuracy", "perplexity": "next-token accuracy"}.get(self.name, "accuracy")
+
+    @property
+    def column(self) -> str:
+        """Where a run of a comparison has it."""
+        return "accuracy" if self.is_accuracy else "value"
+
+    def text(self, value: Any) -> str:
+        """A value with its unit."""
+        return percent(value) if self.is_share else significant(value)
+
+    def gain(self, own: float, its: float) -> str:
+        """That difference in words, such as "+1.39 points of accuracy"."""
+        difference = self.difference(own, its)
+        return f"{difference} of {self.name}" if self.is_share else f"{self.name} {difference}{self.remark}"
+
+    @property
+    def remark(self) -> str:
+        """What the reader must know where more is not better."""
+        return " (less is better)" if self.lower else ""
+
+    def difference(self, own: float, its: float) -> str:
+        """How far a value is from another: "+1.39 points", or "-3.20 %" where values are no shares; signs in ASCII."""
+        return points(own - its) if self.is_share else f"{100 * (own / its - 1):+.2f} %"
+
+
+ACCURACY = Metric("accuracy", lower=False)
+
+
+def metric_of(record: Any) -> Metric:
+    """What the networks of a record are compared by."""
+    name = dig(record, "metric", "name")
+    return ACCURACY if name is None else Metric(str(name), dig(record, "metric", "better") == "lower")
+
+
+def score_of(network: Any, side: str = "onnx") -> float | None:
+    """A network's value of that metric, from its record: of the ONNX file, or in "torch"."""
+    return number(dig(network, "accuracy" if metric_of(network).is_accuracy else "metric", side))
+
+
 def number(value: Any) -> float | None:
     """Return `value` if it is a finite number, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -158,17 +238,24 @@ def efficiency(
 
 def efficiency_of(network: Record, reference: Record) -> dict[str, float] | None:
     """CE and SE of one network's record against another's; None if the other is never right."""
-    if not reference["accuracy"]["onnx"]:
+    own, base = _merit(network), _merit(reference)
+    if own is None or not base:
         return None
     ce, se = efficiency(
-        network["accuracy"]["onnx"],
+        own,
         network["macs"],
         network["params"],
-        base_accuracy=reference["accuracy"]["onnx"],
+        base_accuracy=base,
         base_macs=reference["macs"],
         base_params=reference["params"],
     )
     return {"ce": ce, "se": se}
+
+
+def _merit(network: Any) -> float | None:
+    """What stands for the accuracy in CE and SE: the metric, or its reciprocal where less is better."""
+    score = score_of(network)
+    return 1 / score if score and metric_of(network).lower else score
 
 
 def scores(network: Network, record: Record) -> tuple[float | None, float | None]:
@@ -184,8 +271,8 @@ def scores(network: Network, record: Record) -> tuple[float | None, float | None
 
 
 def _efficiency_inputs(data: Any) -> tuple[float, float, float] | None:
-    """Accuracy, MACs and parameters, or None unless all three are above zero."""
-    found = number(dig(data, "accuracy", "onnx")), number(dig(data, "macs")), number(dig(data, "params"))
+    """Accuracy (or what stands for it), MACs and parameters, or None unless all three are above zero."""
+    found = _merit(data), number(dig(data, "macs")), number(dig(data, "params"))
     accuracy, macs, params = (value or 0 for value in found)
     return (accuracy, macs, params) if accuracy > 0 and macs > 0 and params > 0 else None
 

@@ -12,18 +12,20 @@ from typing import Any
 from compressor.plugins import with_plugins
 from compressor.recipe import (
     BUILTIN_METHODS,
+    GrowingConfig,
     L1Config,
     MorphNetConfig,
     NeuralScaleConfig,
     RandomConfig,
     UniformConfig,
 )
-from compressor.search import l1, morphnet, neuralscale, randomly, uniform
-from compressor.search.problem import Finetuning, Problem, SearchResult
+from compressor.search import growing, l1, morphnet, neuralscale, randomly, uniform
+from compressor.search.problem import Finetuning, Problem, SearchResult, Unfinished
 
 SEARCH_METHODS: dict[type, Callable[[Problem, Any], SearchResult]] = {
     NeuralScaleConfig: neuralscale.search,
     MorphNetConfig: morphnet.search,
+    GrowingConfig: growing.search,
     L1Config: l1.search,
     RandomConfig: randomly.search,
     UniformConfig: uniform.search,
@@ -39,4 +41,4 @@ def search(problem: Problem, config: Any) -> SearchResult:
     return methods[type(config)](problem, config)
 
 
-__all__ = ["SEARCH_METHODS", "Finetuning", "Problem", "SearchResult", "search"]
+__all__ = ["SEARCH_METHODS", "Finetuning", "Problem", "SearchResult", "Unfinished", "search"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,6 +38,9 @@ class ModelTrainer(Protocol):
         checkpoint: Path | None = ...,
     ) -> list[EpochRecord]:
         """Train a network in place."""
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """How many batches of this size an epoch has."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,8 @@ class SearchResult:
         one_channel: {cost name: what one more channel of the cheapest group would add}
         binding: the limit that stops growth, see `compressor.solve.Solution`; None where the method knows none
         weights: state dict to go on from; None: the architecture is trained from scratch
-        finetuning: how to go on from `weights`; the recipe says the rest
+        finetuning: how to go on from `weights`; the recipe says the rest; 0 epochs: they are the result
+        history: of the training that `weights` had
     """
 
     architecture: Architecture
@@ -139,3 +143,26 @@ class SearchResult:
     binding: str | None = None
     weights: Mapping[str, torch.Tensor] | None = None
     finetuning: Finetuning | None = None
+    history: Sequence[EpochRecord] = ()
+
+
+class Unfinished(Exception):  # noqa: N818 - nothing went wrong
+    """A search was paused that has a trained network at any time.
+
+    Attributes:
+        architecture: the network of now; it need not meet the budget
+        weights: its state dict
+        limits: of the budget
+        epochs: trained so far
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        weights: Mapping[str, torch.Tensor],
+        limits: Mapping[str, float],
+        epochs: float,
+        of: int,
+    ) -> None:
+        super().__init__(f"paused after {epochs:.2f} of {of} epochs")
+        self.architecture, self.weights, self.limits, self.epochs = architecture, weights, limits, epochs

@@ -1,12 +1,8 @@
 """Global first-order Taylor pruning with physical removal (NeuralScale Algorithm 1; Molchanov et al. 2019).
 
-The importance of a channel is (∂L/∂z)² of a gate z = 1, summed over the mini-batches since the last event. No gate is
-computed with. Where one layer makes the channels and an affine batch-norm alone reads it, the gate sits behind the
-batch-norm and ∂L/∂z = γ·∂L/∂γ + β·∂L/∂β. Elsewhere (a residual stream, a layer without batch-norm) it scales the
-channel wherever a layer's weights w read it, which is what removal takes away, and ∂L/∂z = Σ w·∂L/∂w over those
-weights; behind a ReLU the two are the same. Gating what makes a residual stream would not do: where batch-norms read
-it, as in pre-activation networks, scaling it changes nothing and every derivative is zero. Only channels that no
-weight reads, or that activations are multiplied along (queries and keys), are gated where they are made.
+The importance of a channel is (∂L/∂z)² of a gate z = 1 (`compressor.search.gates`), summed over the mini-batches since
+the last event. No gate is computed with: where it scales a batch-norm, ∂L/∂z = γ·∂L/∂γ + β·∂L/∂β, and where it scales
+the weights w that read a channel, Σ w·∂L/∂w over those.
 
 A unit of several channels (the groups of a grouped convolution keep equal sizes) has one gate for all of them. Units
 of a group that no removal fits exactly (channel shuffles) are taken out by zeroing what makes them and what normalises
@@ -17,9 +13,8 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
 import torch
@@ -27,7 +22,8 @@ from torch import nn
 
 from compressor.checkpoint import Snapshot
 from compressor.cost import params_at
-from compressor.widths import Axis, WidthPlan, remove_channels_
+from compressor.search.gates import Gates, made_at
+from compressor.widths import WidthPlan, remove_channels_
 
 
 @dataclass(frozen=True)
@@ -45,65 +41,6 @@ class PruneSettings:
     floor: float
 
 
-class _Gates:
-    """Derivatives of all gates of a network as one vector, one entry per unit of every group named."""
-
-    def __init__(self, model: nn.Module, plan: WidthPlan, names: list[str]) -> None:
-        weight = next(model.parameters())
-        self.device, self.dtype = weight.device, torch.promote_types(weight.dtype, torch.float32)
-        sizes = [plan.groups[name].units for name in names]
-        self.total = sum(sizes)
-        self.starts = dict(zip(names, accumulate([0, *sizes]), strict=False))
-        # (parameter, its dimension, entries of the vector; self.total for positions that have none)
-        self.terms: list[tuple[nn.Parameter, int, torch.Tensor]] = []
-        parameters = dict(model.named_parameters())
-        made = {name for name in names if _gated_where_made(plan, name)}
-        axes = [axis for name in names if name in made for axis in _made(plan, name, parameters)]
-        read = set(names) - made
-        numbers = {plan.order.index(name) for name in read}
-        axes += [axis for axis, owners in plan.owners.items() if axis in plan.reading and owners.numbers & numbers]
-        for axis in axes:
-            mine = read if axis in plan.reading else made
-            self.terms.append((parameters[axis[0]], axis[1], self._entries(plan, axis, mine)))
-
-    def _entries(self, plan: WidthPlan, axis: tuple[str, int], names: Set[str]) -> torch.Tensor:
-        owners = plan.owners[axis]
-        entries = np.full(len(owners.group), self.total)
-        for name in names:
-            mine = owners.group == plan.order.index(name)
-            entries[mine] = self.starts[name] + owners.unit[mine]
-        return torch.from_numpy(entries).to(self.device)
-
-    @torch.no_grad()
-    def derivatives(self) -> torch.Tensor:
-        """∂L/∂z of the mini-batch whose gradients the network holds, (units,)."""
-        result = torch.zeros(self.total + 1, device=self.device, dtype=self.dtype)
-        for parameter, dim, entries in self.terms:
-            # A layer that this step did not reach, or that is frozen, has no gradient.
-            if parameter.grad is None:
-                continue
-            product = (parameter * parameter.grad).to(self.dtype)
-            rest = [axis for axis in range(product.dim()) if axis != dim]
-            result.index_add_(0, entries, product.sum(rest) if rest else product)
-        return result[:-1]
-
-
-def _gated_where_made(plan: WidthPlan, name: str) -> bool:
-    group = plan.groups[name]
-    return group.norm is not None or not group.exact or group.summed or not plan.readers(name)
-
-
-def _made(plan: WidthPlan, name: str, parameters: Mapping[str, nn.Parameter]) -> list[Axis]:
-    """Where the channels of a group are made: the batch-norm behind each weight, or else the weight and its bias."""
-    axes: list[Axis] = []
-    for made in plan.producers(name):
-        norm = plan.norms.get(made.tensor)
-        own = [made.tensor.removesuffix("weight") + "bias"] if norm is None else [f"{norm}.weight", f"{norm}.bias"]
-        axes += [(made.tensor, made.dim)] if norm is None else []
-        axes += [(tensor, 0) for tensor in own if tensor in parameters and (tensor, 0) in plan.owners]
-    return axes
-
-
 class _Silent:
     """Units that are zeroed instead of removed, by group."""
 
@@ -117,7 +54,7 @@ class _Silent:
         parameters = dict(model.named_parameters()) if any(self.units.values()) else {}
         for name, gone in self.units.items():
             makers = [(made.tensor, made.dim) for made in plan.producers(name)] if gone else []
-            for tensor, dim in dict.fromkeys([*makers, *(_made(plan, name, parameters) if gone else [])]):
+            for tensor, dim in dict.fromkeys([*makers, *(made_at(plan, name, parameters) if gone else [])]):
                 owners, parameter = plan.owners[tensor, dim], parameters[tensor]
                 alive = ~((owners.group == plan.order.index(name)) & np.isin(owners.unit, gone))
                 shape = [-1 if axis == dim else 1 for axis in range(parameter.dim())]
@@ -172,14 +109,14 @@ class TaylorPruner:
         steps, silent = self.plan.steps, self.silent.units
         return {name: width - steps[name] * len(silent.get(name, ())) for name, width in self.plan.widths.items()}
 
-    def start(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def start(self, model: nn.Module, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> None:
         """Attach to a network about to be trained."""
         self.model, self.optimizer = model, optimizer
         self._clock = time.monotonic()
         self._attach()
 
     def _attach(self) -> None:
-        self.gates = _Gates(self.model, self.plan, [*self.searched, *self.follows])
+        self.gates = Gates(self.model, self.plan, [*self.searched, *self.follows])
         self.criteria = torch.zeros(self.gates.total, device=self.gates.device, dtype=self.gates.dtype)
         self.batches = 0
         self.silent.find(self.model, self.plan)

@@ -130,6 +130,16 @@ class WidthPlan:
                 found.append(Positions(tensor, dim, index, owners.unit[index]))
         return tuple(found)
 
+    def fixing(self, reasons: Mapping[str, str]) -> WidthPlan:
+        """The plan without the groups named, {group name: why it cannot, or shall not, be resized}."""
+        gone, owners = [number for number, name in enumerate(self.order) if name in reasons], {}
+        for axis, owner in self.owners.items():
+            group = np.where(np.isin(owner.group, gone), -1, owner.group)
+            if (group >= 0).any():
+                owners[axis] = Owners(group, owner.unit)
+        groups = {name: group for name, group in self.groups.items() if name not in reasons}
+        return replace(self, groups=groups, owners=owners, fixed={**self.fixed, **reasons})
+
     def at(self, widths: Mapping[str, int]) -> WidthPlan:
         """The plan of the same network at other widths.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import nn
 
 from compressor.errors import ModelError
 from compressor.widths.plan import Indices, Owners, WidthGroup, WidthPlan, layer_of
-from compressor.widths.slicing import CONVS, TRANSPOSED, apply_
+from compressor.widths.slicing import CONVS, RECURRENT, TRANSPOSED, apply_
 from compressor.widths.trace import Axis, Trace
 from compressor.widths.trial import resizable
 from compressor.widths.watch import trace
@@ -39,15 +38,7 @@ def plan_widths(model: nn.Module, example: torch.Tensor) -> WidthPlan:
 
     units = {name: group.units for name, group in plan.groups.items() if name not in plan.fixed}
     refused = resizable(traced, probe, units, runs_at)
-    fixed = dict(plan.fixed) | refused
-    groups = {name: group for name, group in plan.groups.items() if name not in fixed}
-    gone = [number for number, name in enumerate(plan.order) if name in fixed]
-    owners = {}
-    for axis, owner in plan.owners.items():
-        group = np.where(np.isin(owner.group, gone), -1, owner.group)
-        if (group >= 0).any():
-            owners[axis] = Owners(group, owner.unit)
-    return replace(plan, groups=groups, owners=owners, fixed=fixed)
+    return plan.fixing(dict(plan.fixed) | refused)
 
 
 def _traced(model: nn.Module, example: torch.Tensor) -> tuple[nn.Module, torch.Tensor, Trace]:
@@ -95,7 +86,8 @@ def _plan(model: nn.Module, found: Trace) -> WidthPlan:
     of_activations = {number for slots in found.summed for number in of_channel[channel[slots[slots >= 0]]].tolist()}
     for number, axes in enumerate(members):
         first = axes[0]
-        channels = int((owners[first].group == number).sum())
+        recurrent = isinstance(model.get_submodule(layer_of(first[0])), RECURRENT)  # its gates share a hidden unit
+        channels = units[number] if recurrent else int((owners[first].group == number).sum())
         norm = found.normed.get(first[0]) if len(axes) == 1 and first[1] == 0 else None
         path = norm[0].rpartition(".")[0] if norm is not None and norm[1] == {"relu"} else None
         step, summed = channels // units[number], number in of_activations

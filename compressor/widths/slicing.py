@@ -14,6 +14,8 @@ from compressor.widths.plan import NEW, Indices, WidthPlan, layer_of
 
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+RECURRENT = nn.RNNBase
+_GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 _NORMS = nn.modules.batchnorm._NormBase  # batch-norms and instance-norms
 
 
@@ -104,6 +106,11 @@ def _sync(path: str, module: nn.Module, channelwise: bool) -> None:
         module.num_channels = len(weight)
     elif isinstance(module, nn.Embedding) and weight is not None:
         module.embedding_dim = weight.shape[1]
+    elif isinstance(module, RECURRENT):
+        rows, module.input_size = module.get_parameter("weight_ih_l0").shape
+        module.hidden_size = rows // _GATES[module.mode]
+        module.proj_size = module.get_parameter("weight_hh_l0").shape[1] if module.proj_size else 0
+        module.flatten_parameters()  # cuDNN warns if they are not one block
 
 
 def apply_(

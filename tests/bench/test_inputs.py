@@ -4,16 +4,18 @@ import numpy as np
 import pytest
 
 from compressor.bench import BenchError, inputs
-from compressor.bench.inputs import TensorSpec, available_bytes, random_tensor, resolve_inputs
+from compressor.bench.inputs import INPUT_SHAPE, TensorSpec, available_bytes, random_tensor, resolve_inputs
 
 
-def session(**shapes):
-    """Stand in for a session whose inputs have these shapes: floats, or (type, shape)."""
+def session(notes=None, **shapes):
+    """Stand in for a session whose inputs have these shapes: floats, or (type, shape); `notes` is its metadata."""
     nodes = []
     for name, shape in shapes.items():
         kind, axes = shape if isinstance(shape, tuple) else ("tensor(float)", shape)
         nodes.append(SimpleNamespace(name=name, type=kind, shape=axes))
-    return SimpleNamespace(get_inputs=lambda: nodes)
+    return SimpleNamespace(
+        get_inputs=lambda: nodes, get_modelmeta=lambda: SimpleNamespace(custom_metadata_map=notes or {})
+    )
 
 
 def resolve(fake, batch=5, **shapes):
@@ -185,3 +187,22 @@ def test_values_are_seeded_and_scalars_are_arrays(dtype):
 def test_memory_that_can_be_had(monkeypatch, meminfo, limit, room):
     monkeypatch.setattr(inputs, "_text", lambda path: meminfo if path == "/proc/meminfo" else limit)
     assert available_bytes() == room
+
+
+@pytest.mark.parametrize("given", [{}, {"seq": [7]}, {"ids": ["N", 7]}])
+def test_the_models_metadata_gives_a_length_unless_the_user_does(given):
+    fake = session({INPUT_SHAPE: "[13]"}, ids=BERT["ids"])
+    assert resolve(fake, **given) == {"ids": (5, 7 if given else 13)}
+
+
+def test_the_metadata_leaves_the_batch_and_fixed_axes_alone():
+    assert resolve(session({INPUT_SHAPE: "[3, 11, 13]"}, x=["N", 4, "N", "side"])) == {"x": (5, 4, 5, 13)}
+
+
+@pytest.mark.parametrize("text", ["", "13", "[13, 7]", "[0]", "[true]", '["13"]', "[null]"])
+def test_metadata_that_does_not_fit_the_input_tells_nothing(text):
+    assert "axis 1 of input 'ids' has no fixed size" in refused(session({INPUT_SHAPE: text}, ids=BERT["ids"]))
+
+
+def test_the_metadata_tells_nothing_of_several_inputs():
+    assert "axis 1 of input 'ids' has no fixed size" in refused(session({INPUT_SHAPE: "[13]"}, **BERT))

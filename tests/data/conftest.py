@@ -27,6 +27,8 @@ class Config:
     validation: float = 0.1
     limit: int | None = None
     memory_gib: float = 4.0
+    augment: tuple[str, ...] = ()
+    window: int = 35
 
 
 @pytest.fixture(scope="session")

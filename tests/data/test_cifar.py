@@ -60,7 +60,7 @@ def test_cifar10(cifar10, make_config):
     assert (len(dataset.train), len(dataset.test), dataset.input_shape) == (40, 10, (3, 32, 32))
     assert dataset.class_names == tuple(f"kind{i}" for i in range(10))
     expected = torch.from_numpy(rows(10, 3)).view(10, 3, 32, 32)  # rows are stored channel by channel
-    assert torch.equal(dataset.test.images(torch.arange(10)), expected)
+    assert torch.equal(dataset.test.samples(torch.arange(10))[0], expected)
     assert dataset.test.labels.tolist() == list(range(10))
 
 

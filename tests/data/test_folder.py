@@ -19,7 +19,7 @@ def load(image_folder, make_config):
 
 
 def everything(split):
-    return split.images(torch.arange(len(split)))
+    return split.samples(torch.arange(len(split)))[0]
 
 
 def first_file(image_folder):
@@ -161,7 +161,7 @@ def test_grey_images_among_colour_ones_become_colour(load, image_folder):
     Image.new("L", (8, 8), 5).save(path)
     dataset = load()
     assert dataset.input_shape == (3, 8, 8)
-    assert bool((dataset.test.images(torch.tensor([0])) == 5).all())
+    assert bool((dataset.test.samples(torch.tensor([0]))[0] == 5).all())
 
 
 def test_palettes_with_transparency_are_decoded_without_a_warning(load, image_folder):
@@ -169,7 +169,7 @@ def test_palettes_with_transparency_are_decoded_without_a_warning(load, image_fo
     image = Image.new("P", (8, 8), 1)
     image.putpalette([0, 0, 0, 10, 20, 30])
     image.save(path, transparency=b"\x80\xff")
-    assert load().test.images(torch.tensor([0]))[0, :, 0, 0].tolist() == [10, 20, 30]
+    assert load().test.samples(torch.tensor([0]))[0][0, :, 0, 0].tolist() == [10, 20, 30]
 
 
 def test_sixteen_bit_images_are_refused(load, image_folder):

@@ -30,8 +30,8 @@ def test_idx_files_hold_what_was_written(load, digits):
         "input_shape": [1, 8, 8],
     }
     images, labels = digits
-    assert torch.equal(dataset.train.images(torch.arange(300))[:, 0], images[:300])
-    assert torch.equal(dataset.test.images(torch.arange(60))[:, 0], images[300:360])
+    assert torch.equal(dataset.train.samples(torch.arange(300))[0][:, 0], images[:300])
+    assert torch.equal(dataset.test.samples(torch.arange(60))[0][:, 0], images[300:360])
     assert torch.equal(dataset.train.labels, labels[:300])
     assert torch.equal(dataset.test.labels, labels[300:360])
 

@@ -98,7 +98,7 @@ def test_an_epoch_shows_every_image_once_with_its_label(numbered):
     for images, labels in batches.epoch(0):
         assert images.dtype == torch.float32
         assert labels.dtype == torch.int64
-        torch.testing.assert_close(images, split.images(labels).float(), atol=1e-3, rtol=0)
+        torch.testing.assert_close(images, split.samples(labels)[0].float(), atol=1e-3, rtol=0)
         seen += labels.tolist()
     assert seen != sorted(seen)
     assert sorted(seen) == list(range(300))
@@ -139,7 +139,7 @@ def test_ordered_walks_everything_in_order(numbered):
     assert [len(labels) for _, labels in found] == [5, 5, 5, 5, 3]
     assert torch.cat([labels for _, labels in found]).tolist() == list(range(23))
     images = torch.cat([images for images, _ in found])
-    assert torch.equal(images, dataset.normalise(split.images(torch.arange(23))))
+    assert torch.equal(images, dataset.normalise(split.samples(torch.arange(23))[0]))
 
 
 def test_ordered_gives_nothing_of_an_empty_split(numbered):
@@ -147,21 +147,18 @@ def test_ordered_gives_nothing_of_an_empty_split(numbered):
     assert list(ordered(split.subset(torch.arange(0)), as_dataset(split), 5)) == []
 
 
-class Slow:
+class Slow(TensorSplit):
     """A split whose images must be fetched ahead; it counts how far ahead that is."""
 
     def __init__(self, split, prefetch):
-        self.split, self.prefetch, self.fetched = split, prefetch, 0
-        self.labels, self.shape, self.device = split.labels, split.shape, split.device
+        super().__init__(split.pixels, split.labels)
+        self.prefetch, self.fetched = prefetch, 0
         self.lock = threading.Lock()
-
-    def __len__(self):
-        return len(self.split)
 
     def fetch(self, indices):
         with self.lock:
             self.fetched += 1
-        return self.split.fetch(indices)
+        return super().fetch(indices)
 
 
 def test_fetching_ahead_changes_nothing_and_is_bounded(numbered):

@@ -38,7 +38,7 @@ def test_an_unknown_name_is_told_the_valid_ones(make_config):
 def test_a_third_party_source(make_config, install):
     install("data_numerals", "numerals = data_numerals:load")
     assert load_data(make_config("numerals"), seed=0).describe()["name"] == "numerals"
-    with pytest.raises(DataError, match=r"idx, imagefolder, numerals"):
+    with pytest.raises(DataError, match=r"idx, imagefolder, numerals, ptb, shapes, voc"):
         load_data(make_config("nothing like it"), seed=0)
 
 
@@ -74,13 +74,13 @@ def test_values_that_no_source_can_serve(make_config, field, value, message):
         load_data(make_config("digits", **{field: value}), seed=0)
 
 
-@pytest.mark.parametrize("name", ["idx", "cifar10", "cifar100", "imagefolder"])
+@pytest.mark.parametrize("name", ["idx", "cifar10", "cifar100", "imagefolder", "voc", "ptb"])
 def test_a_path_is_needed(make_config, name):
     with pytest.raises(DataError, match=f"data.path: the data set '{name}' needs the folder"):
         load_data(make_config(name), seed=0)
 
 
-@pytest.mark.parametrize("name", ["idx", "imagefolder"])
+@pytest.mark.parametrize("name", ["idx", "imagefolder", "voc", "ptb"])
 def test_a_path_that_is_not_there(make_config, tmp_path, name):
     missing = str(tmp_path / "missing")
     with pytest.raises(DataError, match=f"data.path: '{missing}' is not a folder"):

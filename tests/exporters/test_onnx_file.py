@@ -1,7 +1,6 @@
 """One file, checked, with PyTorch's numbers; and every way in which an export is refused."""
 
 import copy
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import nn
 
 import compressor
 from compressor.errors import ExportError
-from compressor.exporters import OnnxClassifier, export_onnx, measure_parity, write_metadata
+from compressor.exporters import OnnxNetwork, export_onnx, measure_parity, write_metadata
 
 
 class Net(nn.Module):
@@ -85,7 +84,7 @@ def test_the_file_is_checked_and_has_the_operator_set_asked_for(exported):
 
 @pytest.mark.parametrize("batch", [1, 3, 100])
 def test_any_batch_gives_pytorchs_logits(exported, net, batch):
-    found = OnnxClassifier(exported.path, threads=1).logits(images(batch, seed=batch))
+    found = OnnxNetwork(exported.path, threads=1).logits(images(batch, seed=batch))
     np.testing.assert_allclose(found, torch_logits(net, images(batch, seed=batch)), rtol=1e-4, atol=1e-5)
 
 
@@ -117,7 +116,7 @@ def test_a_network_that_changed_after_the_export_does_not_pass(exported, net):
     changed = copy.deepcopy(net).eval()
     with torch.no_grad():
         changed.linear.bias[3] += 0.01
-    logits = OnnxClassifier(exported.path).logits
+    logits = OnnxNetwork(exported.path).logits
     assert measure_parity(copy.deepcopy(net).eval(), logits, [images(3)], 1e-4).max_rel_error <= 1e-4
     with pytest.raises(ExportError, match=r"parity: .* differ by .* more than export.tolerance = 0.0001"):
         measure_parity(changed, logits, [images(3)], 1e-4)
@@ -182,7 +181,7 @@ def test_metadata_is_kept_and_replaced_by_name(net, exported, tmp_path):
     write_metadata(path, {"when": "now"})
     assert metadata(path) == {"who": "another", "übung": "×", "why": "because", "when": "now"}
     np.testing.assert_array_equal(
-        OnnxClassifier(path, threads=1).logits(images(3)), OnnxClassifier(exported.path, threads=1).logits(images(3))
+        OnnxNetwork(path, threads=1).logits(images(3)), OnnxNetwork(exported.path, threads=1).logits(images(3))
     )
 
 
@@ -192,18 +191,6 @@ def test_no_path_of_this_machine_is_in_the_file(exported):
         assert str(folder).encode() not in content
     assert b".py" not in content
     assert str(exported.path.parent).encode() not in content
-
-
-def test_accuracy_is_pytorchs(exported, net):
-    batches = [(images(count, seed=count), torch.arange(count) % 7) for count in (1, 40, 59)]
-    right = sum(int((torch_logits(net, x).argmax(1) == y.numpy()).sum()) for x, y in batches)
-    share, total = OnnxClassifier(exported.path).accuracy(iter(batches))
-    assert total == 100
-    assert share == right / 100
-    answers = [(x, torch.from_numpy(torch_logits(net, x).argmax(1))) for x, _ in batches]
-    assert OnnxClassifier(exported.path).accuracy(answers) == (1.0, 100)
-    wrong = itertools.chain((x, (y + 1) % 7) for x, y in answers)
-    assert OnnxClassifier(exported.path).accuracy(wrong) == (0.0, 100)
 
 
 def test_public_names_load_on_first_use():

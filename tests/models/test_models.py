@@ -24,6 +24,7 @@ from compressor.models import (
     plan_of,
     reference_architecture,
     steps,
+    with_options,
 )
 from compressor.widths import plan_widths
 
@@ -224,7 +225,7 @@ def test_hidden_widths_of_mobilenetv2_follow_their_input():
     assert follows(of_primes("vgg11_bn", {})) == {}
 
 
-@pytest.mark.parametrize("name", sorted(families()))
+@pytest.mark.parametrize("name", sorted(name for name, family in families().items() if family.inputs == "images"))
 def test_the_smallest_images_a_family_allows_work_and_smaller_ones_are_refused(name):
     side = families()[name].min_side
     architecture = reference_architecture(name, {}, 4, (2, side, side), 0.01)
@@ -236,7 +237,7 @@ def test_the_smallest_images_a_family_allows_work_and_smaller_ones_are_refused(n
 
 
 def test_unknown_names_are_told_the_valid_ones():
-    with pytest.raises(ModelError, match=r"model.name: 'vgg11' is not one of mlp, .*did you mean vgg11_bn\?"):
+    with pytest.raises(ModelError, match=r"model.name: 'vgg11' is not one of .*, mlp, .*did you mean vgg11_bn\?"):
         reference_architecture("vgg11", {}, 10, (3, 32, 32))
     with pytest.raises(ModelError, match=r"model.options of resnet20: 'short' .*did you mean shortcut\?"):
         reference_architecture("resnet20", {"short": "conv"}, 10, (3, 32, 32))
@@ -244,6 +245,22 @@ def test_unknown_names_are_told_the_valid_ones():
         reference_architecture("mlp", {"depth": 3}, 10, (3, 32, 32))
     with pytest.raises(ModelError, match=r"model.options.shortcut: 'cnv' is not one of conv, convcut, identity"):
         reference_architecture("resnet20", {"shortcut": "cnv"}, 10, (3, 32, 32))
+
+
+def test_a_change_of_options_keeps_the_widths_that_stay():
+    identity = of_primes("resnet20", {})
+    conv = with_options(identity, shortcut="conv")
+    default = reference_architecture("resnet20", {"shortcut": "conv"}, 11, (3, 32, 32))
+    assert conv.options == {"shortcut": "conv"}
+    assert dict(conv.widths) == {group: identity.widths.get(group, width) for group, width in default.widths.items()}
+    assert len(conv.widths) > len(identity.widths)
+    with pytest.raises(ModelError, match=r"model.options.shortcut: 'none' is not one of"):
+        with_options(identity, shortcut="none")
+
+
+def test_families_say_what_their_options_may_be():
+    assert families()["resnet20"].valid("shortcut") == "identity|conv|convcut"
+    assert families()["lstm"].valid("dropout") == "a share from 0 to below 1"
 
 
 @pytest.mark.parametrize("make", [build, build_meta])

@@ -57,12 +57,15 @@ class QuickTrainer:
     def prepare(self, model):
         return model
 
+    def steps_per_epoch(self, batch_size):
+        return 3
+
     def fit(self, model, settings, *, seed, label="", observer=None, checkpoint=None):
         self.phases.append(label)
         generator = torch.Generator().manual_seed(seed)
         optimizer = torch.optim.SGD(model.parameters(), lr=settings.lr_at(0, 10), momentum=settings.momentum)
         if observer is not None:
-            observer.start(model, optimizer)
+            observer.start(model, optimizer, 3)
         for _ in range(3 * settings.epochs if settings.epochs else 10_000):
             x, y = torch.randn(8, 1, 8, 8, generator=generator), torch.randint(10, (8,), generator=generator)
             optimizer.zero_grad()
@@ -77,11 +80,6 @@ class QuickTrainer:
                 break
         epochs = range(1, (settings.epochs or 0) + 1)
         return [EpochRecord(epoch, 2.0, None, None, settings.lr_at(0, 10), 0.0) for epoch in epochs]
-
-
-@pytest.fixture
-def quick_trainer():
-    return QuickTrainer
 
 
 @pytest.fixture
@@ -109,3 +107,8 @@ def assert_full():
             assert any(cost.COSTS[kind](wider) > limit for kind, limit in limits.items()), name
 
     return check
+
+
+@pytest.fixture
+def quick_trainer():
+    return QuickTrainer

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from compressor.models import build, example_input
-from compressor.search.taylor import PruneSettings, TaylorPruner, _Gates
+from compressor.search.gates import Gates
+from compressor.search.taylor import PruneSettings, TaylorPruner
 from compressor.widths import plan_widths, resize_
 
 
@@ -48,7 +49,7 @@ def test_the_derivatives_are_those_of_gates_written_out(tiny, batch):
     gated = Gated(copy.deepcopy(model))
     nn.functional.cross_entropy(gated(batch[0]), batch[1]).backward()
     plan = plan_widths(model, example_input(tiny))
-    gates = _Gates(model, plan, ["stem", "inner"])
+    gates = Gates(model, plan, ["stem", "inner"])
     nn.functional.cross_entropy(model(batch[0]), batch[1]).backward()
     expected = torch.cat([gated.z_stem.grad.flatten(), gated.z_inner.grad.flatten()])
     torch.testing.assert_close(gates.derivatives(), expected)
@@ -77,8 +78,8 @@ def steps(model, pruner, optimizer, count):
 def test_squares_of_single_batches_are_summed(tiny, batch):
     model = shaken(tiny)
     pruner = pruner_for(tiny, model, every=100)
-    pruner.start(model, torch.optim.SGD(model.parameters(), lr=0.0))
-    gates = _Gates(model, pruner.plan, list(tiny.widths))
+    pruner.start(model, torch.optim.SGD(model.parameters(), lr=0.0), 3)
+    gates = Gates(model, pruner.plan, list(tiny.widths))
     total = torch.zeros(36, dtype=torch.float64)
     for part in (slice(0, 8), slice(8, 16)):
         model.zero_grad()
@@ -92,7 +93,7 @@ def test_an_event_removes_the_lowest_channels_of_the_whole_network(tiny):
     model = shaken(tiny)
     pruner = pruner_for(tiny, model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.5)
-    pruner.start(model, optimizer)
+    pruner.start(model, optimizer, 3)
     steps(model, pruner, optimizer, 1)
     weights = {"stem": model.stem.weight.detach().clone(), "inner": model.inner.weight.detach().clone()}
     torch.manual_seed(5)
@@ -113,7 +114,7 @@ def test_every_event_is_recorded_and_pruning_ends_at_the_floor(tiny):
     model = shaken(tiny)
     pruner = pruner_for(tiny, model, channels=2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    pruner.start(model, optimizer)
+    pruner.start(model, optimizer, 3)
     steps(model, pruner, optimizer, 1000)
     assert pruner.reason
     assert len(pruner.records) == pruner.events > pruner.early
@@ -133,7 +134,7 @@ def test_a_removal_that_would_empty_a_layer_ends_pruning_and_changes_nothing(tin
     model = shaken(tiny)
     pruner = pruner_for(tiny, model, every=1, channels=36)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    pruner.start(model, optimizer)
+    pruner.start(model, optimizer, 3)
     steps(model, pruner, optimizer, 5)
     assert "would have lost its last channel" in pruner.reason
     assert (model.stem.out_channels, model.inner.out_channels) == (13, 23)
@@ -148,7 +149,7 @@ def test_a_following_group_keeps_its_factor_and_loses_its_least_important_channe
     following = follows(architecture)
     pruner = TaylorPruner(plan, list(architecture.widths), following, PruneSettings(1, 60, 0.05))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    pruner.start(model, optimizer)
+    pruner.start(model, optimizer, 3)
     steps(model, pruner, optimizer, 1)
     assert pruner.events == 1
     widths = pruner.plan.widths
@@ -166,7 +167,7 @@ def test_a_restored_pruner_goes_on_as_if_never_stopped(tiny):
         model = shaken(tiny)
         pruner = pruner_for(tiny, model, every=3)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-        pruner.start(model, optimizer)
+        pruner.start(model, optimizer, 3)
         return model, pruner, optimizer
 
     model, pruner, optimizer = start()
@@ -192,7 +193,7 @@ def test_physical_removal_is_masking_with_gates_to_the_last_digit(tiny):
     criteria = {name: torch.zeros(gate.numel(), dtype=torch.float64) for name, gate in gates.items()}
     pruner = pruner_for(tiny, model, every=3, channels=2)
     optimizers = [torch.optim.SGD(m.parameters(), 0.05, 0.5, weight_decay=5e-4) for m in (model, gated.net)]
-    pruner.start(model, optimizers[0])
+    pruner.start(model, optimizers[0], 3)
     torch.manual_seed(6)
     for step in range(1, 31):
         x, y = torch.randn(8, 1, 8, 8, dtype=torch.float64), torch.randint(10, (8,))
@@ -228,7 +229,7 @@ def test_a_stream_that_only_batch_norms_read_has_derivatives_that_are_not_zero()
     architecture = reference_architecture("preact_resnet18", {}, 10, (1, 8, 8), 0.2)
     model = build(architecture, 0).double()
     plan = plan_widths(model, example_input(architecture))
-    gates = _Gates(model, plan, list(architecture.widths))
+    gates = Gates(model, plan, list(architecture.widths))
     torch.manual_seed(0)
     x, y = torch.randn(32, 1, 8, 8, dtype=torch.float64), torch.arange(32) % 10
     nn.functional.cross_entropy(model(x), y).backward()
@@ -247,7 +248,7 @@ def test_no_group_looks_worthless_only_because_a_batch_norm_rescales_it(name):
     architecture = reference_architecture(name, {}, 10, (3, side, side), 0.1 if side == 8 else 1.0)
     model = build(architecture, 0).double()
     plan = referenced(architecture)[1] if ":" in name else plan_widths(model, example_input(architecture))
-    gates = _Gates(model, plan, list(plan.groups))
+    gates = Gates(model, plan, list(plan.groups))
     torch.manual_seed(0)
     x, y = torch.randn(8, 3, side, side, dtype=torch.float64), torch.arange(8) % 10
     nn.functional.cross_entropy(model(x), y).backward()
@@ -287,7 +288,7 @@ def test_shuffled_channels_are_zeroed_where_they_are_made_and_counted_as_removed
         assert {name: group.exact for name, group in plan.groups.items()} == {"left": False, "last": True}
         pruner = TaylorPruner(plan, ["left", "last"], {}, PruneSettings(1, 2, 0.3))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2)
-        pruner.start(model, optimizer)
+        pruner.start(model, optimizer, 3)
         return model, pruner, optimizer
 
     model, pruner, optimizer = start()

@@ -1,0 +1,130 @@
+"""Gates: factors of whole channels, which no module computes with but which parameters can be scaled by.
+
+Where one layer makes the channels and an affine batch-norm with a ReLU behind it alone reads it, the gate sits behind
+the batch-norm: it scales γ and β. Elsewhere (a residual stream, a layer without batch-norm) it scales the weights that
+read the channel, which is what removal takes away; behind a ReLU the two are the same. Gating what makes a residual
+stream would not do: where batch-norms read it, as in pre-activation networks, scaling it changes nothing. Only channels
+that no weight reads, or that activations are multiplied along (queries and keys), are gated where they are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+import torch
+from torch import nn
+
+from compressor.widths import Axis, WidthPlan
+
+
+@dataclass(frozen=True)
+class _Term:
+    """A gated parameter: entry (L,) of the vector of gates for every position along one of its dimensions."""
+
+    parameter: nn.Parameter
+    dim: int
+    entries: torch.Tensor
+    shape: tuple[int, ...]  # in which one factor for each position is broadcast to the parameter
+
+
+class Gates:
+    """All gates of a network as one vector: one for every unit of the groups named, then the whole ones.
+
+    Args:
+        model: the network
+        plan: of the network as it is now
+        names: groups to gate; a unit of several channels has one gate for all of them
+        whole: {gate: parameters that it scales as a whole}
+    """
+
+    def __init__(
+        self, model: nn.Module, plan: WidthPlan, names: Sequence[str], whole: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        weight = next(model.parameters())
+        self.device, self.dtype = weight.device, torch.promote_types(weight.dtype, torch.float32)
+        whole = whole or {}
+        sizes = [*(plan.groups[name].units for name in names), *(1 for _ in whole)]
+        self.total = sum(sizes)
+        self.starts = dict(zip([*names, *whole], accumulate([0, *sizes]), strict=False))
+        self._parameters = dict(model.named_parameters())
+        made = {name for name in names if _gated_where_made(plan, name)}
+        axes = [axis for name in names if name in made for axis in made_at(plan, name, self._parameters)]
+        read = set(names) - made
+        numbers = {plan.order.index(name) for name in read}
+        axes += [axis for axis, owners in plan.owners.items() if axis in plan.reading and owners.numbers & numbers]
+        self._terms = [
+            self._term(axis, self._entries(plan, axis, read if axis in plan.reading else made))
+            for axis in axes
+            if axis[0] in self._parameters
+        ]
+        for name, scaled in whole.items():
+            for tensor in scaled:
+                length = len(self._parameters[tensor])
+                entries = torch.full((length,), self.starts[name], device=self.device)
+                self._terms.append(self._term((tensor, 0), entries))
+
+    def _term(self, axis: Axis, entries: torch.Tensor) -> _Term:
+        parameter, dim = self._parameters[axis[0]], axis[1]
+        return _Term(parameter, dim, entries, tuple(-1 if own == dim else 1 for own in range(parameter.dim())))
+
+    def _entries(self, plan: WidthPlan, axis: Axis, names: Set[str]) -> torch.Tensor:
+        owners = plan.owners[axis]
+        entries = np.full(len(owners.group), self.total)
+        for name in names:
+            mine = owners.group == plan.order.index(name)
+            entries[mine] = self.starts[name] + owners.unit[mine]
+        return torch.from_numpy(entries).to(self.device)
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The gated parameters, each once."""
+        return list(dict.fromkeys(term.parameter for term in self._terms))
+
+    @torch.no_grad()
+    def derivatives(self) -> torch.Tensor:
+        """z·∂L/∂z of the mini-batch whose gradients the network holds, (total,); gates at 1: their derivatives."""
+        result = torch.zeros(self.total + 1, device=self.device, dtype=self.dtype)
+        for term in self._terms:
+            # A layer that this step did not reach, or that is frozen, has no gradient.
+            if term.parameter.grad is None:
+                continue
+            product = (term.parameter * term.parameter.grad).to(self.dtype)
+            rest = [axis for axis in range(product.dim()) if axis != term.dim]
+            result.index_add_(0, term.entries, product.sum(rest) if rest else product)
+        return result[:-1]
+
+    @torch.no_grad()
+    def scale_(self, factors: torch.Tensor) -> None:
+        """Multiply the gated parameters by their gates' factors (total,)."""
+        for term, spread in self._spread(factors):
+            term.parameter.mul_(spread)
+
+    @torch.no_grad()
+    def scale_gradients_(self, factors: torch.Tensor) -> None:
+        """Turn the gradients of scaled parameters into those of what was scaled."""
+        for term, spread in self._spread(factors):
+            if term.parameter.grad is not None:
+                term.parameter.grad.mul_(spread)
+
+    def _spread(self, factors: torch.Tensor) -> list[tuple[_Term, torch.Tensor]]:
+        padded = torch.cat([factors, factors.new_ones(1)])
+        return [(term, padded[term.entries].view(term.shape).to(term.parameter.dtype)) for term in self._terms]
+
+
+def _gated_where_made(plan: WidthPlan, name: str) -> bool:
+    group = plan.groups[name]
+    return group.norm is not None or not group.exact or group.summed or not plan.readers(name)
+
+
+def made_at(plan: WidthPlan, name: str, parameters: Mapping[str, nn.Parameter]) -> list[Axis]:
+    """Where the channels of a group are made: the batch-norm behind each weight, or else the weight and its bias."""
+    axes: list[Axis] = []
+    for made in plan.producers(name):
+        norm = plan.norms.get(made.tensor)
+        own = [made.tensor.removesuffix("weight") + "bias"] if norm is None else [f"{norm}.weight", f"{norm}.bias"]
+        axes += [(made.tensor, made.dim)] if norm is None else []
+        axes += [(tensor, 0) for tensor in own if tensor in parameters and (tensor, 0) in plan.owners]
+    return axes

@@ -1,0 +1,146 @@
+"""Growing by structured continuous sparsification ("Growing Efficient Deep Networks by Structured Continuous
+Sparsification", ICLR 2021): channels, and layers where the network can do without some, come and go while it trains.
+
+The result is trained: no other training follows, but for fine-tuning if that is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from compressor import cost
+from compressor.errors import BudgetError, RunError
+from compressor.models import units
+from compressor.recipe import GrowingConfig
+from compressor.search.growing.grower import Grower, GrowthSettings
+from compressor.search.growing.indicators import IndicatorSettings
+from compressor.search.growing.selection import select
+from compressor.search.growing.space import Space
+from compressor.search.problem import Finetuning, Problem, SearchResult, Unfinished
+from compressor.train import EpochRecord, Paused, Settings
+
+
+def search(problem: Problem, config: GrowingConfig) -> SearchResult:
+    """Grow a network from one filter in every layer to the budget, while it trains as long as the recipe says.
+
+    Raises:
+        BudgetError: the budget cannot be met, or the unscaled network is below it already
+        ModelError: the widths of the network cannot be told apart
+        TrainingError: training diverged
+        Unfinished: training was paused; holds the network of that moment
+    """
+    if problem.final is None or problem.final.epochs is None:
+        raise RunError("search.method: growing trains the network while it grows, but was not told how (final)")
+    space = Space.of(problem)
+    _check_budget(problem, space)
+    final = replace(problem.final, keep="last")
+    grower = Grower(problem, space, _settings(config, problem, space, final), problem.trainer.prepare)
+    model = problem.trainer.prepare(grower.first_network())
+    try:
+        history = problem.trainer.fit(
+            model, final, seed=problem.seed, label="growing", observer=grower, checkpoint=_checkpoint(problem, config)
+        )
+    except Paused as paused:
+        weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+        raise Unfinished(grower.trained, weights, problem.budget.limits, paused.epochs, final.epochs or 0) from paused
+    if grower.selection is None:
+        grower.settle()
+    assert grower.selection is not None
+    architecture, solution = grower.architecture, grower.selection.solution
+    fresh = config.weights == "fresh"
+    return SearchResult(
+        architecture,
+        {"iterations": [], "growth": _growth(grower, history)},
+        solution.one_channel,
+        solution.binding,
+        weights=None if fresh else {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
+        finetuning=None if fresh else Finetuning(config.finetune_epochs, config.finetune_lr),
+        history=() if fresh else history,
+    )
+
+
+def _settings(config: GrowingConfig, problem: Problem, space: Space, final: Settings) -> GrowthSettings:
+    """Lay out the rounds; raises RunError where the trainer cannot tell how long an epoch is."""
+    per_epoch = problem.trainer.steps_per_epoch(final.batch_size)
+    steps = per_epoch * (final.epochs or 0)
+    settled = steps - round(config.settle * steps)
+    each = min(config.steps_per_round or per_epoch, max(1, settled))
+    layered = any(unit.detachable for unit in units(problem.reference).values())
+    indicators = IndicatorSettings(
+        rounds=max(1, settled // each),
+        steps=each,
+        start=config.start,
+        beta_max=config.beta_max,
+        temperature=config.temperature,
+        penalty=config.penalty if config.penalty is not None else (1.0 if layered else 0.5),
+        layer_penalty=config.layer_penalty,
+        redraw=config.redraw,
+        lr=config.indicator_lr,
+        momentum=config.indicator_momentum,
+        seed=problem.seed,
+        fixed=_even_chance(problem, space) if config.sampling == "random" else None,
+    )
+    return GrowthSettings(indicators, steps, settled, final.batch_size, config.price, config.pad_to)
+
+
+def _even_chance(problem: Problem, space: Space) -> float:
+    """The probability of every channel and layer at which the network costs about what the budget allows."""
+    even = [np.arange(size, 0, -1) / size for size in space.sizes]
+    kept = select(problem, space, np.concatenate([*even, np.ones(len(space.layers))])).drawn
+    return float(kept[: space.channels].mean())
+
+
+def _check_budget(problem: Problem, space: Space) -> None:
+    """Refuse a budget that cannot be met, or that all of the network is within, before any training."""
+    limits = problem.budget.limits
+    own = {name: float(problem.costs[name](problem.reference)) for name in limits}
+    if all(own[name] < limit for name, limit in limits.items()):
+        told = ", ".join(f"{name} {own[name]:,.0f} of {limit:,.0f}" for name, limit in limits.items())
+        raise BudgetError(f"budget: growing ends at the unscaled network, which is below the budget as it is: {told}")
+    select(problem, space, np.full(space.length, -1.0))
+
+
+def _checkpoint(problem: Problem, config: GrowingConfig) -> Any:
+    """Where growth to this budget goes on from; searches for other budgets, or otherwise set, have another file."""
+    key = json.dumps([dict(problem.budget.limits), config.model_dump(mode="json")], sort_keys=True)
+    return problem.checkpoint(f"growing-{hashlib.sha256(key.encode()).hexdigest()[:12]}.safetensors")
+
+
+def _growth(grower: Grower, history: list[EpochRecord]) -> dict[str, Any]:
+    """How the network grew, as JSON values: see `compressor.report.growth`."""
+    reference, settings = grower.space.reference, grower.settings
+    stage_of = _stages(grower.space)
+    per_epoch = settings.steps // max(1, len(history))
+    own = {name: int(count(reference)) for name, count in cost.COSTS.items()}
+    epochs = [{**row, "seconds": record.seconds} for row, record in zip(grower.epochs, history, strict=True)]
+    return {
+        "epochs": epochs,
+        "rounds": [{"step": step, **costs, "excess": excess} for step, costs, excess in grower.rounds],
+        "reference": {
+            **own,
+            "channels": dict(reference.widths),
+            "flops_per_epoch": 6 * own["macs"] * settings.batch_size * per_epoch,
+        },
+        "stages": stage_of,
+        "steps_per_epoch": per_epoch,
+        "settled_step": settings.settled,
+        "settings": {**asdict(settings.indicators), "price": settings.price, "pad_to": settings.pad_to},
+    }
+
+
+def _stages(space: Space) -> dict[str, list[str]]:
+    """{positions of an image: widths}, by the size of the map in which their channels are made."""
+    stages: dict[str, list[str]] = {}
+    for name, member in zip(space.streams.reference, space.streams.members, strict=True):
+        made = space.plan.producers(space.streams.names[member])
+        uses = space.plan.uses.get(made[0].tensor, 0) if made else 0
+        stages.setdefault(str(uses), []).append(name)
+    return stages
+
+
+__all__ = ["search"]

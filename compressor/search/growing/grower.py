@@ -1,0 +1,316 @@
+"""The observer that makes a network grow and shrink while it trains (Algorithm 1 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from compressor import cost
+from compressor.architecture import Architecture
+from compressor.checkpoint import Snapshot, Tensors, named
+from compressor.models import units
+from compressor.search.gates import Gates
+from compressor.search.growing.indicators import Indicators, IndicatorSettings
+from compressor.search.growing.selection import Selection, select
+from compressor.search.growing.space import Drawn, Space, trained_form
+from compressor.search.growing.store import Store
+from compressor.search.problem import Problem
+from compressor.solve import Solution
+
+_DENSITY = 0.05  # parameters of the paper's VGG-16 after growth (Table 1)
+_LOOKS = 4  # at the size of the network that would be drawn, in every round
+_PASSES = 3  # forward, and backward to weights and to activations: each takes the multiply-adds of one forward
+
+
+@dataclass(frozen=True)
+class GrowthSettings:
+    """How a network grows.
+
+    Attributes:
+        indicators: how what is drawn is decided
+        steps: of training in all
+        settled: step from which on the network keeps the structure that meets the budget
+        batch_size: images in a step
+        price: power of what a channel costs in the penalty; 0: all alike
+        pad_to: the network that trains has a multiple of so many channels in every group
+    """
+
+    indicators: IndicatorSettings
+    steps: int
+    settled: int
+    batch_size: int
+    price: float
+    pad_to: int
+
+
+class Grower:
+    """Draws a network every round, trains its indicators at every step, and settles on what meets the budget.
+
+    Between two draws the network holds only what is drawn, its gated parameters multiplied by σ(β·s).
+
+    Args:
+        problem: budget and costs
+        space: what may grow
+        settings: how
+        prepare: moves a network to where it trains
+
+    Attributes:
+        epochs: what was trained in every epoch so far, as JSON values
+        rounds: (step, {cost: value}, Δu) of every draw
+        selection: what is kept in the end, once that is decided
+    """
+
+    def __init__(
+        self, problem: Problem, space: Space, settings: GrowthSettings, prepare: Callable[[nn.Module], nn.Module]
+    ) -> None:
+        self.problem, self.space, self.settings, self.prepare = problem, space, settings, prepare
+        self.store = Store(space, problem.seed)
+        self.drawn = self.seed_network()
+        self.own = {name: problem.costs[name](space.reference) for name in problem.budget.limits}
+        self.step = 0
+        self._look_every = max(1, settings.indicators.steps // _LOOKS)
+        self.epochs: list[dict[str, Any]] = []
+        self.rounds: list[tuple[int, dict[str, float], float]] = []
+        self.selection: Selection | None = None
+        self._epoch: dict[str, float] = {"flops": 0.0, "added": 0, "removed": 0}
+        self._raw: list[torch.Tensor] = []
+
+    def seed_network(self) -> Drawn:
+        """What the network starts with: one filter in every layer, one unit in every stage."""
+        drawn = np.zeros(self.space.length, dtype=bool)
+        drawn[[self.space.starts[name] for name in self.space.groups]] = True
+        return self._padded(drawn, np.zeros(self.space.length))
+
+    def first_network(self) -> nn.Module:
+        """The network to begin training with."""
+        return self.store.network(self.trained, self.drawn, 0)
+
+    @property
+    def architecture(self) -> Architecture:
+        """The network of now."""
+        return self.space.architecture(self.drawn)
+
+    @property
+    def trained(self) -> Architecture:
+        """The network of now, in the form in which it trains."""
+        return self.architecture if self.selection is not None else trained_form(self.architecture)
+
+    # the training loop -------------------------------------------------------------------------------------------
+
+    def start(self, model: nn.Module, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> None:
+        """Attach to the seed network."""
+        self.model, self.optimizer, self.per_epoch = model, optimizer, steps_per_epoch
+        device = next(model.parameters()).device
+        self.indicators = Indicators(self.space, self.settings.indicators, device, self._prices())
+        self._begin_round()
+
+    def after_backward(self) -> None:
+        """Move the indicators, and hand the optimizer the weights and gradients without their gates."""
+        if self.gates is None:
+            return
+        products, factors = self.gates.derivatives(), self._factors
+        self.gates.scale_gradients_(factors)
+        with torch.no_grad():
+            for parameter, raw in zip(self.gates.parameters, self._raw, strict=True):
+                parameter.copy_(raw)
+        for parameter in self._held:
+            parameter.grad = None
+        if self.settings.indicators.fixed is None:
+            if self.step % self._look_every == 0:
+                self.indicators.force = self._excess()
+            self.indicators.step(self._where, products)
+
+    def after_step(self) -> bool:
+        """Count what the step took, draw anew if a round is over, put the gates on; never ends training."""
+        self.step += 1
+        self._epoch["flops"] += 2 * _PASSES * self._macs * self.settings.batch_size
+        if self.step % self.per_epoch == 0:
+            self._end_epoch()
+        if self.selection is None and self.step >= self.settings.settled:
+            self.settle()
+        elif self.selection is None and self.step % self.settings.indicators.steps == 0:
+            self._redraw()
+        elif self.gates is not None:
+            self._put_gates_on()
+        return False
+
+    def _end_epoch(self) -> None:
+        there = self.architecture.widths
+        row = {
+            "epoch": len(self.epochs) + 1,
+            **self._epoch,
+            **{name: int(count(self.architecture)) for name, count in cost.COSTS.items()},
+            "channels": {name: there.get(name, 0) for name in self.space.reference.widths},
+            "units": self._units(),
+        }
+        self.epochs.append(row)
+        self._epoch = {"flops": 0.0, "added": 0, "removed": 0}
+
+    def _units(self) -> dict[str, int] | None:
+        """{stage: units that are there} of networks with layers that can be detached."""
+        if not self.space.layers:
+            return None
+        counts: dict[str, int] = {}
+        absent = set(self.space.layers) - set(self.space.present(self.drawn))
+        for path, unit in units(self.space.reference).items():
+            counts[unit.stage] = counts.get(unit.stage, 0) + (path not in absent)
+        return counts
+
+    # structure ---------------------------------------------------------------------------------------------------
+
+    def _redraw(self) -> None:
+        """Draw the network of the next round."""
+        drawn = self.indicators.draw()
+        self._become(self._padded(drawn, self.indicators.chances()))
+        self._begin_round()
+
+    def settle(self) -> None:
+        """Select what meets the budget, and fold the gates into its weights."""
+        selection = select(self.problem, self.space, self.indicators.scores())
+        self._become(selection.drawn, selection)
+        self._attach()
+        self._put_gates_on()
+        self.gates = None
+
+    def _become(self, drawn: Drawn, selection: Selection | None = None) -> None:
+        """Put what is drawn in place of the network that trained until now, whose weights are kept."""
+        self.store.keep(self.model, self.optimizer, self.drawn)
+        before = self.drawn
+        self.drawn, self.selection = drawn, selection
+        self._epoch["added"] += int((drawn & ~before).sum())
+        self._epoch["removed"] += int((before & ~drawn).sum())
+        self._rebuild()
+        self.store.hand_over(self.model, self.optimizer, drawn)
+
+    def _rebuild(self) -> None:
+        other = self.prepare(self.store.network(self.trained, self.drawn, self.indicators.round))
+        become_(self.model, other.train())
+
+    def _begin_round(self) -> None:
+        costs = {name: float(self.problem.costs[name](self.architecture)) for name in self.own}
+        self.rounds.append((self.step, costs, self.indicators.force))
+        self.indicators.count_draw(self.drawn)
+        self._attach()
+        self._put_gates_on()
+
+    def _attach(self) -> None:
+        """Find the gates of the network of now."""
+        space, there = self.space, self.space.there(self.drawn)
+        plan = space.plan.select({name: np.flatnonzero(mask) for name, mask in space.masks(self.drawn).items()})
+        parameters = dict(self.model.named_parameters())
+        every = units(self.space.reference)
+        whole = {path: [gate for gate in every[path].gates if gate in parameters] for path in space.present(self.drawn)}
+        self.gates: Gates | None = Gates(self.model, plan, there, whole)
+        entries = [space.slices[name].start + np.flatnonzero(self.drawn[space.slices[name]]) for name in there]
+        entries += [np.array([space.starts[path]]) for path in whole]
+        self._where = torch.from_numpy(np.concatenate(entries)).to(self.gates.device)
+        # A plain unit's mixing weight is nothing but its gate.
+        self._held = [parameters[gate] for path in whole for gate in every[path].gates if gate.endswith(".mix")]
+        self._macs = cost.macs(self.architecture)
+
+    def _put_gates_on(self) -> None:
+        assert self.gates is not None
+        self._factors = self.indicators.gates()[self._where]
+        self._raw = [parameter.detach().clone() for parameter in self.gates.parameters]
+        self.gates.scale_(self._factors)
+
+    def _excess(self) -> float:
+        """Δu: by how much the network exceeds its budget, the nearest of several limits, in shares of the unscaled one.
+
+        Growth is to take as many rounds whatever the budget is, so that share is taken as `_DENSITY`, what the paper
+        grows VGG-16 to. A network far too large shrinks no faster than a seed grows.
+        """
+        limits, costs = self.problem.budget.limits, self.problem.costs
+        expected = self.space.architecture(self._expected())
+        over = max(float(costs[name](expected)) / limit for name, limit in limits.items()) - 1
+        return _DENSITY * min(over, 1.0)
+
+    def _prices(self) -> NDArray[np.float64]:
+        """(length,) what a channel costs in shares of the budget, to a power, over the geometric mean; layers: 1."""
+        space, limits = self.space, self.problem.budget.limits
+        prices = np.ones(space.length)
+        every = np.ones(space.length, dtype=bool)
+        for own in space.slices.values():
+            fewer = every.copy()
+            fewer[own.start] = own.stop - own.start == 1
+            costs = {name: self.problem.costs[name] for name in limits}
+            saved = [self.own[name] - costs[name](space.architecture(fewer)) for name in limits]
+            prices[own] = max(max(0.0, s) / limit for s, limit in zip(saved, limits.values(), strict=True))
+        own = prices[: space.channels]
+        own[own == 0] = own[own > 0].min(initial=1.0)
+        own /= np.exp(np.log(own).mean())
+        return prices**self.settings.price
+
+    def _expected(self) -> Drawn:
+        """A draw of the expected size: of every group as many as are drawn in the mean, of layers the likelier half."""
+        chances = self.indicators.expected()
+        drawn = chances > 0.5
+        for own in self.space.slices.values():
+            count = max(1, round(float(chances[own].sum())))
+            drawn[own] = np.arange(len(drawn[own])) < count
+        return drawn
+
+    def _padded(self, drawn: Drawn, chances: NDArray[np.float64]) -> Drawn:
+        """The draw with the likeliest of the others added, up to a multiple of `pad_to` channels in every group."""
+        padded = drawn.copy()
+        for name, own in self.space.slices.items():
+            step, count = self.space.plan.groups[name].step, int(drawn[own].sum())
+            pad = max(1, self.settings.pad_to // step)
+            missing = min(-count % pad, len(drawn[own]) - count)
+            others = np.argsort(np.where(drawn[own], np.inf, -chances[own]), kind="stable")
+            padded[own.start + others[:missing]] = True
+        return padded
+
+    # checkpoints -------------------------------------------------------------------------------------------------
+
+    def state(self) -> Snapshot:
+        """Structure, indicators, and the weights of what is detached."""
+        own = self.indicators.state()
+        values = {
+            "drawn": np.flatnonzero(self.drawn).tolist(),
+            "solution": None if self.selection is None else asdict(self.selection.solution),
+            "step": self.step,
+            "epochs": self.epochs,
+            "rounds": self.rounds,
+            "epoch": self._epoch,
+            "indicators": own.values,
+        }
+        raw = {str(number): tensor for number, tensor in enumerate(self._raw)} if self.gates is not None else {}
+        return Snapshot(
+            {**named("indicators", own.tensors), **named("store", self.store.state()), **named("raw", raw)}, values
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Make the network what it was, but for its weights, which the training loop loads."""
+        values, kept = snapshot.values, Snapshot(snapshot.part("store"), {})
+        self.indicators.restore(Snapshot(snapshot.part("indicators"), values["indicators"]))
+        self.store.restore(kept.part("weights"), kept.part("momentum"), kept.tensors["ever"])
+        self.drawn = np.zeros(self.space.length, dtype=bool)
+        self.drawn[values["drawn"]] = True
+        self.step, self.epochs, self._epoch = values["step"], values["epochs"], values["epoch"]
+        self.rounds = [(step, dict(costs), force) for step, costs, force in values["rounds"]]
+        if values["solution"] is not None:
+            self.selection = Selection(self.drawn, Solution(**values["solution"]))
+        self._rebuild()
+        self.optimizer.state.clear()
+        self.optimizer.param_groups[0]["params"] = list(self.model.parameters())
+        self._attach()
+        if self.selection is not None:
+            self.gates = None
+            return
+        raw: Tensors = snapshot.part("raw")
+        assert self.gates is not None
+        self._raw = [raw[str(number)].to(self.gates.device) for number in range(len(raw))]
+        self._factors = self.indicators.gates()[self._where]
+
+
+def become_(model: nn.Module, other: nn.Module) -> None:
+    """Make a module another one of its class, so that whoever holds it holds the other."""
+    model.__dict__.clear()
+    model.__dict__.update(other.__dict__)

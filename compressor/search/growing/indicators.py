@@ -1,0 +1,167 @@
+"""The indicators of growing networks: trained vectors that decide what is drawn (section 3.2, equations 4 to 7)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from compressor.checkpoint import Snapshot
+from compressor.search.growing.space import Drawn, Space
+
+STEPS = 390  # in the paper's rounds: epochs of CIFAR-10 at batch 128
+
+
+@dataclass(frozen=True)
+class IndicatorSettings:
+    """How indicators are trained and drawn.
+
+    Attributes:
+        rounds: number of draws, T
+        steps: of training between two draws
+        start: probability with which what is not part of the seed network is drawn at first
+        beta_max: β of an indicator that was drawn in every round
+        temperature: β rises with the draws of each indicator, or for all with every round
+        penalty: λ₁ of channels at the start of growth
+        layer_penalty: λ₂ of layers
+        redraw: share of the channels and layers that draw a new lot in a round; the others keep theirs, and so their
+            place unless their probability has crossed it: every draw is still Bernoulli, but networks change less
+        lr: learning rate of s, for rounds of 390 steps; shorter ones take larger steps
+        momentum: of SGD on s
+        seed: of the draws
+        fixed: probability of everything, in place of σ(β·s): the paper's random baseline
+    """
+
+    rounds: int
+    steps: int
+    start: float
+    beta_max: float
+    temperature: Literal["structure", "global"]
+    penalty: float
+    layer_penalty: float
+    redraw: float
+    lr: float
+    momentum: float
+    seed: int
+    fixed: float | None = None
+
+
+class Indicators:
+    """s, β and q of everything in a space.
+
+    Args:
+        space: what may grow
+        settings: how
+        device: where s is trained
+        prices: (length,) what an entry costs, as a multiple of others: a network too large loses the dear ones first,
+            one too small gains the cheap ones first
+
+    Attributes:
+        s: (length,) trained
+        count: (length,) rounds in which each was drawn, t of equation 7
+    """
+
+    def __init__(
+        self, space: Space, settings: IndicatorSettings, device: torch.device, prices: NDArray[np.float64]
+    ) -> None:
+        self.space, self.settings, self.device = space, settings, device
+        low = float(np.log(settings.start / (1 - settings.start)))  # σ(β₀·s) = start, β₀ = 1
+        self.s = torch.full((space.length,), low, device=device)
+        self.s[[space.starts[name] for name in space.groups]] = -low
+        self.velocity = torch.zeros_like(self.s)
+        self.count = torch.zeros_like(self.s)
+        base = [settings.penalty] * space.channels + [settings.layer_penalty] * len(space.layers)
+        price = torch.tensor(prices, dtype=torch.float32, device=device)
+        self.down = torch.tensor(base, device=device) * price
+        self.up = torch.tensor(base, device=device) / price
+        self.force = 0.0  # Δu of equation 4; negative while the network is below its budget
+        self.round = 0
+        self.lots = np.zeros(space.length)
+
+    def seed_network(self) -> Drawn:
+        """One filter in every group and no layer that can be detached."""
+        drawn = np.zeros(self.space.length, dtype=bool)
+        drawn[[self.space.starts[name] for name in self.space.groups]] = True
+        return drawn
+
+    def beta(self) -> torch.Tensor:
+        """(length,) temperatures, equation 7."""
+        settings = self.settings
+        rounds = self.count if settings.temperature == "structure" else torch.full_like(self.count, float(self.round))
+        return settings.beta_max ** (rounds / settings.rounds)
+
+    def gates(self) -> torch.Tensor:
+        """(length,) σ(β·s), with which what is drawn takes part."""
+        if self.settings.fixed is not None:
+            return torch.ones_like(self.s)
+        return torch.sigmoid(self.beta() * self.s)
+
+    def chances(self) -> NDArray[np.float64]:
+        """(length,) probabilities of being drawn."""
+        found: NDArray[np.float64] = self.gates().double().cpu().numpy()
+        return found if self.settings.fixed is None else np.full_like(found, self.settings.fixed)
+
+    def scores(self) -> NDArray[np.float64]:
+        """(length,) what is worth keeping in the end: s; of what is drawn with one probability, the lots."""
+        if self.settings.fixed is not None:
+            return np.asarray(self.settings.fixed - self.lots)
+        return np.asarray(self.s.double().cpu().numpy())
+
+    def draw(self) -> Drawn:
+        """q ~ Bernoulli(σ(β·s)) for a round, with one filter in every group at least."""
+        chance = self.chances()
+        key = f"draw/{self.settings.seed}/{self.round}".encode()
+        generator = np.random.default_rng(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little"))
+        fresh = generator.random((2, len(chance)))
+        again = fresh[0] < (self.settings.redraw if self.round > 1 else 1.0)
+        self.lots = np.where(again, fresh[1], self.lots)
+        drawn = np.asarray(self.lots < chance)
+        for own in self.space.slices.values():  # a layer keeps one filter at least
+            if not drawn[own].any():
+                drawn[own.start + int((chance - self.lots)[own].argmax())] = True
+        return drawn
+
+    def expected(self) -> NDArray[np.float64]:
+        """(length,) probabilities of the next draw, of which the lots that are kept are known."""
+        chance = self.chances()
+        again = self.settings.redraw if self.round > 1 else 1.0
+        known: NDArray[np.float64] = again * chance + (1 - again) * (self.lots < chance)
+        return known
+
+    def count_draw(self, drawn: Drawn) -> None:
+        """Note what a round trains with."""
+        self.count += torch.from_numpy(drawn).to(self.count)
+        self.round += 1
+
+    @torch.no_grad()
+    def step(self, where: torch.Tensor, products: torch.Tensor) -> None:
+        """One step of SGD on s.
+
+        Args:
+            where: (P,) entries of the gates of the network
+            products: (P,) m·∂L/∂m of each, m = σ(β·s)
+        """
+        beta = self.beta()
+        m = torch.sigmoid(beta * self.s)
+        slope = beta * (1 - m)  # ∂ ln m / ∂s
+        gradient = self.force * (self.up if self.force < 0 else self.down) * slope * m
+        gradient[where] += slope[where] * products
+        self.velocity.mul_(self.settings.momentum).add_(gradient)
+        self.s.sub_(self.velocity, alpha=self.settings.lr * STEPS / self.settings.steps)
+
+    def state(self) -> Snapshot:
+        """What to keep in a checkpoint."""
+        values: dict[str, Any] = {"force": self.force, "round": self.round}
+        tensors = {"s": self.s, "velocity": self.velocity, "count": self.count, "lots": torch.from_numpy(self.lots)}
+        return Snapshot(tensors, values)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from what `state` gave."""
+        for name in ("s", "velocity", "count"):
+            setattr(self, name, snapshot.tensors[name].to(self.device))
+        self.lots = snapshot.tensors["lots"].numpy()
+        self.force, self.round = snapshot.values["force"], snapshot.values["round"]

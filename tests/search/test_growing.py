@@ -1,0 +1,372 @@
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from compressor import cost, models
+from compressor.budget import Budget
+from compressor.errors import BudgetError
+from compressor.recipe import GrowingConfig
+from compressor.search import Problem, Unfinished, growing
+from compressor.search.growing.grower import Grower, GrowthSettings
+from compressor.search.growing.indicators import Indicators, IndicatorSettings
+from compressor.search.growing.selection import select
+from compressor.search.growing.space import Space, trained_form
+from compressor.search.growing.store import Store
+from compressor.train import Paused, Settings
+
+FINAL = Settings(8, 8, lambda step, per_epoch: 0.05, 0.9, 5e-4)
+INDICATORS = IndicatorSettings(
+    rounds=8,
+    steps=3,
+    start=0.1,
+    beta_max=100.0,
+    temperature="structure",
+    penalty=0.5,
+    layer_penalty=0.1,
+    redraw=1.0,
+    lr=0.1,
+    momentum=0.9,
+    seed=0,
+)
+QUICK = GrowingConfig(steps_per_round=2)
+
+
+def problem_of(architecture, trainer, share, name="params", **more):
+    limits = {name: share * cost.COSTS[name](architecture)}
+    return Problem(architecture, Budget(limits), cost.COSTS, trainer, final=FINAL, **more)
+
+
+@pytest.fixture
+def layered():
+    return models.reference_architecture("plain3net", {"units": 3}, 10, (1, 8, 8), 0.5)
+
+
+@pytest.fixture
+def residual():
+    return models.reference_architecture("basic3resnet", {"units": 3}, 10, (1, 8, 8), 0.5)
+
+
+@pytest.mark.parametrize("name", ["params", "macs"])
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
+def test_the_budget_is_met_and_no_group_could_take_another_channel(tiny, quick_trainer, share, name):
+    problem = problem_of(tiny, quick_trainer(), share, name)
+    found = growing.search(problem, QUICK)
+    limit = problem.budget.limits[name]
+    assert cost.COSTS[name](found.architecture) <= limit
+    for group, width in found.architecture.widths.items():
+        if width < tiny.widths[group]:
+            wider = found.architecture.with_widths({**found.architecture.widths, group: width + 1})
+            assert cost.COSTS[name](wider) > limit
+
+
+def test_the_weights_are_those_of_the_architecture_and_no_nan_is_left(tiny, quick_trainer):
+    found = growing.search(problem_of(tiny, quick_trainer(), 0.3), QUICK)
+    model = models.build(found.architecture)
+    model.load_state_dict(found.weights)
+    assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+    assert found.finetuning.epochs == 0
+
+
+def test_between_rounds_the_network_is_as_small_as_what_is_drawn(tiny, quick_trainer):
+    sizes = []
+
+    class Watched(quick_trainer):
+        def fit(self, model, settings, *, observer, **more):
+            after = observer.after_step
+
+            def after_step():
+                done = after()
+                sizes.append((cost.count_params(model), cost.params(observer.architecture)))
+                return done
+
+            observer.after_step = after_step
+            return super().fit(model, settings, observer=observer, **more)
+
+    growing.search(problem_of(tiny, Watched(), 0.3), QUICK)
+    assert all(real == counted for real, counted in sizes)
+    assert len(set(sizes)) > 3
+    assert max(real for real, _ in sizes) < 0.7 * cost.params(tiny)
+
+
+def test_a_run_begins_with_one_filter_in_every_layer(tiny, quick_trainer):
+    found = growing.search(problem_of(tiny, quick_trainer(), 0.3), QUICK)
+    first = found.trace["growth"]["rounds"][0]
+    assert first["params"] == cost.params(tiny.with_widths(dict.fromkeys(tiny.widths, 1)))
+
+
+def test_what_is_drawn_again_takes_back_its_weights_and_momentum(tiny, quick_trainer):
+    space = Space.of(problem_of(tiny, quick_trainer(), 0.5))
+    store = Store(space, seed=0)
+    every = np.ones(space.length, dtype=bool)
+    model = store.network(tiny, every, 0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(torch.randn(8, 1, 8, 8)).square().sum().backward()
+    optimizer.step()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    moments = {name: optimizer.state[p]["momentum_buffer"].clone() for name, p in model.named_parameters()}
+    store.keep(model, optimizer, every)
+    few = every.copy()
+    few[3:9] = few[20:30] = False
+    smaller = store.network(space.architecture(few), few, 1)
+    store.hand_over(smaller, optimizer, few)
+    with torch.no_grad():
+        for parameter in smaller.parameters():
+            parameter.fill_(7.0)
+    store.keep(smaller, optimizer, few)
+    back = store.network(tiny, every, 2)
+    store.hand_over(back, optimizer, every)
+    stem = back.stem.weight
+    assert bool((stem[~few[:13]] == before["stem.weight"][~few[:13]]).all())
+    assert bool((stem[few[:13]] == 7.0).all())
+    assert bool((optimizer.state[stem]["momentum_buffer"] == moments["stem.weight"]).all())
+
+
+def test_a_drawn_network_computes_what_the_whole_one_does_without_the_other_channels(tiny, quick_trainer):
+    space = Space.of(problem_of(tiny, quick_trainer(), 0.5))
+    store, every = Store(space, seed=0), np.ones(space.length, dtype=bool)
+    whole = store.network(tiny, every, 0).eval()
+    store.keep(whole, torch.optim.SGD(whole.parameters()), every)
+    drawn = np.random.default_rng(0).random(space.length) < 0.5
+    part = store.network(space.architecture(drawn), drawn, 1).eval()
+    assert cost.count_params(part) == cost.params(space.architecture(drawn)) < cost.params(tiny)
+    from compressor.search.gates import Gates
+
+    gates = Gates(whole, space.plan, space.groups)
+    gates.scale_(torch.from_numpy(drawn).float())
+    images = torch.randn(4, 1, 8, 8)
+    torch.testing.assert_close(part(images), whole(images))
+
+
+def test_fresh_weights_depend_on_the_seed_and_the_turn_alone(tiny, quick_trainer):
+    space = Space.of(problem_of(tiny, quick_trainer(), 0.5))
+    drawn = np.ones(space.length, dtype=bool)
+
+    def fresh(seed, turn):
+        torch.manual_seed(int(torch.randint(1000, ())))
+        return Store(space, seed).network(tiny, drawn, turn).stem.weight
+
+    assert torch.equal(fresh(1, 2), fresh(1, 2))
+    assert not torch.equal(fresh(1, 2), fresh(1, 3))
+    assert not torch.equal(fresh(1, 2), fresh(2, 2))
+
+
+def gated_loss(grower, model, raw, s, images, labels):
+    """The loss of a network whose parameters are scaled by σ(β·s), as autograd sees it."""
+    factors = torch.sigmoid(grower.indicators.beta() * s)[grower._where]
+    padded = torch.cat([factors, torch.ones(1)])
+    scaled = dict(raw)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for term in grower.gates._terms:
+        name = names[term.parameter]
+        scaled[name] = scaled[name] * padded[term.entries].view(term.shape)
+    output = torch.func.functional_call(model, scaled, (images,))
+    return nn.functional.cross_entropy(output, labels)
+
+
+@pytest.mark.parametrize("kind", ["tiny", "layered", "residual"])
+def test_gradients_of_indicators_and_weights_are_those_of_autograd(kind, request, quick_trainer):
+    architecture = request.getfixturevalue(kind)
+    problem = problem_of(architecture, quick_trainer(), 0.5)
+    settings = GrowthSettings(dataclasses.replace(INDICATORS, momentum=0.0), 24, 24, 8, 0.5, 1)
+
+    class Fixed(Grower):
+        def seed_network(self):
+            drawn = np.random.default_rng(1).random(self.space.length) < 0.6
+            drawn[[own.start for own in self.space.slices.values()]] = True
+            return drawn
+
+    grower = Fixed(problem, Space.of(problem), settings, lambda model: model)
+    model = grower.first_network().double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    grower.start(model, optimizer, 3)
+    indicators = grower.indicators
+    indicators.s += torch.randn(len(indicators.s), generator=torch.Generator().manual_seed(2))
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    raw = {name: p.detach().clone() for name, p in model.named_parameters()}
+    raw |= {names[p]: value.clone() for p, value in zip(grower.gates.parameters, grower._raw, strict=True)}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(raw[name])
+    grower._put_gates_on()
+    images, labels = torch.randn(16, *architecture.input_shape).double(), torch.randint(10, (16,))
+    nn.functional.cross_entropy(model(images), labels).backward()
+    grower._look_every, indicators.force = 10**9, 0.0
+    before, grower.step = indicators.s.clone(), 1
+    grower.after_backward()
+
+    s = before.double().requires_grad_()
+    leaves = {name: value.clone().requires_grad_() for name, value in raw.items()}
+    gated_loss(grower, model, leaves, s, images, labels).backward()
+    moved = (before - indicators.s) / (INDICATORS.lr * 390 / INDICATORS.steps)
+    torch.testing.assert_close(moved, s.grad.float(), rtol=2e-3, atol=2e-6)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.detach(), raw[name])
+        if not name.endswith(".mix"):
+            torch.testing.assert_close(parameter.grad, leaves[name].grad)
+
+
+def test_the_penalty_pushes_up_below_the_budget_and_down_above_it(tiny, quick_trainer):
+    space = Space.of(problem_of(tiny, quick_trainer(), 0.5))
+    for force, sign in ((-0.05, 1), (0.05, -1)):
+        indicators = Indicators(space, INDICATORS, torch.device("cpu"), np.ones(space.length))
+        before, indicators.force = indicators.s.clone(), force
+        indicators.step(torch.zeros(0, dtype=torch.int64), torch.zeros(0))
+        assert bool(((indicators.s - before) * sign > 0).all())
+
+
+def test_temperatures_rise_with_the_draws_of_each_or_for_all_alike(tiny, quick_trainer):
+    space = Space.of(problem_of(tiny, quick_trainer(), 0.5))
+    drawn = np.arange(space.length) % 2 == 0
+    for temperature in ("structure", "global"):
+        settings = dataclasses.replace(INDICATORS, temperature=temperature)
+        indicators = Indicators(space, settings, torch.device("cpu"), np.ones(space.length))
+        for _ in range(INDICATORS.rounds):
+            indicators.count_draw(drawn)
+        beta = indicators.beta().numpy()
+        assert beta[drawn] == pytest.approx(100.0, rel=1e-4)
+        assert beta[~drawn] == pytest.approx(1.0 if temperature == "structure" else 100.0, rel=1e-4)
+
+
+def test_draws_have_the_probability_of_the_indicators_however_many_draw_anew(tiny, quick_trainer):
+    space = Space.of(problem_of(tiny, quick_trainer(), 0.5))
+    for redraw in (1.0, 0.2):
+        count, rounds = np.zeros(space.length), 0
+        for seed in range(40):
+            settings = dataclasses.replace(INDICATORS, redraw=redraw, seed=seed)
+            indicators = Indicators(space, settings, torch.device("cpu"), np.ones(space.length))
+            indicators.s.fill_(0.4)
+            for _ in range(10):
+                indicators.round += 1
+                count += indicators.draw()
+                rounds += 1
+        assert count.mean() / rounds == pytest.approx(1 / (1 + np.exp(-0.4)), abs=0.02)
+
+
+def test_with_few_new_lots_networks_change_less(tiny, quick_trainer):
+    space, changes = Space.of(problem_of(tiny, quick_trainer(), 0.5)), {}
+    for redraw in (1.0, 0.1):
+        indicators = Indicators(
+            space, dataclasses.replace(INDICATORS, redraw=redraw), torch.device("cpu"), np.ones(space.length)
+        )
+        indicators.s.zero_()
+        draws = []
+        for _ in range(20):
+            draws.append(indicators.draw())
+            indicators.round += 1
+        changes[redraw] = sum(int((a != b).sum()) for a, b in itertools.pairwise(draws))
+    assert 0 < changes[0.1] < 0.3 * changes[1.0]
+
+
+def test_selection_keeps_the_highest_scores_of_every_group(tiny, quick_trainer):
+    problem = problem_of(tiny, quick_trainer(), 0.4)
+    space = Space.of(problem)
+    scores = np.random.default_rng(3).standard_normal(space.length)
+    kept = select(problem, space, scores).drawn
+    for own in space.slices.values():
+        assert scores[own][kept[own]].min() > scores[own][~kept[own]].max()
+
+
+def test_a_layer_that_is_not_drawn_takes_its_filters_with_it_and_seed_units_stay(residual, quick_trainer):
+    space = Space.of(problem_of(residual, quick_trainer(), 0.5))
+    drawn = np.ones(space.length, dtype=bool)
+    drawn[space.starts["layer2.1"]] = False
+    found = space.architecture(drawn)
+    assert not [name for name in found.widths if name.startswith("layer2.1.")]
+    assert set(residual.widths) - set(found.widths) == {"layer2.1.conv1"}
+    assert all(unit.number > 0 for unit in space.layers.values())
+    model = models.build(found)
+    assert not hasattr(model.layer2, "1")
+
+
+@pytest.mark.parametrize("kind", ["layered", "residual"])
+def test_layers_grow_within_the_budget(kind, request, quick_trainer):
+    architecture = request.getfixturevalue(kind)
+    problem = problem_of(architecture, quick_trainer(), 0.3)
+    found = growing.search(problem, QUICK)
+    assert cost.params(found.architecture) <= problem.budget.limits["params"]
+    model = models.build(found.architecture)
+    model.load_state_dict(found.weights)
+    first = found.trace["growth"]["epochs"][0]["units"]
+    assert set(first) == {"layer1", "layer2", "layer3"}
+    assert "mix" not in found.architecture.options or not found.architecture.options["mix"]
+
+
+def test_too_small_a_budget_for_all_layers_drops_the_least_of_them(residual, quick_trainer):
+    least = residual.with_widths(dict.fromkeys(residual.widths, 1))
+    problem = problem_of(residual, quick_trainer(), (cost.params(least) - 1) / cost.params(residual))
+    space = Space.of(problem)
+    scores = np.full(space.length, 1.0)
+    scores[space.starts["layer3.2"]] = 0.5
+    kept = select(problem, space, scores).drawn
+    assert not kept[space.starts["layer3.2"]]
+    assert cost.params(space.architecture(kept)) <= problem.budget.limits["params"]
+
+
+def test_a_paused_search_hands_over_its_network(tiny, quick_trainer):
+    class Pausing(quick_trainer):
+        def fit(self, model, settings, *, observer, **more):
+            after = observer.after_step
+
+            def after_step():
+                after()
+                if observer.step == 7:
+                    raise Paused(7 / 3)
+                return False
+
+            observer.after_step = after_step
+            return super().fit(model, settings, observer=observer, **more)
+
+    with pytest.raises(Unfinished) as caught:
+        growing.search(problem_of(tiny, Pausing(), 0.3), QUICK)
+    model = models.build(caught.value.architecture)
+    model.load_state_dict(caught.value.weights)
+    assert cost.count_params(model) < cost.params(tiny)
+
+
+def test_the_mixing_weight_of_plain_units_is_there_while_they_come_and_go(layered):
+    assert any(name.endswith(".mix") for name, _ in models.build(trained_form(layered)).named_parameters())
+    assert not any(name.endswith(".mix") for name, _ in models.build(layered).named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("share", "told"), [(1e-4, "cannot be met"), (1.5, "growing ends at the unscaled network")], ids=["small", "large"]
+)
+def test_budgets_out_of_reach_are_refused_before_training(tiny, quick_trainer, share, told):
+    trainer = quick_trainer()
+    with pytest.raises(BudgetError, match=told):
+        growing.search(problem_of(tiny, trainer, share), QUICK)
+    assert trainer.steps == 0
+
+
+def test_frozen_groups_and_steps_are_kept(tiny, quick_trainer):
+    from compressor.recipe import WidthsConfig
+    from compressor.search.problem import bounds_of
+
+    bounds = bounds_of(WidthsConfig(frozen=("stem",), round_to=4), tiny)
+    found = growing.search(problem_of(tiny, quick_trainer(), 0.6, bounds=bounds), QUICK)
+    assert found.architecture.widths["stem"] == 13
+    assert found.architecture.widths["inner"] % 4 == 0
+
+
+def test_padding_makes_multiples_while_it_grows(tiny, quick_trainer):
+    found = growing.search(problem_of(tiny, quick_trainer(), 0.6), GrowingConfig(steps_per_round=2, pad_to=4))
+    rows = found.trace["growth"]["epochs"][:-3]
+    assert all(n % 4 == 0 or n == tiny.widths[name] for row in rows for name, n in row["channels"].items())
+
+
+def test_fresh_weights_leave_the_training_to_the_pipeline(tiny, quick_trainer):
+    found = growing.search(problem_of(tiny, quick_trainer(), 0.3), GrowingConfig(steps_per_round=2, weights="fresh"))
+    assert found.weights is None
+    assert found.finetuning is None
+
+
+def test_training_flops_are_those_of_what_was_computed(tiny, quick_trainer):
+    found = growing.search(problem_of(tiny, quick_trainer(), 0.3), GrowingConfig(settle=0.5, steps_per_round=4))
+    growth = found.trace["growth"]
+    last = growth["epochs"][-1]
+    assert last["flops"] == 6 * cost.macs(found.architecture) * FINAL.batch_size * 3
+    assert growth["reference"]["flops_per_epoch"] == 6 * cost.macs(tiny) * FINAL.batch_size * 3

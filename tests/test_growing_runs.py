@@ -1,0 +1,162 @@
+"""Whole runs of the growing method: stopped, interrupted, resumed, and what they leave."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from safetensors.torch import load_file
+
+from compressor import runfolder
+from compressor.errors import RecipeError
+from compressor.interrupts import Interrupts
+from compressor.pipeline import Stopped, run
+from compressor.recipe import parse_recipe
+
+
+def recipe(**search):
+    return parse_recipe(
+        {
+            "model": {"name": "resnet20", "width": 0.5},
+            "data": {"name": "digits", "image_size": 8, "limit": 200},
+            "budget": {"params": "0.3x"},
+            "search": {"method": "growing", "steps_per_round": 2, "redraw": 0.3, **search},
+            "train": {"epochs": 4, "batch_size": 32},
+            "bench": {"provider": "cpu", "batch": 2, "runs": 5, "warmup": 1, "threads": 1},
+            "baselines": [],
+            "device": "cpu",
+            "threads": 1,
+        },
+        (),
+        "test",
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing interrupted, up to its weights."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    run(recipe(), out, until="train")
+    return out
+
+
+def after(steps):
+    """Ask to pause after so many steps."""
+    asked = iter(range(steps))
+    return lambda: next(asked, None) is None
+
+
+def same(out, other):
+    ours, theirs = (load_file(folder / "weights.safetensors") for folder in (out, other))
+    assert (out / "architecture.json").read_text() == (other / "architecture.json").read_text()
+    assert ours.keys() == theirs.keys()
+    return all(bool((ours[name] == theirs[name]).all()) for name in ours)
+
+
+@pytest.mark.parametrize("moments", [(5,), (1, 2, 10), (18,)], ids=str)
+def test_paused_anywhere_and_resumed_it_grows_to_the_same_weights(whole, tmp_path, moments):
+    out = tmp_path / "run"
+    for moment in moments:
+        with pytest.raises(Stopped):
+            run(recipe(), out, resume=out.exists(), until="train", pause=after(moment))
+    run(recipe(), out, resume=True, until="train")
+    assert same(out, whole)
+    assert not (out / "now").exists()
+
+
+def test_stopped_at_an_epoch_there_is_a_valid_network_that_onnx_runtime_runs(whole, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(Stopped) as caught:
+        run(recipe(), out, until="train", stop_at=2)
+    current = caught.value.current
+    onnx.checker.check_model(onnx.load(out / "now" / "model.onnx"), full_check=True)
+    session = onnxruntime.InferenceSession(out / "now" / "model.onnx", providers=["CPUExecutionProvider"])
+    assert session.run(None, {"images": np.zeros((3, 1, 8, 8), np.float32)})[0].shape == (3, 10)
+    assert current["parity"]["max_rel_error"] < 1e-4
+    assert current["params"] == sum(
+        value.numel()
+        for name, value in load_file(out / "now" / "weights.safetensors").items()
+        if "running" not in name and "num_batches" not in name
+    )
+    assert not (out / "architecture.json").exists()
+    run(recipe(), out, resume=True, until="train")
+    assert same(out, whole)
+
+
+def test_a_whole_run_reports_its_growth_and_ships_the_grown_weights(tmp_path):
+    report = run(recipe(), tmp_path / "run")
+    assert report["budget"]["met"]
+    growth = report["trace"]["growth"]
+    assert len(growth["epochs"]) == len(report["training"]) == 4
+    assert growth["epochs"][-1]["params"] == report["params"]
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "training" in page
+
+
+def test_direct_design_and_fine_tuning_train_on_from_the_grown_architecture(whole, tmp_path):
+    run(recipe(weights="fresh"), tmp_path / "fresh", until="train")
+    assert not same(tmp_path / "fresh", whole)
+    run(recipe(finetune_epochs=1, finetune_lr=0.001), tmp_path / "tuned", until="train")
+    assert not same(tmp_path / "tuned", whole)
+    assert len(json.loads((tmp_path / "tuned" / "training.json").read_text())) == 1
+
+
+def test_only_a_search_with_a_network_at_any_time_can_be_stopped_at_an_epoch(tmp_path):
+    uniform = parse_recipe(recipe().model_dump(mode="json") | {"search": {"method": "uniform"}}, (), "test")
+    with pytest.raises(RecipeError, match=r"stop-at.*uniform.*growing"):
+        run(uniform, tmp_path / "run", stop_at=2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_stopped_run_shipped_does_not_count_as_a_stage(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(Stopped):
+        run(recipe(), out, stop_at=1)
+    runfolder.check(out, recipe())
+    changed = parse_recipe(recipe().model_dump(mode="json") | {"export": {"opset": 19}}, (), "test")
+    runfolder.check(out, changed)
+
+
+def test_training_may_be_paused_in_any_method(tmp_path):
+    uniform = parse_recipe(recipe().model_dump(mode="json") | {"search": {"method": "uniform"}}, (), "test")
+    run(uniform, tmp_path / "whole", until="train")
+    with pytest.raises(Stopped) as caught:
+        run(uniform, tmp_path / "run", until="train", pause=after(9))
+    assert caught.value.current is None
+    run(uniform, tmp_path / "run", resume=True, until="train")
+    assert same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_ctrl_c_is_a_wish_while_somebody_asks_and_an_interrupt_otherwise():
+    with Interrupts() as interrupts:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert not interrupts()
+        signal.raise_signal(signal.SIGINT)
+        assert interrupts()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_on_the_command_line_leaves_a_network_and_the_way_on(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe().to_yaml().replace("epochs: 4", "epochs: 400"), encoding="utf-8")
+    command = [sys.executable, "-m", "compressor", "search", str(path), "-o", str(tmp_path / "run")]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+    ) as it:
+        for line in it.stderr:
+            if "growing: epoch" in line:
+                break
+        it.send_signal(signal.SIGINT)
+        told, complaint = it.communicate(timeout=120)
+    assert it.returncode == 130
+    assert "--resume" in complaint
+    assert "Traceback" not in complaint
+    assert "now/model.onnx" in told
+    assert (tmp_path / "run" / "now" / "model.onnx").exists()
