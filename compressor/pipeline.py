@@ -88,9 +88,7 @@ def run(
     """
     folder = Path(out)
     if stop_at is not None and not getattr(recipe.search, "anytime", False):
-        raise RecipeError(
-            f"--stop-at: search.method: {recipe.search.method} has no network to stop at; valid: growing"
-        )
+        raise RecipeError(f"--stop-at: search.method: {recipe.search.method} has no network to stop at; valid: growing")
     runfolder.claim(folder, recipe, resume)
     return _Run(recipe, folder, progress, shared or Shared(), pause, stop_at).to(until)
 

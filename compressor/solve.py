@@ -26,6 +26,8 @@ UNBOUNDED = 10**9  # channels in one group: no real limit allows that
 _STEPS = 80  # halvings of ln(scale): to the last bit of a float
 _BREAKPOINTS = 16  # changes of a width that are tried above the scale that bisection finds
 _BEYOND = 1.1  # … while no cost is more than this many times its limit
+_FULL = 0.99  # of a limit: more is not looked for by exchanging steps
+_EXCHANGES = 4
 _STARTS = 3  # of the fitting networks found so, those that single steps are added to
 
 
@@ -114,6 +116,7 @@ def largest_within(
     low: float,
     high: float,
     bounds: Bounds | None = None,
+    exchange: bool = False,
 ) -> Solution:
     """Find the largest widths of a family within all limits (NeuralScale Algorithm 3, solved exactly).
 
@@ -124,6 +127,7 @@ def largest_within(
         low: a scale, above 0, to search from
         high: a scale to search to; doubled while it fits
         bounds: what widths the groups may have; None: any
+        exchange: leave the family, a step of one group for steps of others, where more than 1 % of a limit is unused
 
     Returns:
         widths such that every cost is at most its limit and no single group can take one more step
@@ -136,7 +140,7 @@ def largest_within(
     starts = search.starts(*search.bisect(low, high))
     filled = [(scale, search.fill(widths, order)) for scale, widths in starts for order in search.orders(scale, widths)]
     scale, widths = max(filled, key=lambda found: search.fullness(found[1]))
-    return search.solution(scale, widths)
+    return search.solution(scale, search.exchange(widths) if exchange else widths)
 
 
 class _Search:
@@ -240,6 +244,26 @@ class _Search:
                 if wider is not None and self.fits(wider):
                     widths, grew = wider, True
         return widths
+
+    def exchange(self, widths: Widths) -> Widths:
+        """Take a step from one group for steps of others, while that leaves less of a limit unused than before.
+
+        Only where a step is so dear that much is unused: the steps of a residual stream, say.
+        """
+        for _ in range(_EXCHANGES):
+            if self.fullness(widths) >= _FULL:
+                break
+            tried = [widths]
+            for group in np.flatnonzero(widths - self.bounds.multiple >= self.bounds.least).tolist():
+                fewer = widths.copy()
+                fewer[group] -= self.bounds.multiple[group]
+                others = [other for other in range(len(widths)) if other != group]
+                tried += [self.fill(fewer, order) for order in (others, others[::-1])]
+            best = max(tried, key=self.fullness)
+            if best is widths:
+                break
+            widths = best
+        return self.fill(widths, range(len(widths)))
 
     def solution(self, scale: float, widths: Widths) -> Solution:
         costs = {name: self.cost(name, widths) for name in self.limits}

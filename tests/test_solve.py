@@ -190,3 +190,22 @@ def test_a_family_that_does_not_grow_is_filled_up_channel_by_channel():
     for alpha, beta in (([math.nan, 1.0], [0.5, 0.5]), ([1.0, 0.0], [0.5, 0.5]), ([1.0, 1.0], [0.5, math.inf])):
         with pytest.raises(ValueError, match="alpha must be finite and above 0 and beta finite"):
             widths_for(alpha, beta, cost, 17)
+
+
+def test_exchanged_steps_leave_less_of_the_limit_unused():
+    def cost(widths):  # a stream whose every channel is dear, and two inner widths that are cheap once it is narrow
+        return widths[0] * (50 * (widths[1] + widths[2]) + 2_000)
+
+    def family(scale):
+        return scale * np.array([10.0, 13.0, 17.0])
+
+    bounds, better = Bounds(maximum=np.array([16, 40, 40])), 0
+    for limit in range(15_000, 45_000, 1_117):
+        plain, exchanged = (
+            largest_within({"cost": cost}, {"cost": limit}, family, 0.1, 1.0, bounds, exchange=exchange).costs["cost"]
+            for exchange in (False, True)
+        )
+        assert plain <= exchanged <= limit
+        assert plain == exchanged or plain < 0.99 * limit
+        better += plain < exchanged
+    assert better > 3

@@ -64,9 +64,9 @@ class GrowingConfig(Section):
     anytime: ClassVar[bool] = True  # the search has a network that can be shipped whenever it is stopped
 
     method: Literal["growing"] = "growing"
-    steps_per_round: PositiveInt | None = Field(None, description="steps between two draws; null: an epoch")
+    steps_per_round: PositiveInt | None = Field(None, description="steps between two draws; null: an epoch, or fewer for 30 draws")
     settle: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.25, description="last share of training, in which the structure that meets the budget is kept"
+        0.7, description="last share of training, in which the structure that meets the budget is kept"
     )
     sampling: Literal["learned", "random"] = Field(
         "learned", description="random: the paper's baseline, every channel with the same fixed probability"
@@ -83,10 +83,10 @@ class GrowingConfig(Section):
     )
     layer_penalty: PositiveFloat = Field(0.1, description="λ2 of layers")
     redraw: Annotated[float, Field(ge=0, le=1)] = Field(
-        1.0, description="share of the indicators that draw a new lot every round; 1: all (the paper)"
+        0.1, description="share of the indicators that draw a new lot every round; 1: all (the paper)"
     )
     price: Annotated[float, Field(ge=0, le=2)] = Field(
-        0.5, description="power of what a channel costs in its penalty; 0: λ1 is the same for all (the paper)"
+        0.05, description="power of what a channel costs in its penalty; 0: λ1 is the same for all (the paper)"
     )
     indicator_lr: PositiveFloat = Field(0.1, description="learning rate of the indicators, for rounds of 390 steps")
     indicator_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9

@@ -10,6 +10,7 @@ from compressor.architecture import Architecture
 from compressor.cost import of_widths
 from compressor.errors import ModelError
 from compressor.models import families, reference_architecture
+from compressor.models.zoo import Family
 from compressor.recipe import UniformConfig
 from compressor.search.problem import Problem, SearchResult
 from compressor.solve import Bounds, Solution, largest_within
@@ -46,10 +47,14 @@ def scale_uniformly(problem: Problem, start: Architecture | None = None) -> tupl
     return start.with_widths(dict(zip(start.widths, solution.widths, strict=True))), solution
 
 
+def _shortcuts(family: Family) -> list[str]:
+    return family.valid("shortcut").split("|") if "shortcut" in family.options else []
+
+
 def _with_shortcut(problem: Problem, shortcut: str) -> Problem:
     """The same problem for the network with another kind of shortcut (NeuralScale section 6.4)."""
     reference = problem.reference
-    able = sorted(name for name, family in families().items() if shortcut in family.options.get("shortcut", ()))
+    able = sorted(name for name, family in families().items() if shortcut in _shortcuts(family))
     if reference.model not in able:
         raise ModelError(
             f"search.shortcut: {shortcut}: model {reference.model} has no such shortcut; {', '.join(able)} have"

@@ -25,6 +25,9 @@ from compressor.search.problem import Finetuning, Problem, SearchResult, Unfinis
 from compressor.train import EpochRecord, Paused, Settings
 
 
+_ROUNDS = 30  # at least, where the recipe leaves their length open and there are as many steps
+
+
 def search(problem: Problem, config: GrowingConfig) -> SearchResult:
     """Grow a network from one filter in every layer to the budget, while it trains as long as the recipe says.
 
@@ -69,7 +72,8 @@ def _settings(config: GrowingConfig, problem: Problem, space: Space, final: Sett
     per_epoch = problem.trainer.steps_per_epoch(final.batch_size)
     steps = per_epoch * (final.epochs or 0)
     settled = steps - round(config.settle * steps)
-    each = min(config.steps_per_round or per_epoch, max(1, settled))
+    each = config.steps_per_round or min(per_epoch, settled // _ROUNDS)
+    each = max(1, min(each, settled))
     layered = any(unit.detachable for unit in units(problem.reference).values())
     indicators = IndicatorSettings(
         rounds=max(1, settled // each),

@@ -80,6 +80,7 @@ class Grower:
         self.selection: Selection | None = None
         self._epoch: dict[str, float] = {"flops": 0.0, "added": 0, "removed": 0}
         self._raw: list[torch.Tensor] = []
+        self.gates: Gates | None = None
 
     def seed_network(self) -> Drawn:
         """What the network starts with: one filter in every layer, one unit in every stage."""
@@ -206,10 +207,11 @@ class Grower:
         parameters = dict(self.model.named_parameters())
         every = units(self.space.reference)
         whole = {path: [gate for gate in every[path].gates if gate in parameters] for path in space.present(self.drawn)}
-        self.gates: Gates | None = Gates(self.model, plan, there, whole)
+        gates = Gates(self.model, plan, there, whole)
         entries = [space.slices[name].start + np.flatnonzero(self.drawn[space.slices[name]]) for name in there]
         entries += [np.array([space.starts[path]]) for path in whole]
-        self._where = torch.from_numpy(np.concatenate(entries)).to(self.gates.device)
+        self._where = torch.from_numpy(np.concatenate(entries)).to(gates.device)
+        self.gates = gates
         # A plain unit's mixing weight is nothing but its gate.
         self._held = [parameters[gate] for path in whole for gate in every[path].gates if gate.endswith(".mix")]
         self._macs = cost.macs(self.architecture)
@@ -232,20 +234,22 @@ class Grower:
         return _DENSITY * min(over, 1.0)
 
     def _prices(self) -> NDArray[np.float64]:
-        """(length,) what a channel costs in shares of the budget, to a power, over the geometric mean; layers: 1."""
+        """(length,) what a channel costs in each layer that has it, to a power, over the geometric mean; layers: 1."""
         space, limits = self.space, self.problem.budget.limits
         prices = np.ones(space.length)
         every = np.ones(space.length, dtype=bool)
-        for own in space.slices.values():
+        for name, own in space.slices.items():
+            uses = len(space.plan.producers(name)) + len(space.plan.readers(name))
             fewer = every.copy()
             fewer[own.start] = own.stop - own.start == 1
             costs = {name: self.problem.costs[name] for name in limits}
-            saved = [self.own[name] - costs[name](space.architecture(fewer)) for name in limits]
-            prices[own] = max(max(0.0, s) / limit for s, limit in zip(saved, limits.values(), strict=True))
-        own = prices[: space.channels]
-        own[own == 0] = own[own > 0].min(initial=1.0)
-        own /= np.exp(np.log(own).mean())
-        return prices**self.settings.price
+            saved = [self.own[limit] - costs[limit](space.architecture(fewer)) for limit in limits]
+            shares = [max(0.0, s) / limit for s, limit in zip(saved, limits.values(), strict=True)]
+            prices[own] = max(shares) / uses
+        channels = prices[: space.channels]
+        channels[channels == 0] = channels[channels > 0].min(initial=1.0)
+        channels /= np.exp(np.log(channels).mean())
+        return np.asarray(prices**self.settings.price)
 
     def _expected(self) -> Drawn:
         """A draw of the expected size: of every group as many as are drawn in the mean, of layers the likelier half."""

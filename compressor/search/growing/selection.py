@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,7 +74,7 @@ def _select(problem: Problem, space: Space, scores: NDArray[np.float64], kept: D
     def cost(name: str) -> Cost:
         return lambda widths: float(problem.costs[name](space.architecture(draw(widths))))
 
-    def draw(widths: tuple[int, ...]) -> Drawn:
+    def draw(widths: Sequence[int]) -> Drawn:
         drawn = np.zeros(space.length, dtype=bool)
         drawn[space.channels :] = kept[space.channels :]
         for name, width, step in zip(names, widths, steps, strict=True):
@@ -83,7 +84,7 @@ def _select(problem: Problem, space: Space, scores: NDArray[np.float64], kept: D
         return drawn
 
     costs = {name: cost(name) for name in problem.budget.limits}
-    solution = largest_within(costs, problem.budget.limits, widths_at, 0.1, 1.0, bounds)
+    solution = largest_within(costs, problem.budget.limits, widths_at, 0.1, 1.0, bounds, exchange=True)
     return Selection(draw(solution.widths), solution)
 
 
