@@ -37,7 +37,7 @@ from compressor.train import Paused, Trainer
 HERE = Path(__file__).parent
 METHODS: dict[str, dict[str, Any]] = {
     "growing": {"method": "growing"},
-    "growing, price 0": {"method": "growing", "price": 0},
+    "growing, price 0.05": {"method": "growing", "price": 0.05},
     "random": {"method": "growing", "sampling": "random"},
     "global temperature": {"method": "growing", "temperature": "global"},
     "direct design": {"method": "growing", "weights": "fresh"},
@@ -57,7 +57,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "settle 0.25": {"settle": 0.25},
     "settle 0.5": {"settle": 0.5},
     "settle 0.85": {"settle": 0.85},
-    "price 0": {"price": 0},
+    "price 0.05": {"price": 0.05},
     "price 0.2": {"price": 0.2},
 }
 
@@ -209,7 +209,7 @@ def measure_time(arguments: argparse.Namespace, path: Path) -> None:
     data = replace(data, test=data.test.subset(torch.arange(arguments.test)))
     dense, grown = list[float](), {share: list[dict[str, Any]]() for share in shares}
     with tempfile.TemporaryDirectory() as folder:
-        for until in range(1, epochs + 1):
+        for until in range(1, cases[0].epochs + 1):
             dense = dense_epochs(cases[0], data, arguments.data, Path(folder), until)
             for share, case in zip(shares, cases, strict=True):
                 found = growth_epochs(case, data, arguments.data, Path(folder) / share, until)

@@ -64,7 +64,9 @@ class GrowingConfig(Section):
     anytime: ClassVar[bool] = True  # the search has a network that can be shipped whenever it is stopped
 
     method: Literal["growing"] = "growing"
-    steps_per_round: PositiveInt | None = Field(None, description="steps between two draws; null: an epoch, or fewer for 30 draws")
+    steps_per_round: PositiveInt | None = Field(
+        None, description="steps between two draws; null: an epoch, or fewer for 30 draws"
+    )
     settle: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.7, description="last share of training, in which the structure that meets the budget is kept"
     )
@@ -86,7 +88,7 @@ class GrowingConfig(Section):
         0.1, description="share of the indicators that draw a new lot every round; 1: all (the paper)"
     )
     price: Annotated[float, Field(ge=0, le=2)] = Field(
-        0.05, description="power of what a channel costs in its penalty; 0: λ1 is the same for all (the paper)"
+        0.0, description="power of what a channel costs in its penalty; 0: λ1 is the same for all (the paper)"
     )
     indicator_lr: PositiveFloat = Field(0.1, description="learning rate of the indicators, for rounds of 390 steps")
     indicator_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9

@@ -24,7 +24,6 @@ from compressor.search.growing.space import Space
 from compressor.search.problem import Finetuning, Problem, SearchResult, Unfinished
 from compressor.train import EpochRecord, Paused, Settings
 
-
 _ROUNDS = 30  # at least, where the recipe leaves their length open and there are as many steps
 
 
