@@ -6,7 +6,7 @@
     python experiments/growing.py settings     what each setting of growth is worth
 
 Each writes experiments/growing_NAME.json after every run and goes on with what is missing. Accuracies are of the last
-epoch on the first --test test images, of PyTorch; learning rate: one cycle to 0.1.
+epoch on --test of the test images, of PyTorch; learning rate: one cycle to 0.1.
 """
 
 from __future__ import annotations
@@ -177,8 +177,8 @@ def compare(arguments: argparse.Namespace, runs: Iterator[tuple[str, Case, dict[
             continue
         if case.images not in loaded:
             data = load_data(case.recipe(METHODS["uniform"], arguments.data).data, seed=0)
-            test = data.test.subset(torch.arange(min(arguments.test, len(data.test))))
-            loaded[case.images] = replace(data, test=test)
+            order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))
+            loaded[case.images] = replace(data, test=data.test.subset(order[: arguments.test]))
         row = measure(case, method, loaded[case.images], arguments.data)
         known.setdefault(name, []).append(row)
         told = f"{row['accuracy_percent']:.2f} %, used {row['used']}, MACs {row['macs_share']:.3f}"
@@ -206,7 +206,6 @@ def measure_time(arguments: argparse.Namespace, path: Path) -> None:
         for s in shares
     ]
     data = load_data(cases[0].recipe(METHODS["growing"], arguments.data).data, seed=0)
-    data = replace(data, test=data.test.subset(torch.arange(arguments.test)))
     dense, grown = list[float](), {share: list[dict[str, Any]]() for share in shares}
     with tempfile.TemporaryDirectory() as folder:
         for until in range(1, cases[0].epochs + 1):

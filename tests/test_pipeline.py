@@ -395,14 +395,22 @@ SHIPPED = sorted(path.stem for path in Path(recipes.__path__[0]).glob("*.yaml"))
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_recipes_run_when_shrunk(name, tmp_path):
-    shrunk = ["data={name: digits, channels: 3, limit: 96, validation: 0.25}", "train.epochs=1", "baselines=[]"]
-    shrunk += ["bench.batch=4", "bench.warmup=0", "bench.runs=2", "model.width=0.1", "budget={params: 20k}"]
     path = Path(recipes.__path__[0]) / f"{name}.yaml"
-    if load_recipe(path).search.method == "neuralscale":
+    recipe = load_recipe(path)
+    for part in ("train", "valid", "test"):
+        (tmp_path / f"{part}.txt").write_text("the cat saw a dog and the dog saw the cat\n" * 60, encoding="utf-8")
+    smaller = {
+        "ptb": [f"data={{name: ptb, path: {tmp_path}, window: 5}}", "model.options={embedding: 17, hidden: 23}"],
+        "shapes": ["data.limit=48", "model.width=0.5"],
+    }
+    images = ["data={name: digits, channels: 3, limit: 96, validation: 0.25}", "model.width=0.1"]
+    shrunk = [*smaller.get(recipe.data.name, images), "train.epochs=1", "baselines=[]", "budget={params: 0.5x}"]
+    shrunk += ["bench.batch=4", "bench.warmup=0", "bench.runs=2"]
+    if recipe.search.method == "neuralscale":
         shrunk += ["search.iterations=1", "search.pretrain_epochs=1", "search.batch_size=32", "search.prune_every=1"]
     report = run(load_recipe(path, shrunk), tmp_path / "run")
     assert report["budget"]["met"]
-    assert report["params"] <= 20_000
+    assert report["params"] <= report["budget"]["limits"]["params"]
 
 
 def test_a_network_that_views_its_maps_as_they_lie_in_memory_trains(tmp_path, monkeypatch):

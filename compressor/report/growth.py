@@ -15,7 +15,7 @@ from compressor.report.comparison import value_cell
 from compressor.report.growth_figures import Line, flops_unit, growth_chart
 from compressor.report.markup import Markup, element, table
 from compressor.report.sections import note, section
-from compressor.report.values import COSTS, Record, dig, number, quantity, significant
+from compressor.report.values import COSTS, Record, compact, dig, number, quantity, significant
 
 _UNSCALED = "unscaled network"
 _UNSEEN = "not trained in this run"
@@ -259,14 +259,12 @@ def _effort_charts(own: list[Training], dense: Training, growth: Record) -> list
 
 def _reading(record: Record) -> str:
     growth = record["trace"]["growth"]
-    text = (
-        f"Dotted: from epoch {significant(_settled(growth), 3)} on the network keeps the structure that meets the "
-        "budget. Dashed: the limits of the budget. Channels are counted at the ends of the epochs, in groups of the "
-        "layers that make maps of one size"
+    return (
+        f"Dotted: from epoch {compact(round(_settled(growth), 2))} on the network keeps the structure that meets the "
+        "budget. Dashed: the limits of the budget, in the colour of what they limit. Stepped lines show the network "
+        f"that each of {quantity(len(growth['rounds']))} draws left to train; channels, units and other lines of size "
+        "are those at the ends of epochs. Channels are grouped by the size of the maps that their layers make."
     )
-    limited = [name for name in dig(record, "budget", "limits") or {} if name in growth["rounds"][0]]
-    drawn = " and ".join(COSTS.get(name, name).partition(",")[0] for name in limited)
-    return f"{text}; {drawn} after each of {quantity(len(growth['rounds']))} draws." if drawn else f"{text}."
 
 
 # every epoch --------------------------------------------------------------------------------------------------------

@@ -67,17 +67,21 @@ def growth_chart(
         axes.set_ylim(0, 1.08 * top or 1)
         epoch_axis(axes, [0, *(epoch for line in every for epoch in line.epochs)])
         axes.set_xlim(left=0)
-        _value_axis(axes)
+        _value_axis(axes, [value for line in every for value in line.values])
         if settled is not None:
             axes.axvline(settled, color=FAINT, lw=1.2, ls=(0, (1, 2)), zorder=2)
         axes.set_ylabel(unit)
         axes.grid()
 
-    ends = ", ".join(f"{line.title} {significant(line.values[-1], 3)}" for line in every if line.values)
-    label = f"{title}, {unit}, by epoch; at the end: {ends}"
+    label = f"{title}, {unit}, by epoch; at the end: {', '.join(_end(line) for line in every)}"
     figure = draw(paint, _HEIGHT, name, label, width=_WIDTH)
     told = legend([line.title for line in lines], unscaled.title if unscaled is not None else None)
     return element("div", element("h3", title), figure, told)
+
+
+def _end(line: Line) -> str:
+    limit = "" if line.limit is None else f" (limit {significant(line.limit, 3)})"
+    return f"{line.title} {significant(line.values[-1], 3)}{limit}"
 
 
 def flops_unit(most: float) -> tuple[float, str]:
@@ -89,7 +93,16 @@ def flops_unit(most: float) -> tuple[float, str]:
 def _line(axes: Any, line: Line, look: tuple[str, str, str]) -> None:
     colour, marker, _ = look
     every = max(1, -(-len(line.epochs) // _MARKS))
-    style = {"marker": marker, "markersize": 5, "mew": 0, "markevery": every, "color": colour, "lw": 1.6, "zorder": 3}
+    size = 10 if marker == "*" else 5
+    style = {
+        "marker": marker,
+        "markersize": size,
+        "mew": 0,
+        "markevery": every,
+        "color": colour,
+        "lw": 1.6,
+        "zorder": 3,
+    }
     axes.plot(line.epochs, line.values, drawstyle="steps-post" if line.stepped else "default", **style)
     if line.limit is not None:
         axes.axhline(line.limit, color=colour, lw=1.2, ls=(0, (5, 3)), zorder=2)
@@ -99,8 +112,10 @@ def _limits(lines: Sequence[Line]) -> list[float]:
     return [line.limit for line in lines if line.limit is not None]
 
 
-def _value_axis(axes: Any) -> None:
+def _value_axis(axes: Any, values: Sequence[float]) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(
+        MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=all(isinstance(value, int) for value in values))
+    )
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
