@@ -24,6 +24,8 @@ def reinitialise_(model: nn.Module, reference: nn.Module, *, new_only: bool = Fa
     with torch.no_grad():
         originals = dict(reference.named_parameters())
         for name, parameter in model.named_parameters():
+            if new_only and not bool(parameter.isnan().any()):
+                continue
             values = _fresh(originals[name].detach(), parameter).to(parameter)
             parameter.copy_(torch.where(parameter.isnan(), values, parameter) if new_only else values)
         for module in model.modules():

@@ -2,6 +2,7 @@
 
     python experiments/growing.py budgets      vgg16 and resnet20 to 10, 20 and 50 % of parameters and of MACs
     python experiments/growing.py methods      accuracy at equal parameters and epochs: growing, random, uniform, ...
+    python experiments/growing.py layers       basic3resnet and plain3net, units and channels, beside all of their units
     python experiments/growing.py time         vgg16 grown to 5 and 10 % and trained dense, epoch by epoch in turn
     python experiments/growing.py settings     what each setting of growth is worth
 
@@ -17,7 +18,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +73,13 @@ class Case:
     epochs: int
     budget: dict[str, str]
     seed: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
 
     def recipe(self, method: dict[str, Any], data: str) -> Recipe:
         augment = ["crop", "flip"]
         images = {"name": "imagefolder", "path": data, "limit": self.images, "validation": 0.0, "augment": augment}
         raw = {
-            "model": {"name": self.model, "width": self.width},
+            "model": {"name": self.model, "width": self.width, "options": self.options},
             "data": images,
             "budget": self.budget,
             "search": method,
@@ -88,7 +90,7 @@ class Case:
 
 
 def problem_of(case: Case, recipe: Recipe, data: DataSet, trainer: Trainer, work: Path | None = None) -> Problem:
-    reference = reference_architecture(case.model, {}, data.classes, data.input_shape, case.width)
+    reference = reference_architecture(case.model, case.options, data.classes, data.input_shape, case.width)
     own = {name: float(count(reference)) for name, count in cost.COSTS.items()}
     budget, final = Budget(recipe.budget.resolve(own)), final_settings(recipe.train)
     return Problem(reference, budget, cost.COSTS, trainer, case.seed, work, final=final, width=case.width)
@@ -125,7 +127,7 @@ def measure(case: Case, method: dict[str, Any], data: DataSet, path: str) -> dic
         dense = growth["reference"]["flops_per_epoch"] * len(epochs)
         row["training_flops_share"] = sum(epoch["flops"] for epoch in epochs) / dense
         row["mean_channels_by_epoch"] = [sum(e["channels"].values()) / len(e["channels"]) for e in epochs]
-        row["layers_by_epoch"] = [sum(n > 0 for n in e["channels"].values()) for e in epochs]
+        row["units_by_epoch"] = [e["units"] for e in epochs]
     return row
 
 
@@ -166,6 +168,15 @@ def settings(arguments: argparse.Namespace) -> Iterator[tuple[str, Case, dict[st
         for name, changed in SETTINGS.items():
             case = Case("vgg16_bn", 0.25, arguments.images or 4000, arguments.epochs or 20, {"params": "0.1x"}, seed)
             yield name, case, {"method": "growing", **changed}
+
+
+def layers(arguments: argparse.Namespace) -> Iterator[tuple[str, Case, dict[str, Any]]]:
+    for seed in range(arguments.seeds):
+        for model in ("basic3resnet", "plain3net"):
+            for name in ("growing", "uniform"):
+                images, epochs = arguments.images or 4000, arguments.epochs or 20
+                case = Case(model, 1.0, images, epochs, {"params": "0.1x"}, seed, {"units": 6})
+                yield f"{model} of 6 units 0.1x {name}", case, METHODS[name]
 
 
 def compare(arguments: argparse.Namespace, runs: Iterator[tuple[str, Case, dict[str, Any]]], path: Path) -> None:
@@ -264,7 +275,7 @@ def growth_epochs(case: Case, data: DataSet, path: str, work: Path, until: int) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["budgets", "methods", "time", "settings"])
+    parser.add_argument("what", choices=["budgets", "methods", "layers", "time", "settings"])
     parser.add_argument("--data", default=".data/cifar10")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, help="training images")
@@ -280,7 +291,9 @@ def main() -> None:
         measure_time(arguments, path)
     else:
         compare(
-            arguments, {"budgets": budgets, "methods": methods, "settings": settings}[arguments.what](arguments), path
+            arguments,
+            {"budgets": budgets, "methods": methods, "layers": layers, "settings": settings}[arguments.what](arguments),
+            path,
         )
 
 

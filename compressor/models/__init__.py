@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from compressor.architecture import Architecture
 from compressor.errors import ModelError, not_one_of
@@ -47,6 +48,8 @@ _LOGITS: dict[str, Callable[[Shape, int], Shape]] = {
     "segmentation": lambda inputs, classes: (inputs[0], classes, *inputs[2:]),
     "language": lambda inputs, classes: (*inputs, classes),
 }
+
+_DRAWS = (torch.Tensor.normal_, torch.Tensor.uniform_)
 
 
 def families() -> dict[str, Family]:
@@ -123,12 +126,19 @@ def build(architecture: Architecture, seed: int = 0) -> nn.Module:
 def build_meta(architecture: Architecture) -> nn.Module:
     """Build the network without memory for its weights, to count what it costs."""
     if ":" not in architecture.model:
-        with torch.device("meta"):
+        with torch.device("meta"), _Unfilled():
             return _build_zoo(architecture)
     model, plan = referenced(architecture)
     resized = copy.deepcopy(model)
     resize_(resized, plan, architecture.widths)
     return resized
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out drawing random values, which takes milliseconds a layer even where there is no memory for them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func in _DRAWS else func(*args, **(kwargs or {}))
 
 
 def referenced(architecture: Architecture) -> tuple[nn.Module, WidthPlan]:

@@ -372,3 +372,16 @@ def test_training_flops_are_those_of_what_was_computed(tiny, quick_trainer):
     last = growth["epochs"][-1]
     assert last["flops"] == 6 * cost.macs(found.architecture) * FINAL.batch_size * 3
     assert growth["reference"]["flops_per_epoch"] == 6 * cost.macs(tiny) * FINAL.batch_size * 3
+
+
+def test_layers_that_indicators_speak_against_fill_a_budget_that_others_leave_unused(residual, quick_trainer):
+    problem = problem_of(residual, quick_trainer(), 0.5)
+    space = Space.of(problem)
+    scores = np.random.default_rng(0).standard_normal(space.length)
+    scores[space.channels :] = -np.arange(1, len(space.layers) + 1)
+    kept = select(problem, space, scores).drawn
+    used = cost.params(space.architecture(kept)) / problem.budget.limits["params"]
+    assert 0.98 < used <= 1
+    present = kept[space.channels :]
+    assert 0 < present.sum() < len(space.layers)
+    assert present[: int(present.sum())].all()  # by their rank

@@ -14,6 +14,8 @@ from compressor.search.growing.space import Drawn, Space
 from compressor.search.problem import Problem
 from compressor.solve import Bounds, Solution, largest_within
 
+_FULL = 0.99  # of the budget: layers that indicators speak against are taken in only to use it
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -31,7 +33,8 @@ class Selection:
 def select(problem: Problem, space: Space, scores: NDArray[np.float64]) -> Selection:
     """Keep the layers with a score above 0, and of all channels those of highest score that the budget allows.
 
-    Where the last of them leave room, further channels of single groups follow by their rank.
+    Where the last of them leave room, further channels of single groups follow by their rank; where all channels of the
+    layers kept are too few for the budget, further layers do.
 
     Args:
         problem: its budget, costs
@@ -41,16 +44,38 @@ def select(problem: Problem, space: Space, scores: NDArray[np.float64]) -> Selec
     Raises:
         BudgetError: one channel in every group and no layer that can be detached is too much
     """
-    kept = np.concatenate([np.ones(space.channels, dtype=bool), scores[space.channels :] > 0])
-    while True:
+    layers = np.argsort(-scores[space.channels :], kind="stable")
+    wanted = int((scores[space.channels :] > 0).sum())
+    for count in range(wanted, -1, -1):
         try:
-            return _select(problem, space, scores, kept)
+            best = _select(problem, space, scores, _with_layers(space, layers[:count]))
         except BudgetError:
-            layers = np.flatnonzero(kept[space.channels :])
-            if not len(layers):
+            if count == 0:
                 raise
-            worst = layers[scores[space.channels :][layers].argmin()]
-            kept[space.channels + worst] = False
+        else:
+            break
+    if count < wanted:
+        return best
+    for more in range(wanted + 1, len(layers) + 1):
+        if _fullness(problem, best) >= _FULL:
+            break
+        try:
+            other = _select(problem, space, scores, _with_layers(space, layers[:more]))
+        except BudgetError:
+            break
+        best = max(best, other, key=lambda found: _fullness(problem, found))
+    return best
+
+
+def _with_layers(space: Space, layers: NDArray[np.int64]) -> Drawn:
+    kept = np.ones(space.length, dtype=bool)
+    kept[space.channels :] = np.isin(np.arange(len(space.layers)), layers)
+    return kept
+
+
+def _fullness(problem: Problem, found: Selection) -> float:
+    """The largest cost as a share of its limit."""
+    return max(found.solution.costs[name] / limit for name, limit in problem.budget.limits.items())
 
 
 def _select(problem: Problem, space: Space, scores: NDArray[np.float64], kept: Drawn) -> Selection:

@@ -106,6 +106,11 @@ class Space:
         absent = {group for path in self.layers if not drawn[self.starts[path]] for group in self.held[path]}
         return [name for name in self.groups if name not in absent]
 
+    @cached_property
+    def follows(self) -> dict[str, tuple[str, int]]:
+        """Groups that are a multiple of another one, see `compressor.models.follows`."""
+        return follows(self.reference)
+
     def masks(self, drawn: Drawn) -> dict[str, Drawn]:
         """{group of the plan: which of its units (U,) a draw has}; frozen groups have all."""
         there, found = set(self.there(drawn)), dict[str, Drawn]()
@@ -115,7 +120,7 @@ class Space:
                 found[name] = own if name in there else np.zeros_like(own)
             else:
                 found[name] = np.ones(group.units, dtype=bool)
-        for name, (source, factor) in follows(self.reference).items():
+        for name, (source, factor) in self.follows.items():
             if name in found and source in found:
                 found[name] = np.repeat(found[source], factor)
         return found
