@@ -57,7 +57,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "redraw 0.3": {"redraw": 0.3},
     "settle 0.25": {"settle": 0.25},
     "settle 0.5": {"settle": 0.5},
-    "settle 0.85": {"settle": 0.85},
+    "settle 0.7": {"settle": 0.7},
     "price 0.05": {"price": 0.05},
     "price 0.2": {"price": 0.2},
 }
@@ -158,7 +158,7 @@ def methods(arguments: argparse.Namespace) -> Iterator[tuple[str, Case, dict[str
     for seed in range(arguments.seeds):
         for model, width, share in (("vgg16_bn", 0.25, "0.1x"), ("resnet20", 1.0, "0.2x")):
             for name, method in METHODS.items():
-                case = Case(model, width, arguments.images or 4000, arguments.epochs or 30, {"params": share}, seed)
+                case = Case(model, width, arguments.images or 4000, arguments.epochs or 20, {"params": share}, seed)
                 if model in arguments.models:
                     yield f"{model} {share} {name}", case, method
 

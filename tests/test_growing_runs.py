@@ -160,3 +160,13 @@ def test_ctrl_c_on_the_command_line_leaves_a_network_and_the_way_on(tmp_path):
     assert "Traceback" not in complaint
     assert "now/model.onnx" in told
     assert (tmp_path / "run" / "now" / "model.onnx").exists()
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_it_stops_and_resumes_too(tmp_path):
+    raw = recipe().model_dump(mode="json") | {"device": "cuda"}
+    with pytest.raises(Stopped):
+        run(parse_recipe(raw, (), "test"), tmp_path / "run", stop_at=2)
+    report = run(parse_recipe(raw, (), "test"), tmp_path / "run", resume=True)
+    assert report["budget"]["met"]
+    assert len(report["trace"]["growth"]["epochs"]) == 4

@@ -68,7 +68,7 @@ class GrowingConfig(Section):
         None, description="steps between two draws; null: an epoch, or fewer for 30 draws"
     )
     settle: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.7, description="last share of training, in which the structure that meets the budget is kept"
+        0.85, description="last share of training, in which the structure that meets the budget is kept"
     )
     sampling: Literal["learned", "random"] = Field(
         "learned", description="random: the paper's baseline, every channel with the same fixed probability"
