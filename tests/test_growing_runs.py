@@ -25,7 +25,7 @@ def recipe(**search):
             "model": {"name": "resnet20", "width": 0.5},
             "data": {"name": "digits", "image_size": 8, "limit": 200},
             "budget": {"params": "0.3x"},
-            "search": {"method": "growing", "steps_per_round": 2, "redraw": 0.3, **search},
+            "search": {"method": "growing", "steps_per_round": 2, "redraw": 0.3, "settle": 0.3, **search},
             "train": {"epochs": 4, "batch_size": 32},
             "bench": {"provider": "cpu", "batch": 2, "runs": 5, "warmup": 1, "threads": 1},
             "baselines": [],

@@ -32,7 +32,7 @@ INDICATORS = IndicatorSettings(
     momentum=0.9,
     seed=0,
 )
-QUICK = GrowingConfig(steps_per_round=2)
+QUICK = GrowingConfig(steps_per_round=2, settle=0.3)
 
 
 def problem_of(architecture, trainer, share, name="params", **more):
