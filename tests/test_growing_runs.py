@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from compressor import runfolder
@@ -163,6 +164,7 @@ def test_ctrl_c_on_the_command_line_leaves_a_network_and_the_way_on(tmp_path):
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_it_stops_and_resumes_too(tmp_path):
     raw = recipe().model_dump(mode="json") | {"device": "cuda"}
     with pytest.raises(Stopped):
