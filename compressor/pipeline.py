@@ -87,6 +87,8 @@ def run(
         CompressorError: see compressor.errors
     """
     folder = Path(out)
+    if stop_at is not None and not stop_at > 0:
+        raise RecipeError(f"--stop-at: {stop_at} is not a number of epochs above 0")
     if stop_at is not None and not getattr(recipe.search, "anytime", False):
         raise RecipeError(f"--stop-at: search.method: {recipe.search.method} has no network to stop at; valid: growing")
     runfolder.claim(folder, recipe, resume)
@@ -151,6 +153,7 @@ class _Run:
             check_provider(self.recipe.measured.provider)  # now, not after hours of training
         for stage in STAGES[: STAGES.index(until) + 1]:
             self.stage = stage
+            self._stop_if_asked()
             runfolder.record(self.out, stage, self.recipe)
             try:
                 with self.log.timing(stage):
@@ -207,6 +210,10 @@ class _Run:
             self._tell,
             self._pausing,
         )
+
+    def _stop_if_asked(self) -> None:
+        if self.pause():
+            raise Stopped(f"{self.stage}: stopped")
 
     def _pausing(self, epochs: float) -> bool:
         stop = self.stop_at if self.stage == "search" else None
@@ -372,6 +379,7 @@ class _Run:
     def _export(self) -> None:
         for contender in self._contenders():
             if not _there(contender, "export.json", "model.onnx"):
+                self._stop_if_asked()
                 self._tell(f"exporting {contender.name}", None)
                 trainer = self._trainer(channels_last=False)
                 limits = read_json(self.out / "search.json")["limits"]

@@ -150,9 +150,10 @@ class Trainer:
     progress: Callable[[str, float | None], None] = lambda text, share: None
     pause: Callable[[float], bool] = lambda epochs: False
 
-    def steps_per_epoch(self, batch_size: int) -> int:
-        """How many batches of this size an epoch of the training split has."""
-        return len(training_batches(self.data, batch_size, seed=0, augment=(), channels_last=False))
+    def epoch_size(self, batch_size: int) -> tuple[int, int]:
+        """How many batches of this size an epoch of the training split has, and how many samples are in each."""
+        batches = training_batches(self.data, batch_size, seed=0, augment=(), channels_last=False)
+        return len(batches), min(batch_size, len(self.data.train))
 
     @property
     def task(self) -> Task:

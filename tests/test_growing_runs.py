@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -121,6 +122,42 @@ def test_what_a_stopped_run_shipped_does_not_count_as_a_stage(tmp_path):
     runfolder.check(out, recipe())
     changed = parse_recipe(recipe().model_dump(mode="json") | {"export": {"opset": 19}}, (), "test")
     runfolder.check(out, changed)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["train.keep=best"], "train.keep: best is not for search.method: growing"),
+        (["search.weights=fresh", "search.finetune_epochs=2"], "finetune_epochs is for weights: grown"),
+        (["search.settle=1"], "search.settle"),
+        (["search.sampling=even"], "learned"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(overrides, told):
+    with pytest.raises(RecipeError, match=told):
+        parse_recipe(recipe().model_dump(mode="json"), overrides, "test")
+
+
+@pytest.mark.parametrize("epochs", [float("nan"), 0.0, -1.0])
+def test_a_moment_to_stop_at_must_be_a_number_above_0(epochs, tmp_path):
+    with pytest.raises(RecipeError, match="--stop-at"):
+        run(recipe(), tmp_path / "run", stop_at=epochs)
+
+
+def test_flops_are_those_of_the_samples_that_there_are(tmp_path):
+    large = parse_recipe(recipe().model_dump(mode="json"), ["train.batch_size=4096"], "test")
+    run(large, tmp_path / "run", until="search")
+    record = json.loads((tmp_path / "run" / "search.json").read_text())
+    reference = record["trace"]["growth"]["reference"]
+    assert reference["flops_per_epoch"] == 6 * reference["macs"] * record["dataset"]["train"]
+
+
+def test_asked_to_stop_outside_training_a_run_ends_before_its_next_stage(whole, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    with pytest.raises(Stopped, match="stopped"):
+        run(recipe(), out, resume=True, pause=lambda: True)
+    assert not (out / "model.onnx").exists()
 
 
 def test_training_may_be_paused_in_any_method(tmp_path):

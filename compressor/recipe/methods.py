@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat
+from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from compressor.errors import RecipeError
 from compressor.plugins import with_plugins
@@ -98,6 +98,12 @@ class GrowingConfig(Section):
     )
     finetune_epochs: NonNegativeInt = Field(0, description="further epochs with the structure found")
     finetune_lr: PositiveFloat = Field(0.001, description="learning rate of fine-tuning, constant")
+
+    @model_validator(mode="after")
+    def _fresh_weights_are_trained_anyway(self) -> GrowingConfig:
+        if self.weights == "fresh" and self.finetune_epochs:
+            raise ValueError("finetune_epochs is for weights: grown; with weights: fresh the valid value is 0")
+        return self
 
 
 class RandomConfig(Section):

@@ -152,6 +152,8 @@ class Recipe(Section):
     def _best_needs_validation(self) -> Recipe:
         if self.train.keep == "best" and self.data.validation == 0:
             raise ValueError("train.keep: best needs validation images, but data.validation is 0; valid: last")
+        if self.train.keep == "best" and self.search.method == "growing":
+            raise ValueError("train.keep: best is not for search.method: growing, whose network changes; valid: last")
         return self
 
     @property

@@ -9,7 +9,7 @@ that no weight reads, or that activations are multiplied along (queries and keys
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -97,17 +97,18 @@ class Gates:
         return result[:-1]
 
     @torch.no_grad()
-    def scale_(self, factors: torch.Tensor) -> None:
-        """Multiply the gated parameters by their gates' factors (total,)."""
-        for term, spread in self._spread(factors):
-            term.parameter.mul_(spread)
+    def scale_(
+        self, factors: torch.Tensor, of: Callable[[nn.Parameter], torch.Tensor | None] = lambda parameter: parameter
+    ) -> None:
+        """Multiply the gated parameters by their gates' factors (total,).
 
-    @torch.no_grad()
-    def scale_gradients_(self, factors: torch.Tensor) -> None:
-        """Turn the gradients of scaled parameters into those of what was scaled."""
+        Args:
+            factors: of the gates
+            of: what of a parameter to multiply, such as its gradient: that of what was scaled follows; None: nothing
+        """
         for term, spread in self._spread(factors):
-            if term.parameter.grad is not None:
-                term.parameter.grad.mul_(spread)
+            if (scaled := of(term.parameter)) is not None:
+                scaled.mul_(spread)
 
     def _spread(self, factors: torch.Tensor) -> list[tuple[_Term, torch.Tensor]]:
         padded = torch.cat([factors, factors.new_ones(1)])

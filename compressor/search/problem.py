@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -39,8 +39,8 @@ class ModelTrainer(Protocol):
     ) -> list[EpochRecord]:
         """Train a network in place."""
 
-    def steps_per_epoch(self, batch_size: int) -> int:
-        """How many batches of this size an epoch has."""
+    def epoch_size(self, batch_size: int) -> tuple[int, int]:
+        """How many batches of this size an epoch has, and how many samples there are in each."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,31 @@ class Problem:
     def checkpoint(self, name: str) -> Path | None:
         """Path of a checkpoint file, or None when nothing is kept."""
         return None if self.work is None else self.work / name
+
+
+@runtime_checkable
+class Calibrated(Protocol):
+    """A cost that learns from networks really exported or measured."""
+
+    def __call__(self, architecture: Architecture) -> float:
+        """What is known of an architecture's cost."""
+
+    def begin(self, least: Architecture) -> None:
+        """Another search begins; its least network decides whether the budget can be met at all."""
+
+    def calibrate(self, architecture: Architecture) -> bool:
+        """Measure an architecture; returns whether what was found with the estimate may stand."""
+
+
+def calibrated_costs(problem: Problem) -> list[Calibrated]:
+    """The limited costs that are estimates."""
+    return [cost for name in problem.budget.limits if isinstance(cost := problem.costs[name], Calibrated)]
+
+
+def agreed(problem: Problem, architecture: Architecture) -> bool:
+    """Measure what was found with estimates; whether it may stand."""
+    found = [cost.calibrate(architecture) for cost in calibrated_costs(problem)]  # all of them learn from it
+    return all(found)
 
 
 @dataclass(frozen=True)

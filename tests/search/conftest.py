@@ -57,8 +57,8 @@ class QuickTrainer:
     def prepare(self, model):
         return model
 
-    def steps_per_epoch(self, batch_size):
-        return 3
+    def epoch_size(self, batch_size):
+        return 3, batch_size
 
     def fit(self, model, settings, *, seed, label="", observer=None, checkpoint=None):
         self.phases.append(label)

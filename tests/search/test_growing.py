@@ -8,7 +8,8 @@ from torch import nn
 
 from compressor import cost, models
 from compressor.budget import Budget
-from compressor.errors import BudgetError
+from compressor.calibration import calibrated
+from compressor.errors import BudgetError, TrainingError
 from compressor.recipe import GrowingConfig
 from compressor.search import Problem, Unfinished, growing
 from compressor.search.growing.grower import Grower, GrowthSettings
@@ -385,3 +386,64 @@ def test_layers_that_indicators_speak_against_fill_a_budget_that_others_leave_un
     present = kept[space.channels :]
     assert 0 < present.sum() < len(space.layers)
     assert present[: int(present.sum())].all()  # by their rank
+
+
+class Guessed:
+    """The parameters, taken for half as many until a network is measured."""
+
+    def __init__(self):
+        self.known = {}
+
+    def __call__(self, architecture):
+        return self.known.get(architecture.to_json(), 0.5 * cost.params(architecture))
+
+    def begin(self, least):
+        self.calibrate(least)
+
+    def calibrate(self, architecture):
+        before = self(architecture)
+        self.known[architecture.to_json()] = cost.params(architecture)
+        return before == self(architecture)
+
+
+def test_a_cost_that_is_an_estimate_is_measured_before_the_network_settles(tiny, quick_trainer, monkeypatch):
+    monkeypatch.setattr(Guessed, "__call__", lambda self, a: self.known.get(a.to_json(), 0.99 * cost.params(a)))
+    guessed, limit = Guessed(), 0.4 * cost.params(tiny)
+    costs = {**cost.COSTS, "params": guessed}
+    problem = Problem(tiny, Budget({"params": limit}), costs, quick_trainer(), final=FINAL)
+    found = calibrated(growing.search, problem, QUICK)
+    assert found.architecture.to_json() in guessed.known
+    assert cost.params(found.architecture) <= limit
+
+
+def test_diverged_indicators_end_the_search_and_leave_no_checkpoint(tiny, quick_trainer, tmp_path):
+    class Diverging(quick_trainer):
+        def fit(self, model, settings, *, observer, checkpoint, **more):
+            checkpoint.write_bytes(b"of a run that diverges")
+            after = observer.after_step
+
+            def after_step():
+                observer.indicators.s.fill_(float("nan"))
+                return after()
+
+            observer.after_step = after_step
+            return super().fit(model, settings, observer=observer, checkpoint=checkpoint, **more)
+
+    with pytest.raises(TrainingError, match=r"train\.lr"):
+        growing.search(problem_of(tiny, Diverging(), 0.4, work=tmp_path), QUICK)
+    assert not list(tmp_path.iterdir())
+
+
+def test_folding_scales_weights_and_momentum_alike(tiny, quick_trainer):
+    problem = problem_of(tiny, quick_trainer(), 0.5)
+    grower = Grower(problem, Space.of(problem), GrowthSettings(INDICATORS, 24, 20, 8, 0.0, 1), lambda model: model)
+    model = grower.first_network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    grower.start(model, optimizer, 3)
+    grower.indicators.s.fill_(0.7)
+    grower.store.momentum = {name: torch.ones_like(value) for name, value in grower.store.momentum.items()}
+    grower.settle()
+    gate = model.bn2.weight  # of `inner`: fresh γ = 1
+    assert grower.gates is None
+    torch.testing.assert_close(gate.detach()[1:], optimizer.state[gate]["momentum_buffer"][1:])
+    assert bool((gate.detach()[1:] < 1).all())

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from compressor import cost
-from compressor.errors import BudgetError, RunError
+from compressor.errors import BudgetError, RunError, TrainingError
 from compressor.models import units
 from compressor.recipe import GrowingConfig
 from compressor.search.growing.grower import Grower, GrowthSettings
@@ -42,11 +43,15 @@ def search(problem: Problem, config: GrowingConfig) -> SearchResult:
     _check_budget(problem, space)
     final = replace(problem.final, keep="last")
     grower = Grower(problem, space, _settings(config, problem, space, final), problem.trainer.prepare)
-    model = problem.trainer.prepare(grower.first_network())
+    model, checkpoint = problem.trainer.prepare(grower.first_network()), _checkpoint(problem, config)
     try:
         history = problem.trainer.fit(
-            model, final, seed=problem.seed, label="growing", observer=grower, checkpoint=_checkpoint(problem, config)
+            model, final, seed=problem.seed, label="growing", observer=grower, checkpoint=checkpoint
         )
+    except TrainingError:
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)  # it leads to the same end; train.lr may be changed now
+        raise
     except Paused as paused:
         weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
         raise Unfinished(grower.trained, weights, problem.budget.limits, paused.epochs, final.epochs or 0) from paused
@@ -67,8 +72,8 @@ def search(problem: Problem, config: GrowingConfig) -> SearchResult:
 
 
 def _settings(config: GrowingConfig, problem: Problem, space: Space, final: Settings) -> GrowthSettings:
-    """Lay out the rounds; raises RunError where the trainer cannot tell how long an epoch is."""
-    per_epoch = problem.trainer.steps_per_epoch(final.batch_size)
+    """Lay out the rounds."""
+    per_epoch, samples = problem.trainer.epoch_size(final.batch_size)
     steps = per_epoch * (final.epochs or 0)
     settled = steps - round(config.settle * steps)
     each = config.steps_per_round or min(per_epoch, settled // _ROUNDS)
@@ -88,7 +93,7 @@ def _settings(config: GrowingConfig, problem: Problem, space: Space, final: Sett
         seed=problem.seed,
         fixed=_even_chance(problem, space) if config.sampling == "random" else None,
     )
-    return GrowthSettings(indicators, steps, settled, final.batch_size, config.price, config.pad_to)
+    return GrowthSettings(indicators, steps, settled, samples, config.price, config.pad_to)
 
 
 def _even_chance(problem: Problem, space: Space) -> float:
@@ -108,7 +113,7 @@ def _check_budget(problem: Problem, space: Space) -> None:
     select(problem, space, np.full(space.length, -1.0))
 
 
-def _checkpoint(problem: Problem, config: GrowingConfig) -> Any:
+def _checkpoint(problem: Problem, config: GrowingConfig) -> Path | None:
     """Where growth to this budget goes on from; searches for other budgets, or otherwise set, have another file."""
     key = json.dumps([dict(problem.budget.limits), config.model_dump(mode="json")], sort_keys=True)
     return problem.checkpoint(f"growing-{hashlib.sha256(key.encode()).hexdigest()[:12]}.safetensors")
@@ -127,7 +132,7 @@ def _growth(grower: Grower, history: list[EpochRecord]) -> dict[str, Any]:
         "reference": {
             **own,
             "channels": dict(reference.widths),
-            "flops_per_epoch": 6 * own["macs"] * settings.batch_size * per_epoch,
+            "flops_per_epoch": 6 * own["macs"] * settings.samples * per_epoch,
         },
         "stages": stage_of,
         "steps_per_epoch": per_epoch,

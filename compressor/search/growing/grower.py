@@ -19,8 +19,8 @@ from compressor.search.gates import Gates
 from compressor.search.growing.indicators import Indicators, IndicatorSettings
 from compressor.search.growing.selection import Selection, select
 from compressor.search.growing.space import Drawn, Space, trained_form
-from compressor.search.growing.store import Store
-from compressor.search.problem import Problem
+from compressor.search.growing.store import MOMENTUM, Store
+from compressor.search.problem import Problem, agreed
 from compressor.solve import Solution
 
 _DENSITY = 0.05  # parameters of the paper's VGG-16 after growth (Table 1)
@@ -36,7 +36,7 @@ class GrowthSettings:
         indicators: how what is drawn is decided
         steps: of training in all
         settled: step from which on the network keeps the structure that meets the budget
-        batch_size: images in a step
+        samples: in a step
         price: power of what a channel costs in the penalty; 0: all alike
         pad_to: the network that trains has a multiple of so many channels in every group
     """
@@ -44,7 +44,7 @@ class GrowthSettings:
     indicators: IndicatorSettings
     steps: int
     settled: int
-    batch_size: int
+    samples: int
     price: float
     pad_to: int
 
@@ -115,8 +115,8 @@ class Grower:
         """Move the indicators, and hand the optimizer the weights and gradients without their gates."""
         if self.gates is None:
             return
-        products, factors = self.gates.derivatives(), self._factors
-        self.gates.scale_gradients_(factors)
+        products = self.gates.derivatives()
+        self.gates.scale_(self._factors, lambda parameter: parameter.grad)
         with torch.no_grad():
             for parameter, raw in zip(self.gates.parameters, self._raw, strict=True):
                 parameter.copy_(raw)
@@ -130,7 +130,9 @@ class Grower:
     def after_step(self) -> bool:
         """Count what the step took, draw anew if a round is over, put the gates on; never ends training."""
         self.step += 1
-        self._epoch["flops"] += 2 * _PASSES * self._macs * self.settings.batch_size
+        self._epoch["flops"] += 2 * _PASSES * self._macs * self.settings.samples
+        if self.selection is None and self.step == self.settings.steps:
+            self.settle()
         if self.step % self.per_epoch == 0:
             self._end_epoch()
         if self.selection is None and self.step >= self.settings.settled:
@@ -173,19 +175,27 @@ class Grower:
 
     def settle(self) -> None:
         """Select what meets the budget, and fold the gates into its weights."""
-        selection = select(self.problem, self.space, self.indicators.scores())
+        scores = self.indicators.scores()
+        selection = select(self.problem, self.space, scores)
+        while not agreed(self.problem, self.space.architecture(selection.drawn)):
+            selection = select(self.problem, self.space, scores)  # with what was learned of its cost
         self._become(selection.drawn, selection)
-        self._attach()
+        gates = self._attach()
         self._put_gates_on()
+        gates.scale_(self._factors, self._momentum)
         self.gates = None
+
+    def _momentum(self, parameter: nn.Parameter) -> torch.Tensor | None:
+        momentum: torch.Tensor | None = self.optimizer.state[parameter].get(MOMENTUM)
+        return momentum
 
     def _become(self, drawn: Drawn, selection: Selection | None = None) -> None:
         """Put what is drawn in place of the network that trained until now, whose weights are kept."""
         self.store.keep(self.model, self.optimizer, self.drawn)
-        before = self.drawn
+        before, after = self.space.effective(self.drawn), self.space.effective(drawn)
         self.drawn, self.selection = drawn, selection
-        self._epoch["added"] += int((drawn & ~before).sum())
-        self._epoch["removed"] += int((before & ~drawn).sum())
+        self._epoch["added"] += int((after & ~before).sum())
+        self._epoch["removed"] += int((before & ~after).sum())
         self._rebuild()
         self.store.hand_over(self.model, self.optimizer, drawn)
 
@@ -196,11 +206,11 @@ class Grower:
     def _begin_round(self) -> None:
         costs = {name: float(self.problem.costs[name](self.architecture)) for name in self.own}
         self.rounds.append((self.step, costs, self.indicators.force))
-        self.indicators.count_draw(self.drawn)
+        self.indicators.count_draw(self.space.effective(self.drawn))
         self._attach()
         self._put_gates_on()
 
-    def _attach(self) -> None:
+    def _attach(self) -> Gates:
         """Find the gates of the network of now."""
         space, there = self.space, self.space.there(self.drawn)
         plan = space.plan.select({name: np.flatnonzero(mask) for name, mask in space.masks(self.drawn).items()})
@@ -215,6 +225,7 @@ class Grower:
         # A plain unit's mixing weight is nothing but its gate.
         self._held = [parameters[gate] for path in whole for gate in every[path].gates if gate.endswith(".mix")]
         self._macs = cost.macs(self.architecture)
+        return gates
 
     def _put_gates_on(self) -> None:
         assert self.gates is not None
@@ -237,6 +248,8 @@ class Grower:
         """(length,) what a channel costs in each layer that has it, to a power, over the geometric mean; layers: 1."""
         space, limits = self.space, self.problem.budget.limits
         prices = np.ones(space.length)
+        if self.settings.price == 0:
+            return prices
         every = np.ones(space.length, dtype=bool)
         for name, own in space.slices.items():
             uses = len(space.plan.producers(name)) + len(space.plan.readers(name))

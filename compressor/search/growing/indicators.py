@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from compressor.checkpoint import Snapshot
+from compressor.errors import TrainingError
 from compressor.search.growing.space import Drawn, Space
 
 STEPS = 390  # in the paper's rounds: epochs of CIFAR-10 at batch 128
@@ -101,14 +102,21 @@ class Indicators:
         return torch.sigmoid(self.beta() * self.s)
 
     def chances(self) -> NDArray[np.float64]:
-        """(length,) probabilities of being drawn."""
+        """(length,) probabilities of being drawn.
+
+        Raises:
+            TrainingError: the indicators are not numbers any more
+        """
         found: NDArray[np.float64] = self.gates().double().cpu().numpy()
+        if not np.isfinite(found).all():
+            raise TrainingError("growing: the indicators are not finite: training diverged; try a smaller train.lr")
         return found if self.settings.fixed is None else np.full_like(found, self.settings.fixed)
 
     def scores(self) -> NDArray[np.float64]:
         """(length,) what is worth keeping in the end: s; of what is drawn with one probability, the lots."""
         if self.settings.fixed is not None:
             return np.asarray(self.settings.fixed - self.lots)
+        self.chances()  # raises if there are no such numbers
         return np.asarray(self.s.double().cpu().numpy())
 
     def draw(self) -> Drawn:

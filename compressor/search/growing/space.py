@@ -111,6 +111,13 @@ class Space:
         """Groups that are a multiple of another one, see `compressor.models.follows`."""
         return follows(self.reference)
 
+    def effective(self, drawn: Drawn) -> Drawn:
+        """A draw without the channels of the layers that it leaves out."""
+        there, found = set(self.there(drawn)), drawn.copy()
+        for name, own in self.slices.items():
+            found[own] &= name in there
+        return found
+
     def masks(self, drawn: Drawn) -> dict[str, Drawn]:
         """{group of the plan: which of its units (U,) a draw has}; frozen groups have all."""
         there, found = set(self.there(drawn)), dict[str, Drawn]()
@@ -142,6 +149,6 @@ class Space:
 
 def trained_form(architecture: Architecture) -> Architecture:
     """The network as it trains while layers come and go: plain ones are mixed with what they are given."""
-    if _MIX not in architecture.options:
+    if _MIX not in architecture.options or not units(architecture):
         return architecture
     return replace(architecture, options={**architecture.options, _MIX: True})

@@ -14,7 +14,7 @@ from compressor.initialise import reinitialise_
 from compressor.models import build, build_meta
 from compressor.search.growing.space import Drawn, Space, trained_form
 
-_MOMENTUM = "momentum_buffer"  # SGD's name of it
+MOMENTUM = "momentum_buffer"  # SGD's name of it
 
 
 class Store:
@@ -73,7 +73,7 @@ class Store:
         for name, tensor, index in self._slices(model, drawn):
             self.weights[name][index] = tensor.detach().to("cpu")
             if name in parameters and (state := optimizer.state.get(parameters[name])):
-                self.momentum[name][index] = state[_MOMENTUM].to("cpu")
+                self.momentum[name][index] = state[MOMENTUM].to("cpu")
 
     @torch.no_grad()
     def hand_over(self, model: nn.Module, optimizer: torch.optim.Optimizer, drawn: Drawn) -> None:
@@ -84,7 +84,7 @@ class Store:
         for name, _, index in self._slices(model, drawn):
             if name in parameters:
                 buffer = torch.empty_like(parameters[name]).copy_(self.momentum[name][index])
-                optimizer.state[parameters[name]][_MOMENTUM] = buffer.detach()
+                optimizer.state[parameters[name]][MOMENTUM] = buffer.detach()
 
     def _slices(self, model: nn.Module, drawn: Drawn) -> Iterator[tuple[str, torch.Tensor, tuple[torch.Tensor, ...]]]:
         """(name, tensor, where it lies in the full one) of the parameters and buffers of a drawn network."""
