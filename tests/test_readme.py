@@ -119,3 +119,23 @@ def test_the_peer_is_told_as_it_was_measured():
     for row in found.values():
         share = f"{row['ratio']:.3f} ({100 * (row['ratio'] / 0.6 - 1):+.1f} %)"
         assert f"| {share} | {row['search_seconds']:.0f} s | {100 * row['accuracy']:.1f} % |" in README
+
+
+def test_the_growing_results_are_the_experiments_numbers():
+    text = README.split("### Growing")[1].split("### ")[0] + (ROOT / "docs" / "growing.md").read_text(encoding="utf-8")
+    methods, time, layers, budgets = (
+        json.loads((ROOT / "experiments" / f"growing_{name}.json").read_text())
+        for name in ("methods", "time", "layers", "budgets")
+    )
+    for name in ("growing", "growing, price 0.05", "uniform", "random"):
+        found = methods["summary"][f"vgg16_bn 0.1x {name}"]
+        assert f"{found['accuracy_mean']:.2f} ± {found['accuracy_std']:.2f}" in text
+        assert f"{found['macs_share']:.3f}" in text
+    for share in ("0.05x", "0.1x"):
+        assert f"| {time[share]['time_ratio']:.2f} | {time[share]['flops_ratio']:.3f} |" in text
+    for model in ("basic3resnet", "plain3net"):
+        for method in ("growing", "uniform"):
+            assert f"{layers['summary'][f'{model} of 6 units 0.1x {method}']['accuracy_mean']:.1f}" in text
+    used = [row["least_used"] for row in budgets["summary"].values()]
+    assert len(used) == 12
+    assert f"{100 * min(used):.2f} % used" in text
