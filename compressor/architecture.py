@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from compressor.errors import ModelError, not_one_of
+from compressor.units import Stack
 
 _FIELDS = ("model", "options", "classes", "input_shape", "widths")
+_STACKS = "stacks"  # in the JSON only of networks that have some
 _JSON_NAMES = {str: "text", list: "list", dict: "mapping"}
 
 
@@ -23,6 +25,7 @@ class Architecture:
         classes: number of outputs
         input_shape: of one sample: (C, H, W) of an image, (T,) of a sequence of tokens
         widths: {group name: channels}; a group is named by the module path of its first producing layer
+        stacks: {module path of a weight layer: the stacked layer in place of it and a second one}
     """
 
     model: str
@@ -30,6 +33,7 @@ class Architecture:
     input_shape: tuple[int, ...]
     widths: Mapping[str, int]
     options: Mapping[str, Any] = field(default_factory=dict)
+    stacks: Mapping[str, Stack] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, width in self.widths.items():
@@ -56,6 +60,8 @@ class Architecture:
         """Readable JSON, the same text for the same architecture."""
         value = {name: getattr(self, name) for name in _FIELDS}
         value["widths"], value["options"] = dict(self.widths), dict(self.options)
+        if self.stacks:
+            value[_STACKS] = {first: stack.to_json() for first, stack in self.stacks.items()}
         return json.dumps(value, indent=2, sort_keys=True) + "\n"
 
     @classmethod
@@ -75,15 +81,23 @@ class Architecture:
             raise ModelError(f"{source}: not valid JSON: {error}") from error
         if not isinstance(value, dict):
             raise ModelError(f"{source}: must be an object with the keys {', '.join(_FIELDS)}")
-        if unknown := set(value) - set(_FIELDS):
-            raise ModelError(f"{source}: key {not_one_of(min(unknown), _FIELDS)}")
+        if unknown := set(value) - {*_FIELDS, _STACKS}:
+            raise ModelError(f"{source}: key {not_one_of(min(unknown), (*_FIELDS, _STACKS))}")
         if missing := set(_FIELDS) - set(value):
             raise ModelError(f"{source}: key {min(missing)} is missing")
-        for name, kind in (("model", str), ("input_shape", list), ("widths", dict), ("options", dict)):
+        value.setdefault(_STACKS, {})
+        for name, kind in (
+            ("model", str),
+            ("input_shape", list),
+            ("widths", dict),
+            ("options", dict),
+            (_STACKS, dict),
+        ):
             if not isinstance(value[name], kind):
                 raise ModelError(f"{source}: {name}: {value[name]!r} is not a {_JSON_NAMES[kind]}")
         try:
-            return cls(**value | {"input_shape": tuple(value["input_shape"])})
+            stacks = {first: Stack.from_json(stack) for first, stack in value[_STACKS].items()}
+            return cls(**value | {"input_shape": tuple(value["input_shape"]), _STACKS: stacks})
         except ModelError as error:
             raise ModelError(f"{source}: {error}") from error
 

@@ -20,9 +20,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from compressor.architecture import Architecture
 from compressor.models import build_meta, example_input, follows, plan_of, prunable, reference_architecture, units
+from compressor.units import Stack
 from compressor.widths import LayerSizes, WidthPlan, resize_
 
 Cost = Callable[[Sequence[int]], float]
+_NONE: Mapping[str, Stack] = {}
 
 
 def count_params(model: nn.Module) -> int:
@@ -49,14 +51,14 @@ def count_macs(model: nn.Module, example: torch.Tensor) -> int:
 def params(architecture: Architecture) -> int:
     """Parameter count of an architecture, without building its weights."""
     if (costs := _layer_costs(architecture)) is not None and "params" in costs.exact:
-        return costs.params(architecture.widths)
+        return costs.params(architecture.widths, architecture.stacks)
     return count_params(build_meta(architecture))
 
 
 def macs(architecture: Architecture) -> int:
     """Multiply-adds of an architecture for one sample, without building its weights."""
     if (costs := _layer_costs(architecture)) is not None and "macs" in costs.exact:
-        return costs.macs(architecture.widths)
+        return costs.macs(architecture.widths, architecture.stacks)
     return count_macs(build_meta(architecture), example_input(architecture, 1).to("meta"))
 
 
@@ -74,7 +76,8 @@ class _LayerCosts:
 
     The multiply-adds of a weight are its values times the positions it is applied at, which widths do not change.
     `exact` names the costs that this gives rightly, at the network's own widths and at halves of them: a network may
-    multiply activations, or compute its weights.
+    multiply activations, or compute its weights. In a stacked layer, of the pairs of channels only those within a unit
+    have weights (TissueNet, equation 5).
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class _LayerCosts:
             grows = tuple((dim, length) for dim, length in enumerate(parameter.shape) if (name, dim) in plan.owners)
             factor = parameter.numel() // math.prod(length for _, length in grows)
             self._terms.append((name, factor, grows, plan.uses.get(name, 0)))
+        self._taps = {name: math.prod(parameter.shape[2:]) for name, parameter in model.named_parameters()}
         halves = {name: max(1, group.units // 2) * group.step for name, group in plan.groups.items()}
         halves |= {name: factor * halves[source] for name, (source, factor) in follows.items()}
         smaller = copy.deepcopy(model)
@@ -97,17 +101,23 @@ class _LayerCosts:
             measured = {"params": count_params(network), "macs": count_macs(network, example)}
             self.exact &= {name for name, value in counted.items() if value == measured[name]}
 
-    def params(self, widths: Mapping[str, int]) -> int:
-        return sum(size for size, _ in self._counted(widths))
+    def params(self, widths: Mapping[str, int], stacks: Mapping[str, Stack] = _NONE) -> int:
+        return sum(size for size, _ in self._counted(widths, stacks))
 
-    def macs(self, widths: Mapping[str, int]) -> int:
-        return self._products + sum(size * used for size, used in self._counted(widths))
+    def macs(self, widths: Mapping[str, int], stacks: Mapping[str, Stack] = _NONE) -> int:
+        return self._products + sum(size * used for size, used in self._counted(widths, stacks))
 
-    def _counted(self, widths: Mapping[str, int]) -> Iterator[tuple[int, int]]:
+    def _counted(self, widths: Mapping[str, int], stacks: Mapping[str, Stack]) -> Iterator[tuple[int, int]]:
         following = {name: factor * widths[source] for name, (source, factor) in self._follows.items()}
-        length = self._sizes.at({**widths, **following})
+        length = self._sizes.at({**following, **widths})
+        pairs = {}
+        for first, stack in stacks.items():
+            pairs[f"{first}.weight"], pairs[f"{stack.second}.weight"] = stack.products
         for name, factor, grows, used in self._terms:
-            yield factor * math.prod(length(name, dim, present) for dim, present in grows), used
+            if name in pairs:
+                yield self._taps[name] * pairs[name], used
+            else:
+                yield factor * math.prod(length(name, dim, present) for dim, present in grows), used
 
 
 @lru_cache(maxsize=8)
@@ -116,10 +126,11 @@ def _layer_costs_of(
 ) -> _LayerCosts | None:
     chosen: dict[str, Any] = json.loads(options)
     own = reference_architecture(model, chosen, classes, input_shape)
-    if set(own.widths) != set(names) or prunable(own) != own or units(own):
+    following = follows(own)
+    if set(own.widths) != set(names) - set(following) or prunable(own) != own or units(own):
         return None  # its layers are not the same at all widths; or there are too many such networks to trace each
     network, plan = build_meta(own), plan_of(own)
-    return _LayerCosts(network, plan, example_input(own, 1).to("meta"), follows(own))
+    return _LayerCosts(network, plan, example_input(own, 1).to("meta"), following)
 
 
 def _layer_costs(architecture: Architecture) -> _LayerCosts | None:

@@ -306,6 +306,7 @@ class _Run:
             self.recipe.export.opset,
             self.checkpoints / "latency",
             lambda text: self._tell(text, None),
+            self.recipe.export.stacked,
         )
 
     def _found_before(self) -> bool:
@@ -468,6 +469,8 @@ class _Run:
             "verification": verified,
             "efficiency": None,
             "widths": dict(contender.architecture.widths),
+            "stacks": {first: stack.to_json() for first, stack in contender.architecture.stacks.items()},
+            "stacked": exported["stacked"],
             "training": read_json(contender.folder / "training.json"),
         }
 

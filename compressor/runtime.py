@@ -23,6 +23,7 @@ import torch
 
 from compressor import __version__
 from compressor.architecture import Architecture
+from compressor.arrangement import probed
 from compressor.bench import Conditions, Pairs, Ratio, machine_fingerprint, measure_pairs, median_alone
 from compressor.errors import CompressorError
 from compressor.exporters import export_onnx, export_probe
@@ -51,6 +52,7 @@ class Runtime:
         opset: of shipped files
         folder: for files while it measures; what is in it may be kept for another `Runtime`
         tell: told what is measured
+        stacked: how stacked layers are exported, see `compressor.arrangement`
     """
 
     def __init__(
@@ -60,8 +62,9 @@ class Runtime:
         opset: int,
         folder: Path,
         tell: Callable[[str], None] = lambda text: None,
+        stacked: str = "auto",
     ) -> None:
-        self.conditions = conditions
+        self.conditions, self._stacked = conditions, stacked
         self._reference, self._opset, self._folder, self._tell = reference, opset, folder, tell
         folder.mkdir(parents=True, exist_ok=True)
         # Another recipe may have left its own behind.
@@ -176,6 +179,7 @@ class Runtime:
     def _export(self, architecture: Architecture, path: Path, exact: bool) -> None:
         model = build(architecture)
         scatter_(model)
+        model = probed(model, architecture, self._stacked)
         inputs = noise_like(example_input(architecture))
         if exact:
             export_onnx(model, path, [inputs], opset=self._opset, tolerance=float("inf"))
@@ -186,7 +190,7 @@ class Runtime:
     def _cache(self) -> _Cache:
         # What the network computes is in its file: the user's code or another version of a library may have changed it.
         what = (_FORMAT, __version__, self._reference.to_json(), _graph_digest(self._file_of_reference()))
-        how = (self.conditions.provider, self.conditions.batch, self.conditions.threads, self._opset, torch.__version__)
+        how = (self.conditions.provider, self.conditions.batch, self.conditions.threads, self._opset, self._stacked, torch.__version__)
         name = f"{machine_fingerprint()['id']}-{_digest(repr((what, how)))}.json"
         return _Cache(cache_folder() / "latency" / name, self._tell)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ from torch import nn
 
 from compressor import cost, provenance
 from compressor.architecture import Architecture
+from compressor.arrangement import fastest, forms
 from compressor.data import DataSet, ordered
 from compressor.errors import RunError
-from compressor.exporters import OnnxNetwork, export_onnx, write_metadata
-from compressor.files import write_json
+from compressor.exporters import Exported, OnnxNetwork, export_onnx, measure_parity, write_metadata
+from compressor.files import copy_atomic, write_json
 from compressor.filesize import exported_bytes
 from compressor.models import build
 from compressor.recipe import Recipe
@@ -49,7 +52,7 @@ def ship(
     data, config = trainer.data, recipe.export
     model = load_weights(architecture, folder / "weights.safetensors")
     path = folder / "model.onnx"
-    exported = export_onnx(model, path, _parity_batches(data), opset=config.opset, tolerance=config.tolerance)
+    exported, stacked = _export(model, architecture, path, recipe, data)
     in_onnx = score_file(path, data, recipe.measured.threads)
     in_torch = trainer.evaluate(model.to(trainer.device), data.test)
     scores = _scores(in_onnx, in_torch, data, recipe)
@@ -61,9 +64,31 @@ def ship(
         "opset": exported.opset,
         "versions": provenance.versions(),
         "parity": exported.parity.to_json(),
+        "stacked": stacked,
         **scores,
     }
     write_json(folder / "export.json", record)
+
+
+def _export(
+    model: nn.Module, architecture: Architecture, path: Path, recipe: Recipe, data: DataSet
+) -> tuple[Exported, dict[str, Any] | None]:
+    """Export a network in the fastest of its forms; returns how these compare too, None where there is only one."""
+    batches, config = _parity_batches(data), recipe.export
+    found: dict[str, Exported] = {}
+    with tempfile.TemporaryDirectory(prefix="compressor-", dir=path.parent) as folder:
+        for name, form in forms(model, architecture, recipe).items():
+            beside = Path(folder) / f"{name}.onnx"
+            found[name] = export_onnx(form, beside, batches, opset=config.opset, tolerance=config.tolerance)
+        measured = fastest({name: exported.path for name, exported in found.items()}, recipe.measured)
+        chosen = found[measured["chosen"]]
+        copy_atomic(chosen.path, path)
+    if not architecture.stacks:
+        return replace(chosen, path=path), None
+    # Of the network that was trained, not of the form that was exported.
+    threads = recipe.measured.threads
+    parity = measure_parity(model, OnnxNetwork(path, threads).logits, batches, config.tolerance)
+    return replace(chosen, path=path, parity=parity), measured
 
 
 def score_file(path: Path, data: DataSet, threads: int | None = None) -> Evaluation:

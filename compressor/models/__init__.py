@@ -28,6 +28,7 @@ from compressor.models import growing_nets, lstm, mlp, mobilenet, mobilenetv1, r
 from compressor.models.references import cause_of, factory_of
 from compressor.models.zoo import Family, Option, Shape, Unit
 from compressor.plugins import with_plugins
+from compressor.stacking import stack_
 from compressor.widths import WidthPlan, plan_widths, resize_
 
 ZOO: dict[str, Family] = {
@@ -110,28 +111,34 @@ def build(architecture: Architecture, seed: int = 0) -> nn.Module:
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # not torch.manual_seed: that reaches the GPUs' generators too
-        if ":" not in architecture.model:
-            return _build_zoo(architecture)
-        plan = referenced(architecture)[1]
-        fresh = factory_of(architecture.model)(architecture.classes, architecture.options)
-        if plan.widths == dict(architecture.widths):
-            return fresh
-        resized = copy.deepcopy(fresh)
-        resize_(resized, plan, architecture.widths)
-        _check_logits(architecture.model, resized, architecture.classes, example_input(architecture))
-        reinitialise_(resized, fresh)
-        return resized
+        model = _build_zoo(architecture) if ":" not in architecture.model else _build_referenced(architecture)
+        stack_(model, architecture.stacks)
+        return model
+
+
+def _build_referenced(architecture: Architecture) -> nn.Module:
+    plan = referenced(architecture)[1]
+    fresh = factory_of(architecture.model)(architecture.classes, architecture.options)
+    if plan.widths == dict(architecture.widths):
+        return fresh
+    resized = copy.deepcopy(fresh)
+    resize_(resized, plan, architecture.widths)
+    _check_logits(architecture.model, resized, architecture.classes, example_input(architecture))
+    reinitialise_(resized, fresh)
+    return resized
 
 
 def build_meta(architecture: Architecture) -> nn.Module:
     """Build the network without memory for its weights, to count what it costs."""
-    if ":" not in architecture.model:
-        with torch.device("meta"), _Unfilled():
-            return _build_zoo(architecture)
-    model, plan = referenced(architecture)
-    resized = copy.deepcopy(model)
-    resize_(resized, plan, architecture.widths)
-    return resized
+    with torch.device("meta"), _Unfilled():
+        if ":" not in architecture.model:
+            built = _build_zoo(architecture)
+        else:
+            model, plan = referenced(architecture)
+            built = copy.deepcopy(model)
+            resize_(built, plan, architecture.widths)
+        stack_(built, architecture.stacks)
+        return built
 
 
 class _Unfilled(TorchFunctionMode):
@@ -231,6 +238,31 @@ def plan_of(architecture: Architecture) -> WidthPlan:
         made = plan.producers(name)[0]
         widths[name] = built[made.tensor][made.dim] * group.channels // len(made.index)
     return plan.at(widths)
+
+
+def stackable(architecture: Architecture, strategy: str, width: float = 1.0) -> tuple[Architecture, list[str] | None]:
+    """The network in the form whose pairs of layers a strategy stacks, and the first layers of these pairs.
+
+    Args:
+        architecture: of the network
+        strategy: all, r or alternate (see `compressor.stacking.select`)
+        width: multiplier of the default widths, for groups that only this form has
+
+    Returns:
+        None for the first layers: the family has no form of its own for that, its eligible pairs will do
+    """
+    if ":" in architecture.model:
+        return architecture, None
+    family = _family(architecture.model)
+    form = family.stackable(_complete(architecture.model, family, architecture.options), architecture.input_shape)
+    if strategy not in form:
+        return architecture, None
+    options, widths, firsts = form[strategy]
+    fresh = reference_architecture(
+        architecture.model, {**architecture.options, **options}, architecture.classes, architecture.input_shape, width
+    )
+    kept = {name: architecture.widths.get(name, own) for name, own in fresh.widths.items()}
+    return fresh.with_widths({**kept, **widths}), list(firsts)
 
 
 def steps(architecture: Architecture) -> dict[str, int]:
@@ -347,12 +379,12 @@ def _complete(name: str, family: Family, options: Mapping[str, Any]) -> dict[str
 def _build_zoo(architecture: Architecture) -> nn.Module:
     family = _family(architecture.model)
     options = _complete(architecture.model, family, architecture.options)
-    _check_names(architecture, {**family.widths(options)})
+    _check_names(architecture, family.widths(options), family.follows(options))
     return family.build(architecture.widths, options, architecture.classes, architecture.input_shape)
 
 
-def _check_names(architecture: Architecture, known: Mapping[str, int]) -> None:
-    if unknown := set(architecture.widths) - set(known):
+def _check_names(architecture: Architecture, known: Mapping[str, int], more: Collection[str] = ()) -> None:
+    if unknown := set(architecture.widths) - {*known, *more}:
         raise ModelError(f"widths of {architecture.model}: {not_one_of(min(unknown), known)}")
     if missing := set(known) - set(architecture.widths):
         raise ModelError(f"widths of {architecture.model}: {min(missing)} is missing")

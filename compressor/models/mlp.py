@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,4 +37,12 @@ def _build(widths: Widths, options: Options, classes: int, shape: Shape) -> nn.M
     return MLP(widths, classes, math.prod(shape))
 
 
-FAMILIES = {"mlp": Family(_widths, _build)}
+def _stackable(
+    options: Options, shape: Shape
+) -> dict[str, tuple[dict[str, Any], dict[str, int], tuple[str, ...]]]:
+    # One stacked layer of as many outputs as inputs in place of both hidden layers: with units (2, 4, 2) it has the
+    # paper's counts (Table 1).
+    return {"all": ({}, {"fc2": math.prod(shape)}, ("fc1",))}
+
+
+FAMILIES = {"mlp": Family(_widths, _build, stackable=_stackable)}

@@ -64,6 +64,8 @@ class Family:
         units: options -> {module path: unit} of what layer-growing may leave out; the option `units` then lists the
             numbers of those that are there, stage by stage
         inputs: images (C, H, W), or tokens (T,) whose vocabulary is the classes
+        stackable: (options, input shape) -> {strategy: (options, widths, first layers)} of the build in which
+            TissueNet stacks these layers and what follows each, if that differs from the network itself
     """
 
     widths: Callable[[Options], dict[str, int]]
@@ -75,6 +77,9 @@ class Family:
     traced: Callable[[Options], dict[str, Any]] = lambda options: dict(options)
     units: Callable[[Options], dict[str, Unit]] = lambda options: {}
     inputs: Literal["images", "tokens"] = "images"
+    stackable: Callable[[Options, Shape], dict[str, tuple[dict[str, Any], dict[str, int], tuple[str, ...]]]] = (
+        lambda options, shape: {}
+    )
 
     def valid(self, option: str) -> str:
         """What an option may be, in words."""

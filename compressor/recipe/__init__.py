@@ -10,6 +10,7 @@ from compressor.recipe.methods import (
     NeuralScaleConfig,
     PruningConfig,
     RandomConfig,
+    TissueNetConfig,
     UniformConfig,
     method_configs,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "NeuralScaleConfig",
     "PruningConfig",
     "RandomConfig",
+    "TissueNetConfig",
     "Recipe",
     "TrainConfig",
     "UniformConfig",

@@ -106,6 +106,47 @@ class GrowingConfig(Section):
         return self
 
 
+class TissueNetConfig(Section):
+    """TissueNet: pairs of layers give way to stacked layers of small units that no weight connects."""
+
+    uses: ClassVar[tuple[str, ...]] = ("train",)  # sections of the recipe that the search follows beside its own
+
+    method: Literal["tissuenet"] = "tissuenet"
+    strategy: Literal["auto", "all", "r", "alternate"] | tuple[str, ...] = Field(
+        "auto",
+        description="which pairs of layers are stacked: all; r, all but those of the first and last stage; alternate, "
+        "every second of a residual stage; a list of the pairs' first layers; auto: the best of the three",
+    )
+    k: Literal["auto"] | PositiveInt = Field(
+        "auto", description="hidden nodes of a unit (n0, k, n2); auto: the best of 2, 4, 8 and 16"
+    )
+    nodes: PositiveInt = Field(2, description="inputs of a unit, n0, or the next that divides a layer's channels")
+    mix: Literal["auto", "single", "hybrid"] = Field(
+        "auto", description="hybrid: units of k/2, k and 3k/2 hidden nodes, drawn at random; auto: the better one"
+    )
+    units: tuple[tuple[PositiveInt, PositiveInt, PositiveInt], ...] = Field(
+        (), description="kinds (n0, n1, n2) of units to stack, in place of k, nodes and mix"
+    )
+    counts: tuple[PositiveInt, ...] = Field(
+        (), description="how many of each kind, in proportion; none: drawn at random for each position"
+    )
+    trials: PositiveInt = Field(4, description="networks of most capacity that are trained for a moment, to choose one")
+    trial_epochs: PositiveInt = Field(2, description="epochs of each such training")
+
+    @model_validator(mode="after")
+    def _kinds_fit_together(self) -> TissueNetConfig:
+        if self.strategy == ():
+            raise ValueError("strategy: the list is empty; valid: auto, all, r, alternate, or first layers of pairs")
+        if len(self.counts) not in (0, len(self.units)):
+            raise ValueError(f"counts: {len(self.counts)} numbers for {len(self.units)} kinds of units; give one each")
+        if len({(inputs, outputs) for inputs, _, outputs in self.units}) > 1:
+            raise ValueError("units: all kinds must have the same n0 and the same n2; only n1 may differ")
+        if self.units and {"k", "nodes", "mix"} & self.model_fields_set:
+            given = min({"k", "nodes", "mix"} & self.model_fields_set)
+            raise ValueError(f"units: says all of the units, so {given} must not be given")
+        return self
+
+
 class RandomConfig(Section):
     """Every width a random share of its own, scaled together to the budget."""
 
@@ -129,6 +170,7 @@ BUILTIN_METHODS: dict[str, type[BaseModel]] = {
     "neuralscale": NeuralScaleConfig,
     "morphnet": MorphNetConfig,
     "growing": GrowingConfig,
+    "tissuenet": TissueNetConfig,
     "l1": L1Config,
     "random": RandomConfig,
     "uniform": UniformConfig,

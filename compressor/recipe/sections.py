@@ -25,6 +25,7 @@ from compressor.recipe.methods import (
     MorphNetConfig,
     NeuralScaleConfig,
     RandomConfig,
+    TissueNetConfig,
     UniformConfig,
     method_configs,
 )
@@ -113,6 +114,11 @@ class ExportConfig(Section):
 
     opset: Annotated[int, Field(ge=18, le=23)] = Field(20, description="ONNX operator set")
     tolerance: PositiveFloat = Field(1e-4, description="largest allowed relative difference to PyTorch")
+    stacked: Literal["grouped", "dense", "auto"] = Field(
+        "auto",
+        description="stacked layers as grouped convolutions (units, or blocks of units, whichever is faster) or dense "
+        "with zeros; auto: the fastest on the provider",
+    )
 
 
 class BenchConfig(Section):
@@ -133,7 +139,13 @@ class Recipe(Section):
     budget: BudgetConfig
     widths: WidthsConfig = WidthsConfig()
     search: Annotated[
-        NeuralScaleConfig | MorphNetConfig | GrowingConfig | L1Config | RandomConfig | UniformConfig,
+        NeuralScaleConfig
+        | MorphNetConfig
+        | GrowingConfig
+        | TissueNetConfig
+        | L1Config
+        | RandomConfig
+        | UniformConfig,
         Field(discriminator="method"),
     ]
     train: TrainConfig = TrainConfig()
@@ -154,6 +166,12 @@ class Recipe(Section):
             raise ValueError("train.keep: best needs validation images, but data.validation is 0; valid: last")
         if self.train.keep == "best" and self.search.method == "growing":
             raise ValueError("train.keep: best is not for search.method: growing, whose network changes; valid: last")
+        return self
+
+    @model_validator(mode="after")
+    def _zeros_are_not_stored_under_a_limit(self) -> Recipe:
+        if self.export.stacked == "dense" and "onnx_bytes" in self.budget.names:
+            raise ValueError("export.stacked: dense stores zeros, but budget.onnx_bytes limits the file; valid: grouped")
         return self
 
     @property

@@ -17,15 +17,17 @@ from compressor.recipe import (
     MorphNetConfig,
     NeuralScaleConfig,
     RandomConfig,
+    TissueNetConfig,
     UniformConfig,
 )
-from compressor.search import growing, l1, morphnet, neuralscale, randomly, uniform
+from compressor.search import growing, l1, morphnet, neuralscale, randomly, tissuenet, uniform
 from compressor.search.problem import Finetuning, Problem, SearchResult, Unfinished
 
 SEARCH_METHODS: dict[type, Callable[[Problem, Any], SearchResult]] = {
     NeuralScaleConfig: neuralscale.search,
     MorphNetConfig: morphnet.search,
     GrowingConfig: growing.search,
+    TissueNetConfig: tissuenet.search,
     L1Config: l1.search,
     RandomConfig: randomly.search,
     UniformConfig: uniform.search,

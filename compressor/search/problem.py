@@ -14,7 +14,7 @@ from torch import nn
 
 from compressor.architecture import Architecture
 from compressor.budget import Budget
-from compressor.errors import RecipeError, not_one_of
+from compressor.errors import ModelError, RecipeError, not_one_of
 from compressor.models import steps
 from compressor.recipe import WidthsConfig
 from compressor.solve import UNBOUNDED, Bounds
@@ -139,6 +139,31 @@ def bounds_of(config: WidthsConfig, reference: Architecture, auto: int = 1) -> B
     whole = [_aligned(auto, width) if config.round_to == "auto" else config.round_to for width in own.tolist()]
     multiple = np.array([math.lcm(step, own_steps.get(name, 1)) for name, step in zip(names, whole, strict=True)])
     return Bounds(np.where(frozen, own, minimum), np.where(frozen, own, UNBOUNDED), multiple)
+
+
+def bounds_for(other: Architecture, problem: Problem, path: str) -> Bounds:
+    """The problem's bounds for the widths of another form of its network, by their names.
+
+    Args:
+        other: the network in that form
+        problem: bounds the widths of its reference
+        path: what in the recipe asks for that form
+
+    Raises:
+        ModelError: single widths are bounded, and the other form names its widths otherwise
+    """
+    names, bounds = list(problem.reference.widths), problem.bounds
+    if set(other.widths) <= set(names):
+        places = [names.index(name) for name in other.widths]
+    elif all(len(set(values.tolist())) == 1 for values in (bounds.minimum, bounds.maximum, bounds.multiple)):
+        places = [0] * len(other.widths)
+    else:
+        new = min(set(other.widths) ^ set(names))
+        raise ModelError(
+            f"{path}: with it the widths of {other.model} are named otherwise ({new}), so limits of single "
+            "widths have no meaning there"
+        )
+    return Bounds(bounds.minimum[places], bounds.maximum[places], bounds.multiple[places])
 
 
 def _aligned(step: int, width: int) -> int:

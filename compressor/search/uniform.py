@@ -12,8 +12,8 @@ from compressor.errors import ModelError
 from compressor.models import families, reference_architecture
 from compressor.models.zoo import Family
 from compressor.recipe import UniformConfig
-from compressor.search.problem import Problem, SearchResult
-from compressor.solve import Bounds, Solution, largest_within
+from compressor.search.problem import Problem, SearchResult, bounds_for
+from compressor.solve import Solution, largest_within
 
 
 def search(problem: Problem, config: UniformConfig) -> SearchResult:
@@ -61,24 +61,4 @@ def _with_shortcut(problem: Problem, shortcut: str) -> Problem:
         )
     options = {**reference.options, "shortcut": shortcut}
     other = reference_architecture(reference.model, options, reference.classes, reference.input_shape, problem.width)
-    return replace(problem, reference=other, bounds=_bounds_of(other, problem))
-
-
-def _bounds_of(other: Architecture, problem: Problem) -> Bounds:
-    """The problem's bounds for the widths of another network, by their names.
-
-    Raises:
-        ModelError: single widths are bounded, and the other network names its widths otherwise
-    """
-    names, bounds = list(problem.reference.widths), problem.bounds
-    if set(other.widths) == set(names):
-        places = [names.index(name) for name in other.widths]
-    elif all(len(set(values.tolist())) == 1 for values in (bounds.minimum, bounds.maximum, bounds.multiple)):
-        places = [0] * len(other.widths)
-    else:
-        new = min(set(other.widths) ^ set(names))
-        raise ModelError(
-            f"search.shortcut: with it the widths of {other.model} are named otherwise ({new}), so limits of single "
-            "widths have no meaning there"
-        )
-    return Bounds(bounds.minimum[places], bounds.maximum[places], bounds.multiple[places])
+    return replace(problem, reference=other, bounds=bounds_for(other, problem, "search.shortcut"))

@@ -1,0 +1,90 @@
+"""How stacked layers lie in the ONNX file: as groups, as groups merged to blocks, or dense, whichever runs fastest.
+
+All three compute the same. Groups of a few channels are what the units are, but a runtime's kernels take channels in
+blocks of 8 or 16; units merged to such blocks have zeros between them, and one dense layer has nothing but zeros
+there. Which is fastest depends on provider, sizes and batch, so it is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from compressor.architecture import Architecture
+from compressor.bench import measure_latencies
+from compressor.recipe import BenchConfig, Recipe
+from compressor.stacking import rearranged
+
+BLOCK = 16  # channels of a group: ONNX Runtime's blocked CPU kernels need multiples of 8 or, with AVX-512, of 16
+_LOOKS, _WARMUP = 8, 2  # batches: forms differ by multiples, and a dense one may be slow
+_FORMS: Mapping[str, tuple[str, ...]] = {
+    "grouped": ("grouped", "blocks"),
+    "dense": ("dense",),
+    "auto": ("grouped", "blocks", "dense"),
+}
+
+
+def forms(model: nn.Module, architecture: Architecture, recipe: Recipe) -> dict[str, nn.Module]:
+    """The forms that may be shipped, {name: network}; a network without stacked layers has one.
+
+    Args:
+        model: of the architecture
+        architecture: names its stacked layers
+        recipe: `export.stacked` says which forms; under a limit of the file's size there are no zeros to be stored
+    """
+    if not architecture.stacks:
+        return {"plain": model}
+    names = _FORMS[recipe.export.stacked]
+    if "onnx_bytes" in recipe.budget.names:
+        names = ("grouped",)
+    return {name: arranged(model, architecture, name) for name in names}
+
+
+def arranged(model: nn.Module, architecture: Architecture, form: str) -> nn.Module:
+    """A network with its stacked layers in one of the forms grouped, blocks or dense."""
+    if form == "grouped":
+        return model
+    return rearranged(model, architecture.stacks, None if form == "dense" else BLOCK)
+
+
+def probed(model: nn.Module, architecture: Architecture, stacked: str) -> nn.Module:
+    """The form in which a candidate's latency is measured while a search goes on.
+
+    Blocks stand for `grouped` and `auto`: what is shipped is a faster one, if there is any.
+    """
+    if not architecture.stacks:
+        return model
+    return arranged(model, architecture, "dense" if stacked == "dense" else "blocks")
+
+
+def fastest(paths: Mapping[str, Path], config: BenchConfig) -> dict[str, Any]:
+    """Measure the forms' files side by side.
+
+    Returns:
+        {"chosen": form, "forms": {form: {"median_ms", "onnx_bytes"}}, "batch", "provider", "threads"}; of one form
+        only, its median_ms is None
+    """
+    sizes = {name: path.stat().st_size for name, path in paths.items()}
+    medians: dict[str, float | None] = dict.fromkeys(paths)
+    provider = config.provider
+    if len(paths) > 1:
+        measured = measure_latencies(
+            list(paths.values()),
+            provider=config.provider,
+            batch=config.batch,
+            warmup=_WARMUP,
+            runs=_LOOKS,
+            threads=config.threads,
+        )
+        medians = {name: found.median for name, found in zip(paths, measured, strict=True)}
+        provider = measured[0].provider
+    return {
+        "chosen": min(paths, key=lambda name: (medians[name] or 0.0, sizes[name])),
+        "forms": {name: {"median_ms": medians[name], "onnx_bytes": sizes[name]} for name in paths},
+        "batch": config.batch,
+        "provider": provider,
+        "threads": config.threads,
+    }

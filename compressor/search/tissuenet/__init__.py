@@ -1,0 +1,174 @@
+"""TissueNet ("Compact Neural Networks via Stacking Designed Basic Units"): pairs of layers give way to stacked layers
+of small units that no weight connects; which pairs, and which units, is chosen to fill the budget.
+
+Every form (strategy, k, mix of units) is scaled to the budget; all of them then cost what is allowed, or nearly. Of
+these the few of most capacity, which is parameters times multiply-adds, are trained for a moment, and the one of least
+validation loss is the result. It is trained from scratch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from compressor.architecture import Architecture
+from compressor.errors import BudgetError, RunError, TrainingError
+from compressor.files import read_json, write_json
+from compressor.models import build
+from compressor.recipe import TissueNetConfig
+from compressor.search.problem import Problem, SearchResult, agreed, calibrated_costs
+from compressor.search.tissuenet.forms import Form, forms_of
+from compressor.solve import Solution, largest_within
+
+_FULL = 0.98  # of a limit: forms that leave more unused are tried after the others
+_ROUNDS = 12  # of solving and measuring, where a cost must be measured
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    form: Form
+    architecture: Architecture
+    solution: Solution
+    fullness: float
+    capacity: float  # ln(parameters × multiply-adds)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "strategy": self.form.strategy,
+            "k": None if self.form.mix == "given" else self.form.k,
+            "mix": self.form.mix,
+            "multiplier": self.solution.scale,
+            "costs": self.solution.costs,
+            "filled": self.fullness,
+            "capacity": self.capacity,
+        }
+
+
+def search(problem: Problem, config: TissueNetConfig) -> SearchResult:
+    """Scale every form of the network to the budget, and choose.
+
+    Raises:
+        BudgetError: no form meets the budget
+        ModelError: no pair of the network's layers can be stacked
+        TrainingError: training diverged, with every candidate
+    """
+    found, refused = [], []
+    for form in forms_of(problem, config):
+        try:
+            found.append(_solved(problem, form))
+        except BudgetError as error:
+            refused.append(error)
+    if not found:
+        raise refused[0]
+    found.sort(key=lambda candidate: (candidate.fullness < _FULL, -candidate.capacity))
+    shortlist = _distinct(found)[: config.trials]
+    if calibrated_costs(problem):
+        shortlist = [_measured(problem, candidate) for candidate in shortlist]
+    scores = _trials(problem, config, shortlist)
+    best = min(range(len(shortlist)), key=lambda index: scores[index])
+    chosen = shortlist[best]
+    rows = [c.to_json() | {"trial_loss": _finite(s)} for c, s in zip(shortlist, scores, strict=True)]
+    rows += [c.to_json() for c in found if c not in shortlist]
+    trace = {
+        "iterations": [],
+        "multiplier": chosen.solution.scale,
+        "tissue": {
+            "chosen": rows[best],
+            "candidates": rows,
+            "refused": len(refused),
+            "trial_epochs": config.trial_epochs,
+            "stacks": {first: stack.to_json() for first, stack in chosen.architecture.stacks.items()},
+        },
+    }
+    return SearchResult(chosen.architecture, trace, chosen.solution.one_channel, chosen.solution.binding)
+
+
+def _solved(problem: Problem, form: Form) -> _Candidate:
+    """The largest network of a form within the budget."""
+    known: dict[tuple[int, ...], Architecture] = {}
+
+    def architecture(numbers: Any) -> Architecture:
+        key = tuple(int(number) for number in numbers)
+        if key not in known:
+            known[key] = form.architecture(key)
+        return known[key]
+
+    def cost(name: str) -> Any:
+        return lambda numbers: float(problem.costs[name](architecture(numbers)))
+
+    limits = problem.budget.limits
+    solution = largest_within({name: cost(name) for name in limits}, limits, form.scaled, 0.1, 1.0, form.bounds)
+    result = architecture(solution.widths)
+    fullness = max(solution.costs[name] / limit for name, limit in limits.items())
+    capacity = math.log(problem.costs["params"](result)) + math.log(problem.costs["macs"](result))
+    return _Candidate(form, result, solution, fullness, capacity)
+
+
+def _measured(problem: Problem, candidate: _Candidate) -> _Candidate:
+    """A candidate's form solved again until its costs are measured ones."""
+    for _ in range(_ROUNDS):
+        if agreed(problem, candidate.architecture):
+            break
+        again = _solved(problem, candidate.form)
+        if again.architecture == candidate.architecture:
+            break  # no better one is known: the shipped file will be verified
+        candidate = again
+    return candidate
+
+
+def _distinct(candidates: list[_Candidate]) -> list[_Candidate]:
+    """The first of those that came to the same network."""
+    kept: list[_Candidate] = []
+    for candidate in candidates:
+        if all(candidate.architecture != other.architecture for other in kept):
+            kept.append(candidate)
+    return kept
+
+
+def _trials(problem: Problem, config: TissueNetConfig, candidates: list[_Candidate]) -> list[float]:
+    """The validation loss of every candidate after a short training; of a single one none is needed."""
+    if len(candidates) == 1:
+        return [math.nan]
+    if problem.final is None or problem.final.epochs is None:
+        raise RunError("search.method: tissuenet trains candidates for a moment, but was not told how (final)")
+    losses = [
+        _trial(problem, config, candidate, f"trial {number} of {len(candidates)} ({candidate.form.name})")
+        for number, candidate in enumerate(candidates, 1)
+    ]
+    if all(math.isinf(loss) for loss in losses):
+        raise TrainingError("training diverged with every candidate; lower train.lr")
+    return losses
+
+
+def _trial(problem: Problem, config: TissueNetConfig, candidate: _Candidate, label: str) -> float:
+    final = problem.final
+    assert final is not None
+    assert final.epochs is not None
+    epochs, pace = config.trial_epochs, final.epochs / config.trial_epochs
+    # The whole schedule in fewer steps: a rate that never falls would say little of the end.
+    settings = replace(
+        final, epochs=epochs, keep="last", lr_at=lambda step, per_epoch: final.lr_at(int(step * pace), per_epoch)
+    )
+    kept = problem.checkpoint("tissuenet-trials.json")
+    known = read_json(kept) if kept is not None and kept.exists() else {}
+    key = f"{epochs} epochs {candidate.architecture.to_json()}"
+    if key not in known:
+        model = problem.trainer.prepare(build(candidate.architecture, problem.seed))
+        path = problem.checkpoint(f"tissuenet-trial-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors")
+        try:
+            last = problem.trainer.fit(model, settings, seed=problem.seed, label=label, checkpoint=path)[-1]
+            known[key] = last.loss if last.validation_loss is None else last.validation_loss
+        except TrainingError:
+            known[key] = None
+        if path is not None:
+            path.unlink(missing_ok=True)
+        if kept is not None:
+            write_json(kept, known)
+    return math.inf if known[key] is None else float(known[key])
+
+
+def _finite(loss: float) -> float | None:
+    return loss if math.isfinite(loss) else None

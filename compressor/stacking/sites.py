@@ -1,0 +1,190 @@
+"""Where a stacked layer can take the place of a pair of weight layers, in any network.
+
+A pair is eligible if only its second layer reads what its first one makes, channel by channel (batch-norm, activation
+and depth-wise convolutions may lie between), if both keep the resolution, if there can be two units or more, and if
+they do not meet in a bottleneck. The layer that makes the logits stays a normal one: each class is to see everything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from compressor.errors import ModelError, not_one_of
+from compressor.stacking.layers import CONVOLUTIONS, channels_of
+from compressor.widths import WidthPlan
+
+
+@dataclass(frozen=True)
+class Site:
+    """A pair of weight layers that a stacked layer can replace.
+
+    Attributes:
+        first: module path of the layer that reads
+        second: … of the layer that makes
+        hidden: width group between them
+        reads: width group that the first reads; None if that width is fixed
+        makes: width group that the second makes
+        inputs: channels now
+        nodes: … of the hidden group
+        outputs: … that the second makes
+    """
+
+    first: str
+    second: str
+    hidden: str
+    reads: str | None
+    makes: str
+    inputs: int
+    nodes: int
+    outputs: int
+
+
+def find_sites(model: nn.Module, plan: WidthPlan) -> list[Site]:
+    """All eligible pairs, in the order of the plan's groups.
+
+    Args:
+        model: the network
+        plan: of it, at its present widths
+    """
+    modules = dict(model.named_modules())
+    found = [_site(modules, plan, name) for name in plan.groups]
+    return [site for site in found if site is not None]
+
+
+def select(sites: Sequence[Site], strategy: str | Sequence[str], *, streams: Collection[str]) -> list[Site]:
+    """The pairs that a strategy stacks, in the order of `sites`.
+
+    Normal layers must lie between stacked ones, else units never exchange anything (section 3.3). On a residual stream
+    the shortcut carries everything past a stacked layer.
+
+    Args:
+        sites: of one network
+        strategy: all: as many weights as can be; r: those without the first and the last stage, which is what makes
+            the same width group; alternate: every second on a residual stream too; or first layers of pairs
+        streams: width groups that several layers make
+
+    Raises:
+        ModelError: a first layer is unknown, or two of the pairs share a layer
+    """
+    if not isinstance(strategy, str):
+        return _named(sites, strategy)
+    chosen: list[Site] = []
+    if strategy == "alternate":
+        for site in sites:
+            if all(_compatible(site, other, ()) for other in chosen):
+                chosen.append(site)
+        return chosen
+    # The largest first; of equal ones the later, so that the layer that enters a stage stays a normal one.
+    order = sorted(range(len(sites)), key=lambda index: (-_size(sites[index]), -index))
+    for index in order:
+        if all(_compatible(sites[index], other, streams) for other in chosen):
+            chosen.append(sites[index])
+    chosen.sort(key=sites.index)
+    if strategy == "all" or not chosen:
+        return chosen
+    ends = {chosen[0].makes, chosen[-1].makes}
+    return [site for site in chosen if site.makes not in ends]
+
+
+def _named(sites: Sequence[Site], names: Sequence[str]) -> list[Site]:
+    known = {site.first: site for site in sites}
+    if unknown := [name for name in names if name not in known]:
+        raise ModelError(f"search.strategy: {not_one_of(unknown[0], known)}")
+    chosen = [site for site in sites if site.first in names]
+    for place, site in enumerate(chosen):
+        for other in chosen[:place]:
+            if _layers(site) & _layers(other):
+                shared = min(_layers(site) & _layers(other))
+                raise ModelError(f"search.strategy: {other.first} and {site.first} are pairs that share {shared}")
+    return chosen
+
+
+def _compatible(site: Site, other: Site, streams: Collection[str]) -> bool:
+    if _layers(site) & _layers(other):
+        return False
+    between = ({site.reads} & {other.makes}) | ({other.reads} & {site.makes})
+    return between <= set(streams)
+
+
+def _layers(site: Site) -> set[str]:
+    return {site.first, site.second}
+
+
+def _size(site: Site) -> int:
+    return (site.inputs + site.outputs) * site.nodes
+
+
+def _site(modules: dict[str, nn.Module], plan: WidthPlan, name: str) -> Site | None:
+    group = plan.groups[name]
+    made = [axis for axis in plan.producers(name) if axis.tensor.rpartition(".")[0] not in plan.channelwise]
+    read = [axis for axis in plan.readers(name) if axis.tensor.rpartition(".")[0] not in plan.channelwise]
+    weights = [axis for axis in made if axis.tensor.endswith(".weight")]
+    if group.step != 1 or not group.exact or group.summed or len(weights) != 1 or len(made) != 1 or len(read) != 1:
+        return None
+    (maker,), (reader,) = weights, read
+    first, second = maker.tensor.removesuffix(".weight"), reader.tensor.removesuffix(".weight")
+    if f"{second}.weight" != reader.tensor or first == second:
+        return None
+    layers = [modules.get(path) for path in (first, second)]
+    if not _alike(layers) or maker.dim != 0 or reader.dim != 1:
+        return None
+    one, two = (layer for layer in layers if layer is not None)
+    (inputs, nodes), (nodes_read, outputs) = channels_of(one), channels_of(two)
+    straight = np.arange(nodes)
+    whole = (
+        nodes == nodes_read == group.channels
+        and np.array_equal(maker.index, straight)
+        and np.array_equal(maker.unit, straight)
+        and np.array_equal(reader.index, straight)
+        and np.array_equal(reader.unit, straight)
+    )
+    if not whole or math.gcd(inputs, outputs) < 2 or not _same_resolution(plan, name, maker.tensor, reader.tensor):
+        return None
+    reads, makes = _side(plan, (maker.tensor, 1), inputs), _side(plan, (reader.tensor, 0), outputs)
+    if reads is _MIXED or not isinstance(makes, str) or nodes < min(inputs, outputs):
+        return None
+    return Site(first, second, name, reads if isinstance(reads, str) else None, makes, inputs, nodes, outputs)
+
+
+def _alike(layers: Sequence[nn.Module | None]) -> bool:
+    if all(type(layer) is nn.Linear for layer in layers):
+        return True
+    kinds = {type(layer) for layer in layers}
+    if len(kinds) != 1 or not kinds <= set(CONVOLUTIONS):
+        return False
+    return all(isinstance(layer, CONVOLUTIONS) and layer.groups == 1 and set(layer.stride) == {1} for layer in layers)
+
+
+def _same_resolution(plan: WidthPlan, name: str, first: str, second: str) -> bool:
+    """Whether both weights, and the depth-wise ones between them, are applied at as many positions."""
+    number = plan.order.index(name)
+    between = {
+        tensor
+        for (tensor, _), owners in plan.owners.items()
+        if number in owners.numbers and tensor.rpartition(".")[0] in plan.channelwise and tensor.endswith(".weight")
+    }
+    return len({plan.uses.get(tensor, 0) for tensor in (first, second, *between)}) == 1
+
+
+_MIXED = object()
+
+
+def _side(plan: WidthPlan, axis: tuple[str, int], channels: int) -> object:
+    """The width group of a whole dimension, None if the width is fixed, or `_MIXED`."""
+    owners = plan.owners.get(axis)
+    if owners is None or not owners.numbers:
+        return None
+    numbers = owners.numbers
+    if len(numbers) > 1 or (owners.group < 0).any():
+        return _MIXED
+    name = plan.order[next(iter(numbers))]
+    if name not in plan.groups:
+        return None
+    one_each = len(owners.unit) == channels == plan.groups[name].channels and plan.groups[name].step == 1
+    return name if one_each else _MIXED
+
