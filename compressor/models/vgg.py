@@ -1,43 +1,55 @@
 """VGG with batch-norm for 32×32 images (Simonyan and Zisserman 2015, as used by NeuralScale section 4).
 
 conv3×3 – BN – ReLU, max-pool 2 where the table says M, then one Linear
+
+The option `pairs` names stages, counted from 1, that have exactly two convolutions behind the one that enters them: the
+form in which TissueNet (section 3.3) puts one stacked layer in place of the rest of a stage. Convolutions keep their
+names; one that is added is called after the last of its stage, conv2b after conv2.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from compressor.models.zoo import Family, Options, Shape, Widths
+from compressor.errors import ModelError
+from compressor.models.zoo import Family, Option, Options, Shape, Widths
 
-_M = 0  # a max-pooling
-_LAYERS: dict[int, tuple[int, ...]] = {
-    11: (64, _M, 128, _M, 256, 256, _M, 512, 512, _M, 512, 512, _M),
-    16: (64, 64, _M, 128, 128, _M, 256, 256, 256, _M, 512, 512, 512, _M, 512, 512, 512, _M),
-    19: (64, 64, _M, 128, 128, _M, *[256] * 4, _M, *[512] * 4, _M, *[512] * 4, _M),
-}
+_WIDTHS = (64, 128, 256, 512, 512)  # of the stages
+_LAYERS: dict[int, tuple[int, ...]] = {11: (1, 1, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+_PAIR = 3  # convolutions of a stage that enters with one and has a pair behind it
+
+
+def _stages(depth: int, pairs: Sequence[int]) -> list[list[str]]:
+    """Names of the convolutions, stage by stage, without "conv"."""
+    stages, index = [], 0
+    for stage, count in enumerate(_LAYERS[depth], 1):
+        names = [str(index + place) for place in range(1, count + 1)]
+        index += count
+        if stage in pairs:
+            names = (names + [f"{index}{letter}" for letter in "bc"])[:_PAIR]
+        stages.append(names)
+    return stages
 
 
 class VGG(nn.Module):
     """(N, C, H, W) images with H, W at least 32 → (N, classes) logits."""
 
-    def __init__(self, depth: int, widths: Widths, classes: int, in_channels: int) -> None:
+    def __init__(self, stages: Sequence[Sequence[str]], widths: Widths, classes: int, in_channels: int) -> None:
         super().__init__()
         self.plan: list[str] = []
-        index, channels = 0, in_channels
-        for entry in _LAYERS[depth]:
-            if entry == _M:
-                self.plan.append("pool")
-                continue
-            index += 1
-            out = widths[f"conv{index}"]
-            self.add_module(f"conv{index}", nn.Conv2d(channels, out, 3, padding=1))
-            self.add_module(f"bn{index}", nn.BatchNorm2d(out))
-            self.plan.append(str(index))
-            channels = out
+        channels = in_channels
+        for stage in stages:
+            for name in stage:
+                out = widths[f"conv{name}"]
+                self.add_module(f"conv{name}", nn.Conv2d(channels, out, 3, padding=1))
+                self.add_module(f"bn{name}", nn.BatchNorm2d(out))
+                channels = out
+            self.plan += [*stage, "pool"]
         self.classifier = nn.Linear(channels, classes)
         self._initialise()
 
@@ -65,16 +77,48 @@ class VGG(nn.Module):
 
 
 def _widths(depth: int, options: Options) -> dict[str, int]:
-    convs = [entry for entry in _LAYERS[depth] if entry != _M]
-    return {f"conv{index}": width for index, width in enumerate(convs, 1)}
+    stages = zip(_stages(depth, options["pairs"]), _WIDTHS, strict=True)
+    return {f"conv{name}": width for stage, width in stages for name in stage}
 
 
 def _build(depth: int, widths: Widths, options: Options, classes: int, shape: Shape) -> nn.Module:
-    return VGG(depth, widths, classes, shape[0])
+    return VGG(_stages(depth, options["pairs"]), widths, classes, shape[0])
+
+
+def _complete_pairs(value: Any) -> list[int]:
+    listed = isinstance(value, (list, tuple)) and all(type(stage) is int and 1 <= stage <= 5 for stage in value)
+    if not listed or len(set(value)) < len(value):
+        raise ModelError(f"model.options.pairs: {value!r} is not {_VALID}")
+    return sorted(value)
+
+
+_VALID = "a list of different stages, 1 to 5"
+
+
+def _stackable(
+    depth: int, options: Options, shape: Shape
+) -> dict[str, tuple[dict[str, Any], dict[str, int], tuple[str, ...]]]:
+    """TissueNet's form: behind the convolution that enters a stage there is one stacked layer (section 4.2.1)."""
+    forms = {"all": (1, 2, 3, 4, 5), "r": (2, 3, 4)}
+    return {
+        strategy: (
+            {"pairs": sorted({*options["pairs"], *stages})},
+            {},
+            tuple(f"conv{_stages(depth, stages)[stage - 1][1]}" for stage in stages),
+        )
+        for strategy, stages in forms.items()
+    }
 
 
 def _family(depth: int) -> Family:
-    return Family(partial(_widths, depth), partial(_build, depth), min_side=32)
+    pairs = Option([], _complete_pairs, _VALID)
+    return Family(
+        partial(_widths, depth),
+        partial(_build, depth),
+        {"pairs": pairs},
+        min_side=32,
+        stackable=partial(_stackable, depth),
+    )
 
 
 FAMILIES: dict[str, Any] = {f"vgg{depth}_bn": _family(depth) for depth in _LAYERS}

@@ -2,8 +2,8 @@
 of small units that no weight connects; which pairs, and which units, is chosen to fill the budget.
 
 Every form (strategy, k, mix of units) is scaled to the budget; all of them then cost what is allowed, or nearly. Of
-these the few of most capacity, which is parameters times multiply-adds, are trained for a moment, and the one of least
-validation loss is the result. It is trained from scratch.
+these the few of most capacity, which is parameters times multiply-adds, each of another k if there are enough, are
+trained for a moment, and the one of least validation loss is the result. It is trained from scratch.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def search(problem: Problem, config: TissueNetConfig) -> SearchResult:
     if not found:
         raise refused[0]
     found.sort(key=lambda candidate: (candidate.fullness < _FULL, -candidate.capacity))
-    shortlist = _distinct(found)[: config.trials]
+    shortlist = _shortlist(found, config.trials)
     if calibrated_costs(problem):
         shortlist = [_measured(problem, candidate) for candidate in shortlist]
     scores = _trials(problem, config, shortlist)
@@ -119,13 +119,17 @@ def _measured(problem: Problem, candidate: _Candidate) -> _Candidate:
     return candidate
 
 
-def _distinct(candidates: list[_Candidate]) -> list[_Candidate]:
-    """The first of those that came to the same network."""
+def _shortlist(candidates: list[_Candidate], most: int) -> list[_Candidate]:
+    """The first of the candidates of every k, then the second of every k, and so on; none that is another one again."""
+    places: dict[int, int] = {}
+    order: list[tuple[int, int, _Candidate]] = []
     kept: list[_Candidate] = []
-    for candidate in candidates:
+    for rank, candidate in enumerate(candidates):
         if all(candidate.architecture != other.architecture for other in kept):
             kept.append(candidate)
-    return kept
+            places[candidate.form.k] = places.get(candidate.form.k, 0) + 1
+            order.append((places[candidate.form.k], rank, candidate))
+    return [candidate for _, _, candidate in sorted(order, key=lambda entry: entry[:2])][:most]
 
 
 def _trials(problem: Problem, config: TissueNetConfig, candidates: list[_Candidate]) -> list[float]:
