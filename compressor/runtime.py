@@ -190,7 +190,14 @@ class Runtime:
     def _cache(self) -> _Cache:
         # What the network computes is in its file: the user's code or another version of a library may have changed it.
         what = (_FORMAT, __version__, self._reference.to_json(), _graph_digest(self._file_of_reference()))
-        how = (self.conditions.provider, self.conditions.batch, self.conditions.threads, self._opset, self._stacked, torch.__version__)
+        how = (
+            self.conditions.provider,
+            self.conditions.batch,
+            self.conditions.threads,
+            self._opset,
+            self._stacked,
+            torch.__version__,
+        )
         name = f"{machine_fingerprint()['id']}-{_digest(repr((what, how)))}.json"
         return _Cache(cache_folder() / "latency" / name, self._tell)
 

@@ -148,7 +148,7 @@ def drawn(kinds: Sequence[BasicUnit], inputs: int, seed: str) -> tuple[Kind, ...
         inputs: channels to read, a multiple of that
         seed: decides the draw
     """
-    draw = random.Random(seed)  # noqa: S311 - not for secrets
+    draw = random.Random(seed)
     return grouped(draw.choice(kinds) for _ in range(inputs // kinds[0].inputs))
 
 

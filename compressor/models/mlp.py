@@ -37,12 +37,11 @@ def _build(widths: Widths, options: Options, classes: int, shape: Shape) -> nn.M
     return MLP(widths, classes, math.prod(shape))
 
 
-def _stackable(
-    options: Options, shape: Shape
-) -> dict[str, tuple[dict[str, Any], dict[str, int], tuple[str, ...]]]:
+def _stackable(options: Options, shape: Shape) -> dict[str, tuple[dict[str, Any], dict[str, int], tuple[str, ...]]]:
     # One stacked layer of as many outputs as inputs in place of both hidden layers: with units (2, 4, 2) it has the
     # paper's counts (Table 1).
-    return {"all": ({}, {"fc2": math.prod(shape)}, ("fc1",))}
+    features = math.prod(shape)
+    return {"all": ({}, {"fc1": 2 * features, "fc2": features}, ("fc1",))}
 
 
 FAMILIES = {"mlp": Family(_widths, _build, stackable=_stackable)}

@@ -139,13 +139,7 @@ class Recipe(Section):
     budget: BudgetConfig
     widths: WidthsConfig = WidthsConfig()
     search: Annotated[
-        NeuralScaleConfig
-        | MorphNetConfig
-        | GrowingConfig
-        | TissueNetConfig
-        | L1Config
-        | RandomConfig
-        | UniformConfig,
+        NeuralScaleConfig | MorphNetConfig | GrowingConfig | TissueNetConfig | L1Config | RandomConfig | UniformConfig,
         Field(discriminator="method"),
     ]
     train: TrainConfig = TrainConfig()
@@ -171,7 +165,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _zeros_are_not_stored_under_a_limit(self) -> Recipe:
         if self.export.stacked == "dense" and "onnx_bytes" in self.budget.names:
-            raise ValueError("export.stacked: dense stores zeros, but budget.onnx_bytes limits the file; valid: grouped")
+            raise ValueError("export.stacked: dense stores zeros, but budget.onnx_bytes limits the file; valid: auto")
         return self
 
     @property

@@ -20,6 +20,7 @@ from compressor.report.sections import (
     split_sizes,
     state,
 )
+from compressor.report.tissue import tissue_section
 from compressor.report.values import (
     COSTS,
     Limit,
@@ -59,6 +60,7 @@ def render_html(record: Record) -> str:
         _fit,
         _descent,
         growth_section,
+        tissue_section,
         _training,
         _latency,
         latency_budget_section,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from compressor.report.growth import growth_line
 from compressor.report.methods import spread_text, title_of
+from compressor.report.tissue import tissue_line
 from compressor.report.values import (
     COSTS,
     Limit,
@@ -39,6 +40,8 @@ def summary_lines(record: Record) -> list[str]:
     lines += [line for other in found[1:] for line in _against(other, record)]
     if grown := growth_line(record):
         lines.append(grown)
+    if stacked := tissue_line(record):
+        lines.append(stacked)
     latency = [text for network in found if (text := _latency(network))]
     if latency:
         lines.append("latency: " + "; ".join(latency))

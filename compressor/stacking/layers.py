@@ -111,11 +111,12 @@ def stacked_layer(layer: nn.Module, pieces: Sequence[Piece]) -> nn.Module:
     return Hybrid(parts, [units * inputs for units, inputs, _ in kinds], dim)
 
 
-def part(layer: nn.Module, units: int, inputs: int, outputs: int) -> nn.Module:
-    """Equal units of one weight layer as a module of its kind."""
+def part(layer: nn.Module, units: int, inputs: int, outputs: int, device: torch.device | None = None) -> nn.Module:
+    """Equal units of one weight layer as a module of its kind; on the layer's device if none is given."""
     weight = layer.get_parameter("weight")
+    device = weight.device if device is None else device
     if isinstance(layer, nn.Linear):
-        options = (layer.bias is not None, weight.device, weight.dtype)
+        options = (layer.bias is not None, device, weight.dtype)
         return nn.Linear(inputs, outputs, *options) if units == 1 else StackedLinear(units, inputs, outputs, *options)
     assert isinstance(layer, CONVOLUTIONS)
     return type(layer)(
@@ -128,7 +129,7 @@ def part(layer: nn.Module, units: int, inputs: int, outputs: int) -> nn.Module:
         units,
         layer.bias is not None,
         layer.padding_mode,
-        weight.device,
+        device,
         weight.dtype,
     )
 
@@ -148,18 +149,22 @@ def stack_(model: nn.Module, stacks: Mapping[str, Stack]) -> None:
     """Put stacked layers in place of pairs of weight layers, with fresh weights; torch's random state decides the draw.
 
     Args:
-        model: changed in place; its widths are those of the stacks
+        model: changed in place, unless an error is raised; its widths are those of the stacks
         stacks: {module path of the first layer of a pair: the stacked layer}
 
     Raises:
-        ModelError: no such layer, one that has groups already, or one of other channels than the units
+        ModelError: no such layer, one that has groups already, one of other channels than the units, or one of two
+            stacks
     """
+    layers: dict[str, nn.Module] = {}
     for first, stack in stacks.items():
         sides = (
             (first, stack.first_pieces, stack.inputs, stack.hidden),
             (stack.second, stack.second_pieces, stack.hidden, stack.outputs),
         )
         for path, pieces, inputs, outputs in sides:
+            if path in layers:
+                raise ModelError(f"stacks.{first}: {path} is in another stacked layer already")
             layer = layer_at(model, path)
             check_dense(layer, path)
             has = channels_of(layer)
@@ -167,8 +172,9 @@ def stack_(model: nn.Module, stacks: Mapping[str, Stack]) -> None:
                 raise ModelError(
                     f"stacks.{first}: {path} has {has[0]} inputs and {has[1]} outputs, its units {inputs} and {outputs}"
                 )
-            made = stacked_layer(layer, pieces).train(layer.training)
-            set_layer(model, path, made)
+            layers[path] = stacked_layer(layer, pieces).train(layer.training)
+    for path, made in layers.items():
+        set_layer(model, path, made)
 
 
 def layer_at(model: nn.Module, path: str) -> nn.Module:

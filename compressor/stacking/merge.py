@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
+from compressor.errors import ModelError
 from compressor.stacking.layers import CONVOLUTIONS, Hybrid, StackedLinear, layer_at, part, set_layer
 from compressor.units import Stack
 
@@ -23,11 +24,16 @@ def rearranged(model: nn.Module, stacks: Mapping[str, Stack], block: int | None)
         stacks: {module path of the first layer of a pair: the stacked layer}
         block: units are merged until their inputs and their outputs are multiples of this, or as near as their number
             allows; None: all of them, also units of several kinds, are one dense layer
+
+    Raises:
+        ModelError: no such layer, or one that is no stacked layer's
     """
     copied = copy.deepcopy(model)
     for first, stack in stacks.items():
         for path in (first, stack.second):
             layer = layer_at(copied, path)
+            if not isinstance(layer, (nn.Linear, StackedLinear, Hybrid, *CONVOLUTIONS)):
+                raise ModelError(f"stacks.{first}: {path} is a {type(layer).__name__}, which has no units to merge")
             set_layer(copied, path, _dense(layer) if block is None else _blocked(layer, block))
     return copied
 
@@ -83,7 +89,8 @@ def _block_diagonal(units: Sequence[torch.Tensor]) -> torch.Tensor:
 def _with(layer: nn.Module, weights: torch.Tensor, keep_bias: bool = True) -> nn.Module:
     """A layer like this one with other units: (units, outputs, inputs, *kernel)."""
     like = nn.Linear(1, 1, layer.bias is not None) if isinstance(layer, StackedLinear) else layer
-    made = part(like, weights.shape[0], weights.shape[2], weights.shape[1])
+    units, outputs, inputs = weights.shape[:3]
+    made = part(like, units, inputs, outputs, torch.device("meta"))  # draws nothing: all its values are set
     shape = made.get_parameter("weight").shape
     made.weight = nn.Parameter(weights.reshape(shape))
     if keep_bias and isinstance(layer.bias, torch.Tensor):

@@ -187,4 +187,3 @@ def _side(plan: WidthPlan, axis: tuple[str, int], channels: int) -> object:
         return None
     one_each = len(owners.unit) == channels == plan.groups[name].channels and plan.groups[name].step == 1
     return name if one_each else _MIXED
-

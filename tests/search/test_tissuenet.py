@@ -1,0 +1,169 @@
+"""TissueNet: any budget is met and filled, on any network; what is counted is what is built; trials are resumed."""
+
+import math
+
+import pytest
+
+from compressor import cost
+from compressor.errors import BudgetError, ModelError, RecipeError
+from compressor.models import build, build_meta, reference_architecture
+from compressor.recipe import TissueNetConfig, WidthsConfig, parse_recipe
+from compressor.search import search
+from compressor.search.problem import bounds_of
+from compressor.search.tissuenet.forms import forms_of
+
+NETWORKS = [
+    ("vgg16_bn", 0.25, (3, 32, 32)),
+    ("preact_resnet18", 0.25, (3, 32, 32)),
+    ("mlp", 1.0, (1, 28, 28)),
+    ("torchvision:resnet18", 1.0, (3, 64, 64)),
+    ("torchvision:mobilenet_v2", 1.0, (3, 64, 64)),
+]
+LIMITS = [{"params": 0.3}, {"params": 0.35, "macs": 0.4}]
+
+
+@pytest.mark.parametrize("share", LIMITS, ids=[" and ".join(limits) for limits in LIMITS])
+@pytest.mark.parametrize(("model", "width", "shape"), NETWORKS, ids=[name for name, *_ in NETWORKS])
+def test_budgets_are_met_and_filled(problem, model, width, shape, share):
+    reference = reference_architecture(model, {}, 10, shape, width)
+    limits = {name: int(part * cost.COSTS[name](reference)) for name, part in share.items()}
+    found = search(problem(reference, limits, width=width), TissueNetConfig(trials=1, k=4, mix="single"))
+    tissue = found.architecture
+    network = build_meta(tissue)
+    spent = {
+        "params": cost.count_params(network),
+        "macs": cost.count_macs(network, cost.example_input(tissue, 1).to("meta")),
+    }
+    assert {name: cost.COSTS[name](tissue) for name in spent} == spent
+    assert all(spent[name] <= limit for name, limit in limits.items())
+    assert max(spent[name] / limit for name, limit in limits.items()) > 0.98
+    assert tissue.stacks
+
+
+def test_the_result_is_an_architecture_that_survives_json(tiny, problem):
+    found = search(problem(tiny, {"params": 3000}), TissueNetConfig(trials=1)).architecture
+    again = type(found).from_json(found.to_json())
+    assert again == found
+    one, two = (build(architecture, 3).state_dict() for architecture in (found, again))
+    assert all((one[name] == two[name]).all() for name in one)
+
+
+def test_larger_budgets_give_more(tiny, problem):
+    spent = [
+        cost.params(search(problem(tiny, {"params": limit}), TissueNetConfig(trials=1, k=3)).architecture)
+        for limit in (2000, 4000, 8000)
+    ]
+    assert spent == sorted(spent)
+    assert len(set(spent)) == 3
+
+
+def test_the_candidate_of_least_loss_after_its_trial_is_chosen(tiny, problem, quick_trainer):
+    trainer = quick_trainer()
+    found = search(problem(tiny, {"params": 3000}, trainer), TissueNetConfig(trials=3, trial_epochs=1))
+    tissue = found.trace["tissue"]
+    losses = [row["trial_loss"] for row in tissue["candidates"] if row.get("trial_loss") is not None]
+    assert len(losses) == 3 == len(trainer.phases)
+    assert tissue["chosen"]["trial_loss"] == min(losses)
+    assert len({row["k"] for row in tissue["candidates"][:3]}) == 3
+
+
+def test_a_search_resumes_to_the_same_result(tiny, problem, quick_trainer, tmp_path):
+    config, limits = TissueNetConfig(trials=3, trial_epochs=1), {"params": 3000}
+    whole = search(problem(tiny, limits, quick_trainer(), tmp_path / "a"), config)
+    (tmp_path / "b").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        search(problem(tiny, limits, quick_trainer(kill_after=4), tmp_path / "b"), config)
+    rest = quick_trainer()
+    again = search(problem(tiny, limits, rest, tmp_path / "b"), config)
+    assert (again.architecture, again.trace) == (whole.architecture, whole.trace)
+    assert len(rest.phases) == 2  # the first trial was kept
+
+
+def test_diverged_trials_are_not_chosen(tiny, problem, quick_trainer):
+    from compressor.errors import TrainingError
+
+    class Diverging(quick_trainer):
+        def fit(self, model, settings, **more):
+            if len(self.phases) == 0:
+                self.phases.append("diverged")
+                raise TrainingError("not a number")
+            return super().fit(model, settings, **more)
+
+    tissue = search(problem(tiny, {"params": 3000}, Diverging()), TissueNetConfig(trials=2)).trace["tissue"]
+    assert tissue["candidates"][0]["trial_loss"] is None
+    assert tissue["chosen"] == tissue["candidates"][1]
+
+
+@pytest.mark.parametrize("counts", [(), (1, 2)])
+def test_given_units_are_stacked_in_proportion_or_drawn(tiny, problem, counts):
+    config = TissueNetConfig(units=((2, 1, 2), (2, 5, 2)), counts=counts, trials=1)
+    found = search(problem(tiny, {"params": 3000}), config).architecture
+    (stack,) = found.stacks.values()
+    assert {unit.hidden for _, unit in stack.kinds} == {1, 5}
+    if counts:
+        (few, _), (many, _) = sorted(stack.kinds, key=lambda kind: kind.unit.hidden)
+        assert math.isclose(many / few, 2, rel_tol=0.35)
+
+
+def test_units_that_fit_nowhere_are_refused(tiny, problem):
+    with pytest.raises(ModelError, match=r"search\.units"):
+        search(problem(tiny, {"params": 3000}), TissueNetConfig(units=((2, 4, 3),)))
+
+
+def test_a_network_without_pairs_is_refused(problem):
+    reference = reference_architecture("lstm", {}, 50, (7,))
+    with pytest.raises(ModelError, match="leaves nothing to stack"):
+        search(problem(reference, {"params": 1_000_000}), TissueNetConfig())
+
+
+def test_a_budget_below_the_least_network_is_refused(tiny, problem):
+    with pytest.raises(BudgetError, match="cannot be met"):
+        search(problem(tiny, {"params": 50}), TissueNetConfig())
+
+
+def test_widths_that_the_recipe_fixes_are_kept(problem):
+    reference = reference_architecture("preact_resnet18", {}, 10, (3, 32, 32), 0.25)
+    bounds = bounds_of(WidthsConfig(round_to=4, frozen=("layer4.0.conv2",)), reference)
+    limits = {"params": int(0.4 * cost.params(reference))}
+    found = search(problem(reference, limits, bounds=bounds), TissueNetConfig(trials=1)).architecture
+    assert found.widths["layer4.0.conv2"] == reference.widths["layer4.0.conv2"]
+    hidden = set(found.stacks)
+    assert all(width % 4 == 0 for name, width in found.widths.items() if name not in hidden)
+
+
+def test_strategies_leave_out_what_they_say(problem):
+    reference = reference_architecture("vgg16_bn", {}, 10, (3, 32, 32), 0.25)
+    stacked = {
+        strategy: {
+            site.first
+            for form in forms_of(problem(reference, {"params": 10**6}), TissueNetConfig(strategy=strategy))
+            for site in form.sites
+        }
+        for strategy in ("all", "r", ("conv6",))
+    }
+    assert stacked["all"] == {"conv2", "conv4", "conv6", "conv9", "conv12"}
+    assert stacked["r"] == {"conv4", "conv6", "conv9"}
+    assert stacked["conv6",] == {"conv6"}
+
+
+@pytest.mark.parametrize(
+    "search_section",
+    [
+        {"strategy": "most"},
+        {"k": 0},
+        {"units": [[2, 4, 2]], "k": 4},
+        {"units": [[2, 4, 2], [4, 4, 2]]},
+        {"units": [[2, 4, 2]], "counts": [1, 2]},
+        {"strategy": []},
+        {"mix": "both"},
+    ],
+)
+def test_bad_settings_are_refused(search_section):
+    raw = {
+        "model": "mlp",
+        "data": "digits",
+        "budget": {"params": 1000},
+        "search": {"method": "tissuenet"} | search_section,
+    }
+    with pytest.raises(RecipeError, match="search"):
+        parse_recipe(raw)
