@@ -49,7 +49,7 @@ def ship(
         ExportError: the file is not what PyTorch computes
         RunError: the weights are of another architecture
     """
-    data, config = trainer.data, recipe.export
+    data = trainer.data
     model = load_weights(architecture, folder / "weights.safetensors")
     path = folder / "model.onnx"
     exported, stacked = _export(model, architecture, path, recipe, data)

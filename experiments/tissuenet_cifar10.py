@@ -2,8 +2,8 @@
 
     python experiments/tissuenet_cifar10.py --network vgg16 --data .data/cifar10 --out runs/tissue
 
-VGG16 and ResNet-18 at a quarter of their widths, 4,000 training images (a tenth of them for validation), 15 epochs, three
-seeds: half an hour a network on one core. An interrupted comparison goes on where it was; the numbers go to
+VGG16 and ResNet-18 at a quarter of their widths, 4,000 training images (a tenth of them for validation), 15 epochs,
+three seeds: half an hour a network on one core. An interrupted comparison goes on where it was; the numbers go to
 experiments/tissuenet_cifar10_NETWORK.json.
 """
 

@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 from compressor.architecture import Architecture
 from compressor.errors import ModelError, not_one_of
 from compressor.initialise import reinitialise_
-from compressor.models import growing_nets, lstm, mlp, mobilenet, mobilenetv1, resnet, vgg, wideresnet
+from compressor.models import growing_nets, lenet, lstm, mlp, mobilenet, mobilenetv1, resnet, vgg, wideresnet
 from compressor.models.references import cause_of, factory_of
 from compressor.models.zoo import Family, Option, Shape, Unit
 from compressor.plugins import with_plugins
@@ -39,6 +39,7 @@ ZOO: dict[str, Family] = {
     **mobilenetv1.FAMILIES,
     **mobilenet.FAMILIES,
     **mlp.FAMILIES,
+    **lenet.FAMILIES,
     **lstm.FAMILIES,
 }
 

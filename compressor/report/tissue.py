@@ -108,6 +108,6 @@ def _choice(tissue: Record) -> str:
     if not tried:
         return told
     return (
-        f"{told} {len(tried)} of them, those of most capacity (parameters × multiply-adds) for each k, were trained for "
-        f"{tissue['trial_epochs']} epochs; the one of least validation loss was chosen and trained from scratch."
+        f"{told} {len(tried)} of them, those of most capacity (parameters × multiply-adds) for each k, were trained "
+        f"for {tissue['trial_epochs']} epochs; the one of least validation loss was chosen and trained from scratch."
     )

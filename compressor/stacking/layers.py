@@ -164,7 +164,7 @@ def stack_(model: nn.Module, stacks: Mapping[str, Stack]) -> None:
         )
         for path, pieces, inputs, outputs in sides:
             if path in layers:
-                raise ModelError(f"stacks.{first}: {path} is in another stacked layer already")
+                raise ModelError(f"stacks.{first}: {path} is in a stacked layer already")
             layer = layer_at(model, path)
             check_dense(layer, path)
             has = channels_of(layer)

@@ -88,7 +88,7 @@ def _block_diagonal(units: Sequence[torch.Tensor]) -> torch.Tensor:
 
 def _with(layer: nn.Module, weights: torch.Tensor, keep_bias: bool = True) -> nn.Module:
     """A layer like this one with other units: (units, outputs, inputs, *kernel)."""
-    like = nn.Linear(1, 1, layer.bias is not None) if isinstance(layer, StackedLinear) else layer
+    like = nn.Linear(1, 1, layer.bias is not None, "meta") if isinstance(layer, StackedLinear) else layer
     units, outputs, inputs = weights.shape[:3]
     made = part(like, units, inputs, outputs, torch.device("meta"))  # draws nothing: all its values are set
     shape = made.get_parameter("weight").shape

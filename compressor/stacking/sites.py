@@ -32,6 +32,7 @@ class Site:
         inputs: channels now
         nodes: … of the hidden group
         outputs: … that the second makes
+        shared: whether other layers make the same width group, as on a residual stream
     """
 
     first: str
@@ -42,6 +43,7 @@ class Site:
     inputs: int
     nodes: int
     outputs: int
+    shared: bool = False
 
 
 def find_sites(model: nn.Module, plan: WidthPlan) -> list[Site]:
@@ -148,7 +150,17 @@ def _site(modules: dict[str, nn.Module], plan: WidthPlan, name: str) -> Site | N
     reads, makes = _side(plan, (maker.tensor, 1), inputs), _side(plan, (reader.tensor, 0), outputs)
     if reads is _MIXED or not isinstance(makes, str) or nodes < min(inputs, outputs):
         return None
-    return Site(first, second, name, reads if isinstance(reads, str) else None, makes, inputs, nodes, outputs)
+    return Site(
+        first,
+        second,
+        name,
+        reads if isinstance(reads, str) else None,
+        makes,
+        inputs,
+        nodes,
+        outputs,
+        len(plan.producers(makes)) > 1,
+    )
 
 
 def _alike(layers: Sequence[nn.Module | None]) -> bool:

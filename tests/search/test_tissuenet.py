@@ -6,7 +6,7 @@ import pytest
 
 from compressor import cost
 from compressor.errors import BudgetError, ModelError, RecipeError
-from compressor.models import build, build_meta, reference_architecture
+from compressor.models import build, build_meta, example_input, reference_architecture
 from compressor.recipe import TissueNetConfig, WidthsConfig, parse_recipe
 from compressor.search import search
 from compressor.search.problem import bounds_of
@@ -30,10 +30,8 @@ def test_budgets_are_met_and_filled(problem, model, width, shape, share):
     found = search(problem(reference, limits, width=width), TissueNetConfig(trials=1, k=4, mix="single"))
     tissue = found.architecture
     network = build_meta(tissue)
-    spent = {
-        "params": cost.count_params(network),
-        "macs": cost.count_macs(network, cost.example_input(tissue, 1).to("meta")),
-    }
+    macs = cost.count_macs(network, example_input(tissue, 1).to("meta"))
+    spent = {"params": cost.count_params(network), "macs": macs}
     assert {name: cost.COSTS[name](tissue) for name in spent} == spent
     assert all(spent[name] <= limit for name, limit in limits.items())
     assert max(spent[name] / limit for name, limit in limits.items()) > 0.98

@@ -3,10 +3,11 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from compressor.errors import ModelError
 from compressor.exporters import export_onnx
-from compressor.stacking import rearranged, stack_
+from compressor.stacking import stack_
 from compressor.stacking.layers import Hybrid, StackedLinear, stacked_layer
 from compressor.units import BasicUnit, Kind, Stack
 
@@ -74,28 +75,118 @@ def test_parameters_are_those_of_equation_5(kind):
     assert whole == 5 * count  # equation 6: the units' nodes in one dense pair
 
 
+def small_network(model, stack, index, start):
+    """Unit `index` as a network of its own: slices of every layer; `start` = its first (input, hidden, output)."""
+    unit = [kind.unit for kind in stack.kinds for _ in range(kind.count)][index]
+    hidden = slice(start[1], start[1] + unit.hidden)
+    layers, weight_layers = [], 0
+    for layer in model:
+        if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            made = type(layer)(unit.hidden).eval()
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                getattr(made, name).data = getattr(layer, name).data[hidden]
+        elif getattr(layer, "groups", 1) == stack.hidden == getattr(layer, "in_channels", 0):
+            made = nn.Conv2d(unit.hidden, unit.hidden, layer.kernel_size, layer.stride, layer.padding, 1, unit.hidden)
+            made.weight.data, made.bias.data = layer.weight.data[hidden], layer.bias.data[hidden]
+        elif isinstance(layer, nn.ReLU):
+            made = nn.ReLU()
+        else:
+            made = unit_layer(layer, index, *unit[weight_layers : weight_layers + 2])
+            weight_layers += 1
+        layers.append(made)
+    assert weight_layers == 2
+    return nn.Sequential(*layers)
+
+
+def unit_layer(layer, index, inputs, outputs):
+    weight, bias = units_of(layer)[index]
+    like = layer.parts[0] if isinstance(layer, Hybrid) else layer
+    if isinstance(like, (StackedLinear, nn.Linear)):
+        made = nn.Linear(inputs, outputs)
+    else:
+        options = (like.kernel_size, like.stride, like.padding, like.dilation)
+        made = type(like)(inputs, outputs, *options, padding_mode=like.padding_mode)
+    assert made.weight.shape == weight.shape
+    made.weight.data, made.bias.data = weight.data, bias.data
+    return made
+
+
+def network(form, inputs, hidden, outputs):
+    """(network, shape of a sample): two weight layers, and what can lie between them."""
+    if form == "linear":
+        made = [nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, outputs)]
+        return nn.Sequential(*made), (inputs,)
+    if form == "conv1d":
+        first, second = nn.Conv1d(inputs, hidden, 3, dilation=2), nn.Conv1d(hidden, outputs, 5, stride=3, padding=2)
+        return nn.Sequential(first, nn.BatchNorm1d(hidden), nn.ReLU(), second), (inputs, 13)
+    if form == "conv2d":
+        first = nn.Conv2d(inputs, hidden, 3, stride=2, padding=1, padding_mode="reflect")
+        second = nn.Conv2d(hidden, outputs, (1, 3), padding=(0, 1))
+        return nn.Sequential(first, nn.BatchNorm2d(hidden), nn.ReLU(), second), (inputs, 7, 5)
+    depthwise = nn.Conv2d(hidden, hidden, 3, stride=2, padding=1, groups=hidden)
+    first, second = nn.Conv2d(inputs, hidden, 1), nn.Conv2d(hidden, outputs, 1)
+    return nn.Sequential(first, nn.BatchNorm2d(hidden), nn.ReLU(), depthwise, nn.ReLU(), second), (inputs, 7, 5)
+
+
 @pytest.mark.parametrize("kinds", [EQUAL, MIXED], ids=["equal", "mixed"])
-@pytest.mark.parametrize("block", [None, 1, 3, 4, 6, 16])
+@pytest.mark.parametrize("form", ["linear", "conv1d", "conv2d", "depthwise"])
+def test_a_stack_in_a_network_equals_its_units_as_networks_of_their_own(form, kinds):
+    torch.manual_seed(0)
+    stack = Stack("", kinds)
+    model, shape = network(form, stack.inputs, stack.hidden, stack.outputs)
+    stack = Stack(str(len(model) - 1), kinds)
+    stack_(model, {"0": stack})
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():
+            tensor.data.add_(torch.rand(tensor.shape))  # batch-norm and biases: none alike
+    model.eval()
+    x = torch.randn(3, *shape)
+    outputs, start = [], (0, 0, 0)
+    for index, unit in enumerate(kind.unit for kind in kinds for _ in range(kind.count)):
+        piece = x[:, start[0] : start[0] + unit.inputs]
+        outputs.append(small_network(model, stack, index, start)(piece))
+        start = tuple(before + width for before, width in zip(start, unit, strict=True))
+    assert start == (stack.inputs, stack.hidden, stack.outputs)
+    torch.testing.assert_close(model(x), torch.cat(outputs, 1), rtol=1e-4, atol=1e-4)
+
+
+def test_what_a_stacked_layer_keeps_of_the_dense_one():
+    dense = nn.Conv2d(8, 12, (3, 1), 2, (1, 0), (2, 1), bias=False, padding_mode="circular", dtype=torch.float64)
+    made = stacked_layer(dense, [(1, 2, 3), (3, 2, 3)])
+    assert type(made) is nn.Conv2d  # neighbours of equal sizes are one kind
+    assert made.groups == 4
+    for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode", "bias"):
+        assert getattr(made, name) == getattr(dense, name)
+    assert made.weight.dtype == torch.float64
+    assert stacked_layer(nn.Conv2d(8, 12, 1, device="meta"), [(4, 2, 3)]).weight.is_meta
+    assert type(stacked_layer(nn.Linear(8, 12), [(1, 8, 12)])) is nn.Linear
+
+
+def test_the_batched_product_takes_any_leading_dimensions_and_is_counted():
+    made = StackedLinear(4, 3, 5)
+    assert [tuple(made(torch.zeros(*lead, 12)).shape) for lead in ((), (0,), (2,), (2, 7))] == [
+        (20,),
+        (0, 20),
+        (2, 20),
+        (2, 7, 20),
+    ]
+    with FlopCounterMode(display=False) as counter:
+        made(torch.zeros(7, 12))
+    assert counter.get_total_flops() == 2 * 7 * 4 * 3 * 5
+    on_meta = StackedLinear(4, 3, 5, device=torch.device("meta"))
+    assert on_meta(torch.zeros(2, 12, device="meta")).shape == (2, 20)
+
+
 @pytest.mark.parametrize("kind", [nn.Linear, nn.Conv2d])
-def test_merged_units_compute_the_same(kind, block, kinds):
-    stack = Stack("1", kinds)
-    model = pair(kind, stack)
-    stack_(model, {"0": stack})
-    x = torch.randn(2, stack.inputs) if kind is nn.Linear else torch.randn(2, stack.inputs, 5, 5)
-    merged = rearranged(model, {"0": stack}, block)
-    assert torch.allclose(merged(x), model(x), atol=1e-5)
-    if block is None:
-        assert all(type(layer) is kind for layer in merged)
-        assert all(getattr(layer, "groups", 1) == 1 for layer in merged)
-
-
-def test_blocks_are_as_wide_as_the_kernels_want():
-    stack = Stack("1", (Kind(32, BasicUnit(2, 4, 2)),))
-    model = pair(nn.Conv2d, stack)
-    stack_(model, {"0": stack})
-    merged = rearranged(model, {"0": stack}, 16)
-    assert [layer.groups for layer in merged] == [4, 4]
-    assert [layer.weight.shape[1] for layer in merged] == [16, 32]
+def test_biases_are_one_for_each_node(kind):
+    stack = Stack("1", MIXED)
+    with_bias, without = pair(kind, stack, True), pair(kind, stack, False)
+    counts = []
+    for model in (with_bias, without):
+        stack_(model, {"0": stack})
+        counts.append(sum(p.numel() for p in model.parameters()))
+    assert counts[0] - counts[1] == stack.hidden + stack.outputs
+    assert counts[1] == sum(stack.products) * (1 if kind is nn.Linear else 9)
 
 
 def test_depthwise_layers_between_stay_as_they_are():
@@ -115,6 +206,10 @@ def test_units_are_initialised_as_the_small_networks_they_are():
     torch.manual_seed(0)
     made = stacked_layer(nn.Conv2d(256, 512, 3, padding=1), [(128, 2, 4)])
     assert made.weight.std().item() == pytest.approx((2 / (9 * 4)) ** 0.5, rel=0.05)
+    assert not made.bias.any()
+    linear = stacked_layer(nn.Linear(2048, 1024), [(512, 4, 2)])
+    assert linear.weight.std().item() == pytest.approx((1 / (3 * 4)) ** 0.5, rel=0.05)  # torch's, of 4 inputs
+    assert linear.weight.abs().max().item() <= 0.5
 
 
 @pytest.mark.parametrize(
@@ -130,6 +225,21 @@ def test_units_are_initialised_as_the_small_networks_they_are():
 def test_what_cannot_be_stacked_is_named(stacks, said):
     model = nn.Sequential(nn.Conv2d(8, 12, 3), nn.Conv2d(12, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 1, groups=2))
     with pytest.raises(ModelError, match=said):
+        stack_(model, stacks)
+
+
+def test_an_error_leaves_the_network_as_it_was():
+    model = nn.Sequential(nn.Conv2d(8, 12, 3), nn.Conv2d(12, 9, 3))
+    before = list(model)
+    with pytest.raises(ModelError, match="12 inputs and 9 outputs, its units 12 and 8"):
+        stack_(model, {"0": Stack("1", EQUAL)})
+    assert all(layer is kept for layer, kept in zip(model, before, strict=True))
+
+
+def test_a_layer_is_in_one_stack_only():
+    model = nn.Sequential(nn.Linear(8, 12), nn.Linear(12, 8), nn.Linear(8, 8))
+    stacks = {"0": Stack("1", EQUAL), "1": Stack("2", (Kind(4, BasicUnit(3, 2, 2)),))}
+    with pytest.raises(ModelError, match=r"stacks\.1: 1 is in a stacked layer already"):
         stack_(model, stacks)
 
 

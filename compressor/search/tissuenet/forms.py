@@ -7,10 +7,11 @@ are what the integer repair of `compressor.solve` adds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,16 @@ from compressor.units import BasicUnit, Kind, Stack, drawn, grouped, most_units,
 Mix = Literal["single", "hybrid", "given"]
 STRATEGIES = ("all", "r", "alternate")
 KS = (2, 4, 8, 16)
-_ALIGNED = 8  # units whose number has such a factor can be merged to blocks that suit a runtime's kernels
+_ALIGNED = 8  # channels: sides of a pair that cannot be tied have at least so many units in common
+_COARSER = (1, 2, 4, 8)  # times n0, where a fixed input of a pair allows no narrower output otherwise
+
+
+class Tie(NamedTuple):
+    """A width that is always `after` for every `before` channels of another group."""
+
+    leader: str
+    before: int
+    after: int
 
 
 @dataclass(frozen=True)
@@ -70,10 +80,37 @@ class Form:
         return 0 if self.mix == "given" else len(self.sites)
 
     @cached_property
+    def ties(self) -> dict[str, Tie]:
+        """{group: what its width follows}: both sides of a stacked layer keep their proportion, so its units do.
+
+        What many pairs make, a residual stream, leads what each of them reads; else what a pair reads leads what it
+        makes. A group that the recipe freezes follows nothing, and what reads a fixed input is tied to nothing.
+        """
+        made = [site.makes for site in self.sites]
+        names = list(self.skeleton.widths)
+        kept = {name for name, frozen in zip(names, self.allowed.frozen, strict=True) if frozen}
+        ties: dict[str, Tie] = {}
+        for site in self.sites:
+            if site.reads is None or site.reads == site.makes:
+                continue
+            shared = made.count(site.makes) > 1 or site.shared
+            leader, follower = (site.makes, site.reads) if shared else (site.reads, site.makes)
+            before, after = (site.outputs, site.inputs) if shared else (site.inputs, site.outputs)
+            if self.mix == "given":
+                before, after = self.kinds[0][::-2] if shared else self.kinds[0][::2]
+            leads = {tie.leader for tie in ties.values()}
+            if follower not in {*ties, *kept, *leads, *self._hidden} and leader not in {*ties, *self._hidden}:
+                ties[follower] = Tie(leader, before // math.gcd(before, after), after // math.gcd(before, after))
+        return ties
+
+    @cached_property
+    def _hidden(self) -> set[str]:
+        return {site.hidden for site in self.sites}
+
+    @cached_property
     def free(self) -> list[str]:
-        """The groups that are scaled: all but those between the layers of a pair."""
-        hidden = {site.hidden for site in self.sites}
-        return [name for name in self.skeleton.widths if name not in hidden]
+        """The groups that are scaled: all but those within a pair, and those that follow others."""
+        return [name for name in self.skeleton.widths if name not in self._hidden and name not in self.ties]
 
     @cached_property
     def base(self) -> NDArray[np.float64]:
@@ -90,33 +127,45 @@ class Form:
     @cached_property
     def bounds(self) -> Bounds:
         """What the widths, and every pair's k, may be."""
-        places = [list(self.skeleton.widths).index(name) for name in self.free]
-        multiple = self.allowed.multiple[places].copy()
-        for index, name in enumerate(self.free):
-            multiple[index] = np.lcm(multiple[index], self._step(name))
-        ones = np.ones(self.searchable, dtype=np.int64)
-        return Bounds(
-            np.concatenate([self.allowed.minimum[places], ones]),
-            np.concatenate([self.allowed.maximum[places], ones * UNBOUNDED]),
-            np.concatenate([multiple, ones]),
+        names = list(self.skeleton.widths)
+        least, most, step = (
+            ([], [], []) if not self.free else zip(*(self._limits(n, names) for n in self.free), strict=True)
         )
+        ones = [1] * self.searchable
+        return Bounds(
+            np.array([*least, *ones], dtype=np.int64),
+            np.array([*most, *[UNBOUNDED] * self.searchable], dtype=np.int64),
+            np.array([*step, *ones], dtype=np.int64),
+        )
+
+    def _limits(self, name: str, names: list[str]) -> tuple[int, int, int]:
+        """Least and largest width of a free group, and its step, with regard to the groups that follow it."""
+        for site in self.sites:
+            if self.mix == "given" and site.reads is None and name == site.makes:  # the units leave no choice
+                made = site.inputs // self.kinds[0].inputs * self.kinds[0].outputs
+                return made, made, 1
+        place = names.index(name)
+        least, most = int(self.allowed.minimum[place]), int(self.allowed.maximum[place])
+        step = math.lcm(int(self.allowed.multiple[place]), self._step(name))
+        for follower, tie in self.ties.items():
+            if tie.leader == name:
+                own = names.index(follower)
+                whole = math.lcm(int(self.allowed.multiple[own]), self._step(follower))
+                # A leader's width times after / before is a multiple of the follower's step.
+                step = math.lcm(step, whole * tie.before // math.gcd(whole * tie.before, tie.after))
+                least = max(least, -(-int(self.allowed.minimum[own]) * tie.before // tie.after))
+        return least, max(least, most), step
 
     def _step(self, name: str) -> int:
         """What a width must be a multiple of for the units of the pairs that it feeds, or that make it."""
         step = 1
         for site in self.sites:
-            if name not in (site.reads, site.makes):
-                continue
-            if self.kinds:
-                inputs, _, outputs = self.kinds[0]
-                mine = {site.reads: inputs, site.makes: outputs}[name] if site.reads != site.makes else inputs
-                step = int(np.lcm(step, mine))
-            elif site.reads == site.makes:
-                step = int(np.lcm(step, self.nodes))
-            else:  # what both sides have in common decides how many units there are
-                other = site.outputs if name == site.reads else site.inputs
-                mine = site.inputs if name == site.reads else site.outputs
-                step = int(np.lcm(step, min(_ALIGNED * max(1, mine // other), mine)))
+            if name == site.reads:
+                step = math.lcm(step, self.kinds[0].inputs if self.kinds else self.nodes)
+            elif name == site.makes and site.reads is None:  # as many units as the fixed input has room for
+                step = math.lcm(step, site.inputs // (self.kinds[0].inputs if self.kinds else self.nodes))
+            elif name == site.makes and name not in self.ties and site.reads not in self.ties:
+                step = math.lcm(step, _ALIGNED)
         return step
 
     def architecture(self, numbers: Sequence[int]) -> Architecture:
@@ -126,12 +175,12 @@ class Form:
             ModelError: the recipe's units do not add up to a pair's channels
         """
         widths = dict(zip(self.free, numbers, strict=False))
+        widths |= {name: widths[tie.leader] * tie.after // tie.before for name, tie in self.ties.items()}
         chosen = list(numbers[len(self.free) :]) or [self.k] * len(self.sites)
         stacks = {}
         for site, k in zip(self.sites, chosen, strict=True):
             inputs = site.inputs if site.reads is None else widths[site.reads]
-            outputs = site.outputs if site.makes is None else widths[site.makes]
-            stacks[site.first] = Stack(site.second, self._units(site, inputs, outputs, int(k)))
+            stacks[site.first] = Stack(site.second, self._units(site, inputs, widths[site.makes], int(k)))
             widths[site.hidden] = stacks[site.first].hidden
         ordered = {name: int(widths[name]) for name in self.skeleton.widths}
         # A pair of a width that follows another one has, stacked, a width of its own.
@@ -179,7 +228,7 @@ def forms_of(problem: Problem, config: TissueNetConfig) -> list[Form]:
         if not sites or (skeleton, sites) in seen:
             continue
         seen.append((skeleton, sites))
-        for k, mix in _units(config):
+        for k, mix, nodes in _units(config, sites):
             forms.append(
                 Form(
                     strategy if isinstance(strategy, str) else "chosen pairs",
@@ -187,7 +236,7 @@ def forms_of(problem: Problem, config: TissueNetConfig) -> list[Form]:
                     tuple(sites),
                     k,
                     mix,
-                    config.nodes,
+                    nodes,
                     kinds,
                     config.counts,
                     problem.seed,
@@ -203,19 +252,23 @@ def forms_of(problem: Problem, config: TissueNetConfig) -> list[Form]:
     return forms
 
 
-def _units(config: TissueNetConfig) -> list[tuple[int, Mix]]:
+def _units(config: TissueNetConfig, sites: Sequence[Site]) -> list[tuple[int, Mix, int]]:
+    """The units to try: (k, mix, least inputs)."""
     if config.units:
-        return [(1, "given")]
+        return [(1, "given", 1)]
     ks = KS if config.k == "auto" else (config.k,)
     mixes: tuple[Mix, ...] = ("single", "hybrid") if config.mix == "auto" else (config.mix,)
-    return [(k, mix) for mix in mixes for k in ks if mix == "single" or k > 1]
+    fixed = [site.inputs for site in sites if site.reads is None]
+    nodes = [config.nodes * factor for factor in (_COARSER if fixed else _COARSER[:1])]
+    fitting = [n for n in nodes if all(inputs % n == 0 and inputs > n for inputs in fixed)] or [1]
+    return [(k, mix, n) for n in fitting for mix in mixes for k in ks if mix == "single" or k > 1]
 
 
 def _suit(site: Site, unit: BasicUnit) -> bool:
     """Whether units can be stacked in place of a pair, at some widths."""
     if site.reads == site.makes and site.reads is not None:
         return unit.inputs == unit.outputs
-    return site.inputs * unit.outputs == site.outputs * unit.inputs and site.inputs % unit.inputs == 0
+    return site.reads is not None or site.inputs % unit.inputs == 0
 
 
 def _sites(problem: Problem, strategy: str | tuple[str, ...]) -> tuple[Architecture, list[Site]]:
