@@ -69,7 +69,7 @@ def fastest(paths: Mapping[str, Path], config: BenchConfig) -> dict[str, Any]:
     """
     sizes = {name: path.stat().st_size for name, path in paths.items()}
     medians: dict[str, float | None] = dict.fromkeys(paths)
-    provider = config.provider
+    provider: str = config.provider
     if len(paths) > 1:
         measured = measure_latencies(
             list(paths.values()),

@@ -29,7 +29,7 @@ class BasicUnit(NamedTuple):
 class Kind(NamedTuple):
     """So many equal units."""
 
-    count: int
+    many: int
     unit: BasicUnit
 
 
@@ -55,7 +55,7 @@ class Stack:
     @property
     def count(self) -> int:
         """Number of units."""
-        return sum(kind.count for kind in self.kinds)
+        return sum(kind.many for kind in self.kinds)
 
     @property
     def inputs(self) -> int:

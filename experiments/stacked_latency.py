@@ -2,8 +2,8 @@
 
     python experiments/stacked_latency.py
 
-Units (2, k, 2) of 3×3 convolutions at the sizes of VGG16's stages, batch 16, one thread, the forms interleaved, beside the
-dense pair of convolutions of the same width that a stacked layer replaces. Takes two minutes; the numbers go to
+Units (2, k, 2) of 3×3 convolutions at the sizes of VGG16's stages, batch 16, one thread, the forms interleaved, beside
+the dense pair of convolutions of the same width that a stacked layer replaces. Takes two minutes; the numbers go to
 experiments/stacked_latency.json.
 """
 

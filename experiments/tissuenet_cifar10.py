@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 MODELS = {"vgg16": "vgg16_bn", "resnet18": "preact_resnet18"}
 METHODS = ("uniform", "neuralscale", "tissuenet")
 BUDGETS = ("params", "macs")
-SETTINGS = ("data.limit=4000", "train.epochs=15", "threads=1", "bench.threads=1", "bench.runs=20")
+SETTINGS = ("data.limit=4000", "train.epochs=15", "threads=1", "bench.threads=1", "bench.runs=5")
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 # The paper's 15 iterations on 50,000 images are many times the training here; so are those of the other experiments.
-PRUNING = "iterations=2;pretrain_epochs=3;prune_every=10;prune_channels=20"
+PRUNING = "iterations=2;pretrain_epochs=3;prune_every=5;prune_channels=40"
 
 
 def show(stage: str, text: str, share: float | None) -> None:

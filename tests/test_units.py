@@ -41,7 +41,7 @@ def test_there_are_as_many_units_as_share_both_sides_evenly(inputs, outputs, nod
 def test_a_draw_is_the_same_for_a_seed_and_another_for_another():
     one, same, other = (drawn(KINDS, 40, seed) for seed in ("1 a", "1 a", "2 a"))
     assert one == same != other
-    assert sum(kind.count for kind in one) == 20
+    assert sum(kind.many for kind in one) == 20
     assert len({kind.unit for kind in one}) == len(one) > 1
 
 

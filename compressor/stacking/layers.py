@@ -81,7 +81,7 @@ class Hybrid(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Run every kind on its piece."""
-        pieces = x.split(self.sizes, self.dim)
+        pieces = torch.split(x, self.sizes, self.dim)
         return torch.cat([part(piece) for part, piece in zip(self.parts, pieces, strict=True)], self.dim)
 
 

@@ -43,7 +43,7 @@ def _blocked(layer: nn.Module, block: int) -> nn.Module:
         return Hybrid([_blocked(one, block) for one in layer.parts], layer.sizes, layer.dim).train(layer.training)
     weights = _units(layer)
     merged = _merge(len(weights), weights.shape[2], weights.shape[1], block)
-    groups = [_block_diagonal(list(group)) for group in weights.split(merged)]
+    groups = [_block_diagonal(list(group)) for group in weights.reshape(-1, merged, *weights.shape[1:])]
     return _with(layer, torch.stack(groups))
 
 
@@ -72,7 +72,7 @@ def _units(layer: nn.Module) -> torch.Tensor:
     if isinstance(layer, StackedLinear):
         return weight
     groups = layer.groups if isinstance(layer, CONVOLUTIONS) else 1
-    return weight.unflatten(0, (groups, -1))
+    return weight.reshape(groups, -1, *weight.shape[1:])
 
 
 def _block_diagonal(units: Sequence[torch.Tensor]) -> torch.Tensor:
