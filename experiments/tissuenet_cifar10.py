@@ -2,7 +2,7 @@
 
     python experiments/tissuenet_cifar10.py --network vgg16 --data .data/cifar10 --out runs/tissue
 
-VGG16 and ResNet-18 at a quarter of their widths, 4,000 training images (a tenth of them for validation), 15 epochs,
+VGG16 and ResNet-18 at a quarter of their widths, 3,000 training images (a tenth of them for validation), 10 epochs,
 three seeds: half an hour a network on one core. An interrupted comparison goes on where it was; the numbers go to
 experiments/tissuenet_cifar10_NETWORK.json.
 """
@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 MODELS = {"vgg16": "vgg16_bn", "resnet18": "preact_resnet18"}
 METHODS = ("uniform", "neuralscale", "tissuenet")
 BUDGETS = ("params", "macs")
-SETTINGS = ("data.limit=4000", "train.epochs=15", "threads=1", "bench.threads=1", "bench.runs=5")
+SETTINGS = ("data.limit=3000", "train.epochs=10", "threads=1", "bench.threads=1", "bench.runs=5")
 
 
 def main() -> None:

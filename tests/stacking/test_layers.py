@@ -77,7 +77,7 @@ def test_parameters_are_those_of_equation_5(kind):
 
 def small_network(model, stack, index, start):
     """Unit `index` as a network of its own: slices of every layer; `start` = its first (input, hidden, output)."""
-    unit = [kind.unit for kind in stack.kinds for _ in range(kind.count)][index]
+    unit = [kind.unit for kind in stack.kinds for _ in range(kind.many)][index]
     hidden = slice(start[1], start[1] + unit.hidden)
     layers, weight_layers = [], 0
     for layer in model:
@@ -142,7 +142,7 @@ def test_a_stack_in_a_network_equals_its_units_as_networks_of_their_own(form, ki
     model.eval()
     x = torch.randn(3, *shape)
     outputs, start = [], (0, 0, 0)
-    for index, unit in enumerate(kind.unit for kind in kinds for _ in range(kind.count)):
+    for index, unit in enumerate(kind.unit for kind in kinds for _ in range(kind.many)):
         piece = x[:, start[0] : start[0] + unit.inputs]
         outputs.append(small_network(model, stack, index, start)(piece))
         start = tuple(before + width for before, width in zip(start, unit, strict=True))

@@ -1,0 +1,120 @@
+"""Stacked layers from a recipe to the file: every form computes the same, and what is shipped is one of them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from compressor.arrangement import arranged, fastest, forms
+from compressor.errors import RecipeError
+from compressor.models import build, reference_architecture
+from compressor.pipeline import run
+from compressor.recipe import BenchConfig, parse_recipe
+from compressor.units import Kind, Stack, spread
+
+
+def recipe(**changes):
+    raw = {
+        "model": "mlp",
+        "data": {"name": "digits", "limit": 200},
+        "budget": {"params": "0.3x"},
+        "search": {"method": "tissuenet", "k": 4, "mix": "single", "trials": 2, "trial_epochs": 1},
+        "train": {"epochs": 1, "batch_size": 64},
+        "bench": {"provider": "cpu", "batch": 2, "runs": 2, "warmup": 0, "threads": 1},
+        "baselines": ["reference"],
+        "device": "cpu",
+        "threads": 1,
+    }
+    return parse_recipe(raw | changes)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    return run(recipe(), out), out
+
+
+def test_the_shipped_file_is_within_the_budget_and_equals_pytorch(finished):
+    report, out = finished
+    assert report["budget"]["met"]
+    assert report["params"] <= report["budget"]["limits"]["params"]
+    assert report["parity"]["max_rel_error"] <= report["parity"]["tolerance"]
+    stored = onnx.load(out / "model.onnx")
+    assert not {node.op_type for node in stored.graph.node} & {"Split", "Concat", "Slice"}
+    assert {entry.key: entry.value for entry in stored.metadata_props}["compressor.architecture"] == (
+        out / "architecture.json"
+    ).read_text(encoding="utf-8")
+
+
+def test_the_form_shipped_is_the_fastest_measured(finished):
+    report, _ = finished
+    measured = report["stacked"]["forms"]
+    assert set(measured) == {"grouped", "blocks", "dense"}
+    assert min(measured, key=lambda form: measured[form]["median_ms"]) == report["stacked"]["chosen"]
+    assert report["baseline"]["reference"]["stacked"] is None
+
+
+def test_ce_and_se_are_against_the_unscaled_network(finished):
+    report, _ = finished
+    reference = report["baseline"]["reference"]
+    kept = report["accuracy"]["onnx"] / reference["accuracy"]["onnx"]
+    assert report["efficiency"]["ce"] == pytest.approx(kept * reference["macs"] / report["macs"])
+    assert report["efficiency"]["se"] == pytest.approx(kept * reference["params"] / report["params"])
+    assert reference["efficiency"] == {"ce": 1.0, "se": 1.0}
+
+
+def test_the_page_shows_units_candidates_and_forms(finished):
+    report, out = finished
+    page = (out / "report.html").read_text(encoding="utf-8")
+    for first, stack in report["stacks"].items():
+        many, *unit = stack["units"][0]
+        assert first in page
+        assert f"{many:,} × ({unit[0]}, {unit[1]}, {unit[2]})" in page
+    assert "(chosen)" in page
+    assert page.count("<h2>Stacked layers</h2>") == 1
+
+
+def test_a_finished_search_is_resumed_to_the_same_file(finished, tmp_path):
+    _, out = finished
+    run(recipe(), tmp_path / "again", until="search")
+    assert (tmp_path / "again" / "architecture.json").read_text() == (out / "architecture.json").read_text()
+    run(recipe(), tmp_path / "again", resume=True)
+    record = json.loads((tmp_path / "again" / "report.json").read_text())
+    assert record["accuracy"]["torch"] == json.loads((out / "report.json").read_text())["accuracy"]["torch"]
+
+
+@pytest.mark.parametrize("stacked", ["grouped", "dense", "auto"])
+def test_all_forms_allowed_compute_the_same(stacked):
+    reference = reference_architecture("mlp", {}, 10, (1, 8, 8))
+    stacks = {"fc1": Stack("fc2", spread(64, 100, 32, 32))}
+    architecture = type(reference)("mlp", 10, (1, 8, 8), {"fc1": 100, "fc2": 32}, {}, stacks)
+    assert isinstance(stacks["fc1"].kinds[0], Kind)
+    model, images = build(architecture).eval(), torch.randn(3, 1, 8, 8)
+    found = forms(model, architecture, recipe(export={"stacked": stacked}))
+    assert (
+        set(found)
+        == {"grouped": {"grouped", "blocks"}, "dense": {"dense"}, "auto": {"grouped", "blocks", "dense"}}[stacked]
+    )
+    with torch.no_grad():
+        for form in found.values():
+            assert torch.allclose(form(images), model(images), atol=1e-5)
+        assert torch.allclose(arranged(model, architecture, "dense")(images), model(images), atol=1e-5)
+
+
+def test_zeros_are_not_stored_under_a_limit_of_the_file(tmp_path):
+    with pytest.raises(RecipeError, match=r"dense.*onnx_bytes"):
+        recipe(budget={"onnx_bytes": 100_000}, export={"stacked": "dense"})
+    report = run(recipe(budget={"onnx_bytes": 150_000}), tmp_path / "out")
+    assert report["onnx_bytes"] <= 150_000
+    assert set(report["stacked"]["forms"]) == {"grouped"}
+
+
+def test_one_form_is_not_measured(tmp_path):
+    path = Path(tmp_path / "only.onnx")
+    path.write_bytes(np.zeros(10).tobytes())
+    found = fastest({"dense": path}, BenchConfig(provider="cpu"))
+    assert found["chosen"] == "dense"
+    assert found["forms"]["dense"] == {"median_ms": None, "onnx_bytes": 80}
