@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from compressor.errors import RecipeError
 from compressor.plugins import with_plugins
-from compressor.recipe.values import BatchSize, NonNegativeInt, PositiveInt, Section
+from compressor.recipe.values import BatchSize, NonNegativeInt, PositiveInt, Section, WholeOrAuto
 
 
 class PruningConfig(Section):
@@ -106,20 +106,28 @@ class GrowingConfig(Section):
         return self
 
 
+_STRATEGIES = ("auto", "all", "r", "alternate")
+
+
+def _strategy(value: Any) -> Any:
+    named = isinstance(value, (list, tuple)) and value and all(isinstance(name, str) for name in value)
+    if not named and value not in _STRATEGIES:
+        raise ValueError(f"must be one of {', '.join(_STRATEGIES)}, or a list of the first layers of pairs")
+    return value
+
+
 class TissueNetConfig(Section):
     """TissueNet: pairs of layers give way to stacked layers of small units that no weight connects."""
 
     uses: ClassVar[tuple[str, ...]] = ("train",)  # sections of the recipe that the search follows beside its own
 
     method: Literal["tissuenet"] = "tissuenet"
-    strategy: Literal["auto", "all", "r", "alternate"] | tuple[str, ...] = Field(
+    strategy: Annotated[Literal["auto", "all", "r", "alternate"] | tuple[str, ...], BeforeValidator(_strategy)] = Field(
         "auto",
         description="which pairs of layers are stacked: all; r, all but those of the first and last stage; alternate, "
         "every second of a residual stage; a list of the pairs' first layers; auto: the best of the three",
     )
-    k: Literal["auto"] | PositiveInt = Field(
-        "auto", description="hidden nodes of a unit (n0, k, n2); auto: the best of 2, 4, 8 and 16"
-    )
+    k: WholeOrAuto = Field("auto", description="hidden nodes of a unit (n0, k, n2); auto: the best of 2, 4, 8 and 16")
     nodes: PositiveInt = Field(2, description="inputs of a unit, n0, or the next that divides a layer's channels")
     mix: Literal["auto", "single", "hybrid"] = Field(
         "auto", description="hybrid: units of k/2, k and 3k/2 hidden nodes, drawn at random; auto: the better one"
@@ -135,8 +143,6 @@ class TissueNetConfig(Section):
 
     @model_validator(mode="after")
     def _kinds_fit_together(self) -> TissueNetConfig:
-        if self.strategy == ():
-            raise ValueError("strategy: the list is empty; valid: auto, all, r, alternate, or first layers of pairs")
         if len(self.counts) not in (0, len(self.units)):
             raise ValueError(f"counts: {len(self.counts)} numbers for {len(self.units)} kinds of units; give one each")
         if len({(inputs, outputs) for inputs, _, outputs in self.units}) > 1:

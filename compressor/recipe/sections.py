@@ -29,17 +29,21 @@ from compressor.recipe.methods import (
     UniformConfig,
     method_configs,
 )
-from compressor.recipe.values import Batch, BatchSize, Minimum, NonNegativeInt, PositiveInt, Provider, Section, Threads
+from compressor.recipe.values import (
+    Batch,
+    BatchSize,
+    Minimum,
+    NonNegativeInt,
+    PositiveInt,
+    Provider,
+    Section,
+    Threads,
+    WholeOrAuto,
+)
 
 
 def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
-
-
-def _round_to(value: Any) -> Any:
-    if value != "auto" and not (type(value) is int and value > 0):
-        raise ValueError("must be a whole number above 0, or auto")
-    return value
 
 
 class ModelConfig(Section):
@@ -78,7 +82,7 @@ class DataConfig(Section):
 class WidthsConfig(Section):
     """Which channel counts the width groups may have, in the result and in every scaled baseline."""
 
-    round_to: Annotated[PositiveInt | Literal["auto"], BeforeValidator(_round_to)] = Field(
+    round_to: WholeOrAuto = Field(
         "auto",
         description="every width is a multiple of this, such as 8; frozen groups are not; auto: 8 where that makes the "
         "network faster, which is under a latency budget, else 1",

@@ -76,11 +76,18 @@ def no_bool(value: Any) -> Any:
     return value
 
 
+def _whole_or_auto(value: Any) -> Any:
+    if value != "auto" and not (type(value) is int and 0 < value <= _LARGEST_COUNT):
+        raise ValueError("must be a whole number above 0, or auto")
+    return value
+
+
 Limit = Annotated[
     Annotated[int, Field(gt=0, le=_LARGEST_QUANTITY)] | Annotated[str, Field(pattern=r"^[0-9.eE+-]+x$")],
     BeforeValidator(_limit),
 ]
 PositiveInt = Annotated[int, Field(gt=0, le=_LARGEST_COUNT), BeforeValidator(no_bool)]
+WholeOrAuto = Annotated[PositiveInt | Literal["auto"], BeforeValidator(_whole_or_auto)]
 BatchSize = Annotated[PositiveInt, Field(ge=2)]  # batch-norm needs two images
 Share = Annotated[str, BeforeValidator(_share)]
 Batch = Annotated[PositiveInt, Field(le=65536)]
