@@ -8,6 +8,7 @@ they do not meet in a bottleneck. The layer that makes the logits stays a normal
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from torch import nn
 from compressor.errors import ModelError, not_one_of
 from compressor.stacking.layers import CONVOLUTIONS, channels_of
 from compressor.widths import WidthPlan
+
+_STRATEGIES = ("all", "r", "alternate")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Site:
         nodes: … of the hidden group
         outputs: … that the second makes
         shared: whether other layers make the same width group, as on a residual stream
+        taps: of the first layer's kernel and of the second's; 1 for Linear
     """
 
     first: str
@@ -44,6 +48,7 @@ class Site:
     nodes: int
     outputs: int
     shared: bool = False
+    taps: tuple[int, int] = (1, 1)
 
 
 def find_sites(model: nn.Module, plan: WidthPlan) -> list[Site]:
@@ -53,7 +58,9 @@ def find_sites(model: nn.Module, plan: WidthPlan) -> list[Site]:
         model: the network
         plan: of it, at its present widths
     """
-    modules = dict(model.named_modules())
+    # A layer that is registered twice would be replaced in one place only.
+    places = Counter(child for module in model.modules() for child in module._modules.values())
+    modules = {path: module for path, module in model.named_modules() if places[module] < 2}
     found = [_site(modules, plan, name) for name in plan.groups]
     return [site for site in found if site is not None]
 
@@ -66,20 +73,26 @@ def select(sites: Sequence[Site], strategy: str | Sequence[str], *, streams: Col
 
     Args:
         sites: of one network
-        strategy: all: as many weights as can be; r: those without the first and the last stage, which is what makes
-            the same width group; alternate: every second on a residual stream too; or first layers of pairs
+        strategy: all: the pairs of most weights first, while there is room; r: those without the first and the last
+            stage, which is what makes the same width group; alternate: of pairs that follow one another on a residual
+            stream, every second from the first on; or first layers of pairs
         streams: width groups that several layers make
 
     Raises:
-        ModelError: a first layer is unknown, or two of the pairs share a layer
+        ModelError: the strategy or a first layer is unknown, or two of the pairs share a layer
     """
     if not isinstance(strategy, str):
         return _named(sites, strategy)
+    if strategy not in _STRATEGIES:
+        raise ModelError(f"search.strategy: {not_one_of(strategy, _STRATEGIES)}")
     chosen: list[Site] = []
     if strategy == "alternate":
+        before: dict[str, Site] = {}
         for site in sites:
-            if all(_compatible(site, other, ()) for other in chosen):
+            follows = site.reads is not None and before.get(site.reads) in chosen
+            if not follows and all(_compatible(site, other, streams) for other in chosen):
                 chosen.append(site)
+            before[site.makes] = site
         return chosen
     # The largest first; of equal ones the later, so that the layer that enters a stage stays a normal one.
     order = sorted(range(len(sites)), key=lambda index: (-_size(sites[index]), -index))
@@ -118,7 +131,7 @@ def _layers(site: Site) -> set[str]:
 
 
 def _size(site: Site) -> int:
-    return (site.inputs + site.outputs) * site.nodes
+    return (site.taps[0] * site.inputs + site.taps[1] * site.outputs) * site.nodes
 
 
 def _site(modules: dict[str, nn.Module], plan: WidthPlan, name: str) -> Site | None:
@@ -160,7 +173,12 @@ def _site(modules: dict[str, nn.Module], plan: WidthPlan, name: str) -> Site | N
         nodes,
         outputs,
         len(plan.producers(makes)) > 1,
+        (_taps(one), _taps(two)),
     )
+
+
+def _taps(layer: nn.Module) -> int:
+    return layer.get_parameter("weight")[0, 0].numel()
 
 
 def _alike(layers: Sequence[nn.Module | None]) -> bool:

@@ -1,6 +1,7 @@
 """Pairs that are found can be stacked with any units: the network runs, and gives what it gave."""
 
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -8,9 +9,9 @@ import torch
 from compressor.architecture import Architecture
 from compressor.errors import ModelError
 from compressor.models import build_meta, example_input, plan_of, reference_architecture, stackable
-from compressor.stacking import find_sites, select, stack_
+from compressor.stacking import Site, find_sites, select, stack_
 from compressor.units import Stack, spread
-from compressor.widths import resize_
+from compressor.widths import plan_widths, resize_
 
 NETWORKS = [
     ("vgg16_bn", (3, 32, 32)),
@@ -24,9 +25,14 @@ NETWORKS = [
 ]
 
 
-def sites_of(model, shape):
+@cache
+def planned(model, shape):
     reference = reference_architecture(model, {}, 10, shape)
-    plan = plan_of(reference)
+    return reference, plan_of(reference)
+
+
+def sites_of(model, shape):
+    reference, plan = planned(model, shape)
     network = build_meta(reference)
     return reference, plan, network, find_sites(network, plan)
 
@@ -54,10 +60,10 @@ def test_whatever_is_selected_runs_with_any_units(model, shape):
 def test_normal_layers_lie_between_stacked_ones(model, shape):
     *_, plan, _, sites = sites_of(model, shape)
     streams = {name for name in plan.groups if len(plan.producers(name)) > 1}
-    for strategy, allowed in (("all", streams), ("alternate", set())):
+    for strategy in ("all", "alternate"):
         chosen = select(sites, strategy, streams=streams)
         direct = {a.reads for a in chosen for b in chosen if a is not b and a.reads == b.makes}
-        assert direct <= allowed
+        assert direct <= streams
     inner = select(sites, "r", streams=streams)
     assert {site.first for site in inner} < {site.first for site in select(sites, "all", streams=streams)}
 
@@ -66,6 +72,31 @@ def test_the_basic_blocks_that_keep_the_resolution_are_the_pairs_of_a_resnet():
     *_, sites = sites_of("torchvision:resnet18", (3, 64, 64))
     pairs = ["layer1.0", "layer1.1", "layer2.1", "layer3.1", "layer4.1"]
     assert [(site.first, site.second) for site in sites] == [(f"{path}.conv1", f"{path}.conv2") for path in pairs]
+
+
+@pytest.mark.parametrize(
+    ("model", "firsts"),
+    [
+        ("resnet20", ["layer1.0.conv1", "layer1.2.conv1", "layer2.1.conv1", "layer3.1.conv1"]),
+        ("mobilenetv2", [f"blocks.{number}.expand" for number in (0, 2, 4, 7, 9, 11, 14, 16)]),
+    ],
+)
+def test_alternate_takes_every_second_pair_of_a_residual_stream(model, firsts):
+    _, plan, _, sites = sites_of(model, (3, 32, 32))
+    streams = {name for name in plan.groups if len(plan.producers(name)) > 1}
+    assert [site.first for site in select(sites, "alternate", streams=streams)] == firsts
+
+
+def test_of_pairs_that_share_a_layer_the_one_of_more_weights_is_taken():
+    wide = Site("a", "b", "a", None, "b", 16, 16, 16, taps=(25, 9))
+    narrow = Site("b", "c", "b", "a", "c", 16, 16, 16, taps=(9, 1))
+    assert select([wide, narrow], "all", streams=()) == [wide]
+
+
+@pytest.mark.parametrize(("model", "taps"), [("vgg16_bn", (9, 9)), ("mobilenetv2", (1, 1))])
+def test_pairs_know_the_taps_of_their_kernels(model, taps):
+    *_, sites = sites_of(model, (3, 32, 32))
+    assert {site.taps for site in sites} == {taps}
 
 
 def test_depthwise_convolutions_lie_within_a_pair():
@@ -95,11 +126,30 @@ class Odd(torch.nn.Module):
 
 def test_layers_that_do_more_than_meet_are_no_pair():
     network = Odd(10)
-    from compressor.widths import plan_widths
-
     plan = plan_widths(network, torch.zeros(2, 3, 16, 16))
     firsts = {site.first for site in find_sites(network, plan)}
     assert firsts & {"enter", "strided", "shared", "one", "two", "thin", "first"} == set()
+
+
+class Twofold(torch.nn.Module):
+    """A pair whose first layer, or one around it, has a second name that the forward pass uses."""
+
+    def __init__(self, whole_block):
+        super().__init__()
+        self.enter, self.head = torch.nn.Conv2d(3, 13, 3, padding=1), torch.nn.Linear(8, 10)
+        self.block = torch.nn.Sequential(torch.nn.Conv2d(13, 24, 1), torch.nn.Conv2d(24, 26, 1))
+        self.leave = torch.nn.Conv2d(26, 8, 3, padding=1)
+        self.again = self.block if whole_block else torch.nn.Sequential(*self.block)
+
+    def forward(self, x):
+        return self.head(self.leave(self.again(self.enter(x))).mean((2, 3)))
+
+
+@pytest.mark.parametrize(("whole_block", "found"), [(True, True), (False, False)])
+def test_a_layer_that_has_two_places_is_in_no_pair(whole_block, found):
+    network, images = Twofold(whole_block), torch.zeros(2, 3, 16, 16)
+    sites = find_sites(network, plan_widths(network, images))
+    assert ("block.0" in {site.first for site in sites}) == found
 
 
 def test_pairs_can_be_named_and_unknown_ones_are_refused():
@@ -107,6 +157,8 @@ def test_pairs_can_be_named_and_unknown_ones_are_refused():
     assert [site.first for site in select(sites, ["layer3.1.conv1"], streams=())] == ["layer3.1.conv1"]
     with pytest.raises(ModelError, match=r"layer9\.conv1.*layer1\.0\.conv1"):
         select(sites, ["layer9.conv1"], streams=())
+    with pytest.raises(ModelError, match=r"search\.strategy: .*every.*alternate"):
+        select(sites, "every", streams=())
     *_, overlapping = sites_of("vgg16_bn", (3, 32, 32))
     with pytest.raises(ModelError, match="share"):
         select(overlapping, ["conv8", "conv9"], streams=())
