@@ -12,7 +12,7 @@ from typing import Any
 from compressor.report.comparison import value_cell
 from compressor.report.markup import Markup, element, table
 from compressor.report.sections import note, section
-from compressor.report.values import COSTS, Record, conditions, dig, number, quantity, significant
+from compressor.report.values import COSTS, Record, conditions, dig, natural, number, quantity, significant
 
 _FORMS = {
     "grouped": "groups, one for each unit",
@@ -54,7 +54,7 @@ def tissue_line(record: Record) -> str:
 def _layer_table(tissue: Record) -> Markup:
     rows = [
         [first, stack["second"], ", ".join(f"{row[0]:,} × ({row[1]}, {row[2]}, {row[3]})" for row in stack["units"])]
-        for first, stack in tissue["stacks"].items()
+        for first, stack in sorted(tissue["stacks"].items(), key=lambda item: natural(item[0]))
     ]
     return table(
         ["first layer", "second layer", "units"], [[row[0], *(element("td", c) for c in row[1:])] for row in rows]

@@ -315,7 +315,7 @@ def layer_order(record: Record) -> list[str]:
     traced = [str(name) for name in (last_iteration(record) or {}).get("groups") or []]
     if traced and set(traced) == set(names):
         return traced
-    return sorted(names, key=_natural) if names == sorted(names) else names
+    return sorted(names, key=natural) if names == sorted(names) else names
 
 
 def last_iteration(record: Record) -> Record | None:
@@ -326,7 +326,7 @@ def last_iteration(record: Record) -> Record | None:
     return last
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def natural(name: str) -> list[tuple[int, str]]:
     """Sort key under which "conv10" follows "conv9"."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name) if part]
 

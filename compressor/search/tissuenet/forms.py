@@ -28,6 +28,7 @@ from compressor.units import BasicUnit, Kind, Stack, drawn, grouped, most_units,
 Mix = Literal["single", "hybrid", "given"]
 STRATEGIES = ("all", "r", "alternate")
 KS = (2, 4, 8, 16)
+_BLOCK_UNITS = 8  # of two channels each: ONNX Runtime's blocked kernels take 16 at once
 _ALIGNED = 8  # channels: sides of a pair that cannot be tied have at least so many units in common
 _COARSER = (1, 2, 4, 8)  # times n0, where a fixed input of a pair allows no narrower output otherwise
 
@@ -161,12 +162,19 @@ class Form:
         step = 1
         for site in self.sites:
             if name == site.reads:
-                step = math.lcm(step, self.kinds[0].inputs if self.kinds else self.nodes)
+                step = math.lcm(step, self.kinds[0].inputs if self.kinds else self._block(site.inputs))
             elif name == site.makes and site.reads is None:  # as many units as the fixed input has room for
                 step = math.lcm(step, site.inputs // (self.kinds[0].inputs if self.kinds else self.nodes))
             elif name == site.makes and name not in self.ties and site.reads not in self.ties:
                 step = math.lcm(step, _ALIGNED)
         return step
+
+    def _block(self, channels: int) -> int:
+        """Channels of so many units that merged they fill a block of a runtime's kernels; fewer in narrow layers."""
+        units = _BLOCK_UNITS
+        while units > 1 and 4 * units * self.nodes > channels:
+            units //= 2
+        return units * self.nodes
 
     def architecture(self, numbers: Sequence[int]) -> Architecture:
         """The network of whole widths and k (free groups + searchable pairs,).
