@@ -10,11 +10,15 @@ experiments/tissuenet_cifar10_NETWORK.json.
 from __future__ import annotations
 
 import argparse
+import statistics
 from pathlib import Path
+from typing import Any
 
 from record import write_result
 
 from compressor.comparison import compare_methods
+from compressor.files import read_json
+from compressor.plan import make_plan
 from compressor.recipe import load_recipe
 
 HERE = Path(__file__).parent
@@ -31,17 +35,51 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/tissue"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--share", default="0.2x", help="of the unscaled network's parameters, or multiply-adds")
+    parser.add_argument("--collect", action="store_true", help="run nothing, write what the finished runs gave")
     arguments = parser.parse_args()
     changes = [f"model.name={MODELS[arguments.network]}", f"data.path={arguments.data}", *SETTINGS]
     recipe = load_recipe(HERE.parent / "recipes" / "tissuenet-cifar10.yaml", changes)
     methods = [f"{name}:{PRUNING}" if name == "neuralscale" else name for name in METHODS]
     budgets = [f"{cost}={arguments.share}" for cost in BUDGETS]
-    found = compare_methods(
-        recipe, methods, budgets, arguments.seeds, arguments.out / arguments.network, resume=True, progress=show
-    )
-    write_result(
-        HERE / f"tissuenet_cifar10_{arguments.network}.json", {**found, "recipe": recipe.model_dump(mode="json")}
-    )
+    out = arguments.out / arguments.network
+    if not arguments.collect:
+        compare_methods(recipe, methods, budgets, arguments.seeds, out, resume=True, progress=show)
+    rows = finished(out, methods, budgets)
+    result = {"rows": rows, "summary": summary(rows), "recipe": recipe.model_dump(mode="json")}
+    write_result(HERE / f"tissuenet_cifar10_{arguments.network}.json", result)
+
+
+def finished(out: Path, methods: list[str], budgets: list[str]) -> list[dict[str, Any]]:
+    """What the runs that are finished gave."""
+    plan = make_plan(load_recipe(HERE.parent / "recipes" / "tissuenet-cifar10.yaml"), methods, budgets, 10)
+    rows = []
+    for job in plan.jobs:
+        record = out / job.folder / "export.json"
+        if record.exists():
+            found = read_json(record)
+            row = {"method": job.method.partition(":")[0], "budget": job.budget, "seed": job.seed}
+            rows.append(row | {"accuracy": found["accuracy"]["onnx"], "params": found["params"], "macs": found["macs"]})
+    return rows
+
+
+def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and standard deviation of every method at every budget."""
+    found = []
+    for method, budget in dict.fromkeys((row["method"], row["budget"]) for row in rows):
+        group = [row for row in rows if (row["method"], row["budget"]) == (method, budget)]
+        accuracy = [row["accuracy"] for row in group]
+        found.append(
+            {
+                "method": method,
+                "budget": budget,
+                "seeds": len(group),
+                "accuracy": statistics.mean(accuracy),
+                "deviation": statistics.stdev(accuracy) if len(accuracy) > 1 else None,
+                "params": statistics.mean(row["params"] for row in group),
+                "macs": statistics.mean(row["macs"] for row in group),
+            }
+        )
+    return found
 
 
 # The paper's 15 iterations on 50,000 images are many times the training here; so are those of the other experiments.

@@ -139,3 +139,35 @@ def test_the_growing_results_are_the_experiments_numbers():
     used = [row["least_used"] for row in budgets["summary"].values()]
     assert len(used) == 12
     assert f"{100 * min(used):.2f} % used" in text
+
+
+TISSUE = (ROOT / "docs" / "tissuenet.md").read_text(encoding="utf-8")
+
+
+def test_the_counts_beside_the_papers_tables_are_those_counted():
+    rows = json.loads((ROOT / "experiments" / "tissuenet_counts.json").read_text())["rows"]
+    assert len(rows) == 25
+    for row in rows:
+        digits = 4 if row["paper_params"] < 1e6 else 2
+        told = f"{row['params'] / 1e6:.{digits}f} ({row['paper_params'] / 1e6:.{digits}f})"
+        (line,) = [line for line in TISSUE.splitlines() if line.startswith(f"| {row['table']} | {row['name']} |")]
+        assert f"| {told} | {row['params_ratio']:.3f} |" in line
+        assert line.endswith(f"| {row['units'] or '–'} |")
+
+
+def test_the_latency_of_stacked_layers_is_that_measured():
+    rows = json.loads((ROOT / "experiments" / "stacked_latency.json").read_text())["rows"]
+    assert len(rows) == 15
+    for row in rows:
+        times = [f"{row[form]:.2f}" for form in ("grouped", "blocks", "dense", "normal pair")]
+        assert f"| {row['channels']}, {row['side']} | {row['k']} | {' | '.join(times)} |" in TISSUE
+
+
+def test_fashion_mnist_is_told_as_it_was_measured():
+    rows = json.loads((ROOT / "experiments" / "tissuenet_fashion.json").read_text())["summary"]
+    assert len(rows) == 10
+    for row in rows:
+        (line,) = [line for line in TISSUE.splitlines() if line.startswith(f"| {row['name']} |")]
+        assert f"| {100 * row['accuracy']:.2f} ± {100 * row['deviation']:.2f} |" in line
+        if row["ce"] is not None:
+            assert line.endswith(f"| {row['ce']:.2f} | {row['se']:.2f} |")
