@@ -2,8 +2,9 @@
 of small units that no weight connects; which pairs, and which units, is chosen to fill the budget.
 
 Every form (strategy, k, mix of units) is scaled to the budget; all of them then cost what is allowed, or nearly. Of
-these the few of most capacity, which is parameters times multiply-adds, each of another k if there are enough, are
-trained for a moment, and the one of least validation loss is the result. It is trained from scratch.
+these the few of most capacity, which is parameters times multiply-adds, each of another k if there are enough and equal
+units before hybrid ones, are trained for a moment, and the one of least validation loss is the result. It is trained
+from scratch.
 """
 
 from __future__ import annotations
@@ -120,16 +121,20 @@ def _measured(problem: Problem, candidate: _Candidate) -> _Candidate:
 
 
 def _shortlist(candidates: list[_Candidate], most: int) -> list[_Candidate]:
-    """The first of the candidates of every k, then the second of every k, and so on; none that is another one again."""
-    places: dict[int, int] = {}
-    order: list[tuple[int, int, _Candidate]] = []
+    """The first of the candidates of every k, then the second of every k, and so on; none that is another one again.
+
+    Hybrid units come after equal ones: they cost a Split and a Concat in every layer, many times the latency on a CPU.
+    """
+    places: dict[tuple[str, int], int] = {}
+    order: list[tuple[bool, int, int, _Candidate]] = []
     kept: list[_Candidate] = []
     for rank, candidate in enumerate(candidates):
         if all(candidate.architecture != other.architecture for other in kept):
             kept.append(candidate)
-            places[candidate.form.k] = places.get(candidate.form.k, 0) + 1
-            order.append((places[candidate.form.k], rank, candidate))
-    return [candidate for _, _, candidate in sorted(order, key=lambda entry: entry[:2])][:most]
+            kind = candidate.form.mix, candidate.form.k
+            places[kind] = places.get(kind, 0) + 1
+            order.append((candidate.form.mix == "hybrid", places[kind], rank, candidate))
+    return [candidate for *_, candidate in sorted(order, key=lambda entry: entry[:3])][:most]
 
 
 def _trials(problem: Problem, config: TissueNetConfig, candidates: list[_Candidate]) -> list[float]:
