@@ -171,3 +171,16 @@ def test_fashion_mnist_is_told_as_it_was_measured():
         assert f"| {100 * row['accuracy']:.2f} ± {100 * row['deviation']:.2f} |" in line
         if row["ce"] is not None:
             assert line.endswith(f"| {row['ce']:.2f} | {row['se']:.2f} |")
+
+
+@pytest.mark.parametrize("network", ["vgg16", "resnet18"])
+def test_stacked_networks_on_cifar10_are_told_as_they_were_measured(network):
+    rows = json.loads((ROOT / "experiments" / f"tissuenet_cifar10_{network}.json").read_text())["summary"]
+    assert {row["method"] for row in rows} == {"unscaled", "uniform", "neuralscale", "tissuenet"}
+    for row in rows:
+        deviation = f" ± {100 * row['deviation']:.2f}" if row["deviation"] is not None else ""
+        told = f"{100 * row['accuracy']:.2f}{deviation}"
+        lines = [line for line in TISSUE.splitlines() if f"| {row['method']} |" in line and told in line]
+        assert any(f"| {row['seeds']} |" in line for line in lines)
+        if network == "vgg16" and row["method"] != "unscaled":
+            assert f"{told} %" in README
