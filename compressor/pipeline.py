@@ -196,10 +196,16 @@ class _Run:
         self.progress(self.stage, text, share)
         self.log.beat(text)
 
-    def _trainer(self, channels_last: bool = True) -> Trainer:
-        config = self.recipe.train
+    def _trainer(self, trained: Architecture | None = None, narrower: bool = False) -> Trainer:
+        """A trainer of one network, whose widths may fall while it trains; without it, one that only evaluates."""
+        config, on_cpu = self.recipe.train, self.device.type == "cpu"
+        fits = trained is not None and bears_channels_last(trained, on_cpu=on_cpu, narrower=narrower)
+        if config.channels_last is True and trained is not None and not fits:
+            raise RecipeError(
+                f"train.channels_last: true, but {trained.model} cannot train so on this device; valid: auto, false"
+            )
         bf16 = config.precision == "bf16" or (config.precision == "auto" and self.device.type == "cuda")
-        last = channels_last if config.channels_last == "auto" else config.channels_last
+        last = fits and config.channels_last is not False
         return Trainer(
             self.data,
             self.device,
@@ -247,12 +253,13 @@ class _Run:
             reference,
             budget,
             costs,
-            self._trainer(bears_channels_last(reference)),
+            self._trainer(reference, narrower=True),
             self.recipe.seed,
             self.shared.work or self.checkpoints / "search",
             limited.bounds,
             final_settings(self.recipe.train),
             self.recipe.model.width,
+            self.recipe.widths.engine,
         )
         for name, path in baselines.items():
             baseline = reference if name == "reference" else calibrated(search, problem, UniformConfig()).architecture
@@ -291,7 +298,7 @@ class _Run:
         note = {"architecture": architecture.to_json()}
         save_tensors(self.current / "weights.safetensors", unfinished.weights, note)
         write_atomic(self.current / "architecture.json", architecture.to_json())
-        trainer, limits = self._trainer(channels_last=False), unfinished.limits
+        trainer, limits = self._trainer(), unfinished.limits
         ship("now", self.current, architecture, self.recipe, trainer, limits)
         record: dict[str, Any] = read_json(self.current / "export.json")
         counted = {name: limit for name, limit in limits.items() if name in record}  # latency was not measured
@@ -351,7 +358,7 @@ class _Run:
             copy_atomic(contender.folder / "start.safetensors", contender.folder / "weights.safetensors")
             write_json(contender.folder / "training.json", read_json(self.out / "search.json")["training"])
             return
-        trainer = self._trainer(bears_channels_last(contender.architecture))
+        trainer = self._trainer(contender.architecture)
         settings, verb = final_settings(self.recipe.train), "training"
         if contender.finetuning is None:
             model = build(contender.architecture, self.recipe.seed)
@@ -382,7 +389,7 @@ class _Run:
             if not _there(contender, "export.json", "model.onnx"):
                 self._stop_if_asked()
                 self._tell(f"exporting {contender.name}", None)
-                trainer = self._trainer(channels_last=False)
+                trainer = self._trainer()
                 limits = read_json(self.out / "search.json")["limits"]
                 ship(contender.name, contender.folder, contender.architecture, self.recipe, trainer, limits)
 

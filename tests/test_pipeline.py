@@ -89,7 +89,11 @@ def test_the_report_says_what_the_files_say(finished):
     assert set(report["seconds"]) == {"search", "train", "export", "bench", "report"}
     assert report["opset"] == 20
     assert report["fallback"] is None
-    assert [entry["fallback"] for entry in report["trace"]["iterations"]] == [None, None]
+    for entry in report["trace"]["iterations"]:
+        assert entry["fallback"] is None
+        removal = entry["removal"]
+        assert (len(removal["torch_pruning"]), removal["groups"], removal["tracer"]) == (12, 12, {})
+        assert removal["events"] == {"torch_pruning": entry["events"], "tracer": 0}
     uniform = report["baseline"]["uniform"]
     assert uniform["params"] <= 40_000
     assert {"params", "macs", "onnx_bytes", "budget", "accuracy", "latency_ms", "parity"} <= set(uniform)

@@ -278,11 +278,31 @@ def example_input(architecture: Architecture, batch: int = 2) -> torch.Tensor:
     return _example(architecture.model, architecture.input_shape, batch)
 
 
-def bears_channels_last(architecture: Architecture) -> bool:
-    """Whether a network convolves images and does not view its maps as they lie in memory."""
+_SAFE = 16  # channels: twice what an AVX2 register holds, since AVX-512's are twice as long
+
+
+def _strided_pointwise(module: nn.Conv2d) -> bool:
+    return max(module.kernel_size) == 1 and max(module.stride) > 1
+
+
+def bears_channels_last(architecture: Architecture, *, on_cpu: bool = False, narrower: bool = False) -> bool:
+    """Whether a network can train in torch's channels-last memory format.
+
+    It convolves images and does not view its maps as they lie in memory. On a CPU it has no 1×1 convolution with a
+    stride that reads few channels: oneDNN's kernel for the gradient of its weights (jit_1x1:avx2, torch 2.14) then
+    writes beyond its buffer, which valgrind shows below 8 channels, and the process dies.
+
+    Args:
+        architecture: the network
+        on_cpu: whether it trains on the CPU
+        narrower: whether its widths will fall while it trains
+    """
     if len(architecture.input_shape) != 3:
         return False
-    if not any(isinstance(module, nn.Conv2d) for module in build_meta(architecture).modules()):
+    convolutions = [module for module in build_meta(architecture).modules() if isinstance(module, nn.Conv2d)]
+    if not convolutions:
+        return False
+    if on_cpu and any(_strided_pointwise(m) and (narrower or m.in_channels < _SAFE) for m in convolutions):
         return False
     # Real tensors: what memory format a convolution gives is up to its kernel.
     model = build(architecture).to(memory_format=torch.channels_last).eval()

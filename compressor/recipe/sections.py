@@ -91,6 +91,11 @@ class WidthsConfig(Section):
         1, description="fewest channels of every group, or {group: channels}; rounded up to round_to"
     )
     frozen: tuple[str, ...] = Field((), description="groups that keep the unscaled network's width")
+    engine: Literal["auto", "torch_pruning", "tracer"] = Field(
+        "auto",
+        description="what removes channels: torch-pruning where its dependency graph agrees with ours (auto), or it is "
+        "an error where not (torch_pruning); tracer: our own removal. The results are the same",
+    )
 
 
 class TrainConfig(Section):

@@ -10,6 +10,7 @@ from compressor.report import figures
 from compressor.report.comparison import comparison_notes, comparison_table, value_cell
 from compressor.report.growth import growth_section
 from compressor.report.markup import Markup, element, join, table
+from compressor.report.removal import removal_section
 from compressor.report.sections import (
     document,
     environment_section,
@@ -59,6 +60,7 @@ def render_html(record: Record) -> str:
         _channels,
         _fit,
         _descent,
+        removal_section,
         growth_section,
         tissue_section,
         _training,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from compressor.report.growth import growth_line
 from compressor.report.methods import spread_text, title_of
+from compressor.report.removal import removal_line
 from compressor.report.tissue import tissue_line
 from compressor.report.values import (
     COSTS,
@@ -40,6 +41,8 @@ def summary_lines(record: Record) -> list[str]:
     lines += [line for other in found[1:] for line in _against(other, record)]
     if grown := growth_line(record):
         lines.append(grown)
+    if removed := removal_line(record):
+        lines.append(removed)
     if stacked := tissue_line(record):
         lines.append(stacked)
     latency = [text for network in found if (text := _latency(network))]

@@ -18,12 +18,12 @@ from compressor.architecture import Architecture
 from compressor.checkpoint import Snapshot, load_snapshot, save_snapshot
 from compressor.cost import of_widths
 from compressor.errors import BudgetError, ModelError, RunError
-from compressor.models import build, follows, plan_of
+from compressor.models import build, example_input, follows, plan_of
 from compressor.recipe import L1Config
 from compressor.search.problem import Finetuning, Problem, SearchResult
 from compressor.search.streams import Streams, check_same_network
 from compressor.solve import Solution, largest_within
-from compressor.widths import WidthPlan, remove_channels_
+from compressor.widths import ChannelRemover, WidthPlan
 
 
 def search(problem: Problem, config: L1Config) -> SearchResult:
@@ -41,15 +41,21 @@ def search(problem: Problem, config: L1Config) -> SearchResult:
     streams = Streams.of(reference, plan)
     solution = _solve(problem, streams)  # a budget that cannot be met is refused before any training
     architecture = reference.with_widths(streams.expand(solution.widths))
-    trained = _train(problem, model)
-    model = build(reference, problem.seed)
-    model.load_state_dict(trained.tensors)
     widths = dict(zip(streams.names, solution.widths, strict=True))
     for name, (source, factor) in follows(reference).items():
         widths[name] = factor * architecture.widths[source]
-    remove_channels_(model, plan, {name: smallest_filters(model, plan, name, width) for name, width in widths.items()})
+    remove = ChannelRemover(model, plan, example_input(reference), list(widths), problem.engine)
+    trained = _train(problem, model)
+    model = build(reference, problem.seed)
+    model.load_state_dict(trained.tensors)
+    remove(model, plan, {name: smallest_filters(model, plan, name, width) for name, width in widths.items()})
     check_same_network(architecture, model)
-    trace: dict[str, Any] = {"iterations": [], "multiplier": solution.scale, "trained": trained.values["history"]}
+    trace: dict[str, Any] = {
+        "iterations": [],
+        "multiplier": solution.scale,
+        "trained": trained.values["history"],
+        "removal": remove.record(),
+    }
     return SearchResult(
         architecture,
         trace,

@@ -66,4 +66,5 @@ def _prune(problem: Problem, config: MorphNetConfig) -> dict[str, Any]:
         # Removal ends early where no group may lose more; the widths reached by then are used.
         "ended_early": found.reason if left > config.keep * channels else None,
         "seconds": {"pretrain": found.pretrain_seconds, "prune": found.seconds},
+        "removal": found.removal,
     }

@@ -161,6 +161,7 @@ def _iterate(
         "fallback": None,
         "note": None,
         "seconds": {"pretrain": pruned.pretrain_seconds, "prune": pruned.seconds},
+        "removal": pruned.removal,
     }
     first = _first_record(config, pruned, found)
     params, widths = pruned.params[first:], pruned.widths[first:]

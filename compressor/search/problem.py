@@ -19,6 +19,7 @@ from compressor.models import steps
 from compressor.recipe import WidthsConfig
 from compressor.solve import UNBOUNDED, Bounds
 from compressor.train import EpochRecord, Observer, Settings
+from compressor.widths import Engine
 
 
 class ModelTrainer(Protocol):
@@ -58,6 +59,7 @@ class Problem:
             `bounds.frozen` says which groups keep their width
         final: how a network found is trained in the end, for methods that train the reference in the same way
         width: multiplier of the default widths that the reference was made with
+        engine: what removes channels, see `compressor.widths.ChannelRemover`
     """
 
     reference: Architecture
@@ -69,6 +71,7 @@ class Problem:
     bounds: Bounds = field(default_factory=Bounds)
     final: Settings | None = None
     width: float = 1.0
+    engine: Engine = "auto"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bounds", self.bounds.of(len(self.reference.widths)))

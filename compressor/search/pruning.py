@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from compressor.architecture import Architecture
 from compressor.errors import ModelError
-from compressor.models import build, follows, plan_of, prunable
+from compressor.models import build, example_input, follows, plan_of, prunable
 from compressor.recipe import PruningConfig
 from compressor.search.problem import Problem
 from compressor.search.taylor import PruneSettings, TaylorPruner
 from compressor.train import Settings
-from compressor.widths import WidthPlan
+from compressor.widths import ChannelRemover, WidthPlan
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Trajectory:
         reason: why pruning ended
         pretrain_seconds: spent on training before
         seconds: spent on pruning
+        removal: which engine removed the channels of which groups, see `ChannelRemover.record`
     """
 
     params: list[int]
@@ -37,6 +39,7 @@ class Trajectory:
     reason: str
     pretrain_seconds: float
     seconds: float
+    removal: dict[str, Any]
 
 
 def prune(
@@ -61,7 +64,7 @@ def prune(
         floor: stop below this share of the channels of the groups that are not frozen
 
     Raises:
-        ModelError: the network's widths cannot be pruned each by itself
+        ModelError: the network's widths cannot be pruned each by itself, or not by the engine that the recipe names
         TrainingError: training diverged
     """
     pruned = prunable(architecture)
@@ -69,9 +72,12 @@ def prune(
     plan = plan_of(pruned)
     _check_independent(pruned, plan)
     model = problem.trainer.prepare(model)
+    searched = searched_groups(problem)
+    losing = [name for name in (*searched, *follows(pruned)) if plan.groups[name].exact]
+    remover = ChannelRemover(model, plan, example_input(pruned), losing, problem.engine)
     pruner = TaylorPruner(
         plan,
-        searched_groups(problem),
+        searched,
         follows(pruned),
         PruneSettings(
             config.prune_every,
@@ -80,6 +86,7 @@ def prune(
             dict(zip(problem.reference.widths, problem.bounds.minimum.tolist(), strict=True)),
             config.at_minimum == "stop",
         ),
+        remover,
     )
     pretraining, pruning = _checkpoints(name)
     kept = problem.checkpoint(pruning)
@@ -104,7 +111,7 @@ def prune(
         observer=pruner,
         checkpoint=kept,
     )
-    return _trajectory(problem, architecture, pruner, counted=pruned == architecture)
+    return _trajectory(problem, architecture, pruner, remover.record(), counted=pruned == architecture)
 
 
 def discard(problem: Problem, name: str) -> None:
@@ -133,7 +140,9 @@ def searched_groups(problem: Problem) -> list[str]:
     return [name for name, keep in zip(problem.reference.widths, frozen, strict=True) if not keep]
 
 
-def _trajectory(problem: Problem, architecture: Architecture, pruner: TaylorPruner, counted: bool) -> Trajectory:
+def _trajectory(
+    problem: Problem, architecture: Architecture, pruner: TaylorPruner, removal: dict[str, Any], counted: bool
+) -> Trajectory:
     names = list(architecture.widths)
     recorded = [dict(architecture.widths) | widths for _, widths in pruner.records]
     params = [count for count, _ in pruner.records]
@@ -147,6 +156,7 @@ def _trajectory(problem: Problem, architecture: Architecture, pruner: TaylorPrun
         pruner.reason,
         pruner.pretrain_seconds,
         pruner.seconds,
+        removal,
     )
 
 

@@ -23,7 +23,7 @@ from torch import nn
 from compressor.checkpoint import Snapshot
 from compressor.cost import params_at
 from compressor.search.gates import Gates, made_at
-from compressor.widths import WidthPlan, remove_channels_
+from compressor.widths import Remove, WidthPlan, remove_channels_
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ class TaylorPruner:
         follows: {group: (searched group, factor)}; each loses its own least important channels until it has
             factor × the channels of the group it follows
         settings: when to remove how many
+        remove: takes the channels out of the network
 
     Attributes:
         records: (parameters, {searched group: channels}) after every event
@@ -96,7 +97,9 @@ class TaylorPruner:
         searched: list[str],
         follows: Mapping[str, tuple[str, int]],
         settings: PruneSettings,
+        remove: Remove = remove_channels_,
     ) -> None:
+        self.remove = remove
         self.plan, self.searched, self.follows, self.settings = plan, searched, dict(follows), settings
         self.initial = {name: plan.groups[name].channels for name in searched}
         steps = plan.steps
@@ -163,7 +166,7 @@ class TaylorPruner:
             if name in self.silent.units:
                 self.silent.units[name] += units
         physical = {name: units for name, units in removed.items() if name not in self.silent.units}
-        self.plan = remove_channels_(self.model, self.plan, physical, self.optimizer)
+        self.plan = self.remove(self.model, self.plan, physical, self.optimizer)
 
     def _choose(self) -> dict[str, list[int]] | None:
         """The units to remove, or None (and the reason) if there are none."""
@@ -233,11 +236,12 @@ class TaylorPruner:
     def restore(self, snapshot: Snapshot) -> None:
         """Shrink the network to the widths of the snapshot and go on from its records and criteria."""
         values = snapshot.values
-        for name, width in values["widths"].items():
-            group = self.plan.groups[name]
-            if width < group.channels:
-                gone = range(width // group.step, group.units)
-                self.plan = remove_channels_(self.model, self.plan, {name: gone}, self.optimizer)
+        gone = {
+            name: range(width // group.step, group.units)
+            for name, width in values["widths"].items()
+            if width < (group := self.plan.groups[name]).channels
+        }
+        self.plan = self.remove(self.model, self.plan, gone, self.optimizer)
         self.silent.units = {name: list(units) for name, units in values["silent"].items()}
         self._attach()
         self.criteria = snapshot.tensors["criteria"].to(self.criteria)

@@ -16,14 +16,18 @@ from __future__ import annotations
 
 from compressor.widths.plan import LayerSizes, Owners, Positions, WidthGroup, WidthPlan
 from compressor.widths.planning import plan_widths
+from compressor.widths.removal import ChannelRemover, Engine, Remove
 from compressor.widths.slicing import remove_channels_, resize_
 from compressor.widths.trace import Axis
 
 __all__ = [
     "Axis",
+    "ChannelRemover",
+    "Engine",
     "LayerSizes",
     "Owners",
     "Positions",
+    "Remove",
     "WidthGroup",
     "WidthPlan",
     "plan_widths",

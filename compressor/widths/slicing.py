@@ -48,37 +48,54 @@ def _pick(tensor: torch.Tensor, cuts: Mapping[int, _Cut], fill: float) -> torch.
     return picked.permute([order.index(dim) for dim in range(tensor.dim())])
 
 
-class _Slicer:
-    """Replaces parameters and buffers by slices of themselves, in a network and in its optimizer."""
+class Slicer:
+    """Replaces parameters and buffers by slices of themselves, in a network and in its optimizer.
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer | None, fill: float) -> None:
+    A slice keeps its tensor's memory format and `requires_grad`; what the optimizer keeps for every element of a
+    parameter (momentum, Adam's moments) is sliced with it.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer | None, fill: float = 0.0) -> None:
         self.model, self.optimizer, self.fill = model, optimizer, fill
-        self.changed: dict[nn.Parameter, nn.Parameter] = {}
+        self._changed: dict[nn.Parameter, nn.Parameter] = {}
 
     def cut(self, name: str, positions: Mapping[int, Indices]) -> None:
+        """Slice a parameter or buffer of the network: {dimension: its new positions, the old one or `NEW` for each}."""
         path, _, attribute = name.rpartition(".")
         module = self.model.get_submodule(path)
         old = getattr(module, attribute)
-        cuts = {dim: _Cut(index, old.device) for dim, index in positions.items()}
-        sliced = _pick(old.detach(), cuts, self.fill)
-        if not isinstance(old, nn.Parameter):
-            setattr(module, attribute, sliced)
-            return
-        new = nn.Parameter(sliced, requires_grad=old.requires_grad)
-        setattr(module, attribute, new)
-        self.changed[old] = new
+        if isinstance(old, nn.Parameter):
+            setattr(module, attribute, self.sliced(old, positions))
+        else:
+            setattr(module, attribute, _pick(old, _cuts(old, positions), self.fill))
+
+    def sliced(self, old: nn.Parameter, positions: Mapping[int, Indices]) -> nn.Parameter:
+        """A parameter's slice, to which its optimizer state goes over."""
+        cuts = _cuts(old, positions)
+        new = nn.Parameter(_pick(old.detach(), cuts, self.fill), requires_grad=old.requires_grad)
+        self._changed[old] = new
         if self.optimizer is not None and (state := self.optimizer.state.pop(old, None)):
             self.optimizer.state[new] = {
                 key: _pick(value, cuts, 0.0) if isinstance(value, torch.Tensor) and value.shape == old.shape else value
                 for key, value in state.items()
             }
+        return new
 
     def finish(self) -> None:
         """Put the new parameters into the optimizer's lists."""
         if self.optimizer is None:
             return
         for group in self.optimizer.param_groups:
-            group["params"] = [self.changed.get(parameter, parameter) for parameter in group["params"]]
+            group["params"] = [self._last(parameter) for parameter in group["params"]]
+
+    def _last(self, parameter: nn.Parameter) -> nn.Parameter:
+        while parameter in self._changed:
+            parameter = self._changed[parameter]
+        return parameter
+
+
+def _cuts(tensor: torch.Tensor, positions: Mapping[int, Indices]) -> dict[int, _Cut]:
+    return {dim: _Cut(index, tensor.device) for dim, index in positions.items()}
 
 
 def _sync(path: str, module: nn.Module, channelwise: bool) -> None:
@@ -121,7 +138,7 @@ def apply_(
     fill: float = 0.0,
 ) -> WidthPlan:
     """Select units of some groups, {group: old unit or `NEW`}; the plan of the changed network."""
-    slicer, cuts = _Slicer(model, optimizer, fill), dict[str, dict[int, Indices]]()
+    slicer, cuts = Slicer(model, optimizer, fill), dict[str, dict[int, Indices]]()
     changes = plan.changes(select)
     for (name, dim), (index, _) in changes.items():
         if not len(index):
@@ -155,14 +172,23 @@ def remove_channels_(
     Raises:
         ModelError: an unknown group, or a group that would lose its last channel
     """
-    select = {}
+    return apply_(model, plan, kept_units(plan, removed), optimizer)
+
+
+def kept_units(plan: WidthPlan, removed: Mapping[str, Iterable[int]]) -> dict[str, Indices]:
+    """{group: units that stay} for {group: units to remove}.
+
+    Raises:
+        ModelError: an unknown group, or a group that would lose its last channel
+    """
+    kept = {}
     for name, units in removed.items():
         if name not in plan.groups:
             raise ModelError(f"width group {not_one_of(name, plan.groups)}")
-        select[name] = np.delete(np.arange(plan.groups[name].units), np.fromiter(units, dtype=np.int64))
-        if not len(select[name]):
+        kept[name] = np.delete(np.arange(plan.groups[name].units), np.fromiter(units, dtype=np.int64))
+        if not len(kept[name]):
             raise ModelError(f"width group {name}: cannot lose its last channel")
-    return apply_(model, plan, select, optimizer)
+    return kept
 
 
 def resize_(model: nn.Module, plan: WidthPlan, widths: Mapping[str, int], fill: float = 0.0) -> WidthPlan:

@@ -16,6 +16,7 @@ from compressor import cost
 from compressor.architecture import Architecture
 from compressor.errors import ModelError, UnavailableError
 from compressor.models import (
+    bears_channels_last,
     build,
     build_meta,
     example_input,
@@ -483,3 +484,20 @@ def test_widths_that_the_networks_own_code_cannot_bear_are_refused(module):
             build(narrow)
     else:
         assert build(narrow)(torch.zeros(2, 3, 8, 8)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "narrower", "bears"),
+    [
+        ("preact_resnet18", 0.125, False, False),  # its first strided shortcut reads 8 channels
+        ("preact_resnet18", 0.25, False, True),
+        ("preact_resnet18", 0.25, True, False),
+        ("vgg11_bn", 0.125, True, True),
+        ("mlp", 1.0, False, False),
+    ],
+)
+def test_channels_last_is_not_taken_on_a_cpu_where_onednn_writes_beyond_its_buffer(name, width, narrower, bears):
+    """A strided 1×1 convolution that reads few channels ends the process there, in the gradient of its weights."""
+    architecture = reference_architecture(name, {}, 10, (3, 32, 32), width)
+    assert bears_channels_last(architecture, on_cpu=True, narrower=narrower) is bears
+    assert bears_channels_last(architecture, narrower=narrower) is (name != "mlp")

@@ -54,6 +54,18 @@ def test_pruning_may_stop_where_a_group_would_fall_below_its_minimum(tiny, probl
     assert pruned["widths"] == tiny.widths
 
 
+@pytest.mark.parametrize("engine", ["auto", "torch_pruning", "tracer"])
+def test_every_engine_finds_the_same(tiny, problem, engine):
+    found = search(problem(tiny, {"params": 2_000}, engine=engine), CONFIG)
+    assert found.architecture == search(problem(tiny, {"params": 2_000}), CONFIG).architecture
+    removal = found.trace["pruned"]["removal"]
+    assert (removal["engine"], removal["groups"]) == (engine, 2)
+    by_graph, by_tracer = ([], list(tiny.widths))[:: 1 if engine == "tracer" else -1]
+    assert (removal["torch_pruning"], list(removal["tracer"])) == (by_graph, by_tracer)
+    events = found.trace["pruned"]["events"]
+    assert removal["events"] == {"torch_pruning": events * bool(by_graph), "tracer": events * bool(by_tracer)}
+
+
 def test_several_budgets_prune_once_and_find_what_each_finds_alone(tiny, problem, quick_trainer, tmp_path):
     trainer = quick_trainer()
     for limit in (2_000, 3_500):

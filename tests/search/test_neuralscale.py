@@ -117,7 +117,7 @@ def falling(tiny, monkeypatch):
     params = [cost.params(tiny.with_widths({"stem": stem, "inner": inner})) for stem, inner in widths]
 
     def prune(*args, **kwargs):
-        return Trajectory(params, widths, 5, widths[-1], "the floor was reached", 0.0, 0.0)
+        return Trajectory(params, widths, 5, widths[-1], "the floor was reached", 0.0, 0.0, {})
 
     monkeypatch.setattr(neuralscale, "prune", prune)
     return params, widths

@@ -1,0 +1,189 @@
+"""Which engine removes the channels of which group: torch-pruning where its graph agrees with the width plan."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from compressor.errors import ModelError
+from compressor.widths.plan import Indices, Owners, WidthPlan
+from compressor.widths.slicing import kept_units, remove_channels_
+from compressor.widths.trace import Axis
+
+if TYPE_CHECKING:
+    from compressor.widths.torch_pruning_graph import Cuts, DependencyGraph
+
+Engine = Literal["auto", "torch_pruning", "tracer"]
+Changes = Mapping[Axis, tuple[Indices, Owners]]
+
+
+class Remove(Protocol):
+    """What removes channels from a network: `remove_channels_`, or a `ChannelRemover`."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        plan: WidthPlan,
+        removed: Mapping[str, Iterable[int]],
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> WidthPlan:
+        """Remove units, {group: units}; the plan of the smaller network."""
+
+
+class ChannelRemover:
+    """Removes channels of one network, through torch-pruning where that cuts what the width plan says.
+
+    At first the first, the middle and the last unit of every group are asked for; a group of which torch-pruning would
+    cut something else goes to our own removal, `remove_channels_`. Every event is compared once more, as a whole,
+    before anything is touched.
+
+    Args:
+        model: the network
+        plan: of it as it is now
+        example: one batch of inputs (N, …)
+        groups: the groups that may lose channels
+        engine: `torch_pruning`: where it cannot remove a group's channels, that is an error; `tracer`: it is not used
+
+    Raises:
+        ModelError: engine is torch_pruning, and it cannot remove the channels of a group
+    """
+
+    def __init__(
+        self, model: nn.Module, plan: WidthPlan, example: torch.Tensor, groups: Sequence[str], engine: Engine = "auto"
+    ) -> None:
+        self.example, self.engine, self.groups = example, engine, list(groups)
+        self.events = {"torch_pruning": 0, "tracer": 0}
+        self.refused: dict[str, str] = {}
+        self._graph: DependencyGraph | None = None
+        if engine == "tracer":
+            self.refused = dict.fromkeys(self.groups, "the recipe asks for it (widths.engine)")
+        else:
+            self._choose(model, plan)
+
+    def _choose(self, model: nn.Module, plan: WidthPlan) -> None:
+        # The check needs no weights: on a copy without them nothing of the network can be touched.
+        try:
+            graph = self._graph_of(copy.deepcopy(model).to("meta"))
+        except Exception as error:  # torch-pruning does not say what it raises
+            self.refused = dict.fromkeys(self.groups, f"torch-pruning cannot trace the network: {_line(error)}")
+        else:
+            for name in self.groups:
+                units = plan.groups[name].units
+                for unit in sorted({0, units // 2, units - 1}) if units > 1 else ():
+                    if (reason := _difference(graph, plan, {name: [unit]})) is not None:
+                        self.refused[name] = reason
+                        break
+        self._graph = None
+        if self.refused and self.engine == "torch_pruning":
+            name, reason = next(iter(self.refused.items()))
+            raise ModelError(f"widths.engine: torch_pruning cannot remove the channels of {name}: {reason}")
+
+    def _graph_of(self, model: nn.Module) -> DependencyGraph:
+        from compressor.widths.torch_pruning_graph import DependencyGraph  # takes seconds
+
+        return DependencyGraph(model, self.example)
+
+    def __call__(
+        self,
+        model: nn.Module,
+        plan: WidthPlan,
+        removed: Mapping[str, Iterable[int]],
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> WidthPlan:
+        """Remove units, {group: units}, as `remove_channels_` does.
+
+        Raises:
+            ModelError: an unknown group, a group that would lose its last channel, or the engine cannot do it
+        """
+        wanted = {name: sorted(units) for name, units in removed.items()}
+        kept_units(plan, wanted)
+        by_graph = {name: units for name, units in wanted.items() if units and name not in self.refused}
+        by_tracer = {name: units for name, units in wanted.items() if units and name not in by_graph}
+        if by_tracer:
+            plan = self._by_tracer(model, plan, by_tracer, optimizer)
+        if by_graph:
+            plan = self._by_graph(model, plan, by_graph, optimizer)
+        return plan
+
+    def _by_tracer(
+        self,
+        model: nn.Module,
+        plan: WidthPlan,
+        removed: Mapping[str, Sequence[int]],
+        optimizer: torch.optim.Optimizer | None,
+    ) -> WidthPlan:
+        self._graph = None  # it does not see what happens here
+        self.events["tracer"] += 1
+        return remove_channels_(model, plan, removed, optimizer)
+
+    def _by_graph(
+        self,
+        model: nn.Module,
+        plan: WidthPlan,
+        removed: Mapping[str, Sequence[int]],
+        optimizer: torch.optim.Optimizer | None,
+    ) -> WidthPlan:
+        try:
+            if self._graph is None or self._graph.model is not model:
+                self._graph = self._graph_of(model)
+            graph = self._graph
+            select = kept_units(plan, removed)
+            changes = plan.changes(select)
+            group = graph.query(plan, removed)
+            reason = _unequal(graph.cuts(group), changes, plan)
+        except Exception as error:  # torch-pruning does not say what it raises; nothing was touched yet
+            reason = _line(error)
+        if reason is not None:
+            if self.engine == "torch_pruning":
+                raise ModelError(f"widths.engine: torch_pruning cannot remove channels of {min(removed)}: {reason}")
+            return self._by_tracer(model, plan, removed, optimizer)
+        graph.remove(group, optimizer)
+        self.events["torch_pruning"] += 1
+        return plan.after(select, changes)
+
+    def record(self) -> dict[str, Any]:
+        """Which engine removes which groups, as JSON values."""
+        return {
+            "engine": self.engine,
+            "version": version("torch-pruning"),
+            "groups": len(self.groups),
+            "torch_pruning": [name for name in self.groups if name not in self.refused],
+            "tracer": dict(self.refused),
+            "events": dict(self.events),
+        }
+
+
+def _difference(graph: DependencyGraph, plan: WidthPlan, removed: Mapping[str, Sequence[int]]) -> str | None:
+    """How what torch-pruning would cut differs from the plan, or None if it does not."""
+    try:
+        return _unequal(graph.cuts(graph.query(plan, removed)), plan.changes(kept_units(plan, removed)), plan)
+    except Exception as error:  # torch-pruning does not say what it raises
+        return _line(error)
+
+
+def _unequal(cuts: Cuts, changes: Changes, plan: WidthPlan) -> str | None:
+    expected = {}
+    for axis, (kept, _) in changes.items():
+        removed = np.setdiff1d(np.arange(len(plan.owners[axis].group)), kept)
+        if len(removed):
+            expected[axis] = removed
+    for (tensor, dim), removed in expected.items():
+        if (tensor, dim) not in cuts:
+            return f"torch-pruning would leave dimension {dim} of {tensor} as it is"
+        if not np.array_equal(cuts[tensor, dim], removed):
+            return f"torch-pruning would cut other channels of {tensor}, dimension {dim}"
+    if more := sorted(set(cuts) - set(expected)):
+        return f"torch-pruning would cut dimension {more[0][1]} of {more[0][0]}, too"
+    return None
+
+
+def _line(error: Exception) -> str:
+    """What an error says, in one line."""
+    text = (str(error).strip().splitlines() or ["without a message"])[0]
+    return text if type(error) is LookupError else f"{type(error).__name__}: {text}"

@@ -1,0 +1,328 @@
+"""torch-pruning's dependency graph of a network, whose pruning functions remove the channels.
+
+Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023; torch-pruning 1.6.1. The graph groups the layers and
+cuts them; what its functions would cut is listed first (`DependencyGraph.cuts`), so that it can be compared with a
+width plan before anything is touched. Its slices are ours: they carry optimizer state, memory format and requires_grad.
+
+Importing this module imports torch_pruning, which takes seconds.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+import torch_pruning
+from torch import nn
+from torch_pruning import ops
+from torch_pruning.dependency import Group
+from torch_pruning.pruner import function
+
+from compressor.widths.plan import Indices, WidthPlan, layer_of
+from compressor.widths.slicing import RECURRENT, Slicer
+from compressor.widths.trace import Axis
+
+Cuts = dict[Axis, Indices]  # positions removed along a dimension of a parameter or buffer, rising
+_MOST = {"widths": 1_000_000, "dependencies": 20_000}  # looked at in one query; some graphs lead round in circles
+
+
+class DependencyGraph(torch_pruning.DependencyGraph):  # type: ignore[misc]
+    """The graph of one network at its present widths.
+
+    Args:
+        model: the network; a copy is traced, so its mode, gradients and parameters stay as they are
+        example: one batch of inputs (N, …)
+
+    Raises:
+        Exception: whatever torch-pruning raises on networks that it cannot trace
+    """
+
+    def __init__(self, model: nn.Module, example: torch.Tensor) -> None:
+        super().__init__()
+        self.module2node: dict[Any, Any] = {}
+        self._module2name: dict[nn.Module, str] = {}
+        self._param_to_name: dict[nn.Parameter, str] = {}
+        self.unwrapped_parameters: list[Any] = []
+        for kind, pruner in function.PrunerBox.items():
+            self._register(kind, copy.copy(pruner))
+        self._register(ops.OPTYPE.LSTM, _LSTMPruner())
+        pruners = self.REGISTERED_PRUNERS.values()
+        self._in_channel_pruning_fn = {pruner.prune_in_channels for pruner in pruners}
+        self._out_channel_pruning_fn = {pruner.prune_out_channels for pruner in pruners}
+        self._slicer: Slicer | None = None
+        self._looked = dict.fromkeys(_MOST, 0)
+        traced, probe, training = _traceable(model, example)
+
+        def forward(network: nn.Module, inputs: torch.Tensor) -> Any:
+            return _tensors(network.train(training)(inputs))
+
+        with warnings.catch_warnings(), torch.enable_grad():
+            warnings.simplefilter("ignore")
+            self.build_dependency(traced, probe, forward_fn=forward, verbose=False)
+        self._point_at(model)
+
+    def _register(self, kind: ops.OPTYPE, pruner: Any) -> None:
+        pruner._prune_parameter_and_grad = self._slice
+        self.REGISTERED_PRUNERS[kind] = pruner
+
+    def _slice(self, weight: nn.Parameter, keep_idxs: Iterable[int], pruning_dim: int) -> nn.Parameter:
+        """In place of torch-pruning's own, which loses optimizer state, memory format and requires_grad."""
+        if self._slicer is None:
+            raise RuntimeError("channels are removed by DependencyGraph.remove only")
+        kept = np.sort(np.array([int(index) for index in keep_idxs], dtype=np.int64))
+        return self._slicer.sliced(weight, {pruning_dim % weight.dim(): kept})
+
+    def _build_dependency(self, module2node: dict[Any, Any]) -> None:
+        """Give reshapes the sizes that torch-pruning looks for: autograd has renamed the field since."""
+        for node in module2node.values():
+            if node.type == ops.OPTYPE.RESHAPE and hasattr(node.grad_fn, "_saved_self_sym_sizes"):
+                node.grad_fn = SimpleNamespace(_saved_self_sizes=tuple(node.grad_fn._saved_self_sym_sizes))
+        super()._build_dependency(module2node)
+        for node in module2node.values():
+            for dependency in node.dependencies:
+                dependency.is_triggered_by = partial(self._triggers, dependency.trigger)
+
+    def _triggers(self, trigger: Any, pruning_fn: Any) -> bool:
+        self._look("dependencies")
+        return bool(trigger == pruning_fn)
+
+    def get_out_channels(self, module_or_node: Any) -> Any:
+        """As torch-pruning's, but a query that would not end is given up."""
+        self._look("widths")
+        return super().get_out_channels(module_or_node)
+
+    def _look(self, what: str) -> None:
+        self._looked[what] += 1
+        if self._looked[what] > _MOST[what]:
+            raise RecursionError(f"a query of torch-pruning's graph does not end ({_MOST[what]:,} {what})")
+
+    def _point_at(self, model: nn.Module) -> None:
+        """Let the nodes stand for the modules and parameters of the network instead of the copy's."""
+        modules, parameters = dict(model.named_modules()), dict(model.named_parameters())
+        nodes = {}
+        for module, node in self.module2node.items():
+            if isinstance(module, nn.Parameter):
+                node.module = parameters[self._param_to_name[module]]
+            elif module in self._module2name:
+                node.module = modules[self._module2name[module]]
+            nodes[node.module] = node
+        self.model, self.module2node = model, nodes
+        self._param_to_name = {parameters[name]: name for name in self._param_to_name.values()}
+        self.unwrapped_parameters = []
+        self._module2name = {module: name for name, module in modules.items()}
+
+    def query(self, plan: WidthPlan, removed: Mapping[str, Sequence[int]]) -> Group:
+        """What torch-pruning would cut to remove units, {group of the plan: units}, as one group.
+
+        Raises:
+            Exception: whatever torch-pruning raises
+        """
+        merged: dict[tuple[Any, Any], tuple[Any, set[int]]] = {}
+        for name, units in removed.items():
+            module, pruner, positions = self._root(plan, name, units)
+            self._looked = dict.fromkeys(_MOST, 0)
+            for dependency, indices in self.get_pruning_group(module, pruner.prune_out_channels, positions):
+                key = dependency.target, dependency.handler
+                merged.setdefault(key, (dependency, set()))[1].update(indices)
+        group = Group()
+        group._DG = self
+        for dependency, indices in merged.values():
+            group.add_dep(dependency, sorted(indices))
+        return group
+
+    def _root(self, plan: WidthPlan, name: str, units: Sequence[int]) -> tuple[Any, Any, list[int]]:
+        """Where the removal of a group begins: a module or parameter, its pruner, positions in it."""
+        made = plan.producers(name)[0]
+        layer = self.model.get_submodule(layer_of(made.tensor))
+        root: Any = layer if layer in self.module2node else self.model.get_parameter(made.tensor)
+        if root not in self.module2node:
+            raise LookupError(f"{made.tensor} is not in torch-pruning's graph")
+        if isinstance(layer, RECURRENT):
+            positions = list(units)  # a hidden unit is one channel, which all gates have
+        else:
+            positions = made.index[np.isin(made.unit, np.asarray(units))].tolist()
+        return root, self.get_pruner_of_module(root), positions
+
+    def cuts(self, group: Group) -> Cuts:
+        """What pruning a group would remove.
+
+        Raises:
+            LookupError: a layer is cut in a way that is not known here
+        """
+        found: dict[Axis, set[int]] = {}
+        for dependency, indices in group:
+            for axis, removed in self._cut(dependency, indices):
+                found.setdefault(axis, set()).update(removed)
+        return {axis: np.array(sorted(removed), dtype=np.int64) for axis, removed in found.items() if removed}
+
+    def _cut(self, dependency: Any, indices: list[int]) -> Iterable[tuple[Axis, Iterable[int]]]:
+        node, module = dependency.target, dependency.target.module
+        kind = ops.module2type(module)
+        if kind not in function.PrunerBox:
+            return []  # operators without parameters
+        if dependency.handler not in self._in_channel_pruning_fn | self._out_channel_pruning_fn:
+            raise LookupError(f"torch-pruning cuts {node.name} with a function of its own")
+        if kind == ops.OPTYPE.PARAMETER:
+            return [((self._param_to_name[module], node.pruning_dim % module.dim()), indices)]
+        reads = dependency.handler == self.get_pruner_of_module(module).prune_in_channels
+        axes = _AXES.get(kind, _unknown)(module, indices, reads)
+        path = self._module2name[module]
+        return [
+            ((f"{path}.{tensor}" if path else tensor, dim), removed)
+            for tensor, dim, removed in axes
+            if getattr(module, tensor, None) is not None
+        ]
+
+    def remove(self, group: Group, optimizer: torch.optim.Optimizer | None) -> None:
+        """Prune a group: the network's layers change in place, and the optimizer follows."""
+        self._slicer = Slicer(self.model, optimizer)
+        group.prune(record_history=False)
+        self._slicer.finish()
+        self._slicer = None
+
+
+class _LSTMPruner(function.BasePruningFunc):  # type: ignore[misc]
+    """Hidden units and inputs of a one-layer LSTM; torch-pruning's own cuts one gate of the four."""
+
+    def prune_out_channels(self, layer: nn.LSTM, idxs: list[int]) -> nn.LSTM:
+        for tensor, dim, removed in _of_lstm(layer, idxs, False):
+            self._cut(layer, tensor, dim, removed)
+        layer.hidden_size -= len(idxs)
+        layer.flatten_parameters()
+        return layer
+
+    def prune_in_channels(self, layer: nn.LSTM, idxs: list[int]) -> nn.LSTM:
+        for tensor, dim, removed in _of_lstm(layer, idxs, True):
+            self._cut(layer, tensor, dim, removed)
+        layer.input_size -= len(idxs)
+        layer.flatten_parameters()
+        return layer
+
+    def _cut(self, layer: nn.LSTM, tensor: str, dim: int, removed: Iterable[int]) -> None:
+        if (weight := getattr(layer, tensor, None)) is not None:
+            kept = sorted(set(range(weight.shape[dim])) - set(removed))
+            setattr(layer, tensor, self._prune_parameter_and_grad(weight, kept, dim))
+
+    def get_out_channels(self, layer: nn.LSTM) -> int:
+        return layer.hidden_size
+
+    def get_in_channels(self, layer: nn.LSTM) -> int:
+        return layer.input_size
+
+
+Rows = list[tuple[str, int, Iterable[int]]]  # tensor of a module, its dimension, positions removed there
+
+
+def _of_convolution(layer: nn.modules.conv._ConvNd, indices: list[int], reads: bool) -> Rows:
+    makes, read = (1, 0) if layer.transposed else (0, 1)
+    if not reads:
+        return [("weight", makes, indices), ("bias", 0, indices)]
+    kept = sorted(set(range(layer.in_channels)) - set(indices))
+    if layer.groups > 1:  # each group's part is as long as the first ones that stay
+        kept = kept[: len(kept) // layer.groups]
+    return [("weight", read, set(range(layer.weight.shape[read])) - set(kept))]
+
+
+def _of_linear(layer: nn.Linear, indices: list[int], reads: bool) -> Rows:
+    return [("weight", 1, indices)] if reads else [("weight", 0, indices), ("bias", 0, indices)]
+
+
+def _of_batch_norm(layer: nn.Module, indices: list[int], reads: bool) -> Rows:
+    return [(tensor, 0, indices) for tensor in ("weight", "bias", "running_mean", "running_var")]
+
+
+def _of_vectors(layer: nn.Module, indices: list[int], reads: bool) -> Rows:
+    return [("weight", 0, indices), ("bias", 0, indices)]
+
+
+def _of_layer_norm(layer: nn.LayerNorm, indices: list[int], reads: bool) -> Rows:
+    last = len(layer.normalized_shape) - 1
+    return [("weight", last, indices), ("bias", last, indices)]
+
+
+def _of_prelu(layer: nn.PReLU, indices: list[int], reads: bool) -> Rows:
+    return [] if layer.num_parameters == 1 else [("weight", 0, indices)]
+
+
+def _of_embedding(layer: nn.Embedding, indices: list[int], reads: bool) -> Rows:
+    return [("weight", 1, indices)]
+
+
+def _of_lstm(layer: nn.LSTM, indices: list[int], reads: bool) -> Rows:
+    if layer.num_layers > 1 or layer.bidirectional or layer.proj_size:
+        return _unknown(layer, indices, reads)
+    if reads:
+        return [("weight_ih_l0", 1, indices)]
+    rows = [gate * layer.hidden_size + index for gate in range(4) for index in indices]
+    made = [(tensor, 0, rows) for tensor in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")]
+    return [*made, ("weight_hh_l0", 1, indices)]
+
+
+def _unknown(layer: nn.Module, indices: list[int], reads: bool) -> Rows:
+    raise LookupError(f"what torch-pruning cuts of {type(layer).__name__} is not known here")
+
+
+_AXES = {
+    ops.OPTYPE.CONV: _of_convolution,
+    ops.OPTYPE.DEPTHWISE_CONV: lambda layer, indices, reads: _of_vectors(layer, indices, reads),
+    ops.OPTYPE.LINEAR: _of_linear,
+    ops.OPTYPE.BN: _of_batch_norm,
+    ops.OPTYPE.LN: _of_layer_norm,
+    ops.OPTYPE.GN: _of_vectors,
+    ops.OPTYPE.IN: _of_vectors,
+    ops.OPTYPE.PRELU: _of_prelu,
+    ops.OPTYPE.EMBED: _of_embedding,
+    ops.OPTYPE.LSTM: _of_lstm,
+}
+
+
+def _traceable(model: nn.Module, example: torch.Tensor) -> tuple[nn.Module, torch.Tensor, bool]:
+    """A copy to trace, its inputs, and whether in training mode: where outputs are made in that mode only."""
+    try:
+        copied, probe = copy.deepcopy(model).to("meta").float(), example.to("meta")
+        outputs = _outputs(copied, probe)
+    except Exception:  # it looks at values, which tensors of the meta device have not
+        copied, probe = copy.deepcopy(model).cpu().float(), example.cpu()
+        outputs = _outputs(copied, probe)
+    for module in copied.modules():
+        if isinstance(module, nn.LSTM):
+            module.forward = partial(_as_one_operator, module)  # type: ignore[method-assign]
+    return copied.requires_grad_(True), probe, outputs[0] != outputs[1]
+
+
+class _OneOperator(torch.autograd.Function):
+    """Stands for a layer that autograd would show the insides of."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+        return inputs.new_zeros(shape)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        raise NotImplementedError("for tracing only")
+
+
+def _as_one_operator(layer: nn.LSTM, inputs: torch.Tensor, state: Any = None) -> Any:
+    """An LSTM's outputs; its last states are those of the outputs, so that their channels are followed too."""
+    outputs = _OneOperator.apply(inputs, (*inputs.shape[:-1], layer.hidden_size))
+    last = outputs.select(int(layer.batch_first), -1)[None]
+    return outputs, (last, last)
+
+
+def _outputs(model: nn.Module, probe: torch.Tensor) -> list[int]:
+    """Number of output tensors in evaluation and in training mode."""
+    with torch.no_grad():
+        return [len(_tensors(model.train(training)(probe))) for training in (False, True)]
+
+
+def _tensors(output: Any) -> list[torch.Tensor]:
+    if isinstance(output, torch.Tensor):
+        return [output]
+    values = output.values() if isinstance(output, Mapping) else output
+    return [tensor for value in values if value is not None for tensor in _tensors(value)]

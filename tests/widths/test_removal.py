@@ -1,0 +1,237 @@
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+import torch_pruning
+from torch import nn
+
+from compressor.errors import ModelError
+from compressor.models import build, example_input, plan_of, reference_architecture
+from compressor.widths import ChannelRemover, plan_widths, remove_channels_
+from compressor.widths.torch_pruning_graph import DependencyGraph
+
+# Network, side of its images, width, groups that may lose channels, how many of them torch-pruning removes.
+NETWORKS = [
+    ("vgg11_bn", {}, 32, 0.25, 8, 8),
+    ("preact_resnet18", {}, 32, 0.125, 12, 12),
+    ("preact_resnet18", {"shortcut": "convcut"}, 32, 0.125, 17, 17),
+    ("resnet20", {}, 32, 1.0, 12, 12),
+    ("mobilenetv1", {}, 32, 0.25, 14, 14),
+    ("mobilenetv2", {}, 8, 0.2, 26, 26),
+    ("mlp", {}, 8, 0.5, 2, 2),
+    ("lstm", {}, 7, 0.02, 2, 2),
+    ("torchvision:resnet18", {}, 64, 1.0, 12, 12),
+    ("torchvision:mobilenet_v2", {}, 64, 1.0, 25, 25),
+    ("torchvision:squeezenet1_1", {}, 64, 1.0, 25, 25),
+    ("torchvision:regnet_y_400mf", {}, 64, 1.0, 53, 53),
+    ("torchvision:shufflenet_v2_x0_5", {}, 64, 1.0, 20, 18),
+    ("torchvision:googlenet", {"init_weights": False}, 96, 1.0, 61, 61),
+]
+
+
+def network(name, options, side, width):
+    shape = (side,) if name == "lstm" else (1 if ":" not in name else 3, side, side)
+    architecture = reference_architecture(name, options, 50 if name == "lstm" else 10, shape, width)
+    model, plan = build(architecture, 0), plan_of(architecture)
+    return model, plan, example_input(architecture), [group.name for group in plan.groups.values() if group.exact]
+
+
+def state_of(model, optimizer):
+    """All that a removal may change, by name."""
+    found = dict(model.state_dict())
+    found |= {f"{name}: strides": tensor.stride() for name, tensor in model.named_parameters()}
+    found |= {f"{name}: trains": tensor.requires_grad for name, tensor in model.named_parameters()}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            found[f"{name}: {key}"] = value
+    for path, module in model.named_modules():
+        found[f"{path}: mode"] = module.training
+        for key in ("in_channels", "out_channels", "groups", "num_features", "in_features", "hidden_size"):
+            found[f"{path}: {key}"] = getattr(module, key, None)
+    listed = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    assert listed == {id(parameter) for parameter in model.parameters()}
+    assert {id(parameter) for parameter in optimizer.state} <= listed
+    return found
+
+
+def assert_equal_states(left, right):
+    assert left.keys() == right.keys()
+    for key, value in left.items():
+        assert torch.equal(value, right[key]) if isinstance(value, torch.Tensor) else value == right[key], key
+
+
+def optimizer_of(model, kind="sgd"):
+    """An optimizer with state for every parameter."""
+    optimizer = (
+        torch.optim.Adam(model.parameters())
+        if kind == "adam"
+        else torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    )
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    return optimizer
+
+
+def drawn(plan, groups, draw, most=3):
+    """Units of a few groups to remove, at random; nothing if every group is down to one."""
+    free = [name for name in groups if plan.groups[name].units > 1]
+    removed = {}
+    for name in draw.sample(free, min(len(free), most)):
+        units = plan.groups[name].units
+        removed[name] = draw.sample(range(units), draw.randint(1, min(3, units - 1)))
+    return removed
+
+
+@pytest.mark.parametrize(("name", "options", "side", "width", "groups", "theirs"), NETWORKS)
+def test_either_engine_leaves_the_same_network(name, options, side, width, groups, theirs):
+    model, plan, example, names = network(name, options, side, width)
+    remover = ChannelRemover(model, plan, example, names)
+    record = remover.record()
+    assert (record["groups"], len(record["torch_pruning"])) == (groups, theirs), record["tracer"]
+    model = model.to(memory_format=torch.channels_last) if len(example.shape) == 4 else model
+    model.train()
+    other = copy.deepcopy(model)
+    optimizers = optimizer_of(model), optimizer_of(other)
+    draw, ours = random.Random(0), plan
+    for _ in range(12):
+        removed = drawn(plan, names, draw)
+        plan = remover(model, plan, removed, optimizers[0])
+        ours = remove_channels_(other, ours, removed, optimizers[1])
+        assert plan.widths == ours.widths
+        assert plan.owners == ours.owners
+    assert_equal_states(state_of(model, optimizers[0]), state_of(other, optimizers[1]))
+    if theirs == groups:
+        assert remover.events == {"torch_pruning": 12, "tracer": 0}
+    else:
+        assert remover.events["torch_pruning"] >= 12 - remover.events["tracer"] > 0
+
+
+@pytest.fixture
+def vgg():
+    return network("vgg11_bn", {}, 32, 0.125)
+
+
+def test_a_hundred_events_down_to_one_channel_a_layer(vgg):
+    model, plan, example, names = vgg
+    remover, other, ours = ChannelRemover(model, plan, example, names), copy.deepcopy(model), plan
+    optimizers = optimizer_of(model, "adam"), optimizer_of(other, "adam")
+    draw, count = random.Random(1), 0
+    while removed := drawn(plan, names, draw, most=4):
+        plan = remover(model, plan, removed, optimizers[0])
+        ours = remove_channels_(other, ours, removed, optimizers[1])
+        count += 1
+    assert set(plan.widths.values()) == {1}
+    assert remover.events == {"torch_pruning": count, "tracer": 0}
+    assert_equal_states(state_of(model, optimizers[0]), state_of(other, optimizers[1]))
+
+
+def test_frozen_parameters_stay_frozen_and_the_network_keeps_its_mode(vgg):
+    model, plan, example, names = vgg
+    first = names[0]
+    model.get_submodule(first).weight.requires_grad_(False)
+    model.eval()
+    remover = ChannelRemover(model, plan, example, names, "torch_pruning")
+    remover(model, plan, {first: [0, 3]})
+    assert not model.get_submodule(first).weight.requires_grad
+    assert sum(not parameter.requires_grad for parameter in model.parameters()) == 1
+    assert not any(module.training for module in model.modules())
+
+
+def test_only_what_the_recipe_asks_for_is_used(vgg):
+    model, plan, example, names = vgg
+    remover = ChannelRemover(model, plan, example, names, "tracer")
+    remover(model, plan, {names[0]: [0]})
+    assert remover.events == {"torch_pruning": 0, "tracer": 1}
+    assert set(remover.record()["tracer"]) == set(names)
+
+
+def test_a_network_that_torch_pruning_cannot_do_is_an_error_where_it_must():
+    model, plan, example, names = network("torchvision:shufflenet_v2_x0_5", {}, 64, 1.0)
+    with pytest.raises(ModelError, match=r"^widths.engine: torch_pruning cannot remove the channels of stage\d\.0"):
+        ChannelRemover(model, plan, example, names, "torch_pruning")
+
+
+class Folded(nn.Module):
+    """Its output is looked at before it is made: nothing that can be traced by autograd alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.last = nn.Conv2d(3, 13, 3), nn.Conv2d(13, 5, 1)
+
+    def forward(self, x):
+        with torch.no_grad():
+            return self.last(self.stem(x))
+
+
+def test_a_network_whose_layers_torch_pruning_does_not_see_goes_to_the_tracer():
+    model, example = Folded(), torch.zeros(2, 3, 8, 8)
+    plan = plan_widths(model, example)
+    remover = ChannelRemover(model, plan, example, list(plan.groups))
+    assert remover(model, plan, {"stem": [0, 12]}).widths == {"stem": 11}
+    assert model(example).shape == (2, 5, 6, 6)
+    assert remover.record()["torch_pruning"] == []
+    assert remover.refused["stem"] == "stem.weight is not in torch-pruning's graph"
+
+
+def test_an_event_in_which_the_graph_would_cut_something_else_goes_to_the_tracer(vgg, monkeypatch):
+    model, plan, example, names = vgg
+    remover, before = ChannelRemover(model, plan, example, names), copy.deepcopy(model)
+    real = DependencyGraph.cuts
+
+    def wrong(self, group):
+        found = real(self, group)
+        axis = next(iter(found))
+        return {**found, axis: np.append(found[axis], found[axis].max() + 1)}
+
+    monkeypatch.setattr(DependencyGraph, "cuts", wrong)
+    after = remover(model, plan, {names[0]: [1]})
+    assert remover.events == {"torch_pruning": 0, "tracer": 1}
+    assert remove_channels_(before, plan, {names[0]: [1]}) == after
+    strict = ChannelRemover(before, after, example, names, "tracer")
+    strict.engine, strict.refused = "torch_pruning", {}
+    with pytest.raises(ModelError, match=r"torch-pruning would cut other channels of"):
+        strict(before, after, {names[0]: [0]})
+
+
+@pytest.mark.parametrize(
+    ("removed", "message"), [({"nothing": [0]}, "nothing"), (None, "cannot lose its last channel")]
+)
+def test_what_cannot_be_removed_is_refused_before_anything_is_touched(vgg, removed, message):
+    model, plan, example, names = vgg
+    remover = ChannelRemover(model, plan, example, names)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    given = removed or {names[0]: [0], names[1]: range(plan.groups[names[1]].units)}
+    with pytest.raises(ModelError, match=message):
+        remover(model, plan, given)
+    assert_equal_states(dict(model.state_dict()), before)
+
+
+def test_torch_pruning_still_slices_with_the_function_that_is_replaced():
+    """The contract with torch-pruning < 1.7: every pruner of parameters slices through this private method."""
+    seen = []
+    for kind, stock in torch_pruning.function.PrunerBox.items():
+        pruner = copy.copy(stock)
+        pruner._prune_parameter_and_grad = lambda weight, kept, dim: seen.append(dim) or nn.Parameter(weight.detach())
+        layer = {
+            "CONV": lambda: nn.Conv2d(3, 4, 1),
+            "LINEAR": lambda: nn.Linear(3, 4),
+            "BN": lambda: nn.BatchNorm2d(4),
+            "DEPTHWISE_CONV": lambda: nn.Conv2d(4, 4, 1, groups=4),
+            "PRELU": lambda: nn.PReLU(4),
+            "LN": lambda: nn.LayerNorm(4),
+            "EMBED": lambda: nn.Embedding(7, 4),
+            "GN": lambda: nn.GroupNorm(2, 4),
+            "IN": lambda: nn.InstanceNorm2d(4, affine=True),
+        }.get(kind.name)
+        if layer is not None:
+            seen.clear()
+            pruner.prune_out_channels(layer(), [1])
+            assert seen, kind.name
+    graph = torch_pruning.DependencyGraph()
+    assert {"REGISTERED_PRUNERS", "_in_channel_pruning_fn", "_out_channel_pruning_fn"} <= set(vars(graph))
+    for method in ("_build_dependency", "get_out_channels", "get_pruning_group", "get_pruner_of_module"):
+        assert callable(getattr(graph, method))
