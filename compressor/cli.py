@@ -188,17 +188,13 @@ def schema_command() -> None:
 @command(main, "models", "compressor models")
 def models_command() -> None:
     """List the networks of the zoo with their parameters, multiply-adds and options."""
-    from compressor import cost
-    from compressor.models import families, reference_architecture
+    from compressor import listing
 
     click.echo(
         f"{'name':<18}{'params':>12}{'MACs':>15}  options (3×32×32 images, 10 classes; texts: 35 of 10,000 words)"
     )
-    for name, family in families().items():
-        images = family.inputs == "images"
-        architecture = reference_architecture(name, {}, *((10, (3, 32, 32)) if images else (10_000, (35,))))
-        options = "; ".join(f"{option}: {family.valid(option)}" for option in family.options)
-        click.echo(f"{name:<18}{cost.params(architecture):>12,}{cost.macs(architecture):>15,}  {options}")
+    for name, row in listing.rows().items():
+        click.echo(f"{name:<18}{row['params']:>12,}{row['macs']:>15,}  {row['options']}")
     click.echo(
         "also: torchvision:NAME, timm:NAME, package.module:factory (compressor widths MODEL lists their width groups)"
     )

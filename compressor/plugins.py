@@ -28,6 +28,11 @@ def with_plugins(group: str, builtin: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def plugin_names(group: str) -> list[str]:
+    """Names of the objects of an entry-point group, none of which is imported."""
+    return [point.name for point in _points(group, tuple(sys.path))]
+
+
 @lru_cache(maxsize=32)
 def _points(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
     """Entry points of what is installed along the import path; looking takes 10 ms, and every network is looked up."""

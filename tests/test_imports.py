@@ -29,6 +29,7 @@ MAY = {
     "interrupts": set(),
     "provenance": {"compressor", "bench"},
     "doctor": {"bench", "errors"},
+    "listing": {"compressor", "cost", "models", "plugins"},
     "runfolder": {"errors", "files", "recipe"},
     "stacking": {"stacking", "errors", "units", "widths"},
     "models": BASE | {"models", "architecture", "initialise", "stacking", "widths"},

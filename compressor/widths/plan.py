@@ -216,30 +216,22 @@ def _with_new(owners: Owners, numbers: Mapping[int, Indices]) -> tuple[Indices, 
     Positions of one group stand in runs of rising units (one run for a plain layer, one per part where parts must
     stay equal); within a run a unit holds a block of positions (a flattened map holds H·W of them).
     """
-    index: list[int] = []
-    group: list[int] = []
-    unit: list[int] = []
-    position, length = 0, len(owners.group)
-    while position < length:
-        number = int(owners.group[position])
-        if number not in numbers:
-            index.append(position)
-            group.append(number)
-            unit.append(int(owners.unit[position]))
-            position += 1
-            continue
-        last, blocks = -1, dict[int, list[int]]()
-        while position < length and owners.group[position] == number and owners.unit[position] >= last:
-            last = int(owners.unit[position])
-            blocks.setdefault(last, []).append(position)
-            position += 1
-        size = len(blocks[last])
-        for new, old in enumerate(numbers[number].tolist()):
-            block = [NEW] * size if old == NEW else blocks.get(old, [])
-            index.extend(block)
-            group.extend([number] * len(block))
-            unit.extend([new] * len(block))
-    return np.array(index, dtype=np.int64), Owners(np.array(group, dtype=np.int64), np.array(unit, dtype=np.int64))
+    group, unit = owners.group, owners.unit
+    breaks = (np.diff(group) != 0) | (np.isin(group[1:], list(numbers)) & (np.diff(unit) < 0))
+    starts = [0, *(np.flatnonzero(breaks) + 1).tolist()]
+    parts = []
+    for start, end in zip(starts, [*starts[1:], len(group)], strict=True):
+        number, index, mine = int(group[start]), np.arange(start, end), unit[start:end]
+        if number in numbers:
+            chosen = numbers[number]
+            first, last = np.searchsorted(mine, chosen, "left"), np.searchsorted(mine, chosen, "right")
+            length = np.where(chosen == NEW, int((mine == mine[-1]).sum()), last - first)
+            within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+            index = np.where(np.repeat(chosen == NEW, length), NEW, start + np.repeat(first, length) + within)
+            mine = np.repeat(np.arange(len(chosen)), length)
+        parts.append((index, np.full(len(index), number), mine))
+    indices, groups, units = (np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True))
+    return indices, Owners(groups, units)
 
 
 class LayerSizes:

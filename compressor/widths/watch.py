@@ -52,6 +52,19 @@ def trace(model: nn.Module, example: torch.Tensor) -> Trace:
     return found
 
 
+def _outputs_of(func: Any, args: Any, kwargs: Any) -> Any:
+    """What an operator gives; on the meta device some take torch milliseconds, of which only the shapes are used."""
+    if isinstance(args[0] if args else None, torch.Tensor) and args[0].device.type == "meta":
+        if func in (torch.ops.aten.hardtanh.default, torch.ops.aten.hardswish.default):
+            return torch.empty_like(args[0])
+        if func in (torch.ops.aten.hardtanh_.default, torch.ops.aten.hardswish_.default):
+            return args[0]
+        if func is torch.ops.aten.native_batch_norm.default:
+            statistics = args[0].new_empty(args[0].shape[1] if args[5] else 0)
+            return torch.empty_like(args[0]), statistics, torch.empty_like(statistics)
+    return func(*args, **kwargs)
+
+
 class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows the slots of every tensor through one forward pass."""
 
@@ -89,7 +102,7 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._add(leaf, along_dim(torch.arange(first, first + length), dim, leaf.shape))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        result = _outputs_of(func, args, kwargs or {})
         inputs = list(tensors_in([args, kwargs or {}]))
         name = func._schema.name.split("::")[1]
         name = name[:-1] if name.endswith("_") and not name.endswith("__") else name
