@@ -237,7 +237,7 @@ def call(tmp_path, monkeypatch):
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(RAW))
 
     def run(methods, budgets, *more):
-        arguments = ["compare-methods", "small.yaml", "--methods", methods, "--budgets", budgets, "-o", "out", *more]
+        arguments = ["sweep", "small.yaml", "--methods", methods, "--budgets", budgets, "-o", "out", *more]
         return CliRunner().invoke(cli.main, arguments)
 
     return run

@@ -17,7 +17,15 @@ from safetensors.torch import load_file
 from compressor import cost, doctor, recipes, runfolder
 from compressor.architecture import Architecture
 from compressor.bench import open_session
-from compressor.errors import BudgetError, DataError, RecipeError, RunError, TrainingError, UnavailableError
+from compressor.errors import (
+    BudgetError,
+    CompressorError,
+    DataError,
+    RecipeError,
+    RunError,
+    TrainingError,
+    UnavailableError,
+)
 from compressor.models import build, reference_architecture
 from compressor.pipeline import continue_run, run
 from compressor.recipe import load_recipe, parse_recipe
@@ -440,3 +448,17 @@ def test_freezing_every_group_is_refused_at_once(tmp_path):
     recipe = parse_recipe(RAW | {"model": {"name": "mlp", "width": 0.05}, "widths": {"frozen": list(found.widths)}})
     with pytest.raises(RecipeError, match=r"widths.frozen: names every width group"):
         run(recipe, tmp_path / "all")
+
+
+@pytest.mark.parametrize(
+    "name", ["architecture.json", "weights.safetensors", "search.json", "stages.json", "recipe.yaml"]
+)
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"{", b"\x80\x04\x95"])
+def test_a_damaged_file_of_a_run_is_named_in_one_sentence(finished, tmp_path, name, content):
+    out = tmp_path / "run"
+    shutil.copytree(finished[0], out)
+    for made in ("export.json", "report.json", "latency.json"):
+        (out / made).unlink()
+    (out / name).write_bytes(content)
+    with pytest.raises(CompressorError, match=name.replace(".", r"\.")):
+        continue_run(out, "export")

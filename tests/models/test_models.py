@@ -4,9 +4,12 @@ Widths in these tests are different primes, so that no mix-up of two layers can 
 """
 
 import copy
+import subprocess
 import sys
+import tempfile
 import textwrap
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -483,3 +486,19 @@ def test_widths_that_the_networks_own_code_cannot_bear_are_refused(module):
             build(narrow)
     else:
         assert build(narrow)(torch.zeros(2, 3, 8, 8)).shape == (2, 10)
+
+
+def test_a_network_of_ones_own_is_counted_in_a_process_that_has_not_seen_it():
+    """What was looked up before must not matter: a later stage may run in a process of its own."""
+    code = (
+        "from compressor.architecture import Architecture\n"
+        "from compressor.models import build_meta\n"
+        "own = Architecture('own:network', 4, (1, 8, 8), {'0': 5})\n"
+        "print(sum(p.numel() for p in build_meta(own).parameters()))\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        network = "nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(3 * 36, num_classes))"
+        lines = f"from torch import nn\n\n\ndef network(num_classes):\n    return {network}\n"
+        (Path(folder) / "own.py").write_text(lines)
+        done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == str(5 * 9 + 5 + 5 * 36 * 4 + 4), done.stderr
