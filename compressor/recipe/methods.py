@@ -27,6 +27,11 @@ class PruningConfig(Section):
     prune_channels: PositiveInt = Field(
         10, description="channels removed in one event, anywhere; those that go together count as one"
     )
+    at_minimum: Literal["skip", "stop"] = Field(
+        "skip",
+        description="a group down to widths.minimum leaves the ranking, and the others go on; stop: pruning ends as "
+        "soon as one would fall below it (the paper's authors)",
+    )
 
 
 class NeuralScaleConfig(PruningConfig):

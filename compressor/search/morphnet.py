@@ -63,7 +63,7 @@ def _prune(problem: Problem, config: MorphNetConfig) -> dict[str, Any]:
         "widths": widths,
         "channels": [channels, left],
         "events": len(found.params),
-        # Removal ends early when it would empty a layer; the widths reached by then are used.
+        # Removal ends early where no group may lose more; the widths reached by then are used.
         "ended_early": found.reason if left > config.keep * channels else None,
         "seconds": {"pretrain": found.pretrain_seconds, "prune": found.seconds},
     }

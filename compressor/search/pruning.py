@@ -74,7 +74,13 @@ def prune(
         plan,
         searched_groups(problem),
         follows(pruned),
-        PruneSettings(config.prune_every, config.prune_channels, floor),
+        PruneSettings(
+            config.prune_every,
+            config.prune_channels,
+            floor,
+            dict(zip(problem.reference.widths, problem.bounds.minimum.tolist(), strict=True)),
+            config.at_minimum == "stop",
+        ),
     )
     pretraining, pruning = _checkpoints(name)
     kept = problem.checkpoint(pruning)

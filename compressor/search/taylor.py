@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -34,11 +34,16 @@ class PruneSettings:
         every: mini-batches between two events
         channels: removed per event, over the whole network; channels that must go together count as one
         floor: stop below this share of the channels at the start
+        minimum: {group: channels that it keeps}; a group that is not named keeps one unit
+        stop_at_minimum: end pruning when a group would fall below its minimum, as the paper's authors do, instead of
+            taking the next ones in the ranking from the other groups
     """
 
     every: int
     channels: int
     floor: float
+    minimum: Mapping[str, int] = field(default_factory=dict)
+    stop_at_minimum: bool = False
 
 
 class _Silent:
@@ -94,6 +99,9 @@ class TaylorPruner:
     ) -> None:
         self.plan, self.searched, self.follows, self.settings = plan, searched, dict(follows), settings
         self.initial = {name: plan.groups[name].channels for name in searched}
+        steps = plan.steps
+        self.least = {name: max(1, -(-settings.minimum.get(name, 1) // steps[name])) for name in searched}  # units
+        self._prunable = [name for name in searched if plan.groups[name].units > self.least[name]]
         self.silent = _Silent(plan)
         self.records: list[tuple[int, dict[str, int]]] = []
         self.early = 0
@@ -143,7 +151,7 @@ class TaylorPruner:
         widths = self.widths
         params = params_at(self.model, self.plan, widths)
         self.records.append((params, {name: widths[name] for name in self.searched}))
-        if any(widths[name] == self.initial[name] for name in self.searched):
+        if any(widths[name] == self.initial[name] for name in self._prunable):
             self.early = len(self.records)
         if sum(widths[name] for name in self.searched) < self.settings.floor * sum(self.initial.values()):
             self.reason = f"fewer than {self.settings.floor:.0%} of the channels remain"
@@ -158,23 +166,40 @@ class TaylorPruner:
         self.plan = remove_channels_(self.model, self.plan, physical, self.optimizer)
 
     def _choose(self) -> dict[str, list[int]] | None:
-        """The units to remove, or None (and the reason) if a group would lose its last one."""
-        ranked = sum(self.plan.groups[name].units for name in self.searched)
-        criteria = self.criteria[:ranked].clone()
-        for name, gone in self.silent.units.items():
-            if name in self.gates.starts and gone:
-                criteria[self.gates.starts[name] + torch.tensor(gone, device=criteria.device)] = torch.inf
-        worst = criteria.argsort(stable=True)[: min(self.settings.channels, ranked)].tolist()
+        """The units to remove, or None (and the reason) if there are none."""
+        left = {
+            name: self.plan.groups[name].units - len(self.silent.units.get(name, ())) - self.least[name]
+            for name in self.searched
+        }
         removed: dict[str, list[int]] = {}
-        for position in sorted(worst):
+        wanted = self.settings.channels
+        for position in self._ranking():
+            if not wanted or not any(spare > 0 for spare in left.values()):
+                break
             name = self._owner(position)
-            removed.setdefault(name, []).append(position - self.gates.starts[name])
-        for name, units in removed.items():
-            group = self.plan.groups[name]
-            if group.units - len({*units, *self.silent.units.get(name, ())}) < 1:
-                self.reason = f"{name} would have lost its last channel"
+            if left[name] > 0:
+                removed.setdefault(name, []).append(position - self.gates.starts[name])
+                left[name] -= 1
+                wanted -= 1
+            elif self.settings.stop_at_minimum:
+                self.reason = f"{name} would have fallen below its minimum of {self._minimum(name)}"
                 return None
+        if not removed:
+            self.reason = "every group is at its minimum"
+            return None
+        removed = {name: sorted(removed[name]) for name in self.searched if name in removed}
         return removed | self._followers(removed)
+
+    def _ranking(self) -> list[int]:
+        """Positions of the searched units in the vector of gates that are not zeroed, the least important first."""
+        ranked = sum(self.plan.groups[name].units for name in self.searched)
+        zeroed = {self.gates.starts[name] + unit for name in self.searched for unit in self.silent.units.get(name, ())}
+        order = self.criteria[:ranked].argsort(stable=True).tolist()
+        return [position for position in order if position not in zeroed]
+
+    def _minimum(self, name: str) -> str:
+        channels = self.least[name] * self.plan.groups[name].step
+        return f"{channels} channel" + ("s" if channels > 1 else "")
 
     def _owner(self, position: int) -> str:
         starts = [self.gates.starts[name] for name in self.searched]

@@ -41,10 +41,17 @@ def test_the_pruned_widths_are_scaled_alike(tiny, problem):
 
 
 def test_pruning_that_ends_early_says_why_and_uses_what_it_reached(tiny, problem):
-    config = CONFIG.model_copy(update={"prune_channels": 15, "keep": 0.1})
+    bounds = Bounds(np.array([9, 20]))
+    pruned = search(problem(tiny, {"params": 5_000}, bounds=bounds), CONFIG).trace["pruned"]
+    assert pruned["ended_early"] == "every group is at its minimum"
+    assert pruned["widths"] == {"stem": 9, "inner": 20}
+
+
+def test_pruning_may_stop_where_a_group_would_fall_below_its_minimum(tiny, problem):
+    config = CONFIG.model_copy(update={"prune_channels": 36, "keep": 0.1, "at_minimum": "stop"})
     pruned = search(problem(tiny, {"params": 2_000}), config).trace["pruned"]
-    assert pruned["ended_early"].endswith("would have lost its last channel")
-    assert sum(pruned["widths"].values()) == pruned["channels"][1] > 3.6
+    assert pruned["ended_early"].endswith("would have fallen below its minimum of 1 channel")
+    assert pruned["widths"] == tiny.widths
 
 
 def test_several_budgets_prune_once_and_find_what_each_finds_alone(tiny, problem, quick_trainer, tmp_path):

@@ -11,8 +11,9 @@ from compressor.errors import BudgetError, ModelError
 from compressor.models import follows, plan_of, prunable, reference_architecture
 from compressor.models.zoo import Family
 from compressor.recipe import NeuralScaleConfig, UniformConfig
-from compressor.search import search
+from compressor.search import neuralscale, search
 from compressor.search.neuralscale import fit_power_law, r_squared, widths_for
+from compressor.search.pruning import Trajectory
 from compressor.solve import Bounds
 
 CONFIG = NeuralScaleConfig(iterations=3, pretrain_epochs=1, prune_every=2, prune_channels=1)
@@ -109,20 +110,36 @@ def test_too_few_records_fall_back_to_uniform_scaling_and_say_so(tiny, problem):
     assert found.architecture == search(problem(tiny, {"params": 2_000}), UniformConfig()).architecture
 
 
-def test_records_before_every_group_lost_a_channel_are_fitted_only_if_those_after_are_too_few(tiny, problem):
-    kinds = set()
-    for least in (2, 3, 7):
-        config = CONFIG.model_copy(update={"min_records": least})
-        found = search(problem(tiny, {"params": 2_000}), config).trace
-        for entry in found["iterations"]:
-            widths, start = entry["records"]["widths"], entry["start"]
-            late = sum(all(now < then for now, then in zip(row, start, strict=True)) for row in widths)
-            assert len(widths) == (entry["events"] if entry["note"] else late)
-            assert late < least if entry["note"] else late >= least
-            kinds.add(bool(entry["note"]))
-        assert found["note"] == found["iterations"][-1]["note"]
-        assert "fallback" not in found
-    assert kinds == {True, False}
+@pytest.fixture
+def falling(tiny, monkeypatch):
+    """Hand a trajectory to the search: 12 events, of which 5 come before the stem has lost a channel."""
+    widths = [[13 - max(0, n - 5), 23 - n] for n in range(1, 13)]
+    params = [cost.params(tiny.with_widths({"stem": stem, "inner": inner})) for stem, inner in widths]
+
+    def prune(*args, **kwargs):
+        return Trajectory(params, widths, 5, widths[-1], "the floor was reached", 0.0, 0.0)
+
+    monkeypatch.setattr(neuralscale, "prune", prune)
+    return params, widths
+
+
+@pytest.mark.parametrize(("least", "fitted"), [(2, 7), (7, 7), (8, 12), (12, 12), (13, 0)])
+def test_records_before_every_group_lost_a_channel_are_fitted_only_if_those_after_are_too_few(
+    tiny, problem, falling, least, fitted
+):
+    config = CONFIG.model_copy(update={"min_records": least, "iterations": 1})
+    found = search(problem(tiny, {"params": 2_000}), config)
+    (entry,) = found.trace["iterations"]
+    if not fitted:
+        assert f"only 12 records, fewer than min_records = {least} (pruning ended since the floor" in entry["fallback"]
+        assert found.architecture == search(problem(tiny, {"params": 2_000}), UniformConfig()).architecture
+        return
+    params, widths = falling
+    assert entry["records"] == {"params": params[-fitted:], "widths": widths[-fitted:]}
+    alpha, beta = fit_power_law(params[-fitted:], widths[-fitted:])
+    np.testing.assert_allclose([entry["alpha"], entry["beta"]], [alpha, beta])
+    assert ("7 of 12 records are from after" in (entry["note"] or "")) == (fitted == 12)
+    assert found.trace["note"] == entry["note"]
 
 
 def test_an_impossible_budget_is_refused_before_any_training(tiny, problem, quick_trainer):

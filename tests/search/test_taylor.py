@@ -116,27 +116,80 @@ def test_every_event_is_recorded_and_pruning_ends_at_the_floor(tiny):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     pruner.start(model, optimizer, 3)
     steps(model, pruner, optimizer, 1000)
-    assert pruner.reason
-    assert len(pruner.records) == pruner.events > pruner.early
+    assert pruner.reason == "fewer than 20% of the channels remain"
+    assert len(pruner.records) == pruner.events == 15  # 36 - 2 * 15 = 6, the first below 0.2 * 36
     counts = [params for params, _ in pruner.records]
     assert counts == sorted(counts, reverse=True)
     for index, (_, widths) in enumerate(pruner.records):
         everywhere = all(widths[name] < tiny.widths[name] for name in widths)
         assert everywhere == (index >= pruner.early)
         assert all(width >= 1 for width in widths.values())
+        assert sum(widths.values()) == 36 - 2 * (index + 1)
     assert pruner.records[-1][0] == sum(p.numel() for p in model.parameters())
-    left = 36 - 2 * pruner.events
-    assert sum(pruner.plan.widths.values()) == left
-    assert left < 0.2 * 36 or "last channel" in pruner.reason
+    assert pruner.plan.widths == pruner.records[-1][1]
 
 
-def test_a_removal_that_would_empty_a_layer_ends_pruning_and_changes_nothing(tiny):
+def rank_last(pruner, name):
+    """Make every channel of one group less important than all others, whatever the gradients of this machine."""
+    derivatives = pruner.gates.derivatives
+
+    def ranked():
+        values = derivatives().abs() + 1
+        start = pruner.gates.starts[name]
+        values[start : start + pruner.plan.groups[name].units] = 0
+        return values
+
+    pruner.gates.derivatives = ranked
+
+
+class Ranked(TaylorPruner):
+    """The stem's channels are always the least important ones."""
+
+    def _attach(self):
+        super()._attach()
+        rank_last(self, "stem")
+
+
+@pytest.mark.parametrize(("minimum", "least"), [({}, 1), ({"stem": 4}, 4), ({"stem": 4, "inner": 9}, 4)])
+def test_a_group_at_its_minimum_leaves_the_ranking_and_the_others_go_on(tiny, minimum, least):
     model = shaken(tiny)
-    pruner = pruner_for(tiny, model, every=1, channels=36)
+    plan = plan_widths(model, example_input(tiny))
+    pruner = Ranked(plan, list(tiny.widths), {}, PruneSettings(1, 5, 0.2, minimum))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    pruner.start(model, optimizer, 3)
+    steps(model, pruner, optimizer, 1000)
+    lost = 13 - least
+    stems = [widths["stem"] for _, widths in pruner.records]
+    assert stems[: lost // 5 + 1] == [13 - 5 * n for n in range(1, lost // 5 + 1)] + [least]
+    assert set(stems[lost // 5 :]) == {least}
+    totals = [sum(widths.values()) for _, widths in pruner.records]
+    if "inner" in minimum:
+        assert pruner.reason == "every group is at its minimum"
+        assert pruner.records[-1][1] == minimum
+        assert totals[:-1] == [36 - 5 * n for n in range(1, len(totals))]
+    else:
+        assert pruner.reason == "fewer than 20% of the channels remain"
+        assert totals == [36 - 5 * n for n in range(1, len(totals) + 1)]
+        assert totals[-1] < 0.2 * 36 <= totals[-2]
+
+
+def test_a_group_that_starts_at_its_minimum_does_not_hold_up_the_records(tiny):
+    model = shaken(tiny)
+    pruner = pruner_for(tiny, model, minimum={"stem": 13}, channels=1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    pruner.start(model, optimizer, 3)
+    steps(model, pruner, optimizer, 12)
+    assert pruner.early == 0
+    assert [widths for _, widths in pruner.records] == [{"stem": 13, "inner": 22 - n} for n in range(6)]
+
+
+def test_stopping_at_the_minimum_changes_nothing_in_the_event_that_would_go_below_it(tiny):
+    model = shaken(tiny)
+    pruner = pruner_for(tiny, model, every=1, channels=36, stop_at_minimum=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     pruner.start(model, optimizer, 3)
     steps(model, pruner, optimizer, 5)
-    assert "would have lost its last channel" in pruner.reason
+    assert pruner.reason.endswith("would have fallen below its minimum of 1 channel")
     assert (model.stem.out_channels, model.inner.out_channels) == (13, 23)
 
 
