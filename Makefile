@@ -1,17 +1,28 @@
-# make quickstart: set everything up and run the main job.   make test: linters, types, tests.
+# make quickstart: set everything up and run the main job.   make test: linters, types, tests.   make test-portable: other CPUs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: quickstart test lint types clean
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+# What trains, prunes or compares networks: its floats depend on the instructions of the CPU, its verdicts must not.
+TRAINING := tests/search tests/models tests/stacking tests/exporters tests/test_pipeline.py tests/test_growing_runs.py \
+    tests/test_comparison.py tests/test_train.py tests/test_tasks_runs.py tests/test_inherit.py tests/test_precision.py \
+    tests/test_report_growth.py tests/test_initialise.py tests/test_distributed.py tests/test_arrangement.py
+
+.PHONY: quickstart test test-portable lint types clean
 
 quickstart: $(STAMP)
 	rm -rf runs/quickstart
 	$(BIN)/compressor run recipes/quickstart.yaml -o runs/quickstart
 
 test: lint types
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+# The same verdicts with the instructions of other CPUs (the machine's own are those of `make test`).
+test-portable: $(STAMP)
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) $(TRAINING)
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(PYTEST) $(TRAINING)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .baseline import Baseline, BaselineStore, UnknownBaseline
+    from .casts import runs_in_float32
     from .errors import BenchError, ProviderError
     from .gate import Comparison, compare_latency
     from .inputs import INPUT_SHAPE
@@ -42,6 +43,7 @@ __all__ = [
     "median_alone",
     "open_session",
     "profile_model",
+    "runs_in_float32",
 ]
 
 _HOME = {
@@ -67,6 +69,7 @@ _HOME = {
     "median_alone": "pairs",
     "open_session": "session",
     "profile_model": "profiling",
+    "runs_in_float32": "casts",
 }
 
 

@@ -23,6 +23,7 @@ from .machine import physical_cores
 
 __all__ = [
     "PROVIDERS",
+    "PROVIDER_CHAINS",
     "Opened",
     "device_of",
     "intra_op_threads",
@@ -38,13 +39,13 @@ _CUDA: Final = "CUDAExecutionProvider"
 _TENSORRT: Final = "TensorrtExecutionProvider"
 
 # Providers by short name, each with those that take the nodes it has no kernel for (shape arithmetic, say).
-_CHAINS: Final[dict[str, list[str]]] = {
+PROVIDER_CHAINS: Final[dict[str, list[str]]] = {
     "cpu": [_CPU],
     "cuda": [_CUDA, _CPU],
     "tensorrt": [_TENSORRT, _CUDA, _CPU],
 }
-_SHORT: Final = {chain[0]: name for name, chain in _CHAINS.items()}
-PROVIDERS: Final = ("auto", *_CHAINS)
+_SHORT: Final = {chain[0]: name for name, chain in PROVIDER_CHAINS.items()}
+PROVIDERS: Final = ("auto", *PROVIDER_CHAINS)
 
 # What makes a provider replay the model as one CUDA graph. The parsers differ: "1" is no value of TensorRT's.
 _CUDA_GRAPH: Final = {
@@ -186,7 +187,7 @@ def _options(threads: int | None, stop_spinning: bool, profile: str | None) -> A
 
 def _open(file: Path, provider: str, options: Any, cuda_graph: bool = False) -> Opened:
     """Create the session on exactly this provider (short name, not "auto")."""
-    wanted = _CHAINS[provider][0]
+    wanted = PROVIDER_CHAINS[provider][0]
     if wanted not in ort.get_available_providers():
         raise ProviderError(
             f"provider {provider!r} is not in this build of ONNX Runtime {ort.__version__}, which has "
@@ -219,7 +220,7 @@ def _asked_but(provider: str) -> str:
 
 def _create(file: Path, provider: str, options: Any, cuda_graph: bool = False) -> tuple[Any, float]:
     """Create a session; its provider is not checked yet. Returns it with the milliseconds that it took."""
-    chain = [(name, _CUDA_GRAPH.get(name, {}) if cuda_graph else {}) for name in _CHAINS[provider]]
+    chain = [(name, _CUDA_GRAPH.get(name, {}) if cuda_graph else {}) for name in PROVIDER_CHAINS[provider]]
     with _gpu_attempt() if provider != "cpu" else contextlib.nullcontext():
         start = time.perf_counter_ns()
         try:

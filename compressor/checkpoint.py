@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from compressor.errors import RunError
 from compressor.files import replace_atomic
@@ -63,6 +63,20 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapp
         replace_atomic(path, lambda beside: save_file(plain, beside, metadata=dict(metadata)))
     except SafetensorError as error:
         raise RunError(f"{path}: cannot be written: {error}") from error
+
+
+def load_tensors(path: Path) -> Tensors:
+    """Read the tensors of a safetensors file.
+
+    Raises:
+        RunError: the file is absent or damaged
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: file not found") from error
+    except SafetensorError as error:
+        raise RunError(f"{path}: damaged ({error}); delete it to train again") from error
 
 
 def load_snapshot(path: Path) -> Snapshot | None:

@@ -18,6 +18,8 @@ from compressor import __version__
 from compressor.commands.bench import bench_command
 from compressor.commands.command import Failure, command
 from compressor.commands.gate import baseline_command, gate_command
+from compressor.commands.inspect import inspect_command
+from compressor.commands.olive_config import olive_config_command
 from compressor.errors import RecipeError, RunError, not_one_of
 
 if TYPE_CHECKING:
@@ -27,7 +29,15 @@ if TYPE_CHECKING:
     from compressor.pipeline import Progress, Stopped
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """The commands, some of which had another name that still works."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Find a command by its name or its earlier one."""
+        return super().get_command(ctx, {"compare-methods": "sweep"}.get(cmd_name, cmd_name))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="compressor")
 def main() -> None:
     """Compress a network to a budget: a trained ONNX model that meets it, with the evidence.
@@ -40,6 +50,7 @@ _recipe = click.argument("recipe", type=click.Path(path_type=Path))
 _out = click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Run folder.")
 _set = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe value.")
 _resume = click.option("--resume", is_flag=True, help="Go on with an interrupted run in OUT.")
+_open = click.option("--open", "open_page", is_flag=True, help="Open the page in a browser.")
 _stop_at = click.option(
     "--stop-at",
     type=click.FloatRange(min=0, min_open=True),
@@ -55,9 +66,12 @@ _folder = click.argument("out", type=click.Path(path_type=Path))
 @_set
 @_resume
 @_stop_at
-def run_command(recipe: Path, out: Path, overrides: tuple[str, ...], resume: bool, stop_at: float | None) -> None:
+@_open
+def run_command(
+    recipe: Path, out: Path, overrides: tuple[str, ...], resume: bool, stop_at: float | None, open_page: bool
+) -> None:
     """Search, train, export, measure and report: everything."""
-    _run(recipe, out, overrides, resume, "report", stop_at)
+    _run(recipe, out, overrides, resume, "report", stop_at, open_page)
 
 
 @command(main, "search", "compressor search recipes/quickstart.yaml -o runs/first")
@@ -87,15 +101,16 @@ def export_command(out: Path) -> None:
 
 @command(main, "report", "compressor report runs/first")
 @_folder
-def report_command(out: Path) -> None:
+@_open
+def report_command(out: Path, open_page: bool) -> None:
     """Go on in a run folder to its end, or write its report anew."""
-    _continue(out, "report")
+    _continue(out, "report", open_page)
 
 
 @command(
     main,
-    "compare-methods",
-    "compressor compare-methods recipes/quickstart.yaml --methods neuralscale,uniform --budgets 0.05x,0.1x --seeds 2 "
+    "sweep",
+    "compressor sweep recipes/quickstart.yaml --methods neuralscale,uniform --budgets 0.05x,0.1x --seeds 2 "
     "-o runs/methods",
 )
 @_recipe
@@ -103,21 +118,32 @@ def report_command(out: Path) -> None:
 @click.option("--budgets", required=True, help="Shares, such as 0.25x,0.5x, or limits, such as params=37k+macs=1M.")
 @click.option("--seeds", default=3, show_default=True, help="Runs of each, from the recipe's seed on.")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the comparison.")
+@click.option("--ray", metavar="ADDRESS", help="Run seeds side by side on this Ray cluster: HOST:PORT, auto or local.")
 @_set
 @_resume
-def compare_command(
-    recipe: Path, methods: str, budgets: str, seeds: int, out: Path, overrides: tuple[str, ...], resume: bool
+@_open
+def sweep_command(
+    recipe: Path,
+    methods: str,
+    budgets: str,
+    seeds: int,
+    out: Path,
+    ray: str | None,
+    overrides: tuple[str, ...],
+    resume: bool,
+    open_page: bool,
 ) -> None:
-    """Run several methods at several budgets and draw accuracy against cost."""
+    """Run several methods at several budgets with several seeds and draw accuracy against cost."""
     from compressor.plan import make_plan
     from compressor.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides)  # before torch: bad input is told at once
     make_plan(loaded, methods.split(","), budgets.split(","), seeds)
     from compressor.comparison import compare_methods
+    from compressor.interrupts import Interrupts
 
     try:
-        with _console() as console:
+        with Interrupts(), _console() as console:
             record = compare_methods(
                 loaded,
                 methods.split(","),
@@ -126,6 +152,7 @@ def compare_command(
                 out,
                 resume=resume,
                 progress=console.progress,
+                ray=ray,
             )
     except KeyboardInterrupt as error:
         raise Failure("interrupted; the comparison goes on with the same command and --resume", 130) from error
@@ -134,6 +161,8 @@ def compare_command(
     for line in comparison_lines(record):
         click.echo(line)
     click.echo(f"page: {out / 'comparison.html'}")
+    if open_page:
+        _show(out / "comparison.html")
     if not record["met"]:
         sys.exit(1)
 
@@ -141,6 +170,8 @@ def compare_command(
 main.add_command(bench_command)
 main.add_command(gate_command)
 main.add_command(baseline_command)
+main.add_command(inspect_command)
+main.add_command(olive_config_command)
 
 
 @main.group()
@@ -248,7 +279,15 @@ def _value(text: str) -> Any:
         return text
 
 
-def _run(recipe: Path, out: Path, overrides: tuple[str, ...], resume: bool, until: str, stop_at: float | None) -> None:
+def _run(
+    recipe: Path,
+    out: Path,
+    overrides: tuple[str, ...],
+    resume: bool,
+    until: str,
+    stop_at: float | None,
+    open_page: bool = False,
+) -> None:
     from compressor.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides)  # before torch: bad input is told at once
@@ -260,31 +299,49 @@ def _run(recipe: Path, out: Path, overrides: tuple[str, ...], resume: bool, unti
         lambda progress, pause: run(
             loaded, out, resume=resume, until=until, progress=progress, pause=pause, stop_at=stop_at
         ),
+        open_page,
     )
 
 
-def _continue(out: Path, until: str) -> None:
+def _continue(out: Path, until: str, open_page: bool = False) -> None:
     from compressor import runfolder
 
     runfolder.load(out)  # before torch: bad input is told at once
     from compressor.pipeline import continue_run
 
-    _carry_out(out, until, lambda progress, pause: continue_run(out, until, progress, pause))
+    _carry_out(out, until, lambda progress, pause: continue_run(out, until, progress, pause), open_page)
 
 
-def _carry_out(out: Path, until: str, work: Callable[[Progress, Callable[[], bool]], dict[str, Any]]) -> None:
+def _carry_out(
+    out: Path, until: str, work: Callable[[Progress, Callable[[], bool]], dict[str, Any]], open_page: bool
+) -> None:
     """Run stages with progress on the terminal, and say what they led to."""
+    from compressor.distributed import hush, teamwork
     from compressor.interrupts import Interrupts
-    from compressor.pipeline import Stopped
+    from compressor.pipeline import Stopped, join
+    from compressor.train import pick_device
 
+    hush()
     interrupts = Interrupts()
     try:
-        with interrupts, _console() as console:
-            report = work(console.progress, interrupts)
+        with teamwork(pick_device("auto")) as team:
+            if team is not None and team.rank:
+                join(out, team)
+                return
+            with interrupts, _console() as console:
+                report = work(console.progress, interrupts)
     except Stopped as stopped:
         _conclude_early(stopped, out, interrupts.pressed)
         return
+    if open_page:
+        _show(out / "report.html")
     _conclude(report, out, until)
+
+
+def _show(page: Path) -> None:
+    """Open a page in the browser; without one, the run is as good."""
+    if click.launch(str(page)) != 0:
+        click.echo(f"no browser opens: {page}", err=True)
 
 
 def _conclude_early(stopped: Stopped, out: Path, interrupted: bool) -> None:

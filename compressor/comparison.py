@@ -13,21 +13,26 @@ comparison can stop anywhere and go on.
 
 from __future__ import annotations
 
-import functools
 import hashlib
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from compressor import provenance, runfolder
 from compressor.bench import measure_latencies
 from compressor.data import DataSet, load_data
 from compressor.doctor import check_provider
 from compressor.errors import BudgetError, CompressorError, RunError
+from compressor.executors import map_on_ray
 from compressor.files import copy_atomic, read_json, write_json
+from compressor.lock import alone_in
 from compressor.pipeline import Progress, Shared, run
 from compressor.plan import UNSCALED, Job, Plan, make_plan
 from compressor.recipe import RandomConfig, Recipe, UniformConfig
+from compressor.recipe.sections import DataConfig
 from compressor.report import dig, metric_of, score_of, summarise, write_comparison
 from compressor.runlog import RunLog
 from compressor.search import Problem, SearchResult, search
@@ -45,6 +50,7 @@ def compare_methods(
     *,
     resume: bool = False,
     progress: Progress = lambda stage, text, share: None,
+    ray: str | None = None,
 ) -> dict[str, Any]:
     """Run methods at several budgets and compare what comes out.
 
@@ -56,6 +62,8 @@ def compare_methods(
         out: the folder of the comparison; must be empty or absent unless `resume`
         resume: go on in a folder that this comparison has begun
         progress: told how it goes
+        ray: address of a Ray cluster on which seeds run side by side, see `compressor.executors`; folders of the
+            recipe and of the comparison must be the same on all its machines
 
     Returns:
         the content of comparison.json: every run, means and spreads, Pareto fronts
@@ -65,18 +73,26 @@ def compare_methods(
     """
     plan = make_plan(recipe, methods, budgets, seeds)
     folder = Path(out)
-    _claim(folder, plan, resume)
-    return _Comparison(plan, folder, progress).run()
+    with alone_in(folder):
+        _claim(folder, plan, resume)
+        return _Comparison(plan, folder, progress, ray).run()
 
 
 class _Comparison:
-    def __init__(self, plan: Plan, out: Path, progress: Progress) -> None:
-        self.plan, self.out, self.progress = plan, out, progress
+    def __init__(self, plan: Plan, out: Path, progress: Progress, ray: str | None = None) -> None:
+        self.plan, self.out, self.progress, self.ray = plan, out, progress, ray
         self.log = RunLog(out / "log.jsonl")
-        self.load: Callable[..., DataSet] = functools.lru_cache(maxsize=1)(load_data)  # runs go seed by seed
+        self._loaded: tuple[object, DataSet] | None = None
         self.failures: dict[str, str] = _read_failures(out / "failures.json")
         self.trained: dict[tuple[object, ...], Job] = {}
         self.twins: dict[str, str] = {}
+
+    def load(self, config: DataConfig, *, seed: int, device: torch.device) -> DataSet:
+        """Load images, or give those of the run before: runs go seed by seed."""
+        key = config.model_dump_json(), seed, device
+        if self._loaded is None or self._loaded[0] != key:
+            self._loaded = key, load_data(config, seed=seed, device=device)
+        return self._loaded[1]
 
     def run(self) -> dict[str, Any]:
         if not (self.out / "latency.json").exists():
@@ -85,6 +101,8 @@ class _Comparison:
         for job in first:
             if isinstance(job.recipe.search, UniformConfig | RandomConfig) and job.method != UNSCALED:
                 self._run(job, "search")  # takes no training, and tells at once what cannot be done
+        if self.ray is not None:
+            self._train_on(self.ray)
         for job in self.plan.jobs:
             self._run(job, "export")
         done = [job for job in self.plan.jobs if job.folder not in self.failures]
@@ -93,6 +111,28 @@ class _Comparison:
         record = self._record(reports, latency)
         write_comparison(record, self.out)
         return record
+
+    def train(self, seed: int) -> dict[str, str]:
+        """Bring the runs of one seed, which share nothing with those of others, up to their ONNX files.
+
+        Returns:
+            {folder: why its budget cannot be met}
+        """
+        for job in self.plan.jobs:
+            if job.seed == seed:
+                self._run(job, "export")
+        return {job.folder: self.failures[job.folder] for job in self.plan.jobs if job.folder in self.failures}
+
+    def _train_on(self, address: str) -> None:
+        """Train every seed in a task of its own; then nothing is left to do here but to read what they wrote."""
+        seeds, recipe = self.plan.seeds, self.plan.recipe
+        self.progress("train", f"{len(seeds)} seeds on Ray ({address})", None)
+        calls = [(self.plan, self.out.resolve(), seed, Path.cwd()) for seed in seeds]
+        gpus = 1 if recipe.device == "cuda" else 0
+        for failures in map_on_ray(_train_seed, calls, address, cpus=recipe.threads or 1, gpus=gpus):
+            self.failures |= failures
+        if self.failures:
+            write_json(self.out / "failures.json", self.failures)
 
     def _teller(self, job: Job) -> Progress:
         jobs = self.plan.jobs
@@ -223,6 +263,12 @@ class _Comparison:
             **{key: budget.get(key) for key in ("limits", "met", "binding")},
             "same_network_as": self.twins.get(job.folder),
         }
+
+
+def _train_seed(plan: Plan, out: Path, seed: int, where: Path) -> dict[str, str]:
+    """What a Ray task does; `where` is what relative paths of the recipe are relative to."""
+    os.chdir(where)
+    return _Comparison(plan, out, lambda stage, text, share: None).train(seed)
 
 
 def _unscaled(problem: Problem, config: object) -> SearchResult:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +58,42 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8.
+
+    Raises:
+        RunError: it cannot be read or is not text
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: file not found") from error
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path}: not a text file in UTF-8: {error}") from error
+
+
+class _Record(dict[str, Any]):
+    """An object of a JSON file; a key that is asked for and not there is the file's fault."""
+
+    def __init__(self, path: Path, values: dict[str, Any]) -> None:
+        super().__init__(values)
+        self.path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise RunError(f"{self.path}: lacks the key {key!r}; the file was changed or comes from another version")
+
+
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
+    """Read a JSON file; to ask its objects for a key that they lack is a RunError too.
 
     Raises:
         RunError: it cannot be read or is not JSON
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RunError(f"{path}: file not found") from error
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(read_text(path), object_hook=partial(_Record, path))
+    except json.JSONDecodeError as error:
         raise RunError(f"{path}: not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise RunError(f"{path}: not valid JSON: nested too deeply") from error

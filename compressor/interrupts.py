@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish: training ends at its next step with everything saved; a second Ctrl-C ends it at once."""
+"""Ctrl-C or SIGTERM as a wish: training ends at its next step with everything saved; a second one ends it at once."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # a scheduler or a container that is stopped sends the latter
 _HEARD_FOR = 60.0  # seconds since it was last asked for; longer: nobody listens, the signal interrupts as usual
 
 
 class Interrupts:
-    """Context manager; called, it says whether Ctrl-C was pressed. Only the main thread can hear of that."""
+    """Context manager; called, it says whether a signal came. Only the main thread can hear of that."""
 
     def __init__(self) -> None:
         self.pressed = False
         self._asked = float("-inf")
-        self._before: Any = None
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._hear)
+            self._before = {number: signal.signal(number, self._hear) for number in _SIGNALS}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        for number, before in self._before.items():
+            signal.signal(number, before)
 
     def __call__(self) -> bool:
-        """Whether Ctrl-C was pressed while somebody asked."""
+        """Whether a signal came while somebody asked."""
         self._asked = time.monotonic()
         return self.pressed
 

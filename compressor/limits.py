@@ -64,7 +64,7 @@ def limited_costs(
     bounds = bounds_of(recipe.widths, reference)  # what is wrong with it is told before anything is measured
     if "onnx_bytes" in wanted.names:
         tell("measuring the size of the unscaled network's file")
-        costs["onnx_bytes"] = size = FileSize(shipped_bytes)
+        costs["onnx_bytes"] = size = FileSize(shipped_bytes, precision=recipe.export.precision)
         size.calibrate(reference)
     if LATENCY in wanted.names:
         costs[LATENCY] = latency = _latency(recipe, reference, runtime())

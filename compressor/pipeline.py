@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,19 @@ from compressor.bench import Conditions, measure_latencies
 from compressor.budget import Budget
 from compressor.calibration import calibrated
 from compressor.checkpoint import save_tensors
-from compressor.data import DataSet, load_data
+from compressor.contender import Contender, network_record
+from compressor.data import DataSet, load_data, normalised
+from compressor.distributed import Team, team
 from compressor.doctor import check_provider
 from compressor.errors import DataError, RecipeError, RunError, TrainingError
-from compressor.files import copy_atomic, read_json, write_atomic, write_json
+from compressor.exporters import exporters
+from compressor.files import copy_atomic, read_json, read_text, write_atomic, write_json
+from compressor.inherit import given_weights, inherited
 from compressor.latency import LatencyCost
 from compressor.limits import limited_costs
+from compressor.lock import alone_in
 from compressor.models import bears_channels_last, build, check_reference, check_task, reference_architecture
+from compressor.precision import form_of
 from compressor.recipe import Recipe, UniformConfig
 from compressor.recipe.budget import LATENCY
 from compressor.report import efficiency_of, write_report
@@ -34,7 +41,7 @@ from compressor.runlog import RunLog
 from compressor.runtime import Runtime
 from compressor.search import Finetuning, Problem, SearchResult, Unfinished, search
 from compressor.settings import final_settings, finetuning_settings
-from compressor.shipping import load_weights, ship, shipped_bytes
+from compressor.shipping import load_weights, ship, shipped_bytes, without_paths
 from compressor.train import Paused, Trainer, pick_device
 
 STAGES = ("search", "train", "export", "bench", "report")
@@ -91,8 +98,9 @@ def run(
         raise RecipeError(f"--stop-at: {stop_at} is not a number of epochs above 0")
     if stop_at is not None and not getattr(recipe.search, "anytime", False):
         raise RecipeError(f"--stop-at: search.method: {recipe.search.method} has no network to stop at; valid: growing")
-    runfolder.claim(folder, recipe, resume)
-    return _Run(recipe, folder, progress, shared or Shared(), pause, stop_at).to(until)
+    with alone_in(folder):
+        runfolder.claim(folder, recipe, resume)
+        return _Run(recipe, folder, progress, shared or Shared(), pause, stop_at).to(until)
 
 
 def continue_run(
@@ -103,7 +111,20 @@ def continue_run(
 ) -> dict[str, Any]:
     """Go on in a run folder up to a stage, with the recipe that it holds; see `run`."""
     folder = Path(out)
-    return _Run(runfolder.load(folder), folder, progress, pause=pause).to(until)
+    recipe = runfolder.load(folder)
+    with alone_in(folder):
+        return _Run(recipe, folder, progress, pause=pause).to(until)
+
+
+def join(out: Path | str, team: Team) -> None:
+    """In the processes of torchrun beside the first: train along whatever that one trains in a run folder."""
+
+    def train(task: dict[str, Any]) -> None:
+        run = _Run(task["recipe"], Path(out), lambda stage, text, share: None)
+        run.stage = "train"
+        run._train_one(next(c for c in run._contenders() if c.name == task["name"]))
+
+    team.serve(train)
 
 
 class Stopped(Exception):  # noqa: N818 - nothing went wrong
@@ -118,16 +139,6 @@ class Stopped(Exception):  # noqa: N818 - nothing went wrong
         self.current = current
 
 
-@dataclass(frozen=True)
-class _Contender:
-    """A network of the run: the result, or a baseline; with the folder of its files."""
-
-    name: str
-    folder: Path
-    architecture: Architecture
-    finetuning: Finetuning | None = None  # of the weights in start.safetensors; None: trained from scratch
-
-
 @dataclass
 class _Run:
     recipe: Recipe
@@ -137,6 +148,7 @@ class _Run:
     pause: Callable[[], bool] = lambda: False
     stop_at: float | None = None
     stage: str = "search"
+    team: Team | None = field(default_factory=team)
     _data: DataSet | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -177,7 +189,8 @@ class _Run:
     def data(self) -> DataSet:
         if self._data is None:
             self._tell(f"loading {self.recipe.data.name}", None)
-            self._data = self.shared.load(self.recipe.data, seed=self.recipe.seed, device=self.device)
+            loaded = self.shared.load(self.recipe.data, seed=self.recipe.seed, device=self.device)
+            self._data = normalised(loaded, self.recipe.data.mean, self.recipe.data.std)
             self._check_same_images(self._data)
             if len(self._data.train) < 2:
                 raise DataError(
@@ -193,6 +206,8 @@ class _Run:
             )
 
     def _tell(self, text: str, share: float | None) -> None:
+        if self.team is not None and self.team.rank:
+            return
         self.progress(self.stage, text, share)
         self.log.beat(text)
 
@@ -236,6 +251,7 @@ class _Run:
         found_before = self._found_before()
         if found_before and all(path.exists() for path in baselines.values()):
             return
+        exporters(self.recipe.export.also)  # now, not after hours of training
         check_reference(self.recipe.model.name, self.recipe.model.options)
         reference = self._reference()
         check_task(reference, self.data.task)
@@ -259,10 +275,12 @@ class _Run:
             limited.bounds,
             final_settings(self.recipe.train),
             self.recipe.model.width,
+            given_weights(reference, self.data) if self.recipe.model.inherits else None,
             self.recipe.widths.engine,
         )
         for name, path in baselines.items():
             baseline = reference if name == "reference" else calibrated(search, problem, UniformConfig()).architecture
+            self._keep_start(path.parent, problem, baseline)
             write_atomic(path, baseline.to_json())
         if found_before:
             return
@@ -283,12 +301,20 @@ class _Run:
             "round_to": problem.bounds.multiple.tolist(),
         }
         write_json(self.out / "search.json", record)
-        if found.weights is not None:
+        if found.weights is None:
+            self._keep_start(self.out, problem, found.architecture)
+        else:
             note = {"architecture": found.architecture.to_json()}
             save_tensors(self.out / "start.safetensors", found.weights, note)
         write_atomic(self.out / "architecture.json", found.architecture.to_json())  # last: the stage is done
         shutil.rmtree(self.checkpoints / "search", ignore_errors=True)
         shutil.rmtree(self.current, ignore_errors=True)
+
+    def _keep_start(self, folder: Path, problem: Problem, architecture: Architecture) -> None:
+        """Write the weights that a network of this run begins with, if the unscaled one comes with some."""
+        if problem.given is not None:
+            weights = inherited(problem.reference, problem.given, architecture, self.recipe.seed, problem.engine)
+            save_tensors(folder / "start.safetensors", weights, {"architecture": architecture.to_json()})
 
     def _ship_current(self, unfinished: Unfinished) -> dict[str, Any]:
         """Export the network of a search that was paused."""
@@ -314,28 +340,30 @@ class _Run:
             self.checkpoints / "latency",
             lambda text: self._tell(text, None),
             self.recipe.export.stacked,
+            form_of(self.recipe, self.data),
         )
 
     def _found_before(self) -> bool:
         if not all((self.out / name).exists() for name in ("search.json", "architecture.json")):
             return False
-        return self._finetuning() is None or (self.out / "start.safetensors").exists()
+        begins = self._finetuning() is not None or self.recipe.model.inherits
+        return not begins or (self.out / "start.safetensors").exists()
 
     def _finetuning(self) -> Finetuning | None:
         """How the result goes on from the weights that the search gave it, if it gave any."""
         given = read_json(self.out / "search.json").get("finetuning")
         return None if given is None else Finetuning(**given)
 
-    def _contenders(self) -> list[_Contender]:
+    def _contenders(self) -> list[Contender]:
         folders = {"result": self.out} | {name: self.out / "baselines" / name for name in self.recipe.baselines}
         contenders = []
         for name, folder in folders.items():
             path = folder / "architecture.json"
             if not path.exists():
                 raise RunError(f"{path}: file not found; the search has not finished in this folder")
-            architecture = Architecture.from_json(path.read_text(encoding="utf-8"), str(path))
+            architecture = Architecture.from_json(read_text(path), str(path))
             finetuning = self._finetuning() if name == "result" else None
-            contenders.append(_Contender(name, folder, architecture, finetuning))
+            contenders.append(Contender(name, folder, architecture, finetuning))
         return contenders
 
     # train -------------------------------------------------------------------------------------------------------
@@ -343,7 +371,7 @@ class _Run:
     def _train(self) -> None:
         contenders = self._contenders()
         for index, contender in enumerate(contenders):
-            if _there(contender, "training.json", "weights.safetensors"):
+            if contender.has("training.json", "weights.safetensors"):
                 continue
             alike = (contender.architecture, contender.finetuning)
             twin = next((c for c in contenders[:index] if (c.architecture, c.finetuning) == alike), None)
@@ -353,31 +381,34 @@ class _Run:
                 continue
             self._train_one(contender)
 
-    def _train_one(self, contender: _Contender) -> None:
+    def _train_one(self, contender: Contender) -> None:
         if contender.finetuning is not None and contender.finetuning.epochs == 0:
             copy_atomic(contender.folder / "start.safetensors", contender.folder / "weights.safetensors")
             write_json(contender.folder / "training.json", read_json(self.out / "search.json")["training"])
             return
-        trainer = self._trainer(contender.architecture)
+        trainer = replace(self._trainer(contender.architecture), team=self.team)
         settings, verb = final_settings(self.recipe.train), "training"
-        if contender.finetuning is None:
+        start = contender.folder / "start.safetensors"
+        if contender.finetuning is None and not self.recipe.model.inherits:
             model = build(contender.architecture, self.recipe.seed)
         else:
-            model = load_weights(contender.architecture, contender.folder / "start.safetensors")
-            settings, verb = finetuning_settings(settings, contender.finetuning), "fine-tuning"
+            model, verb = load_weights(contender.architecture, start), "fine-tuning"
+        if contender.finetuning is not None:
+            settings = finetuning_settings(settings, contender.finetuning)
         model = trainer.prepare(model)
         checkpoint = self.checkpoints / f"train-{contender.name}.safetensors"
+        joined = (
+            nullcontext() if self.team is None else self.team.together({"recipe": self.recipe, "name": contender.name})
+        )
         try:
-            history = trainer.fit(
-                model,
-                settings,
-                seed=self.recipe.seed,
-                label=f"{verb} {contender.name}",
-                checkpoint=checkpoint,
-            )
+            with joined:
+                label = f"{verb} {contender.name}"
+                history = trainer.fit(model, settings, seed=self.recipe.seed, label=label, checkpoint=checkpoint)
         except TrainingError:
             checkpoint.unlink(missing_ok=True)  # it leads to the same end; train.lr may be changed now
             raise
+        if self.team is not None and self.team.rank:
+            return
         write_json(contender.folder / "training.json", [asdict(record) for record in history])
         note = {"architecture": contender.architecture.to_json()}
         save_tensors(contender.folder / "weights.safetensors", model.state_dict(), note)
@@ -386,7 +417,7 @@ class _Run:
 
     def _export(self) -> None:
         for contender in self._contenders():
-            if not _there(contender, "export.json", "model.onnx"):
+            if not contender.has("export.json", "model.onnx"):
                 self._stop_if_asked()
                 self._tell(f"exporting {contender.name}", None)
                 trainer = self._trainer()
@@ -398,7 +429,7 @@ class _Run:
     def _bench(self) -> None:
         contenders, config = self._contenders(), self.recipe.measured
         for contender in contenders:
-            if not _there(contender, "export.json", "model.onnx"):
+            if not contender.has("export.json", "model.onnx"):
                 raise RunError(f"{contender.folder / 'model.onnx'}: file not found; the export has not finished")
         if not (self.out / "latency.json").exists():
             self._tell(f"measuring {config.warmup + config.runs} batches of {config.batch}", None)
@@ -415,7 +446,7 @@ class _Run:
         if LATENCY in self.recipe.budget.names and not (self.out / "verification.json").exists():
             self._verify(contenders)
 
-    def _verify(self, contenders: Sequence[_Contender]) -> None:
+    def _verify(self, contenders: Sequence[Contender]) -> None:
         """Measure the shipped files against the latency that the budget allows."""
         runtime = self._runtime(self._reference())
         limit, share = read_json(self.out / "search.json")["limits"][LATENCY], self.recipe.budget.latency_share
@@ -433,7 +464,7 @@ class _Run:
         budget = Budget(search_record["limits"])
         verified = read_json(path) if (path := self.out / "verification.json").exists() else {}
         networks = {
-            c.name: self._network(c, latency["networks"][c.name], budget, verified.get(c.name))
+            c.name: network_record(c, latency["networks"][c.name], budget, verified.get(c.name))
             for c in self._contenders()
         }
         if reference := networks.get("reference"):
@@ -444,6 +475,7 @@ class _Run:
         record = {
             **result,
             "name": self.recipe.model.name,
+            "recipe": without_paths(self.recipe.model_dump(mode="json")),
             "method": self.recipe.search.method,
             "seed": self.recipe.seed,
             "dataset": search_record["dataset"],
@@ -462,30 +494,7 @@ class _Run:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
         return record
 
-    def _network(
-        self, contender: _Contender, latency: dict[str, Any], budget: Budget, verified: dict[str, Any] | None
-    ) -> dict[str, Any]:
-        exported = read_json(contender.folder / "export.json")
-        costs = {name: exported[name] for name in ("params", "macs", "onnx_bytes")}
-        if verified is not None:
-            costs[LATENCY] = verified["cost_ms"]
-        return {
-            **{key: exported[key] for key in ("params", "macs", "onnx_bytes", "opset", "accuracy", "metric", "parity")},
-            "budget": budget.verdict(costs),
-            "latency_ms": {key.removesuffix("_ms"): value for key, value in latency.items() if key != "path"},
-            "verification": verified,
-            "efficiency": None,
-            "widths": dict(contender.architecture.widths),
-            "stacks": {first: stack.to_json() for first, stack in contender.architecture.stacks.items()},
-            "stacked": exported["stacked"],
-            "training": read_json(contender.folder / "training.json"),
-        }
-
 
 def _identity(data: DataSet) -> list[Any]:
     """What tells one set of images from another, as JSON values."""
     return [data.describe(), list(data.class_names), list(data.mean), list(data.std)]
-
-
-def _there(contender: _Contender, *names: str) -> bool:
-    return all((contender.folder / name).exists() for name in names)

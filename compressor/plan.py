@@ -73,8 +73,8 @@ def make_plan(recipe: Recipe, methods: Sequence[str], budgets: Sequence[str], se
         _check_names(what, names)
     if isinstance(seeds, bool) or seeds < 1:
         raise RecipeError(f"seeds: {seeds!r} is not valid: must be 1 or more")
-    searches = {name: _search_section(recipe, name) for name in methods}
-    limits = {name: _budget_section(recipe, name) for name in budgets}
+    searches = {name: search_section(recipe, name) for name in methods}
+    limits = {name: budget_section(recipe, name) for name in budgets}
     numbers = tuple(range(recipe.seed, recipe.seed + seeds))
     jobs: list[Job] = []
     for seed in numbers:
@@ -112,8 +112,8 @@ def _unscaled(recipe: Recipe, seed: int) -> Job:
     return Job(UNSCALED, "", seed, derived, f"runs/{UNSCALED}/{seed}", f"shared/{UNSCALED}-{seed}")
 
 
-def _search_section(recipe: Recipe, text: str) -> dict[str, Any]:
-    """The `search` section that a method's name stands for."""
+def search_section(recipe: Recipe, text: str) -> dict[str, Any]:
+    """The `search` section that a method's name stands for: "NAME" or "NAME:key=value;key=value"."""
     name, colon, options = text.partition(":")
     configs = method_configs()
     if name not in configs:
@@ -130,8 +130,8 @@ def _search_section(recipe: Recipe, text: str) -> dict[str, Any]:
     return derived.search.model_dump(mode="json")
 
 
-def _budget_section(recipe: Recipe, text: str) -> dict[str, Any]:
-    """The `budget` section that a budget's name stands for."""
+def budget_section(recipe: Recipe, text: str) -> dict[str, Any]:
+    """The `budget` section that a budget's name stands for: "0.25x" or "params=37k+macs=1M"."""
     if _SHARE.fullmatch(text):
         section = recipe.budget.at_share(text)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,14 @@ _LEAVES = {
         "search.json",
         "architecture.json",
         "baselines/*/architecture.json",
+        *_of_networks("start.safetensors"),
         "checkpoints/search/*",
     ),
     "train": (*_of_networks("training.json", "weights.safetensors"), "checkpoints/train-*"),
     "export": _of_networks("export.json", "model.onnx"),
     "bench": ("latency.json", "verification.json"),
 }
+_FORM = {"precision", "preprocess", "softmax", "batch"}
 _PLACES = ("path", "download", "memory_gib")
 
 
@@ -125,9 +128,22 @@ def _used(stage: str, recipe: Recipe) -> dict[str, Any]:
     dumped = recipe.model_dump(mode="json", include={*_USES[stage], *more})
     if stage == "search" and LATENCY in recipe.budget.names:  # what the budget leaves open, `bench` decides
         dumped["bench"] = recipe.measured.model_dump(mode="json", include={"provider", "batch", "threads"})
+    if stage == "search" and {LATENCY, "onnx_bytes"} & set(recipe.budget.names):  # both are of the shipped file
+        dumped["export"] = recipe.export.model_dump(mode="json", include=_FORM)
+    if "model" in dumped and (digest := _digest_of_file(recipe.model.name)):
+        dumped["model"]["sha256"] = digest
     if "data" in dumped:
         dumped["data"] = {key: value for key, value in dumped["data"].items() if key not in _PLACES}
     return dumped
+
+
+def _digest_of_file(model: str) -> str | None:
+    """SHA-256 of the ONNX file that a model is, if it is one and there: another of the same name is another network."""
+    path = Path(model.removeprefix("onnx:"))
+    if not model.startswith("onnx:") or not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def used(recipe: Recipe) -> dict[str, Any]:

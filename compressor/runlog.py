@@ -60,7 +60,7 @@ class RunLog:
 
     def seconds(self) -> dict[str, float]:
         """{stage: seconds} over all sessions; of a killed one up to its last line, of the stage that runs up to now."""
-        spent = {(line["session"], line["stage"]): line["seconds"] for line in self._lines() if "seconds" in line}
+        spent = {(line["session"], line["stage"]): line["seconds"] for line in self._lines() if _timed(line)}
         if self._stage:
             spent[self.session, self._stage] = self._elapsed()
         totals: dict[str, float] = {}
@@ -69,11 +69,18 @@ class RunLog:
         return totals
 
     def _lines(self) -> Iterator[dict[str, Any]]:
-        with self.path.open(encoding="utf-8") as file:
+        # A kill can leave the last line of a session unfinished, a crash of the machine anything.
+        with self.path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
-                # A kill can leave the last line of a session unfinished.
-                with contextlib.suppress(json.JSONDecodeError):
-                    yield json.loads(line)
+                with contextlib.suppress(json.JSONDecodeError, RecursionError):
+                    if isinstance(value := json.loads(line), dict):
+                        yield value
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._begun
+
+
+def _timed(line: dict[str, Any]) -> bool:
+    """Whether a line tells how long a stage took so far."""
+    named = all(isinstance(line.get(key), str) for key in ("session", "stage"))
+    return named and isinstance(line.get("seconds"), int | float)

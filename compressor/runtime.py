@@ -26,16 +26,19 @@ from compressor.architecture import Architecture
 from compressor.arrangement import probed
 from compressor.bench import Conditions, Pairs, Ratio, machine_fingerprint, measure_pairs, median_alone
 from compressor.errors import CompressorError
-from compressor.exporters import export_onnx, export_probe
+from compressor.exporters import SCHEMES, Form, Scheme, export_onnx, export_probe, finish
 from compressor.files import read_json, write_json
 from compressor.initialise import noise_like, scatter_
 from compressor.models import build, example_input
+from compressor.precision import choose
+from compressor.recipe import BenchConfig
 
 LOOKS = (2, 4, 8, 16, 32)  # blocks: a network far from the limit needs few
 _FEW, _ENOUGH = 4, 8  # blocks to turn a network near the limit down, and to take it
 VERIFICATION_LOOKS = (4, 8, 16, 32, 64, 128)
 _PATIENCE, _PATIENCE_AT_LAST = 120.0, 300.0  # seconds, after which no further block is begun
 _TRUE = 0.04  # share by which a quick export's latency may differ from the shipped file's
+_PLAIN = Form()
 _FORMAT = 2  # of the cache's keys and entries
 _CONSTANT = 64  # values: what is smaller may be a shape rather than a weight
 _FAR = 1.15  # times the limit, or less than the limit by as much
@@ -53,6 +56,7 @@ class Runtime:
         folder: for files while it measures; what is in it may be kept for another `Runtime`
         tell: told what is measured
         stacked: how stacked layers are exported, see `compressor.arrangement`
+        form: of shipped files; the unscaled network takes the same
     """
 
     def __init__(
@@ -63,12 +67,14 @@ class Runtime:
         folder: Path,
         tell: Callable[[str], None] = lambda text: None,
         stacked: str = "auto",
+        form: Form = _PLAIN,
     ) -> None:
-        self.conditions, self._stacked = conditions, stacked
+        self.conditions, self._stacked, self._form = conditions, stacked, form
         self._reference, self._opset, self._folder, self._tell = reference, opset, folder, tell
         folder.mkdir(parents=True, exist_ok=True)
         # Another recipe may have left its own behind.
-        self._anchor = folder / f"unscaled-{_digest(f'{reference.to_json()} {opset} {torch.__version__}')}.onnx"
+        what = f"{reference.to_json()} {opset} {torch.__version__}" + ("" if form.plain else f" {form}")
+        self._anchor = folder / f"unscaled-{_digest(what)}.onnx"
 
     def unit_ms(self, blocks: int = _ENOUGH) -> tuple[float, float]:
         """Milliseconds of the unscaled network by the clock: median and upper end of its interval.
@@ -185,6 +191,21 @@ class Runtime:
             export_onnx(model, path, [inputs], opset=self._opset, tolerance=float("inf"))
         else:
             export_probe(model, path, inputs, opset=self._opset)
+        finish(path, path, self._form, self._scheme(path, inputs), [inputs.numpy()])
+
+    def _scheme(self, path: Path, inputs: torch.Tensor) -> Scheme | None:
+        """The integers of int8 files: those that the unscaled network, exported first, runs fastest with."""
+        if self._form.precision != "int8":
+            return None
+        known = self._anchor.with_suffix(".json")
+        if not known.exists():
+            self._tell("measuring which integers are fast")
+            conditions = self.conditions
+            config = BenchConfig(provider=conditions.provider, batch=conditions.batch, threads=conditions.threads)
+            with tempfile.TemporaryDirectory(prefix="compressor-", dir=self._folder) as folder:
+                _, record = choose(path, Path(folder), [inputs.numpy()], config)
+            write_json(known, record)
+        return SCHEMES[read_json(known)["chosen"]]
 
     @functools.cached_property
     def _cache(self) -> _Cache:
@@ -197,6 +218,7 @@ class Runtime:
             self._opset,
             self._stacked,
             torch.__version__,
+            *(() if self._form.plain else (repr(self._form),)),
         )
         name = f"{machine_fingerprint()['id']}-{_digest(repr((what, how)))}.json"
         return _Cache(cache_folder() / "latency" / name, self._tell)

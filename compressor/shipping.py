@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+import yaml
 from torch import nn
 
 from compressor import cost, provenance
 from compressor.architecture import Architecture
 from compressor.arrangement import fastest, forms
-from compressor.data import DataSet, ordered
+from compressor.bench import runs_in_float32
+from compressor.checkpoint import load_tensors
+from compressor.data import DataSet, Split, ordered
 from compressor.errors import RunError
-from compressor.exporters import Exported, OnnxNetwork, export_onnx, measure_parity, write_metadata
+from compressor.exporters import (
+    INPUT,
+    Exported,
+    Form,
+    OnnxNetwork,
+    Parity,
+    export_also,
+    export_onnx,
+    finish,
+    measure_parity,
+    write_metadata,
+)
 from compressor.files import copy_atomic, write_json
 from compressor.filesize import exported_bytes
 from compressor.models import build
+from compressor.precision import calibration, choose, form_of, judged
 from compressor.recipe import Recipe
+from compressor.recipe.budget import LATENCY
 from compressor.tasks import Evaluation, task_of
 from compressor.train import Trainer
 
@@ -52,11 +68,13 @@ def ship(
     data = trainer.data
     model = load_weights(architecture, folder / "weights.safetensors")
     path = folder / "model.onnx"
-    exported, stacked = _export(model, architecture, path, recipe, data)
-    in_onnx = score_file(path, data, recipe.measured.threads)
+    exported, precision, stacked = _export(model, architecture, path, recipe, data)
+    in_onnx = score_file(path, data, data.test, recipe.measured.threads)
     in_torch = trainer.evaluate(model.to(trainer.device), data.test)
     scores = _scores(in_onnx, in_torch, data, recipe)
-    write_metadata(path, _metadata(name, architecture, recipe, data, scores, limits))
+    metadata = _metadata(name, architecture, recipe, data, scores, limits)
+    write_metadata(path, metadata)
+    also = export_also(recipe.export.also, model, _parity_batches(data)[-1][:2], folder / "exports", metadata)
     record = {
         "params": cost.count_params(model),
         "macs": cost.macs(architecture),
@@ -64,7 +82,9 @@ def ship(
         "opset": exported.opset,
         "versions": provenance.versions(),
         "parity": exported.parity.to_json(),
+        "precision": precision,
         "stacked": stacked,
+        "also": also,
         **scores,
     }
     write_json(folder / "export.json", record)
@@ -72,30 +92,74 @@ def ship(
 
 def _export(
     model: nn.Module, architecture: Architecture, path: Path, recipe: Recipe, data: DataSet
-) -> tuple[Exported, dict[str, Any] | None]:
-    """Export a network in the fastest of its forms; returns how these compare too, None where there is only one."""
-    batches, config = _parity_batches(data), recipe.export
+) -> tuple[Exported, dict[str, Any], dict[str, Any] | None]:
+    """Export a network in the fastest of its forms, and bring the file into the form that is shipped.
+
+    Returns:
+        the file; JSON values of its precision; and how the forms compare, None where there is only one
+    """
+    batches, config, form = _parity_batches(data), recipe.export, form_of(recipe, data)
     found: dict[str, Exported] = {}
     with tempfile.TemporaryDirectory(prefix="compressor-", dir=path.parent) as folder:
-        for name, form in forms(model, architecture, recipe).items():
+        for name, arranged in forms(model, architecture, recipe).items():
             beside = Path(folder) / f"{name}.onnx"
-            found[name] = export_onnx(form, beside, batches, opset=config.opset, tolerance=config.tolerance)
+            found[name] = export_onnx(arranged, beside, batches, opset=config.opset, tolerance=config.plain_tolerance)
         measured = fastest({name: exported.path for name, exported in found.items()}, recipe.measured)
         chosen = found[measured["chosen"]]
-        copy_atomic(chosen.path, path)
-    if not architecture.stacks:
-        return replace(chosen, path=path), None
-    # Of the network that was trained, not of the form that was exported.
-    threads = recipe.measured.threads
-    parity = measure_parity(model, OnnxNetwork(path, threads).logits, batches, config.tolerance)
-    return replace(chosen, path=path, parity=parity), measured
+        finished = Path(folder) / "finished.onnx"
+        precision = _finish(chosen.path, finished, form, recipe, data)
+        shipped = replace(chosen, path=path)
+        if architecture.stacks or not form.plain:
+            # Of the network that was trained and of the file that is shipped.
+            shipped = replace(shipped, parity=_parity(model, finished, form, recipe, batches))
+        if form.precision != "fp32":
+            precision["parity_of_fp32"] = chosen.parity.to_json()
+        copy_atomic(finished, path)
+    return shipped, precision, measured if architecture.stacks else None
 
 
-def score_file(path: Path, data: DataSet, threads: int | None = None) -> Evaluation:
-    """Score an exported file on the test split, on the CPU, by the same counts as PyTorch's."""
+def _finish(source: Path, target: Path, form: Form, recipe: Recipe, data: DataSet) -> dict[str, Any]:
+    """Bring a file into the form that is shipped; returns JSON values of its precision."""
+    record: dict[str, Any] = {"name": form.precision, "note": None}
+    if form.precision == "int8":
+        split, task = judged(data, recipe.seed), task_of(data.task)
+        samples = calibration(data, recipe.seed)
+        with tempfile.TemporaryDirectory(prefix="compressor-", dir=target.parent) as folder:
+            scheme, tried = choose(
+                source,
+                Path(folder),
+                samples,
+                recipe.measured,
+                lambda path: score_file(path, data, split, recipe.measured.threads).value,
+                task.better,
+                LATENCY in recipe.budget.names,
+            )
+        finish(source, target, form, scheme, samples)
+        times = tried["fp32"]["median_ms"] / tried["schemes"][tried["chosen"]]["median_ms"]
+        if times < 1:
+            record["note"] = f"int8 takes {1 / times:.2f} times as long as fp32 on this provider"
+        record |= {"scheme": tried, "calibration": sum(map(len, samples)), "judged": len(split), "metric": task.metric}
+        return record
+    finish(source, target, form, None, [])
+    if form.precision == "fp16" and runs_in_float32(target, recipe.measured.provider):
+        record["note"] = (
+            f"the {recipe.measured.provider} provider has no fp16 kernels for some of its operators and runs them as "
+            "fp32: the file is smaller, not faster"
+        )
+    return record
+
+
+def _parity(model: nn.Module, path: Path, form: Form, recipe: Recipe, batches: Sequence[torch.Tensor]) -> Parity:
+    softmax = [] if form.softmax is None else [nn.Softmax(dim=form.softmax)]
+    outputs = OnnxNetwork(path, recipe.measured.threads).outputs
+    return measure_parity(nn.Sequential(model, *softmax), outputs, batches, recipe.export.shipped_tolerance)
+
+
+def score_file(path: Path, data: DataSet, split: Split, threads: int | None = None) -> Evaluation:
+    """Score an exported file on a split, on the CPU, by the same counts as PyTorch's."""
     network, task = OnnxNetwork(path, threads), task_of(data.task)
     tally = task.tally()
-    for x, y in ordered(data.test, data, task.batch(data.classes, data.input_shape, _SCORED_BATCH)):
+    for x, y in ordered(split, data, task.batch(data.classes, data.input_shape, _SCORED_BATCH)):
         tally.add(torch.from_numpy(network.logits(x)), y)
     return tally.evaluation()
 
@@ -107,14 +171,14 @@ def shipped_bytes(architecture: Architecture, recipe: Recipe, data: DataSet) -> 
     limits = dict.fromkeys(recipe.budget.names, _LONGEST_LIMIT)
     scores = _scores(longest, longest, data, recipe)
     metadata = _metadata(name, architecture, recipe, data, scores, limits)
-    return exported_bytes(architecture, recipe.export.opset, metadata) + _SPARE_BYTES
+    return exported_bytes(architecture, recipe.export.opset, metadata, form_of(recipe, data)) + _SPARE_BYTES
 
 
 def load_weights(architecture: Architecture, path: Path) -> nn.Module:
     """A network of an architecture with the weights of a safetensors file, on the CPU."""
     model = build(architecture)
     try:
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(load_tensors(path))
     except RuntimeError as error:
         raise RunError(f"{path}: holds the weights of another architecture; delete it to train again") from error
     return model.eval()
@@ -150,10 +214,13 @@ def _metadata(
     scores: Mapping[str, Any],
     limits: Mapping[str, float],
 ) -> dict[str, str]:
+    options = without_paths(dict(architecture.options))
+    told = replace(architecture, model=without_paths(architecture.model), options=options)
     return {
-        "compressor.recipe": recipe.to_yaml(),
+        "compressor.recipe": yaml.safe_dump(without_paths(recipe.model_dump(mode="json")), sort_keys=False),
         "compressor.network": name,
-        "compressor.architecture": architecture.to_json(),
+        "compressor.architecture": told.to_json(),
+        "compressor.precision": recipe.export.precision,
         "compressor.budget": json.dumps(dict(limits)),
         "compressor.task": data.task,
         "compressor.accuracy": json.dumps(scores["accuracy"]),
@@ -162,4 +229,25 @@ def _metadata(
         "compressor.classes": json.dumps(data.class_names),
         "compressor.mean": json.dumps(data.mean),
         "compressor.std": json.dumps(data.std),
+        **({} if recipe.export.preprocess != "none" or data.task == "language" else {INPUT: _input(data)}),
     }
+
+
+def _input(data: DataSet) -> str:
+    """What a file without preprocessing takes: one with it says so itself."""
+    told = {"dtype": "float32", "layout": "NCHW", "size": list(data.input_shape[1:]), "range": [0, 1]}
+    return json.dumps(told | {"mean": data.mean, "std": data.std})
+
+
+def without_paths(value: Any) -> Any:
+    """JSON values of which texts that name a place on this machine keep their last part only."""
+    if isinstance(value, dict):
+        return {key: without_paths(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_paths(item) for item in value]
+    if isinstance(value, str) and ("/" in value or "\\" in value):
+        scheme, colon, rest = value.partition(":")
+        if colon and scheme.isidentifier() and len(scheme) > 1:  # onnx:/home/me/net.onnx
+            return f"{scheme}:{without_paths(rest)}"
+        return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
+    return value

@@ -126,6 +126,19 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+class Sharing(Protocol):
+    """Processes that train one network together, see `compressor.distributed.Team`."""
+
+    rank: int
+    pausing: bool
+
+    def part(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, float]:
+        """This process's samples of a batch, and their share of it."""
+
+    def average(self, model: nn.Module, loss: torch.Tensor, share: float, pause: bool) -> torch.Tensor:
+        """Average gradients and running statistics; returns the loss of all samples."""
+
+
 @dataclass(frozen=True)
 class Trainer:
     """Trains networks on one data set and one device.
@@ -139,6 +152,7 @@ class Trainer:
         checkpoint_seconds: least time between two checkpoints
         progress: called with one line of text and the share done (None: unknown) as training goes on
         pause: called after every step with the epochs done; True writes a checkpoint and raises `Paused`
+        team: processes that share out every batch, see `compressor.distributed`; None: this one trains alone
     """
 
     data: DataSet
@@ -149,6 +163,7 @@ class Trainer:
     checkpoint_seconds: float = 30.0
     progress: Callable[[str, float | None], None] = lambda text, share: None
     pause: Callable[[float], bool] = lambda epochs: False
+    team: Sharing | None = None
 
     def epoch_size(self, batch_size: int) -> tuple[int, int]:
         """How many batches of this size an epoch of the training split has, and how many samples are in each."""
@@ -271,7 +286,7 @@ class _Fit:
             if self.step % _CHECK_EVERY == 0:
                 self._look()
                 self._report(begun)
-            pausing = self.step % per_epoch and self.trainer.pause(self.step / per_epoch)
+            pausing = self.step % per_epoch and self._pausing(self.step / per_epoch)
             if self.step % per_epoch and (pausing or self._due()):
                 now = time.monotonic()
                 self.seconds += now - begun
@@ -281,7 +296,7 @@ class _Fit:
                 raise Paused(self.step / per_epoch)
         self._look()
         self._end_epoch(begun)
-        if len(self.history) != self.settings.epochs and self.trainer.pause(float(len(self.history))):
+        if len(self.history) != self.settings.epochs and self._pausing(float(len(self.history))):
             self._save()
             raise Paused(float(len(self.history)))
         return False
@@ -290,17 +305,26 @@ class _Fit:
         lr = self.settings.lr_at(self.step, len(self.batches))
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        team, share = self.trainer.team, 1.0
+        if team is not None:
+            x, y, share = team.part(x, y)
         with torch.autocast(self.trainer.device.type, torch.bfloat16, enabled=self.trainer.bf16):
             output = self.model(x)
         loss = self.trainer.task.loss(output, y, self.settings.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if team is not None:
+            loss = team.average(self.model, loss, share, self.trainer.pause((self.step + 1) / len(self.batches)))
         if self.observer is not None:
             self.observer.after_backward()
         self.optimizer.step()
         self.losses.append(loss.detach())
         self.step += 1
         return self.observer.after_step() if self.observer is not None else False
+
+    def _pausing(self, epochs: float) -> bool:
+        team = self.trainer.team
+        return self.trainer.pause(epochs) if team is None else team.pausing
 
     def _look(self) -> None:
         """Add the losses since the last look to the epoch's sum; stop if one is not a number."""
@@ -359,7 +383,7 @@ class _Fit:
         return self.checkpoint is not None and time.monotonic() - self.saved_at >= self.trainer.checkpoint_seconds
 
     def _save(self, stopped: bool = False) -> None:
-        if self.checkpoint is None:
+        if self.checkpoint is None or (self.trainer.team is not None and self.trainer.team.rank):
             return
         self._look()
         seen = Snapshot({}, {}) if self.observer is None else self.observer.state()

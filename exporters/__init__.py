@@ -6,10 +6,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .also import export_also, exporters
+    from .form import INPUT, OUTPUT_KIND, Form, finish
     from .onnx_file import Exported, OnnxNetwork, Parity, export_onnx, measure_parity, write_metadata
+    from .precision import SCHEMES, Scheme, to_int8
     from .probe import export_probe
 
 _HOME = {
+    "INPUT": "form",
+    "OUTPUT_KIND": "form",
+    "SCHEMES": "precision",
+    "Form": "form",
+    "export_also": "also",
+    "exporters": "also",
+    "Scheme": "precision",
+    "finish": "form",
+    "to_int8": "precision",
     "Exported": "onnx_file",
     "OnnxNetwork": "onnx_file",
     "Parity": "onnx_file",
@@ -18,7 +30,24 @@ _HOME = {
     "measure_parity": "onnx_file",
     "write_metadata": "onnx_file",
 }
-__all__ = ["Exported", "OnnxNetwork", "Parity", "export_onnx", "export_probe", "measure_parity", "write_metadata"]
+__all__ = [
+    "INPUT",
+    "OUTPUT_KIND",
+    "SCHEMES",
+    "Exported",
+    "Form",
+    "OnnxNetwork",
+    "Parity",
+    "Scheme",
+    "export_also",
+    "export_onnx",
+    "export_probe",
+    "exporters",
+    "finish",
+    "measure_parity",
+    "to_int8",
+    "write_metadata",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,8 @@ from compressor.bench import INPUT_SHAPE, open_session
 from compressor.errors import ExportError
 from compressor.files import replace_atomic
 
+from .form import INPUT, OUTPUT_KIND, PROBABILITIES, as_taken, in_batches
+
 IMAGES, TOKENS, OUTPUT = "images", "tokens", "logits"
 Floats = NDArray[np.float32]
 
@@ -36,7 +39,7 @@ class Parity:
         max_abs_error: largest |onnx − torch| of any logit
         max_rel_error: largest |onnx − torch| of a batch, divided by the batch's largest |torch|
         batches: sizes of the batches compared
-        tolerance: what max_rel_error was required to stay within
+        tolerance: what max_rel_error was required to stay within; infinite if nothing was required
     """
 
     max_abs_error: float
@@ -45,8 +48,9 @@ class Parity:
     tolerance: float
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values."""
-        return asdict(self) | {"batches": list(self.batches)}
+        """JSON values; a tolerance that is infinite is None."""
+        tolerance = self.tolerance if math.isfinite(self.tolerance) else None
+        return asdict(self) | {"batches": list(self.batches), "tolerance": tolerance}
 
 
 @dataclass(frozen=True)
@@ -69,12 +73,24 @@ class OnnxNetwork:
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         self._session, self.provider = open_session(path, provider="cpu", threads=threads)
-        self._input = self._session.get_inputs()[0].name
+        taken = self._session.get_inputs()[0]
+        self._input = taken.name
+        self._batch = taken.shape[0] if isinstance(taken.shape[0], int) else None
+        told = self._session.get_modelmeta().custom_metadata_map
+        self._told = json.loads(told[INPUT]) if INPUT in told else None
+        self._gives_probabilities = told.get(OUTPUT_KIND) == PROBABILITIES
+
+    def outputs(self, inputs: torch.Tensor) -> Floats:
+        """What the file gives for normalised images (N, C, H, W) or for tokens, int64 (N, T), whatever form it has."""
+        batch = np.ascontiguousarray(as_taken(_fed(inputs.detach()).numpy(), self._told))
+        pieces = in_batches(batch, self._batch)
+        found = [self._session.run(None, {self._input: piece})[0][:counts] for piece, counts in pieces]
+        return found[0] if len(found) == 1 else np.concatenate(found)
 
     def logits(self, inputs: torch.Tensor) -> Floats:
-        """Logits of normalised images (N, C, H, W) or of tokens, int64 (N, T)."""
-        batch = np.ascontiguousarray(_fed(inputs.detach()).numpy())
-        return self._session.run(None, {self._input: batch})[0]  # type: ignore[no-any-return]
+        """Logits of the same; of a file that gives probabilities their logarithms, which differ by a constant."""
+        outputs = self.outputs(inputs)
+        return np.log(np.maximum(outputs, np.finfo(np.float32).tiny)) if self._gives_probabilities else outputs
 
 
 def export_onnx(
@@ -125,7 +141,7 @@ def measure_parity(
     batches: Sequence[torch.Tensor],
     tolerance: float,
 ) -> Parity:
-    """Compare a network's logits with those of its ONNX file.
+    """Compare a network's outputs with those of its ONNX file.
 
     Raises:
         ExportError: they differ by more than the tolerance, or are not finite

@@ -1,12 +1,23 @@
 """Fixtures that several test files share."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from compressor.data import DataSet, load_data
+
+sys.path.insert(0, str(Path(__file__).parent))
+from quick import exporting_by_tracing, exporting_for_real
 
 pytest_plugins = "pytester"  # for tests of our own plugin; pytest takes it from the root conftest only
 
@@ -46,3 +57,69 @@ def digits() -> Callable[..., DataSet]:
         return load_data(config, seed=seed)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def quick_export():
+    """Export by tracing, in a second instead of ten: for modules whose tests are not about the export."""
+    with pytest.MonkeyPatch.context() as patch:
+        exporting_by_tracing(patch.setattr)
+        yield
+
+
+@pytest.fixture(scope="session")
+def real_export():
+    """A context in which files are made by the exporter that ships them, in a module that takes the quick one."""
+
+    @contextmanager
+    def real():
+        with pytest.MonkeyPatch.context() as patch:
+            exporting_for_real(patch.setattr)
+            yield
+
+    return real
+
+
+class CommandLine:
+    """One call of the command line in a process of its own."""
+
+    def __init__(self, ask, arguments, log, quick):
+        self._ask, self.returncode = ask, None
+        self.pid = ask({"run": [str(argument) for argument in arguments], "log": str(log), "quick": quick})["pid"]
+
+    def poll(self):
+        """Its exit code, negative if a signal ended it, or None while it runs."""
+        if self.returncode is None:
+            self.returncode = self._ask({"poll": self.pid})["exit"]
+        return self.returncode
+
+    def wait(self, seconds=300):
+        """Wait for its end; the exit code."""
+        end = time.monotonic() + seconds
+        while self.poll() is None:
+            if time.monotonic() > end:
+                self.kill()
+                raise TimeoutError(f"still running after {seconds} s")
+            time.sleep(0.01)
+        return self.returncode
+
+    def kill(self):
+        """End it at once."""
+        os.kill(self.pid, signal.SIGKILL)
+        return self.wait()
+
+
+@pytest.fixture(scope="session")
+def start_command():
+    """Call `compressor` with arguments in a process of its own: (arguments, log file, quick: export by tracing)."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(Path(__file__).parent / "zygote.py")]
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as zygote:
+
+        def ask(question):
+            zygote.stdin.write(json.dumps(question) + "\n")
+            zygote.stdin.flush()
+            return json.loads(zygote.stdout.readline())
+
+        yield lambda arguments, log, quick=True: CommandLine(ask, arguments, log, quick)
+        zygote.stdin.close()

@@ -17,6 +17,8 @@ from compressor.pipeline import continue_run
 from compressor.recipe import parse_recipe
 from compressor.train import Trainer
 
+pytestmark = pytest.mark.usefixtures("quick_export")  # the export has tests of its own
+
 RAW = {
     "model": {"name": "mlp", "width": 0.1},
     "data": {"name": "digits", "image_size": 8, "limit": 256},
@@ -236,8 +238,8 @@ def call(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(RAW))
 
-    def run(methods, budgets, *more):
-        arguments = ["compare-methods", "small.yaml", "--methods", methods, "--budgets", budgets, "-o", "out", *more]
+    def run(methods, budgets, *more, name="sweep"):
+        arguments = [name, "small.yaml", "--methods", methods, "--budgets", budgets, "-o", "out", *more]
         return CliRunner().invoke(cli.main, arguments)
 
     return run
@@ -253,7 +255,7 @@ def test_the_command_goes_on_past_a_budget_that_cannot_be_met(call, tmp_path):
     record = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert [run["error"] is None for run in record["runs"]] == [True, True, False]
     assert record["met"] is False
-    again = call("uniform", "0.25x,params=9", "--seeds", "1", "--resume")
+    again = call("uniform", "0.25x,params=9", "--seeds", "1", "--resume", name="compare-methods")  # its earlier name
     assert (again.exit_code, again.stdout) == (1, result.stdout)
 
 

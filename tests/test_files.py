@@ -75,9 +75,25 @@ def test_json_that_cannot_be_read(tmp_path):
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RunError, match=r"half.json: not valid JSON"):
         read_json(tmp_path / "half.json")
-    with pytest.raises(RunError, match=r"binary.json: not valid JSON"):
+    with pytest.raises(RunError, match=r"binary.json: not a text file in UTF-8"):
         read_json(tmp_path / "binary.json")
     with pytest.raises(RunError, match=r"none.json: file not found"):
         read_json(tmp_path / "none.json")
     with pytest.raises(RunError, match=r"cannot be read: Is a directory"):
         read_json(tmp_path)
+
+
+def test_a_key_that_a_json_file_lacks_is_told_with_the_file(tmp_path):
+    path = tmp_path / "search.json"
+    write_json(path, {"outer": {"limits": {"params": 13}}})
+    record = read_json(path)
+    assert record["outer"]["limits"] == {"params": 13}
+    assert record.get("other") is None
+    with pytest.raises(RunError, match=r"search.json: lacks the key 'macs'"):
+        record["outer"]["limits"]["macs"]
+
+
+def test_json_that_is_nested_too_deeply(tmp_path):
+    (tmp_path / "deep.json").write_text("[" * 200_000)
+    with pytest.raises(RunError, match=r"deep.json: not valid JSON: nested too deeply"):
+        read_json(tmp_path / "deep.json")

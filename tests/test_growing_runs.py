@@ -4,8 +4,7 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
+import time
 
 import numpy as np
 import onnx
@@ -19,6 +18,8 @@ from compressor.errors import RecipeError
 from compressor.interrupts import Interrupts
 from compressor.pipeline import Stopped, run
 from compressor.recipe import parse_recipe
+
+pytestmark = pytest.mark.usefixtures("quick_export")  # the export has tests of its own
 
 
 def recipe(**search):
@@ -181,21 +182,18 @@ def test_ctrl_c_is_a_wish_while_somebody_asks_and_an_interrupt_otherwise():
             signal.raise_signal(signal.SIGINT)
 
 
-def test_ctrl_c_on_the_command_line_leaves_a_network_and_the_way_on(tmp_path):
-    path = tmp_path / "recipe.yaml"
+def test_ctrl_c_on_the_command_line_leaves_a_network_and_the_way_on(tmp_path, start_command):
+    path, log = tmp_path / "recipe.yaml", tmp_path / "log"
     path.write_text(recipe().to_yaml().replace("epochs: 4", "epochs: 400"), encoding="utf-8")
-    command = [sys.executable, "-m", "compressor", "search", str(path), "-o", str(tmp_path / "run")]
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ)
-    ) as it:
-        for line in it.stderr:
-            if "growing: epoch" in line:
-                break
-        it.send_signal(signal.SIGINT)
-        told, complaint = it.communicate(timeout=120)
-    assert it.returncode == 130
-    assert "--resume" in complaint
-    assert "Traceback" not in complaint
+    it = start_command(["search", path, "-o", tmp_path / "run"], log)
+    while "growing: epoch" not in (log.read_text() if log.exists() else ""):
+        assert it.poll() is None, log.read_text()
+        time.sleep(0.05)
+    os.kill(it.pid, signal.SIGINT)
+    assert it.wait() == 130
+    told = log.read_text()
+    assert "--resume" in told
+    assert "Traceback" not in told
     assert "now/model.onnx" in told
     assert (tmp_path / "run" / "now" / "model.onnx").exists()
 

@@ -33,9 +33,10 @@ UNIT = 5.0
 class Fake:
     """A runtime on which latency is overhead and a power of the multiply-adds; files take what their size says."""
 
-    def __init__(self, reference, conditions, opset, folder, tell, stacked):
+    def __init__(self, reference, conditions, opset, folder, tell, stacked, form):
         self.reference, self.conditions = reference, conditions
         assert stacked == "auto"  # as the recipe has it
+        assert form.plain
         self.asked = []
 
     def unit_ms(self, blocks=8):

@@ -1,10 +1,6 @@
 import html
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,11 +13,21 @@ from safetensors.torch import load_file
 from compressor import cost, doctor, recipes, runfolder
 from compressor.architecture import Architecture
 from compressor.bench import open_session
-from compressor.errors import BudgetError, DataError, RecipeError, RunError, TrainingError, UnavailableError
+from compressor.errors import (
+    BudgetError,
+    CompressorError,
+    DataError,
+    RecipeError,
+    RunError,
+    TrainingError,
+    UnavailableError,
+)
 from compressor.models import build, reference_architecture
 from compressor.pipeline import continue_run, run
 from compressor.recipe import load_recipe, parse_recipe
 from compressor.shipping import load_weights
+
+pytestmark = pytest.mark.usefixtures("quick_export")  # but for the first run, and the one that is killed
 
 RAW = {
     "model": {"name": "preact_resnet18", "width": 0.125},
@@ -44,10 +50,11 @@ RAW = {
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, real_export):
     """One whole run: its folder and its report."""
     out = tmp_path_factory.mktemp("pipeline") / "run"
-    return out, run(parse_recipe(RAW), out)
+    with real_export():
+        return out, run(parse_recipe(RAW), out)
 
 
 def test_a_run_leaves_these_files_and_no_others(finished):
@@ -131,19 +138,11 @@ def test_the_result_really_has_the_searched_widths(finished):
     assert {name: conv.out_channels for name, conv in convs.items()} == report["widths"]
 
 
-def launch(recipe_file, out, *more):
-    command = [sys.executable, "-m", "compressor", "run", str(recipe_file), "-o", str(out), *more]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with out.with_suffix(".log").open("a") as log:
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-
-
-def kill_when(process, condition):
+def killed_when(process, condition):
     """SIGKILL a process as soon as something is there; False if it ended before."""
     while process.poll() is None:
         if condition():
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            process.kill()
             return True
         time.sleep(0.005)
     return False
@@ -154,19 +153,25 @@ def begun(out, stage):
     return log.exists() and f'"begin", "stage": "{stage}"' in log.read_text()
 
 
-def kill_and_finish(recipe_file, out, moments):
-    """Kill a run at each of these moments, resume it every time, and let it end."""
-    killed = [
-        name
-        for name, moment in moments.items()
-        if kill_when(launch(recipe_file, out, *(["--resume"] if out.exists() else [])), moment)
-    ]
-    assert killed == list(moments)
-    assert launch(recipe_file, out, "--resume").wait() == 0, out.with_suffix(".log").read_text()
+@pytest.fixture
+def kill_and_finish(start_command):
+    def work(recipe_file, out, moments, quick=True):
+        """Kill a run at each of these moments, resume it every time, and let it end."""
+        log = out.with_suffix(".log")
+
+        def launch():
+            resume = ["--resume"] if out.exists() else []
+            return start_command(["run", recipe_file, "-o", out, *resume], log, quick)
+
+        killed = [name for name, moment in moments.items() if killed_when(launch(), moment)]
+        assert killed == list(moments), log.read_text()
+        assert launch().wait() == 0, log.read_text()
+
+    return work
 
 
 @pytest.mark.slow
-def test_a_run_killed_in_every_stage_ends_with_the_same_network(finished, tmp_path):
+def test_a_run_killed_in_every_stage_ends_with_the_same_network(finished, kill_and_finish, tmp_path):
     whole, _ = finished
     out, recipe_file = tmp_path / "killed", tmp_path / "recipe.yaml"
     recipe_file.write_text(parse_recipe(RAW).to_yaml())
@@ -180,7 +185,7 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_network(finished, tmp_pa
         "bench": lambda: begun(out, "bench"),
         "report": lambda: begun(out, "report"),
     }
-    kill_and_finish(recipe_file, out, moments)
+    kill_and_finish(recipe_file, out, moments, quick=False)
     assert (out / "architecture.json").read_bytes() == (whole / "architecture.json").read_bytes()
     for folder in (".", "baselines/uniform"):
         expected = load_file(whole / folder / "weights.safetensors")
@@ -234,7 +239,7 @@ def test_weights_handed_over_that_are_gone_are_found_again(finetuned, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_fine_tuned_run_killed_in_search_and_training_ends_with_the_same_network(finetuned, tmp_path):
+def test_a_fine_tuned_run_killed_in_search_and_training_ends_the_same(finetuned, kill_and_finish, tmp_path):
     whole, _ = finetuned
     out, recipe_file = tmp_path / "killed", tmp_path / "recipe.yaml"
     recipe_file.write_text(parse_recipe(RAW, L1).to_yaml())
@@ -444,3 +449,17 @@ def test_freezing_every_group_is_refused_at_once(tmp_path):
     recipe = parse_recipe(RAW | {"model": {"name": "mlp", "width": 0.05}, "widths": {"frozen": list(found.widths)}})
     with pytest.raises(RecipeError, match=r"widths.frozen: names every width group"):
         run(recipe, tmp_path / "all")
+
+
+@pytest.mark.parametrize(
+    "name", ["architecture.json", "weights.safetensors", "search.json", "stages.json", "recipe.yaml"]
+)
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"{", b"\x80\x04\x95"])
+def test_a_damaged_file_of_a_run_is_named_in_one_sentence(finished, tmp_path, name, content):
+    out = tmp_path / "run"
+    shutil.copytree(finished[0], out)
+    for made in ("export.json", "report.json", "latency.json"):
+        (out / made).unlink()
+    (out / name).write_bytes(content)
+    with pytest.raises(CompressorError, match=name.replace(".", r"\.")):
+        continue_run(out, "export")

@@ -184,3 +184,29 @@ def test_stacked_networks_on_cifar10_are_told_as_they_were_measured(network):
         assert any(f"| {row['seeds']} |" in line for line in lines)
         if network == "vgg16" and row["method"] != "unscaled":
             assert f"{told} %" in README
+
+
+@pytest.mark.parametrize("row", json.loads((ROOT / "experiments" / "precision_cifar10.json").read_text())["rows"])
+def test_the_precisions_are_those_that_were_measured(row):
+    ratios = [row["latency"][batch]["ratio"] for batch in ("1", "100")]
+    numbers = f"{row['onnx_bytes']:,} | {row['accuracy_percent']:.2f} % | {ratios[0]:.2f} | {ratios[1]:.2f} |"
+    scheme = f" ({row['scheme']})" if row["scheme"] else ""
+    assert f"| {row['precision']}{scheme} | {numbers}" in README
+
+
+@pytest.mark.parametrize("row", json.loads((ROOT / "experiments" / "onnx_in.json").read_text())["rows"])
+def test_the_onnx_files_are_those_that_were_compressed(row):
+    given, fresh = row["given"], row["fresh"]
+    numbers = f"{given['params']:,} of {given['limit']:,.0f} | {given['percent']:.2f} % | {fresh['percent']:.2f} % |"
+    assert f"| {row['network']} | {row['exporter']} | {row['original_percent']:.2f} % | {numbers}" in README
+    assert given["met"]
+    assert fresh["met"]
+
+
+def test_the_times_in_olive_are_those_that_were_measured():
+    measured = json.loads((ROOT / "experiments" / "olive_time.json").read_text())
+    text = " ".join((ROOT / "docs" / "olive.md").read_text(encoding="utf-8").split())
+    medians = measured["median"]
+    assert f"{medians['compressor run']:.1f} s by `compressor run` and {medians['olive run']:.1f} s" in text
+    assert f"{measured['ratio']:.2f} times as long" in text
+    assert measured["params"]["olive run"] == measured["params"]["compressor run"]

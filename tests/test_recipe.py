@@ -477,3 +477,20 @@ def test_another_method_by_override_leaves_the_options_of_the_first_behind():
     }
     assert parse_recipe(raw, ["search.method=uniform"]).search == recipe_module.UniformConfig()
     assert parse_recipe(raw, ["search.method=neuralscale"]).search.iterations == 3
+
+
+def test_a_value_that_fills_pages_is_shortened(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model: [" + "[x, y], " * 3000 + "]\n")
+    with pytest.raises(RecipeError) as refused:
+        load_recipe(path)
+    assert all(len(line) < 1000 for line in str(refused.value).splitlines())
+    assert "must be a mapping" in str(refused.value)
+
+
+def test_aliases_of_aliases_are_refused_before_they_fill_the_memory(tmp_path):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    (tmp_path / "recipe.yaml").write_text("\n".join(lines))
+    with pytest.raises(RecipeError, match=r"recipe\.yaml"):
+        load_recipe(tmp_path / "recipe.yaml")

@@ -11,6 +11,8 @@ from compressor.pipeline import run
 from compressor.recipe import Recipe
 from compressor.report import render_html, summary_lines
 
+pytestmark = pytest.mark.usefixtures("quick_export")  # the export has tests of its own
+
 # 23 steps of 13 images in an epoch; the unscaled network has 1,009 multiply-adds, the result 211.
 STEPS, BATCH, DENSE, OWN = 23, 13, 1009, 211
 FLOPS = [1_000_003, 800_011, 377_754]  # of growth; the dense network takes 6 · 1,009 · 13 · 23 = 1,810,146 an epoch

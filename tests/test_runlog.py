@@ -90,3 +90,21 @@ def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"file/log.jsonl: cannot be written: "):
         RunLog(tmp_path / "file" / "log.jsonl").write("begin")
+
+
+def test_lines_that_are_no_lines_of_ours_are_passed_over(tmp_path, clock):
+    log = RunLog(tmp_path / "log.jsonl")
+    with log.timing("search"):
+        clock(2.5)
+    with log.path.open("ab") as file:
+        for line in (
+            b"\x80\xff\xa5",
+            b"3",
+            b'{"seconds": "x"}',
+            b'{"seconds": 1, "session": [], "stage": {}}',
+            b"[" * 200_000,
+        ):
+            file.write(line + b"\n")
+    with log.timing("train"):
+        clock(1.5)
+    assert log.seconds() == {"search": 2.5, "train": 1.5}

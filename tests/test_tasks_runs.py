@@ -88,7 +88,7 @@ def test_torch_and_onnx_agree_on_the_metric(finished):
     found = report["metric"]
     assert (found["name"], found["better"]) == (task.metric, task.better)
     assert found["onnx"] == pytest.approx(found["torch"], rel=1e-4)
-    again = score_file(out / "model.onnx", data)
+    again = score_file(out / "model.onnx", data, data.test)
     assert (again.value, again.accuracy) == (found["onnx"], report["accuracy"]["onnx"])
     assert report["accuracy"]["samples"] == len(data.test)
     architecture = Architecture.from_json((out / "architecture.json").read_text())

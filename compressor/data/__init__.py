@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from compressor.data.dataset import DataSet as DataSet
+    from compressor.data.dataset import normalised as normalised
     from compressor.data.folder import FolderSplit as FolderSplit
     from compressor.data.loader import Batches as Batches
     from compressor.data.loader import TokenBatches as TokenBatches
@@ -37,6 +38,7 @@ _HOME = {
     "TokenBatches": "loader",
     "TrainingBatches": "loader",
     "load_data": "sources",
+    "normalised": "dataset",
     "ordered": "loader",
     "training_batches": "loader",
 }
@@ -53,6 +55,7 @@ __all__ = [
     "TokenBatches",
     "TrainingBatches",
     "load_data",
+    "normalised",
     "ordered",
     "training_batches",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -70,6 +70,25 @@ class DataSet:
         """Return uint8 (B, C, H, W) as float32 (x / 255 - mean) / std."""
         shift, scale = pixels.shift_and_scale(self.mean, self.std, batch.device)
         return pixels.normalise(batch, shift, scale)
+
+
+def normalised(data: DataSet, mean: Sequence[float] | None, std: Sequence[float] | None) -> DataSet:
+    """A data set that normalises its images by a given mean and std in place of its own.
+
+    Args:
+        data: images
+        mean: per channel, in units of 0..1; None: of the train split
+        std: likewise
+
+    Raises:
+        DataError: their number is not the number of channels.
+    """
+    for key, given in (("mean", mean), ("std", std)):
+        if given is not None and len(given) != len(data.mean):
+            raise DataError(
+                f"data.{key}: {list(given)} has {len(given)} values; the data has {len(data.mean)} channels"
+            )
+    return replace(data, mean=data.mean if mean is None else tuple(mean), std=data.std if std is None else tuple(std))
 
 
 def divide(part: S, config: SourceConfig, seed: int) -> tuple[S, S]:

@@ -41,6 +41,8 @@ def load_data(config: SourceConfig, *, seed: int, device: str | torch.device = "
         DataError: the data is missing or broken, or the name is unknown or taken twice.
     """
     check_config(config)
+    if config.name in BUILT_IN and getattr(config, "options", {}):
+        raise DataError(f"data.options: {config.name} takes none; they are for data sets of plug-ins")
     found = _source(config.name)(config, seed, torch.device(device))
     if not isinstance(found, DataSet):
         raise DataError(f"data.name: {config.name!r} gave a {type(found).__name__} instead of a DataSet")
@@ -52,7 +54,13 @@ def _source(name: str) -> Source:
     if name in BUILT_IN:
         return BUILT_IN[name]
     if name in others:
-        source: Source = others[name].load()
+        point = others[name]
+        try:
+            source: Source = point.load()
+        except (ImportError, AttributeError) as error:
+            raise DataError(f"data.name: entry point {GROUP}: {name!r} cannot be loaded: {error}") from error
+        if not callable(source):
+            raise DataError(f"data.name: entry point {GROUP}: {name!r} ({point.value}) is no function")
         return source
     raise DataError(f"data.name: {not_one_of(name, {*BUILT_IN, *others})}")
 

@@ -4,6 +4,8 @@
     torchvision:resnet18         a torchvision network, resized as compressor.widths says
     timm:resnet10t               the same of timm (pip install 'onnx-compressor[timm]')
     mypackage.nets:make_net      your factory; called with num_classes= if it takes it, and the recipe's options
+    onnx:net.onnx                a network of an ONNX file (pip install 'onnx-compressor[onnx]')
+    given:NAME                   a network that this process holds, see `offer`
 
 Third parties add families through the entry-point group `compressor.models` (name → `Family`).
 """
@@ -25,7 +27,8 @@ from compressor.architecture import Architecture
 from compressor.errors import ModelError, not_one_of
 from compressor.initialise import reinitialise_
 from compressor.models import growing_nets, lenet, lstm, mlp, mobilenet, mobilenetv1, resnet, vgg, wideresnet
-from compressor.models.references import cause_of, factory_of
+from compressor.models.references import carries_weights, cause_of, factory_of
+from compressor.models.references import offer as offer
 from compressor.models.zoo import Family, Option, Shape, Unit
 from compressor.plugins import with_plugins
 from compressor.stacking import stack_
@@ -120,6 +123,8 @@ def build(architecture: Architecture, seed: int = 0) -> nn.Module:
 def _build_referenced(architecture: Architecture) -> nn.Module:
     plan = referenced(architecture)[1]
     fresh = factory_of(architecture.model)(architecture.classes, architecture.options)
+    if carries_weights(architecture.model):
+        _redraw_(fresh)
     if plan.widths == dict(architecture.widths):
         return fresh
     resized = copy.deepcopy(fresh)
@@ -129,15 +134,22 @@ def _build_referenced(architecture: Architecture) -> nn.Module:
     return resized
 
 
+def _redraw_(model: nn.Module) -> None:
+    """Give layers fresh weights in torch's own manner."""
+    for module in model.modules():
+        if callable(reset := getattr(module, "reset_parameters", None)):
+            reset()
+
+
 def build_meta(architecture: Architecture) -> nn.Module:
     """Build the network without memory for its weights, to count what it costs."""
+    own = referenced(architecture) if ":" in architecture.model else None  # to be watched as it runs, it needs weights
     with torch.device("meta"), _Unfilled():
-        if ":" not in architecture.model:
+        if own is None:
             built = _build_zoo(architecture)
         else:
-            model, plan = referenced(architecture)
-            built = copy.deepcopy(model)
-            resize_(built, plan, architecture.widths)
+            built = copy.deepcopy(own[0])
+            resize_(built, own[1], architecture.widths)
         stack_(built, architecture.stacks)
         return built
 

@@ -14,9 +14,30 @@ from compressor.errors import RecipeError, not_one_of
 from compressor.recipe.methods import method_configs
 from compressor.recipe.sections import Recipe, recipe_type
 
+_MOST_VALUES = 10_000  # of a recipe, aliases written out; a few lines of aliases of aliases can mean billions
+
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice (YAML says so, PyYAML keeps the last)."""
+    """SafeLoader that refuses a key given twice (YAML says so, PyYAML keeps the last), and more values than any recipe.
+
+    Values are counted as they would be without aliases, before any is made.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._values = 0
+        self._within: dict[yaml.Node, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        before = self._values
+        node: yaml.Node | None = super().compose_node(parent, index)
+        if node is not None:
+            self._values += self._within.get(node, 1)  # known already: an alias
+            self._within.setdefault(node, self._values - before)
+            if self._values > _MOST_VALUES:
+                told = f"more than {_MOST_VALUES:,} values, aliases written out"
+                raise yaml.composer.ComposerError(None, None, told, node.start_mark)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = []
@@ -28,6 +49,9 @@ class _StrictLoader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
             seen.append(key)
         return super().construct_mapping(node, deep)
+
+
+_LONGEST = 600  # characters of a sentence
 
 
 def load_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
@@ -67,8 +91,13 @@ def parse_recipe(raw: Any, overrides: Iterable[str] = (), source: str = "recipe"
     try:
         return recipe_type().model_validate(raw)
     except ValidationError as error:
-        lines = "\n".join(f"{source}: {line}" for line in _explain(error, raw))
+        lines = "\n".join(f"{source}: {_shortened(line)}" for line in _explain(error, raw))
         raise RecipeError(lines) from error
+
+
+def _shortened(line: str) -> str:
+    """A sentence without the middle of a value that fills pages."""
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
 
 
 def schema() -> dict[str, Any]:

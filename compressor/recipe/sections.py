@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Annotated, Any, Literal, Union
 
 import yaml
@@ -46,12 +47,48 @@ def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def _named_model(value: Any) -> Any:
+    """A model by its name, or {onnx: PATH} for {name: onnx:PATH}."""
+    if isinstance(value, dict) and "onnx" in value:
+        if "name" in value:
+            raise ValueError("has both name and onnx; give one of them")
+        if not isinstance(value["onnx"], str) or not value["onnx"]:
+            raise ValueError(f"onnx: {value['onnx']!r} is not the path of a file")
+        rest = {key: item for key, item in value.items() if key != "onnx"}
+        return {"name": f"onnx:{value['onnx']}"} | rest
+    return _named(value)
+
+
 class ModelConfig(Section):
     """The network to compress."""
 
-    name: str = Field(description="zoo name, torchvision:NAME, timm:NAME or package.module:factory")
+    name: str = Field(description="zoo name, torchvision:NAME, timm:NAME, package.module:factory or onnx:PATH")
     width: Annotated[float, Field(gt=0, le=100)] = Field(1.0, description="multiplier of every default width")
     options: dict[str, JsonValue] = Field({}, description="options of that model, such as {shortcut: identity}")
+    weights: Literal["auto", "given", "fresh"] = Field(
+        "auto",
+        description="given: go on from the weights that the network comes with, of which scaled networks keep the "
+        "filters of largest L1 norm; fresh: train from scratch; auto: given for ONNX files, else fresh",
+    )
+
+    @property
+    def inherits(self) -> bool:
+        """Whether networks begin with the weights of the unscaled one."""
+        if self.weights == "auto":
+            return self.name.startswith(("onnx:", "given:"))
+        return self.weights == "given"
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> ModelConfig:
+        if self.weights == "given" and ":" not in self.name:
+            raise ValueError(
+                f"weights: given, but {self.name} is a network of the zoo, which comes without; valid: fresh"
+            )
+        if self.inherits and self.width != 1:
+            raise ValueError(
+                f"width: {self.width:g} changes a network whose weights are kept; valid: 1, or weights: fresh"
+            )
+        return self
 
 
 class DataConfig(Section):
@@ -77,6 +114,13 @@ class DataConfig(Section):
     window: Annotated[PositiveInt, Field(ge=2)] = Field(35, description="tokens of text that a network sees at once")
     memory_gib: PositiveFloat = Field(4.0, description="image folders up to this decoded size stay in memory")
     augment: tuple[Literal["flip", "crop", "cutout"], ...] = Field((), description="random changes of training images")
+    options: dict[str, JsonValue] = Field({}, description="of a plug-in's data set; built-in ones take none")
+    mean: tuple[float, ...] | None = Field(
+        None, description="per channel, in units of 0..1, taken off every image; null: measured on the training images"
+    )
+    std: tuple[PositiveFloat, ...] | None = Field(
+        None, description="per channel, by which images are divided then; null: measured on the training images"
+    )
 
 
 class WidthsConfig(Section):
@@ -122,12 +166,44 @@ class ExportConfig(Section):
     """The ONNX file."""
 
     opset: Annotated[int, Field(ge=18, le=23)] = Field(20, description="ONNX operator set")
-    tolerance: PositiveFloat = Field(1e-4, description="largest allowed relative difference to PyTorch")
+    tolerance: PositiveFloat | None = Field(
+        None, description="largest allowed relative difference to PyTorch; null: 1e-4, of fp16 1e-2; of int8 none"
+    )
     stacked: Literal["grouped", "dense", "auto"] = Field(
         "auto",
         description="stacked layers as grouped convolutions (units, or blocks of units, whichever is faster) or dense "
         "with zeros; auto: the fastest on the provider",
     )
+    precision: Literal["fp32", "fp16", "int8"] = Field(
+        "fp32",
+        description="of weights and arithmetic; int8: quantised statically on training images, with the integer types "
+        "that are fast on the provider; budgets count the file of this precision",
+    )
+    preprocess: Literal["none", "uint8", "resize"] = Field(
+        "none",
+        description="none: the file takes normalised float32 images (N, C, H, W); uint8: raw ones (N, H, W, C), "
+        "normalised inside; resize: raw ones of any size, resized inside",
+    )
+    softmax: bool = Field(False, description="give probabilities rather than logits")
+    batch: Batch | None = Field(
+        None, description="the only batch that the file takes, at which it is measured; null: any"
+    )
+
+    also: tuple[str, ...] = Field(
+        (), description="further formats, in OUT/exports/NAME: torch_export (a .pt2 file), or a plug-in's name"
+    )
+
+    @property
+    def plain_tolerance(self) -> float:
+        """Largest allowed relative difference of the float32 export to PyTorch."""
+        return self.tolerance if self.tolerance is not None and self.precision == "fp32" else 1e-4
+
+    @property
+    def shipped_tolerance(self) -> float:
+        """The same of the shipped file; of int8 there is none: what counts is its accuracy."""
+        if self.precision == "int8":
+            return math.inf
+        return self.tolerance if self.tolerance is not None else {"fp32": 1e-4, "fp16": 1e-2}[self.precision]
 
 
 class BenchConfig(Section):
@@ -143,7 +219,7 @@ class BenchConfig(Section):
 class Recipe(Section):
     """One run: from a network, a data set and a budget to a trained ONNX model."""
 
-    model: Annotated[ModelConfig, BeforeValidator(_named)]
+    model: Annotated[ModelConfig, BeforeValidator(_named_model)]
     data: Annotated[DataConfig, BeforeValidator(_named)]
     budget: BudgetConfig
     widths: WidthsConfig = WidthsConfig()
@@ -177,10 +253,27 @@ class Recipe(Section):
             raise ValueError("export.stacked: dense stores zeros, but budget.onnx_bytes limits the file; valid: auto")
         return self
 
+    @model_validator(mode="after")
+    def _a_fixed_batch_is_the_measured_one(self) -> Recipe:
+        fixed, asked = self.export.batch, self.budget.batch
+        if fixed is not None and asked is not None and fixed != asked:
+            raise ValueError(f"budget.batch: {asked}, but export.batch fixes the file's batch; valid: {fixed}")
+        return self
+
+    @model_validator(mode="after")
+    def _tokens_are_not_preprocessed(self) -> Recipe:
+        if self.export.preprocess != "none" and self.data.name == "ptb":
+            raise ValueError(f"export.preprocess: {self.export.preprocess} is for images, and ptb is text; valid: none")
+        return self
+
     @property
     def measured(self) -> BenchConfig:
-        """How latency is measured: the `bench` section, and what the budget says of batch, provider and threads."""
-        return self.bench.model_copy(update=self.budget.conditions)
+        """How latency is measured: the `bench` section, and what the budget says of batch, provider and threads.
+
+        A file of a fixed batch is measured at that.
+        """
+        fixed = {} if self.export.batch is None else {"batch": self.export.batch}
+        return self.bench.model_copy(update=fixed | self.budget.conditions)
 
     def to_yaml(self) -> str:
         """The recipe with every default written out; loads to an equal recipe."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from compressor.report.aggregate import FRONTS, SAME
@@ -14,10 +12,12 @@ from compressor.report.comparison import value_cell
 from compressor.report.markup import Markup, element, table
 from compressor.report.method_figures import TITLES, cost_chart, legend
 from compressor.report.sections import (
+    csv_text_link,
     document,
     environment_section,
     header,
     note,
+    recipe_section,
     seconds_section,
     section,
     split_sizes,
@@ -216,15 +216,13 @@ def _runs(record: Record) -> Markup:
     metric = metric_of(record)
     head = ["run", metric.name, "parameters", "MACs", "bytes", "ms, median", "ms, mean", "budget", "remarks"]
     rows = [_run_row(run, metric) for run in record["runs"]]
-    data = "data:text/csv;base64," + base64.b64encode(runs_csv(record).encode()).decode()
-    link = element("a", "Download as CSV", href=data, download="comparison.csv")
     many = element(
         "details",
         element("summary", f"{len(rows)} runs"),
         element("div", table(head, rows, "runs"), class_="wide"),
         note("Each run's own report lies in its folder, runs/METHOD/BUDGET/SEED/report.html."),
     )
-    return section("Runs", element("p", link), many)
+    return section("Runs", csv_text_link("comparison.csv", runs_csv(record)), many)
 
 
 def _run_row(run: Record, metric: Metric) -> list[object]:
@@ -257,9 +255,4 @@ def _badge(met: bool | None) -> Markup:
 def _recipe(record: Record) -> Markup:
     """What all runs share and what each method was told."""
     shared: dict[str, Any] = {key: value for key, value in record["recipe"].items() if key not in ("search", "budget")}
-    blocks: Sequence[tuple[str, object]] = (("methods", record["methods"]), ("recipe", shared))
-    texts = [
-        element("details", element("summary", title), element("pre", element("code", json.dumps(value, indent=2))))
-        for title, value in blocks
-    ]
-    return section("Configuration", *texts)
+    return recipe_section({"methods": record["methods"], "recipe": shared})

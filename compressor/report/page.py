@@ -10,12 +10,15 @@ from compressor.report import figures
 from compressor.report.comparison import comparison_notes, comparison_table, value_cell
 from compressor.report.growth import growth_section
 from compressor.report.markup import Markup, element, join, table
+from compressor.report.precision import precision_section
 from compressor.report.removal import removal_section
 from compressor.report.sections import (
+    csv_link,
     document,
     environment_section,
     header,
     note,
+    recipe_section,
     seconds_section,
     section,
     split_sizes,
@@ -66,8 +69,10 @@ def render_html(record: Record) -> str:
         _training,
         _latency,
         latency_budget_section,
+        precision_section,
         seconds_section,
         _usage,
+        _configuration,
         environment_section,
     )
     body = [_header(record, name), _verdict(record), *(part(record) for part in parts)]
@@ -131,7 +136,26 @@ def _in_words(network: Network) -> str:
 def _comparison(record: Record) -> Markup:
     found = networks(record)
     notes = [note(text) for text in comparison_notes(found, record)]
-    return section("Networks", element("div", comparison_table(found, record), class_="wide"), *notes)
+    table = element("div", comparison_table(found, record), class_="wide")
+    return section("Networks", table, *notes, _numbers(found, record))
+
+
+def _numbers(found: Sequence[Network], record: Record) -> Markup:
+    """The networks as comma-separated values, numbers in full."""
+    metric = metric_of(record)
+    paths: dict[str, tuple[str, ...]] = {
+        "params": ("params",),
+        "macs": ("macs",),
+        "onnx_bytes": ("onnx_bytes",),
+        "accuracy": ("accuracy", "onnx"),
+        "accuracy_pytorch": ("accuracy", "torch"),
+        **({} if metric.is_accuracy else {metric.name: ("metric", "onnx")}),
+        "max_rel_error": ("parity", "max_rel_error"),
+        "latency_median_ms": ("latency_ms", "median"),
+        "latency_p99_ms": ("latency_ms", "p99"),
+    }
+    rows = [[network.title, *(dig(network.data, *path) for path in paths.values())] for network in found]
+    return csv_link("networks.csv", ["network", *paths], rows)
 
 
 def _channels(record: Record) -> Markup:
@@ -142,7 +166,10 @@ def _channels(record: Record) -> Markup:
     if not order or not found:
         return Markup()
     text = note("At the end of each row: channels of the unscaled network → channels of the result.")
-    return section("Channels per layer", figures.channels_figure(order, found, record), text)
+    columns = [widths_of(network, record) for network in found]
+    rows = [[layer, *(widths.get(layer) for widths in columns)] for layer in order]
+    link = csv_link("channels.csv", ["layer", *(network.title for network in found)], rows)
+    return section("Channels per layer", figures.channels_figure(order, found, record), text, link)
 
 
 def _fit(record: Record) -> Markup:
@@ -220,7 +247,15 @@ def _tinted(width: Any, base: Any) -> Markup:
 
 def _training(record: Record) -> Markup:
     found = [network for network in networks(record) if figures.has_training(network)]
-    return section("Training", figures.training_figure(found)) if found else Markup()
+    if not found:
+        return Markup()
+    keys = ("epoch", "loss", "validation_loss", "validation_accuracy", "lr", "seconds")
+    rows = [[n.title, *(epoch.get(key) for key in keys)] for n in found for epoch in n.data.get("training") or []]
+    return section("Training", figures.training_figure(found), csv_link("training.csv", ["network", *keys], rows))
+
+
+def _configuration(record: Record) -> Markup:
+    return recipe_section({"recipe": record["recipe"]}) if record.get("recipe") else Markup()
 
 
 def _latency(record: Record) -> Markup:
@@ -251,7 +286,8 @@ def _usage(record: Record) -> Markup:
         f'session = ort.InferenceSession("model.onnx", providers=["{_PROVIDERS.get(provider.lower(), provider)}"])\n'
         "notes = session.get_modelmeta().custom_metadata_map\n"
     )
-    body = _text_usage() if len(shape) == 1 else _image_usage(shape, masks=metric_of(record).name == "mIoU")
+    export = dig(record, "recipe", "export") or {}
+    body = _text_usage() if len(shape) == 1 else _image_usage(shape, export, masks=metric_of(record).name == "mIoU")
     return section("Use the model", element("pre", element("code", head + body)))
 
 
@@ -265,19 +301,27 @@ def _text_usage() -> str:
     )
 
 
-def _image_usage(shape: Sequence[int], *, masks: bool) -> str:
-    sizes = ", ".join(str(size) for size in (1, *shape))
+def _image_usage(shape: Sequence[int], export: Mapping[str, Any], *, masks: bool) -> str:
+    raw = (export.get("preprocess") or "none") != "none"
+    batch = export.get("batch") or 1
+    channels, height, width = shape
+    sizes = ", ".join(str(size) for size in ((batch, height, width, channels) if raw else (batch, *shape)))
     if masks:
         last = (
             'names = json.loads(notes["compressor.classes"])\n'
-            "masks = logits.argmax(axis=1)  # the class of every pixel, (images, height, width)\n"
+            "masks = scores.argmax(axis=1)  # the class of every pixel, (images, height, width)\n"
             "print([names[found] for found in np.unique(masks)])"
         )
     else:
-        last = 'print([json.loads(notes["compressor.classes"])[best] for best in logits.argmax(axis=1)])'
+        last = 'print([json.loads(notes["compressor.classes"])[best] for best in scores.argmax(axis=1)])'
+    if raw:
+        told = "of any size, " if export["preprocess"] == "resize" else ""
+        return (
+            f"images = np.zeros(({sizes}), dtype=np.uint8)  # yours, {told}channels last\n"
+            'scores = session.run(None, {"images": images})[0]\n' + last
+        )
     return (
         'mean, std = (np.array(json.loads(notes[f"compressor.{key}"])).reshape(-1, 1, 1) for key in ("mean", "std"))\n'
         f"images = np.zeros(({sizes}), dtype=np.uint8)  # yours, channels first\n"
-        'logits = session.run(None, {"images": ((images / 255 - mean) / std).astype(np.float32)})[0]\n'
-        f"{last}"
+        'scores = session.run(None, {"images": ((images / 255 - mean) / std).astype(np.float32)})[0]\n' + last
     )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compressor.report.comparison import value_cell
@@ -53,6 +57,28 @@ def split_sizes(data: Record) -> str:
 def state(met: bool | None) -> str:
     """CSS class for met, missed or unknown."""
     return {True: "met", False: "missed", None: "open"}[met]
+
+
+def csv_link(name: str, head: Sequence[object], rows: Sequence[Sequence[object]]) -> Markup:
+    """Make a link that downloads a table as comma-separated values; it lies in the page itself."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([head, *rows])
+    return csv_text_link(name, text.getvalue())
+
+
+def csv_text_link(name: str, text: str) -> Markup:
+    """The same for comma-separated values that are there already."""
+    data = "data:text/csv;base64," + base64.b64encode(text.encode()).decode()
+    return element("p", element("a", "Download as CSV", href=data, download=name), class_="note")
+
+
+def recipe_section(blocks: Mapping[str, object]) -> Markup:
+    """Show what a run or a comparison was told, folded away."""
+    texts = [
+        element("details", element("summary", title), element("pre", element("code", json.dumps(value, indent=2))))
+        for title, value in blocks.items()
+    ]
+    return section("Configuration", *texts)
 
 
 def seconds_section(record: Record) -> Markup:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from compressor.report.growth import growth_line
 from compressor.report.methods import spread_text, title_of
+from compressor.report.precision import precision_line
 from compressor.report.removal import removal_line
 from compressor.report.tissue import tissue_line
 from compressor.report.values import (
@@ -34,6 +35,8 @@ def summary_lines(record: Record) -> list[str]:
     """
     found = networks(record)
     lines = [*_budget(record), *_accuracy(record)]
+    if told := precision_line(record):
+        lines.append(told)
     if record.get("note"):
         lines.append(f"search: {record['note']}")
     if record.get("fallback"):

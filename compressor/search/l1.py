@@ -105,7 +105,12 @@ def _solve(problem: Problem, streams: Streams) -> Solution:
 
 
 def _train(problem: Problem, model: nn.Module) -> Snapshot:
-    """The trained reference network, which serves every budget: its weights, and the history of their training."""
+    """The trained reference network, which serves every budget: its weights, and the history of their training.
+
+    One that comes with weights was trained before.
+    """
+    if problem.given is not None:
+        return Snapshot(dict(problem.given), {"history": []})
     path = problem.checkpoint("l1-reference.safetensors")
     training = problem.checkpoint("l1-training.safetensors")
     trained = load_snapshot(path) if path is not None else None

@@ -59,6 +59,7 @@ class Problem:
             `bounds.frozen` says which groups keep their width
         final: how a network found is trained in the end, for methods that train the reference in the same way
         width: multiplier of the default widths that the reference was made with
+        given: state dict that the reference comes with; None: it is trained from scratch
         engine: what removes channels, see `compressor.widths.ChannelRemover`
     """
 
@@ -71,10 +72,18 @@ class Problem:
     bounds: Bounds = field(default_factory=Bounds)
     final: Settings | None = None
     width: float = 1.0
+    given: Mapping[str, torch.Tensor] | None = None
     engine: Engine = "auto"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bounds", self.bounds.of(len(self.reference.widths)))
+
+    def begin_with_given_(self, model: nn.Module, architecture: Architecture) -> bool:
+        """Load the reference's own weights into a network, if there are any and it is the reference."""
+        if self.given is None or architecture != self.reference:
+            return False
+        model.load_state_dict(dict(self.given))
+        return True
 
     def checkpoint(self, name: str) -> Path | None:
         """Path of a checkpoint file, or None when nothing is kept."""

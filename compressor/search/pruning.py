@@ -69,6 +69,7 @@ def prune(
     """
     pruned = prunable(architecture)
     model = build(pruned, seed)
+    problem.begin_with_given_(model, pruned)
     plan = plan_of(pruned)
     _check_independent(pruned, plan)
     model = problem.trainer.prepare(model)

@@ -166,7 +166,7 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _add(self, tensor: torch.Tensor, slots: torch.Tensor) -> None:
         """Give a tensor slots; where it has some along the same dimensions, they carry the same channels."""
-        if not bool((slots >= 0).any()):
+        if not bool((core_of(slots) >= 0).any()):
             return
         mine = self.slots.setdefault(id(tensor), [])
         for other in mine:
@@ -219,7 +219,7 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.trace.splits.append(core_of(moved[0]).squeeze().numpy())
             self._check_parts(name, args, slots, moved)
             for output, one in zip(outputs, moved, strict=True):
-                if bool((one >= 0).any()):  # two that now lie along the same dimension are still two
+                if bool((core_of(one) >= 0).any()):  # two that now lie along the same dimension are still two
                     self.slots.setdefault(id(output), []).append(one)
 
     def _check_parts(self, name: str, args: Any, slots: torch.Tensor, moved: list[torch.Tensor]) -> None:

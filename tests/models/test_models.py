@@ -4,9 +4,12 @@ Widths in these tests are different primes, so that no mix-up of two layers can 
 """
 
 import copy
+import subprocess
 import sys
+import tempfile
 import textwrap
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -501,3 +504,19 @@ def test_channels_last_is_not_taken_on_a_cpu_where_onednn_writes_beyond_its_buff
     architecture = reference_architecture(name, {}, 10, (3, 32, 32), width)
     assert bears_channels_last(architecture, on_cpu=True, narrower=narrower) is bears
     assert bears_channels_last(architecture, narrower=narrower) is (name != "mlp")
+
+
+def test_a_network_of_ones_own_is_counted_in_a_process_that_has_not_seen_it():
+    """What was looked up before must not matter: a later stage may run in a process of its own."""
+    code = (
+        "from compressor.architecture import Architecture\n"
+        "from compressor.models import build_meta\n"
+        "own = Architecture('own:network', 4, (1, 8, 8), {'0': 5})\n"
+        "print(sum(p.numel() for p in build_meta(own).parameters()))\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        network = "nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(3 * 36, num_classes))"
+        lines = f"from torch import nn\n\n\ndef network(num_classes):\n    return {network}\n"
+        (Path(folder) / "own.py").write_text(lines)
+        done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == str(5 * 9 + 5 + 5 * 36 * 4 + 4), done.stderr

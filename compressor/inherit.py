@@ -1,0 +1,94 @@
+"""Networks that come with weights: what these become for another architecture of the same network.
+
+A narrower group loses its filters of smallest L1 norm, everywhere they are used; a wider one keeps its own and gets
+fresh ones beside them.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from compressor.architecture import Architecture
+from compressor.data import DataSet, ordered
+from compressor.errors import ModelError
+from compressor.initialise import reinitialise_
+from compressor.models import build, example_input, plan_of
+from compressor.models.onnx_file import settle_
+from compressor.models.references import factory_of
+from compressor.search.l1 import smallest_filters
+from compressor.search.streams import check_same_network
+from compressor.widths import ChannelRemover, Engine, resize_
+
+_LOOKED_AT, _BATCHES = 128, 8  # images of a batch, and batches, that statistics are taken of
+
+
+def given_weights(reference: Architecture, data: DataSet) -> dict[str, torch.Tensor]:
+    """The weights that the unscaled network comes with.
+
+    Args:
+        reference: of a network outside the zoo, at its own widths
+        data: its training images give batch-norms that an ONNX file had lost their statistics
+
+    Raises:
+        ModelError: it is a network of the zoo, or not at its own widths
+    """
+    if ":" not in reference.model:
+        raise ModelError(f"model.weights: given: {reference.model} is a network of the zoo and comes without weights")
+    network = factory_of(reference.model)(reference.classes, reference.options)
+    check_same_network(reference, network)
+    batches = itertools.islice(ordered(data.train, data, _LOOKED_AT), _BATCHES)
+    settle_(network, (images.cpu() for images, _ in batches))
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+
+
+def inherited(
+    reference: Architecture,
+    weights: Mapping[str, torch.Tensor],
+    architecture: Architecture,
+    seed: int,
+    engine: Engine = "auto",
+) -> dict[str, torch.Tensor]:
+    """The weights that an architecture begins with, where its unscaled network has some.
+
+    Args:
+        reference: the unscaled network
+        weights: its state dict
+        architecture: the same network at other widths
+        seed: of new channels
+        engine: what removes channels, see `compressor.widths.ChannelRemover`
+
+    Raises:
+        ModelError: the architecture has stacked layers, or others than the reference at other widths
+    """
+    if architecture.stacks or architecture.options != reference.options:
+        raise ModelError(
+            f"model.weights: given: this method changes the layers of {reference.model}, whose weights do not fit "
+            "then; take a method that changes widths alone, or weights: fresh"
+        )
+    model = build(reference, seed)
+    model.load_state_dict(dict(weights))
+    plan = plan_of(reference)
+    widths = architecture.widths
+    removed = {
+        name: smallest_filters(model, plan, name, widths[name])
+        for name, own in reference.widths.items()
+        if widths[name] < own and plan.groups[name].exact
+    }
+    plan = ChannelRemover(model, plan, example_input(reference), list(removed), engine)(model, plan, removed)
+    wider = {name: width for name, width in widths.items() if plan.groups[name].channels != width}
+    if wider:
+        resize_(model, plan, wider, fill=float("nan"))
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            reinitialise_(model, build(reference, seed), new_only=True)
+    check_same_network(architecture, model)
+    return {name: tensor.detach().contiguous() for name, tensor in _copied(model).state_dict().items()}
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model).cpu().eval()

@@ -1,0 +1,465 @@
+"""Broken and hostile inputs: recipes, ONNX files, data folders, run folders, a full disk, two runs at once, signals.
+
+    python experiments/hostile.py --seed 0
+
+Every case must end in success or in one sentence of ours (of a recipe, one for each problem) with a documented exit
+code; nothing that a file contains may be executed, and a run that was ended at a random moment must go on to the same
+weights. Whatever does not is listed under `unexpected`. Counts go to experiments/hostile.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import pickle
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from record import write_result
+from torch import nn
+
+from compressor.data import load_data
+from compressor.errors import CompressorError
+from compressor.exporters import export_onnx
+from compressor.inspection import inspect_file
+from compressor.models import build, reference_architecture
+from compressor.pipeline import continue_run, run
+from compressor.recipe import load_recipe, parse_recipe
+
+HERE = Path(__file__).parent
+TINY = {
+    "model": {"name": "mlp", "width": 0.1},
+    "data": {"name": "digits", "image_size": 8, "limit": 300},
+    "budget": {"params": "0.5x"},
+    "search": {"method": "neuralscale", "iterations": 1, "pretrain_epochs": 1, "batch_size": 32},
+    "train": {"epochs": 8, "batch_size": 16},
+    "bench": {"provider": "cpu", "batch": 2, "warmup": 1, "runs": 3, "threads": 1},
+    "baselines": ["uniform"],
+    "checkpoint_seconds": 0,
+    "device": "cpu",
+    "threads": 1,
+}
+MARK = "executed"
+_LONGEST = 1000  # characters of a sentence
+
+
+class Payload:
+    """What a hostile pickle does when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.write_text, (self.path, MARK))
+
+
+class Tally:
+    """Counts of one kind of input."""
+
+    def __init__(self, marks: Path) -> None:
+        self.marks = marks
+        self.tried = self.accepted = self.refused = 0
+        self.unexpected: list[str] = []
+
+    def judge(self, what: str, work: Callable[[], object]) -> None:
+        """Do something that may only succeed or be refused in one sentence."""
+        self.tried += 1
+        try:
+            work()
+            self.accepted += 1
+        except CompressorError as error:
+            self.refused += 1
+            lines = str(error).splitlines()  # one for each problem of a recipe
+            if not lines or not all(line.strip() and len(line) < _LONGEST for line in lines):
+                self.unexpected.append(f"{what}: not one sentence: {str(error)[:300]!r}")
+        except Exception as error:  # what this script is looking for
+            self.unexpected.append(f"{what}: {type(error).__name__}: {str(error)[:300]}")
+        if self.marks.exists():
+            self.unexpected.append(f"{what}: executed what the file contains")
+            self.marks.unlink()
+
+    def counts(self) -> dict[str, Any]:
+        """JSON values."""
+        kept = ("tried", "accepted", "refused", "unexpected")
+        return {key: getattr(self, key) for key in kept}
+
+
+def mutated(raw: bytes, rng: random.Random) -> bytes:
+    """Cut, flip, insert, delete or double some bytes."""
+    data = bytearray(raw)
+    for _ in range(rng.choice((1, 1, 2, 8))):
+        if not data:
+            break
+        place = rng.randrange(len(data))
+        kind = rng.randrange(6)
+        if kind == 0:
+            del data[place:]
+        elif kind == 1:
+            data[place] = rng.randrange(256)
+        elif kind == 2:
+            data[place:place] = rng.randbytes(rng.randrange(1, 9))
+        elif kind == 3:
+            del data[place : place + rng.randrange(1, 30)]
+        elif kind == 4:
+            data[place:place] = data[place : place + rng.randrange(1, 60)]
+        else:
+            data[place] ^= 1 << rng.randrange(8)
+    return bytes(data)
+
+
+WORDS = [
+    ".nan",
+    "-.inf",
+    "1e999",
+    "99999999999999999999",
+    "-1",
+    "0",
+    "null",
+    "true",
+    "[]",
+    "{}",
+    "[x]",
+    "!!python/object/apply:os.system",
+    "0x",
+    "1_0",
+    "~",
+    "'",
+    "&a",
+    "*a",
+    "{a:",
+    "1}",
+    "[[[[]]]]",
+    "0.5x",
+    "1M",
+    "x",
+    "y:",
+    "z",
+    "ünï",
+    "2026-11-24",
+    "0b1",
+    ".5",
+    "-0.0",
+    "1e-400",
+    "9e99x",
+    "../../../etc/passwd",
+    "!!binary",
+    "!!set",
+    "{a}",
+    "|",
+    ">",
+    "-",
+    "?",
+    "@",
+    "`",
+    "%",
+    "\u202e",
+    "\x00",
+    "vgg11_bn::",
+    "onnx:",
+    ":x",
+    "torchvision:_",
+]
+
+
+def recipes(folder: Path, rng: random.Random, tally: Tally, count: int) -> None:
+    """Recipe files: bytes changed, values and keys replaced, and some known bombs."""
+    shipped = [p.read_text() for p in resources.files("compressor.recipes").iterdir() if p.name.endswith(".yaml")]
+    path = folder / "recipe.yaml"
+    bombs = [
+        b"",
+        b"\xff\xfe\x00",
+        b"a: &a [x, x]\n" + b"".join(b"b%d: &b%d [*a, *a]\n" % (i, i) for i in range(50)),
+        b"a: &a ["
+        + b"x," * 9
+        + b"]\nb: &b ["
+        + b"*a," * 9
+        + b"]\nc: &c ["
+        + b"*b," * 9
+        + b"]\nmodel: ["
+        + b"*c," * 9
+        + b"]",
+        b"model: " + b"[" * 3000 + b"]" * 3000,
+        b"model: " + b"{a: " * 900 + b"}" * 900,
+        b"model: !!python/object/apply:os.system [echo]",
+        b"model: mlp\nmodel: mlp\n",
+        b"budget: {params: " + b"9" * 5000 + b"}",
+        b"- a\n- b\n",
+        b"&a [*a]",
+        b"? [a]\n: b\n",
+    ]
+    for number in range(count):
+        if number < len(bombs):
+            raw = bombs[number]
+        else:
+            lines = rng.choice(shipped).splitlines()
+            if number % 2:
+                raw = mutated("\n".join(lines).encode(), rng)
+            else:
+                for _ in range(rng.choice((1, 2, 4))):
+                    place = rng.randrange(len(lines))
+                    head, colon, _ = lines[place].partition(":")
+                    lines[place] = f"{head}{colon} {rng.choice(WORDS)}"
+                raw = "\n".join(lines).encode(errors="surrogatepass")
+        path.write_bytes(raw)
+        tally.judge(f"recipe {number}", lambda: load_recipe(path))
+
+
+def onnx_files(folder: Path, rng: random.Random, tally: Tally, count: int) -> None:
+    """ONNX files: bytes changed; read as a network and inspected."""
+    layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)]
+    good, path = folder / "good.onnx", folder / "bad.onnx"
+    export_onnx(nn.Sequential(*layers), good, [torch.rand(2, 1, 8, 8)])
+    raw = good.read_bytes()
+    for number in range(count):
+        path.write_bytes(pickle.dumps(Payload(tally.marks)) if number == 0 else mutated(raw, rng))
+        tally.judge(f"inspect {number}", lambda: inspect_file(path))
+        if number % 2:
+            continue
+
+        def use() -> None:
+            build(reference_architecture(f"onnx:{path}", {}, 10, (1, 8, 8)))(torch.rand(2, 1, 8, 8))
+
+        tally.judge(f"onnx {number}", use)
+
+
+def data_folders(folder: Path, rng: random.Random, tally: Tally, count: int) -> None:
+    """Folders of images of which something is wrong."""
+
+    def image(size: tuple[int, int] = (10, 9), mode: str = "RGB") -> Image.Image:
+        pixels = np.random.default_rng(rng.randrange(2**32)).integers(0, 256, (size[1], size[0], 3))
+        return Image.fromarray(pixels.astype(np.uint8)).convert(mode)
+
+    def good(root: Path) -> list[Path]:
+        files = []
+        for split in ("train", "test"):
+            for label in ("a", "b"):
+                for number in range(4):
+                    path = root / split / label / f"{number}.{rng.choice(('png', 'jpg'))}"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    image().save(path)
+                    files.append(path)
+        return files
+
+    def truncated(root: Path, files: list[Path]) -> None:
+        path = rng.choice(files)
+        path.write_bytes(mutated(path.read_bytes(), rng))
+
+    def cut(root: Path, files: list[Path]) -> None:
+        path = rng.choice(files)
+        path.write_bytes(path.read_bytes()[: rng.randrange(40)])
+
+    def other_size(root: Path, files: list[Path]) -> None:
+        image((rng.randrange(1, 30), rng.randrange(1, 30))).save(rng.choice(files))
+
+    def other_mode(root: Path, files: list[Path]) -> None:
+        path = rng.choice(files)
+        path.unlink()
+        image(mode=rng.choice(("L", "CMYK"))).save(path.with_suffix(".jpg"))
+
+    def deep(root: Path, files: list[Path]) -> None:
+        path = rng.choice(files)
+        path.unlink()
+        Image.fromarray(np.full((9, 10), 60000, np.uint16)).save(path.with_suffix(".png"))
+
+    def bomb(root: Path, files: list[Path]) -> None:
+        path = rng.choice(files)
+        raw = bytearray(b"P6 60000 60000 255\n")
+        path.unlink()
+        path.with_suffix(".ppm").write_bytes(raw)
+
+    def empty_class(root: Path, files: list[Path]) -> None:
+        shutil.rmtree(root / rng.choice(("train", "test")) / "a")
+        (root / "train" / "a").mkdir(exist_ok=True)
+
+    def no_split(root: Path, files: list[Path]) -> None:
+        shutil.rmtree(root / rng.choice(("train", "test")))
+
+    def loop(root: Path, files: list[Path]) -> None:
+        path = rng.choice(files)
+        path.unlink()
+        path.symlink_to(path)
+
+    def folder_of_that_name(root: Path, files: list[Path]) -> None:
+        path = rng.choice(files)
+        path.unlink()
+        path.mkdir()
+
+    def foreign(root: Path, files: list[Path]) -> None:
+        rng.choice(files).write_bytes(pickle.dumps(Payload(tally.marks)))
+
+    def unreadable(root: Path, files: list[Path]) -> None:
+        rng.choice(files).unlink()
+        (root / "train" / "b" / "x.png").symlink_to("/proc/1/mem")
+
+    spoils = (
+        truncated, cut, other_size, other_mode, deep, bomb, empty_class, no_split, loop, folder_of_that_name, foreign,
+        unreadable,
+    )  # fmt: skip
+    for number in range(count):
+        root = folder / "images"
+        shutil.rmtree(root, ignore_errors=True)
+        spoil = spoils[number % len(spoils)]
+        spoil(root, good(root))
+        section = {"name": "imagefolder", "path": str(root), "validation": rng.choice((0, 0.25))}
+        recipe = parse_recipe(TINY | {"data": section | rng.choice(({}, {"image_size": 8}, {"channels": 1}))})
+
+        def load(recipe: Any = recipe) -> None:
+            data = load_data(recipe.data, seed=0)
+            for split in (data.train, data.validation, data.test):
+                split.samples(torch.arange(len(split)))
+
+        tally.judge(f"{spoil.__name__} {number}", load)
+
+
+def run_folders(folder: Path, rng: random.Random, tally: Tally, count: int) -> None:
+    """Run folders of which one file was changed, cut, or replaced by a pickle."""
+    good = folder / "good"
+    run(parse_recipe(TINY), good, until="train")
+    names = [path.relative_to(good) for path in sorted(good.rglob("*")) if path.is_file() and path.name != "log.jsonl"]
+    for number in range(count):
+        out = folder / "spoiled"
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(good, out)
+        path = out / rng.choice(names)
+        raw = path.read_bytes()
+        kind = rng.choice(("pickle", "change", "change", "empty", "gone", "other"))
+        if kind == "gone":
+            path.unlink()
+        else:
+            other = (out / rng.choice(names)).read_bytes()
+            path.write_bytes(
+                {"pickle": pickle.dumps(Payload(tally.marks)), "empty": b"", "other": other}.get(kind) or
+                (b"" if kind == "empty" else mutated(raw, rng))
+            )  # fmt: skip
+        tally.judge(f"{kind} {path.name} {number}", partial(continue_run, out, "export"))
+    for number in range(count // 4):  # a checkpoint in the middle of a training
+        out = folder / "midway"
+        shutil.rmtree(out, ignore_errors=True)
+        asked = 0
+
+        def enough() -> bool:
+            nonlocal asked
+            asked += 1
+            return asked > 30
+
+        try:
+            run(parse_recipe(TINY), out, pause=enough)
+        except Exception as stopped:  # paused
+            del stopped
+        checkpoints = [path for path in (out / "checkpoints").rglob("*") if path.is_file()]
+        for path in checkpoints:
+            content = pickle.dumps(Payload(tally.marks)) if number % 2 else mutated(path.read_bytes(), rng)
+            path.write_bytes(content)
+        tally.judge(f"checkpoint {number}", partial(run, parse_recipe(TINY), out, resume=True, until="export"))
+
+
+def full_disk(folder: Path, rng: random.Random, tally: Tally, count: int) -> None:
+    """No file may grow beyond some bytes, as on a full disk; then there is room again and the run goes on."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    for number in range(count):
+        out = folder / f"full{number}"
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        limit = rng.choice((0, 100, 1000, 5000, 20000))
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            tally.judge(f"full disk {limit}", partial(run, parse_recipe(TINY), out, until="export"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        before = tally.accepted
+        tally.judge(f"room again {limit}", partial(run, parse_recipe(TINY), out, resume=True, until="export"))
+        if tally.accepted == before:
+            tally.unexpected.append(f"full disk {limit}: the run does not go on")
+
+
+def signals(folder: Path, rng: random.Random, tally: Tally, count: int) -> None:
+    """Runs ended at random moments by a signal; a second process in the same folder is refused."""
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(json.dumps(TINY))
+
+    def command(out: str, *more: str) -> list[str]:
+        return [sys.executable, "-m", "compressor", "run", str(recipe), "-o", str(folder / out), *more]
+
+    def digest(out: str) -> str:
+        return hashlib.sha256((folder / out / "weights.safetensors").read_bytes()).hexdigest()
+
+    begun = time.monotonic()
+    subprocess.run(command("whole"), check=True, capture_output=True)
+    length, expected = time.monotonic() - begun, digest("whole")
+    allowed = {signal.SIGINT: (0, 130), signal.SIGTERM: (0, 130, -signal.SIGTERM), signal.SIGKILL: (0, -signal.SIGKILL)}
+    for number in range(count):
+        sent = list(allowed)[number % 3]
+        out = f"cut{number}"
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command(out), **pipes)
+        time.sleep(rng.uniform(0.1, 1.1) * length)
+        if number % 4 == 0 and process.poll() is None and (folder / out / "stages.json").exists():
+            second = subprocess.run(command(out, "--resume"), capture_output=True, text=True, check=False)
+            tally.tried += 1
+            if process.poll() is None and not (second.returncode == 2 and "is working in this folder" in second.stderr):
+                tally.unexpected.append(f"two runs: {second.returncode} {second.stderr[-300:]}")
+            tally.refused += second.returncode == 2
+        process.send_signal(sent)
+        _, told = process.communicate(timeout=120)
+        tally.tried += 1
+        if process.returncode not in allowed[sent] or "Traceback" in told:
+            tally.unexpected.append(f"{sent.name}: {process.returncode} {told[-400:]}")
+        again = subprocess.run(command(out, "--resume"), capture_output=True, text=True, check=False)
+        if again.returncode != 0 or digest(out) != expected:
+            tally.unexpected.append(f"{sent.name}: does not go on to the same weights: {again.stderr[-300:]}")
+        else:
+            tally.accepted += 1
+        shutil.rmtree(folder / out)
+
+
+KINDS: dict[str, tuple[Callable[[Path, random.Random, Tally, int], None], int]] = {
+    "recipes": (recipes, 3000),
+    "onnx_files": (onnx_files, 400),
+    "data_folders": (data_folders, 240),
+    "run_folders": (run_folders, 80),
+    "full_disk": (full_disk, 10),
+    "signals": (signals, 21),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", help="kinds, such as recipes,signals")
+    parser.add_argument("--out", type=Path, default=HERE / "hostile.json")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    os.environ["COMPRESSOR_CACHE"] = tempfile.mkdtemp()
+    known = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    found: dict[str, Any] = known.get("kinds", {}) if arguments.only else {}
+    for name in arguments.only.split(",") if arguments.only else KINDS:
+        work, count = KINDS[name]
+        begun = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            tally = Tally(Path(folder) / "mark")
+            work(Path(folder), random.Random(f"{arguments.seed} {name}"), tally, count)
+        found[name] = tally.counts() | {"seconds": round(time.monotonic() - begun, 1)}
+        print(name, json.dumps(found[name])[:3000], flush=True)
+        write_result(arguments.out, {"seed": arguments.seed, "kinds": found})
+
+
+if __name__ == "__main__":
+    main()

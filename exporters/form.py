@@ -1,0 +1,191 @@
+"""The form of a shipped file: its precision, and what lies in the graph around the network.
+
+With preprocessing inside, the file takes images as cameras and decoders give them, uint8 (N, H, W, C) from 0 to 255, of
+the network's size or of any; with a softmax inside it gives probabilities; its batch can be fixed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from compressor.bench import INPUT_SHAPE
+from compressor.errors import ExportError
+from compressor.files import replace_atomic
+
+from .precision import Samples, Scheme, to_fp16, to_int8
+
+INPUT, OUTPUT_KIND = "compressor.input", "compressor.output"  # metadata: what goes in and what comes out
+PROBABILITIES = "probabilities"
+_INSIDE = "normalised"  # name that the network's own input gets
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a shipped file differs from the plain export.
+
+    Attributes:
+        precision: "fp32", "fp16" or "int8"
+        preprocess: "none": normalised float32 images (N, C, H, W); "uint8": uint8 (N, H, W, C) of the network's size;
+            "resize": the same of any size
+        mean: per channel, in units of 0..1, that preprocessing takes off
+        std: per channel, by which it divides then
+        softmax: axis of the classes over which a softmax is taken; None: logits come out
+        batch: the only batch that the file takes; None: any
+    """
+
+    precision: str = "fp32"
+    preprocess: str = "none"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    softmax: int | None = None
+    batch: int | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether the file is what the exporter wrote."""
+        return self == Form(mean=self.mean, std=self.std)
+
+
+def finish(source: Path, target: Path, form: Form, scheme: Scheme | None, samples: Samples) -> None:
+    """Bring an exported file into its form.
+
+    Args:
+        source: the plain file
+        target: of the finished one; may be the same; written whole or not at all
+        form: what to do
+        scheme: of the integers, for int8
+        samples: inputs of the plain network, for int8: the ranges of activations are theirs
+
+    Raises:
+        ExportError: it cannot be converted
+    """
+    current = source
+    if form.precision == "fp16":
+        to_fp16(source, target)
+        current = target
+    elif form.precision == "int8":
+        assert scheme is not None, "int8 needs a scheme"
+        to_int8(source, target, scheme, samples)
+        current = target
+    if form.plain and source == target:
+        return
+    proto = onnx.load_model(current)
+    wrap(proto, form)
+    replace_atomic(target, lambda beside: onnx.save_model(proto, beside))
+
+
+def wrap(proto: onnx.ModelProto, form: Form) -> None:
+    """Put preprocessing and softmax into a graph and fix its batch, in place.
+
+    Raises:
+        ExportError: ONNX's checker refuses the outcome
+    """
+    if form.preprocess != "none":
+        _preprocess(proto, form)
+    if form.softmax is not None:
+        graph = proto.graph
+        output = graph.output[0]
+        inside = f"{output.name}_inside"
+        for node in graph.node:
+            node.input[:] = [inside if name == output.name else name for name in node.input]
+            node.output[:] = [inside if name == output.name else name for name in node.output]
+        output.name = PROBABILITIES
+        graph.node.append(helper.make_node("Softmax", [inside], [PROBABILITIES], "softmax", axis=form.softmax))
+        _put(proto, OUTPUT_KIND, PROBABILITIES)
+    if form.batch is not None:
+        _fix_batch(proto, form.batch)
+    try:
+        onnx.checker.check_model(proto)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"the ONNX checker refuses the finished file: {error}") from error
+
+
+def _preprocess(proto: onnx.ModelProto, form: Form) -> None:
+    graph = proto.graph
+    old = graph.input[0]
+    name, sizes = old.name, old.type.tensor_type.shape.dim
+    channels, height, width = (dim.dim_value for dim in sizes[1:])
+    for node in graph.node:
+        node.input[:] = [_INSIDE if taken == name else taken for taken in node.input]
+    resizes = form.preprocess == "resize"
+    size: list[Any] = ["height", "width"] if resizes else [height, width]
+    batch = sizes[0].dim_param or sizes[0].dim_value
+    graph.input[0].CopyFrom(helper.make_tensor_value_info(name, TensorProto.UINT8, [batch, *size, channels]))
+    # (x / 255 - mean) / std as one product and one difference
+    gain = 1 / (255 * np.array(form.std, dtype=np.float64))
+    shift = np.array(form.mean, dtype=np.float64) / np.array(form.std, dtype=np.float64)
+    for constant, values in (("preprocess_gain", gain), ("preprocess_shift", shift)):
+        array = values.astype(np.float32).reshape(1, channels, 1, 1)
+        graph.initializer.append(numpy_helper.from_array(array, constant))
+    steps: list[tuple[str, list[str], dict[str, Any]]] = [("Cast", [], {"to": TensorProto.FLOAT})]
+    if resizes:  # before the planes are taken apart: ONNX Runtime 1.31 moves a transpose behind it and loses the sizes
+        graph.initializer.append(numpy_helper.from_array(np.array([height, width], dtype=np.int64), "preprocess_size"))
+        resize = {"mode": "linear", "antialias": 1, "axes": [1, 2], "coordinate_transformation_mode": "half_pixel"}
+        steps.append(("Resize", ["", "", "preprocess_size"], resize))
+    steps += [
+        ("Transpose", [], {"perm": [0, 3, 1, 2]}),
+        ("Mul", ["preprocess_gain"], {}),
+        ("Sub", ["preprocess_shift"], {}),
+    ]
+    nodes, last = [], name
+    for index, (kind, more, attributes) in enumerate(steps):
+        made = _INSIDE if index == len(steps) - 1 else f"preprocess_{kind.lower()}"
+        nodes.append(helper.make_node(kind, [last, *more], [made], f"preprocess_{index}", **attributes))
+        last = made
+    own = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*nodes, *own])
+    told = {"dtype": "uint8", "layout": "NHWC", "size": None if resizes else [height, width], "range": [0, 255]}
+    _put(proto, INPUT, json.dumps(told | {"mean": list(form.mean), "std": list(form.std)}))
+    if resizes:
+        _put(proto, INPUT_SHAPE, json.dumps([height, width, channels]))
+
+
+def _fix_batch(proto: onnx.ModelProto, batch: int) -> None:
+    graph = proto.graph
+    name = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if name and dim.dim_param == name:
+                dim.dim_value = batch
+
+
+def _put(proto: onnx.ModelProto, key: str, value: str) -> None:
+    known = {entry.key: entry.value for entry in proto.metadata_props}
+    helper.set_model_props(proto, known | {key: value})
+
+
+def as_taken(inputs: NDArray[Any], told: dict[str, Any] | None) -> NDArray[Any]:
+    """Normalised images (N, C, H, W) as a file takes them: bytes of a file with preprocessing, else as they are.
+
+    Args:
+        inputs: of images that were bytes once, or tokens
+        told: the file's metadata `INPUT`
+    """
+    if told is None or told.get("dtype") != "uint8":
+        return inputs
+    shape = (1, -1, 1, 1)
+    mean, std = (np.array(told[key], dtype=np.float64).reshape(shape) for key in ("mean", "std"))
+    raw = np.rint((inputs * std + mean) * 255).clip(0, 255).astype(np.uint8)
+    return np.ascontiguousarray(raw.transpose(0, 2, 3, 1))
+
+
+def in_batches(inputs: NDArray[Any], batch: int | None) -> Sequence[tuple[NDArray[Any], int]]:
+    """Inputs in pieces of a fixed batch, the last one filled up with its last sample; and how many of each count."""
+    if batch is None:
+        return [(inputs, len(inputs))]
+    pieces = []
+    for first in range(0, len(inputs), batch):
+        piece = inputs[first : first + batch]
+        filled = np.concatenate([piece, np.repeat(piece[-1:], batch - len(piece), axis=0)])
+        pieces.append((filled, len(piece)))
+    return pieces

@@ -1,0 +1,59 @@
+"""The parameters of the Olive pass become recipes; needs no olive."""
+
+import pytest
+
+from compressor.errors import RecipeError
+from compressor.olive.parameters import check_points, recipe_of
+
+GOOD = {"budget": {"params": "0.5x"}, "method": "uniform", "data": "digits"}
+
+
+def test_parameters_win_over_the_recipe_they_are_given_with():
+    recipe = {
+        "budget": {"macs": "0.1x"},
+        "search": {"method": "l1"},
+        "data": "cifar10",
+        "train": {"epochs": 9, "lr": 1},
+    }
+    made = recipe_of(GOOD | {"recipe": recipe, "epochs": 2}, "given:net")
+    assert made.budget.names == ("params",)
+    assert (made.search.method, made.data.name, made.train.epochs, made.train.lr) == ("uniform", "digits", 2, 1)
+    assert made.model.name == "given:net"
+    assert made.model.inherits
+    assert made.baselines == ()
+
+
+@pytest.mark.parametrize(
+    ("budget", "limits"),
+    [("0.25x", {"params": "0.25x"}), ("params=15k+macs=0.5x", {"params": 15_000, "macs": "0.5x"})],
+)
+def test_a_budget_may_be_one_word(budget, limits):
+    made = recipe_of(GOOD | {"budget": budget}, "given:net")
+    assert {name: getattr(made.budget, name) for name in made.budget.names} == limits
+
+
+def test_a_method_may_have_options():
+    assert recipe_of(GOOD | {"method": "neuralscale:iterations=3"}, "given:net").search.iterations == 3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"budgt": 3}, "unknown parameter: 'budgt' .*did you mean budget"),
+        ({"budget": "half"}, "'half' is not valid"),
+        ({"budget": {"parms": 3}}, "budget.parms: unknown key"),
+        ({"budget": None}, "budget: missing"),
+        ({"method": "unifrm"}, "did you mean uniform"),
+        ({"missed": "warn"}, "missed: 'warn' is not one of fail, prune"),
+        ({"weights": "some"}, "model.weights"),
+    ],
+)
+def test_what_is_wrong_is_said(wrong, told):
+    with pytest.raises(RecipeError, match=told):
+        recipe_of(GOOD | wrong, "given:net")
+
+
+def test_every_point_of_a_search_is_checked():
+    check_points(GOOD, {"budget": ["0.25x", "0.5x"], "method": ["uniform", "l1"]})
+    with pytest.raises(RecipeError, match="did you mean uniform"):
+        check_points(GOOD, {"budget": ["0.25x", "0.5x"], "method": ["l1", "unifrm"]})

@@ -1,0 +1,52 @@
+"""Starts the command line in processes of their own: this one has imported torch beforehand, and forks.
+
+Read from standard input, one JSON object a line: {"run": arguments, "log": file, "quick": bool} answers {"pid": …},
+{"poll": pid} answers {"exit": code or null}.
+"""
+
+import json
+import os
+import signal
+import sys
+import traceback
+
+import compressor.comparison
+import compressor.pipeline
+import compressor.widths.torch_pruning_graph  # noqa: F401
+from compressor.cli import main
+
+sys.path.insert(0, os.path.dirname(__file__))  # noqa: PTH120
+from quick import exporting_by_tracing
+
+
+def child(job):
+    log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    code = 70
+    try:
+        if job["quick"]:
+            exporting_by_tracing(setattr)
+        main(job["run"], standalone_mode=True)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+for line in sys.stdin:
+    job = json.loads(line)
+    if "run" in job:
+        pid = os.fork()
+        if pid == 0:
+            child(job)
+        answer = {"pid": pid}
+    else:
+        pid, status = os.waitpid(job["poll"], os.WNOHANG)
+        answer = {"exit": os.waitstatus_to_exitcode(status) if pid else None}
+    print(json.dumps(answer), flush=True)
