@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import statistics
 from pathlib import Path
 
@@ -37,6 +38,11 @@ def test_the_commands_it_names_exist():
     for command in re.findall(r"`(?:compressor )?([a-z |]+?)(?: [A-Z][\w.]*)?`", listed):
         for name in command.split(" | ") if "list" not in command else ["recipes"]:
             assert CliRunner().invoke(main, [name.strip(), "--help"]).exit_code == 0, name
+
+
+def test_the_page_of_measurements_names_the_commit_of_every_file():
+    measured = runpy.run_path(str(ROOT / "experiments" / "measured.py"))
+    assert (ROOT / "docs" / "measured.md").read_text(encoding="utf-8") == measured["page"]()
 
 
 def test_the_python_example_names_what_there_is():
