@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,8 +17,9 @@ import torch
 
 from compressor.data import DataSet, load_data
 
-sys.path.insert(0, str(Path(__file__).parent))
-from quick import exporting_by_tracing, exporting_for_real
+SUPPORT = Path(__file__).parent / "support"
+sys.path.insert(0, str(SUPPORT))
+from quick import exporting_by_tracing, exporting_for_real  # noqa: E402
 
 pytest_plugins = "pytester"  # for tests of our own plugin; pytest takes it from the root conftest only
 
@@ -83,9 +85,11 @@ def real_export():
 class CommandLine:
     """One call of the command line in a process of its own."""
 
-    def __init__(self, ask, arguments, log, quick):
+    def __init__(self, ask, arguments, log, quick=True, folder=None, environment=None):
         self._ask, self.returncode = ask, None
-        self.pid = ask({"run": [str(argument) for argument in arguments], "log": str(log), "quick": quick})["pid"]
+        job = {"run": [str(argument) for argument in arguments], "log": str(log), "quick": quick}
+        folder = None if folder is None else str(folder)
+        self.pid = ask(job | {"folder": folder, "environment": environment or {}})["pid"]
 
     def poll(self):
         """Its exit code, negative if a signal ended it, or None while it runs."""
@@ -111,9 +115,9 @@ class CommandLine:
 
 @pytest.fixture(scope="session")
 def start_command():
-    """Call `compressor` with arguments in a process of its own: (arguments, log file, quick: export by tracing)."""
+    """Call `compressor` in a process of its own: arguments, log file; export by tracing, folder, environment."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(Path(__file__).parent / "zygote.py")]
+    command = [sys.executable, str(SUPPORT / "zygote.py")]
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as zygote:
 
         def ask(question):
@@ -121,5 +125,5 @@ def start_command():
             zygote.stdin.flush()
             return json.loads(zygote.stdout.readline())
 
-        yield lambda arguments, log, quick=True: CommandLine(ask, arguments, log, quick)
+        yield partial(CommandLine, ask)
         zygote.stdin.close()

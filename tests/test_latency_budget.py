@@ -16,6 +16,8 @@ from compressor.pipeline import run
 from compressor.recipe import parse_recipe
 from compressor.report import comparison_lines, render_html, summary_lines
 
+pytestmark = pytest.mark.usefixtures("quick_export")  # the export has tests of its own
+
 RAW = {
     "model": {"name": "mlp", "width": 0.4},
     "data": {"name": "digits", "image_size": 8, "limit": 100},

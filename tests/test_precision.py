@@ -19,6 +19,8 @@ from compressor.recipe import parse_recipe
 from compressor.runtime import Runtime
 from compressor.shipping import without_paths
 
+pytestmark = pytest.mark.usefixtures("quick_export")  # the export has tests of its own
+
 RAW = {
     "model": {"name": "vgg11_bn", "width": 0.125},
     "data": {"name": "digits", "image_size": 32, "limit": 320},

@@ -21,9 +21,12 @@ def record(tracer, events):
 def test_it_is_found_wherever_the_method_notes_it(trace):
     found = record({"b": REASON, "c": "x"}, {"torch_pruning": 4, "tracer": 2})
     line = removal_line({"trace": trace(found)})
-    assert line == f"1 of 3 groups removed by torch-pruning 1.6.1; b and 1 more by our tracer, because {REASON}"
+    assert (
+        line
+        == f"channels of 1 of 3 groups removed by torch-pruning 1.6.1; b and 1 more by our tracer, because {REASON}"
+    )
     page = str(removal_section({"trace": trace(found)}))
-    assert "1 of 3 groups removed by torch-pruning 1.6.1." in page
+    assert "channels of 1 of 3 groups removed by torch-pruning 1.6.1." in page
     assert all(f"<td>{text}</td>" in page for text in (REASON, "x"))
 
 
@@ -35,6 +38,6 @@ def test_nothing_is_said_of_a_method_that_removes_nothing():
 def test_single_events_that_were_left_to_the_tracer_are_counted(by_tracer, told):
     events = {"torch_pruning": 9, "tracer": by_tracer}
     line = removal_line({"trace": {"removal": record({}, events)}})
-    assert line.startswith("3 of 3 groups removed by torch-pruning 1.6.1")
+    assert line.startswith("channels of 3 of 3 groups removed by torch-pruning 1.6.1")
     assert ("our tracer" in line) == bool(told)
     assert told in line

@@ -13,6 +13,8 @@ from compressor.files import read_json
 from compressor.models import reference_architecture
 from compressor.runtime import Runtime, cache_folder
 
+pytestmark = pytest.mark.usefixtures("quick_export")  # the export has tests of its own
+
 MLP = reference_architecture("mlp", {}, 10, (1, 8, 8), 0.1)
 HALF = MLP.with_widths({name: width // 2 for name, width in MLP.widths.items()})
 CONDITIONS = Conditions("cpu", 4, 1)

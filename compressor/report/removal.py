@@ -40,7 +40,7 @@ def removal_section(record: Record) -> Markup:
 
 def _sentence(found: Record) -> str:
     events, count = found["events"], len(found["torch_pruning"])
-    text = f"{count} of {found['groups']} groups removed by torch-pruning {found['version']}"
+    text = f"channels of {count} of {found['groups']} groups removed by torch-pruning {found['version']}"
     if found["tracer"] or not events["tracer"]:
         return text
     return f"{text} ({events['tracer']} of {sum(events.values())} removals by our tracer, where it would have differed)"

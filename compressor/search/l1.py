@@ -44,7 +44,8 @@ def search(problem: Problem, config: L1Config) -> SearchResult:
     widths = dict(zip(streams.names, solution.widths, strict=True))
     for name, (source, factor) in follows(reference).items():
         widths[name] = factor * architecture.widths[source]
-    remove = ChannelRemover(model, plan, example_input(reference), list(widths), problem.engine)
+    falling = [name for name, width in widths.items() if width < plan.groups[name].channels]
+    remove = ChannelRemover(model, plan, example_input(reference), falling, problem.engine)
     trained = _train(problem, model)
     model = build(reference, problem.seed)
     model.load_state_dict(trained.tensors)

@@ -74,7 +74,8 @@ def prune(
     _check_independent(pruned, plan)
     model = problem.trainer.prepare(model)
     searched = searched_groups(problem)
-    losing = [name for name in (*searched, *follows(pruned)) if plan.groups[name].exact]
+    following = [name for name, (source, _) in follows(pruned).items() if source in searched]
+    losing = [name for name in (*searched, *following) if plan.groups[name].exact]
     remover = ChannelRemover(model, plan, example_input(pruned), losing, problem.engine)
     pruner = TaylorPruner(
         plan,

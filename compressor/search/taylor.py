@@ -23,7 +23,7 @@ from torch import nn
 from compressor.checkpoint import Snapshot
 from compressor.cost import params_at
 from compressor.search.gates import Gates, made_at
-from compressor.widths import Remove, WidthPlan, remove_channels_
+from compressor.widths import ChannelRemover, Remove, WidthPlan, remove_channels_
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class TaylorPruner:
         removed: dict[str, list[int]] = {}
         wanted = self.settings.channels
         for position in self._ranking():
-            if not wanted or not any(spare > 0 for spare in left.values()):
+            if not wanted:
                 break
             name = self._owner(position)
             if left[name] > 0:
@@ -230,6 +230,7 @@ class TaylorPruner:
             "batches": self.batches,
             "reason": self.reason,
             "seconds": [self.pretrain_seconds, self.seconds],
+            "removals": self.remove.events if isinstance(self.remove, ChannelRemover) else {},
         }
         return Snapshot({"criteria": self.criteria}, values)
 
@@ -241,7 +242,10 @@ class TaylorPruner:
             for name, width in values["widths"].items()
             if width < (group := self.plan.groups[name]).channels
         }
-        self.plan = self.remove(self.model, self.plan, gone, self.optimizer)
+        # Which channels these are does not matter, since the weights come with the snapshot: no engine is asked.
+        self.plan = remove_channels_(self.model, self.plan, gone, self.optimizer)
+        if isinstance(self.remove, ChannelRemover):
+            self.remove.events = dict(values["removals"])
         self.silent.units = {name: list(units) for name, units in values["silent"].items()}
         self._attach()
         self.criteria = snapshot.tensors["criteria"].to(self.criteria)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -40,8 +39,8 @@ class ChannelRemover:
     """Removes channels of one network, through torch-pruning where that cuts what the width plan says.
 
     At first the first, the middle and the last unit of every group are asked for; a group of which torch-pruning would
-    cut something else goes to our own removal, `remove_channels_`. Every event is compared once more, as a whole,
-    before anything is touched.
+    cut something else goes to our own removal, `remove_channels_`. In every event what torch-pruning would cut is
+    compared once more, as a whole, before it touches anything; should it fail all the same, the network is put back.
 
     Args:
         model: the network
@@ -67,9 +66,8 @@ class ChannelRemover:
             self._choose(model, plan)
 
     def _choose(self, model: nn.Module, plan: WidthPlan) -> None:
-        # The check needs no weights: on a copy without them nothing of the network can be touched.
         try:
-            graph = self._graph_of(copy.deepcopy(model).to("meta"))
+            graph = self._graph_of(model)
         except Exception as error:  # torch-pruning does not say what it raises
             self.refused = dict.fromkeys(self.groups, f"torch-pruning cannot trace the network: {_line(error)}")
         else:
@@ -79,7 +77,6 @@ class ChannelRemover:
                     if (reason := _difference(graph, plan, {name: [unit]})) is not None:
                         self.refused[name] = reason
                         break
-        self._graph = None
         if self.refused and self.engine == "torch_pruning":
             name, reason = next(iter(self.refused.items()))
             raise ModelError(f"widths.engine: torch_pruning cannot remove the channels of {name}: {reason}")
@@ -129,23 +126,24 @@ class ChannelRemover:
         removed: Mapping[str, Sequence[int]],
         optimizer: torch.optim.Optimizer | None,
     ) -> WidthPlan:
-        try:
-            if self._graph is None or self._graph.model is not model:
-                self._graph = self._graph_of(model)
-            graph = self._graph
-            select = kept_units(plan, removed)
-            changes = plan.changes(select)
-            group = graph.query(plan, removed)
-            reason = _unequal(graph.cuts(group), changes, plan)
-        except Exception as error:  # torch-pruning does not say what it raises; nothing was touched yet
-            reason = _line(error)
-        if reason is not None:
-            if self.engine == "torch_pruning":
-                raise ModelError(f"widths.engine: torch_pruning cannot remove channels of {min(removed)}: {reason}")
-            return self._by_tracer(model, plan, removed, optimizer)
-        graph.remove(group, optimizer)
-        self.events["torch_pruning"] += 1
-        return plan.after(select, changes)
+        select = kept_units(plan, removed)
+        changes = plan.changes(select)
+        reason: str | None = None
+        for graph in (self._graph, None):  # torch-pruning's notes of concatenations may have drifted: then a new graph
+            if graph is not None and graph.model is not model:
+                continue
+            try:
+                self._graph = graph = graph or self._graph_of(model)
+                group = graph.query(plan, removed)
+                if (reason := _unequal(graph.cuts(group), changes, plan)) is None:
+                    graph.remove(group, optimizer, {axis: len(index) for axis, (index, _) in changes.items()})
+                    self.events["torch_pruning"] += 1
+                    return plan.after(select, changes)
+            except Exception as error:  # torch-pruning does not say what it raises; nothing has changed
+                reason = _line(error)
+        if self.engine == "torch_pruning":
+            raise ModelError(f"widths.engine: torch_pruning cannot remove channels of {min(removed)}: {reason}")
+        return self._by_tracer(model, plan, removed, optimizer)
 
     def record(self) -> dict[str, Any]:
         """Which engine removes which groups, as JSON values."""

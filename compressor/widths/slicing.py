@@ -121,6 +121,8 @@ def _sync(path: str, module: nn.Module, channelwise: bool) -> None:
         module.normalized_shape = tuple(weight.shape)
     elif isinstance(module, nn.GroupNorm) and weight is not None:
         module.num_channels = len(weight)
+    elif isinstance(module, nn.PReLU) and weight is not None:
+        module.num_parameters = len(weight)
     elif isinstance(module, nn.Embedding) and weight is not None:
         module.embedding_dim = weight.shape[1]
     elif isinstance(module, RECURRENT):

@@ -10,8 +10,10 @@ Importing this module imports torch_pruning, which takes seconds.
 from __future__ import annotations
 
 import copy
+import random
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -36,7 +38,8 @@ class DependencyGraph(torch_pruning.DependencyGraph):  # type: ignore[misc]
     """The graph of one network at its present widths.
 
     Args:
-        model: the network; a copy is traced, so its mode, gradients and parameters stay as they are
+        model: the network; a copy is traced, so its mode, gradients and parameters stay as they are, and so do the
+            states of random numbers
         example: one batch of inputs (N, …)
 
     Raises:
@@ -57,13 +60,13 @@ class DependencyGraph(torch_pruning.DependencyGraph):  # type: ignore[misc]
         self._out_channel_pruning_fn = {pruner.prune_out_channels for pruner in pruners}
         self._slicer: Slicer | None = None
         self._looked = dict.fromkeys(_MOST, 0)
-        traced, probe, training = _traceable(model, example)
-
-        def forward(network: nn.Module, inputs: torch.Tensor) -> Any:
-            return _tensors(network.train(training)(inputs))
-
-        with warnings.catch_warnings(), torch.enable_grad():
+        with _undisturbed(), warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")
+            traced, probe, training = _traceable(model, example)
+
+            def forward(network: nn.Module, inputs: torch.Tensor) -> Any:
+                return _tensors(network.train(training)(inputs))
+
             self.build_dependency(traced, probe, forward_fn=forward, verbose=False)
         self._point_at(model)
 
@@ -71,8 +74,10 @@ class DependencyGraph(torch_pruning.DependencyGraph):  # type: ignore[misc]
         pruner._prune_parameter_and_grad = self._slice
         self.REGISTERED_PRUNERS[kind] = pruner
 
-    def _slice(self, weight: nn.Parameter, keep_idxs: Iterable[int], pruning_dim: int) -> nn.Parameter:
+    def _slice(self, weight: nn.Parameter | None, keep_idxs: Iterable[int], pruning_dim: int) -> nn.Parameter | None:
         """In place of torch-pruning's own, which loses optimizer state, memory format and requires_grad."""
+        if weight is None:  # a norm without bias
+            return None
         if self._slicer is None:
             raise RuntimeError("channels are removed by DependencyGraph.remove only")
         kept = np.sort(np.array([int(index) for index in keep_idxs], dtype=np.int64))
@@ -143,6 +148,8 @@ class DependencyGraph(torch_pruning.DependencyGraph):  # type: ignore[misc]
         root: Any = layer if layer in self.module2node else self.model.get_parameter(made.tensor)
         if root not in self.module2node:
             raise LookupError(f"{made.tensor} is not in torch-pruning's graph")
+        if isinstance(layer, RECURRENT) and not isinstance(layer, nn.LSTM):
+            raise LookupError(f"torch-pruning does not know {type(layer).__name__}")
         if isinstance(layer, RECURRENT):
             positions = list(units)  # a hidden unit is one channel, which all gates have
         else:
@@ -173,18 +180,75 @@ class DependencyGraph(torch_pruning.DependencyGraph):  # type: ignore[misc]
         reads = dependency.handler == self.get_pruner_of_module(module).prune_in_channels
         axes = _AXES.get(kind, _unknown)(module, indices, reads)
         path = self._module2name[module]
-        return [
-            ((f"{path}.{tensor}" if path else tensor, dim), removed)
-            for tensor, dim, removed in axes
-            if getattr(module, tensor, None) is not None
-        ]
+        found = []
+        for tensor, dim, removed in axes:
+            if (held := getattr(module, tensor, None)) is None:
+                continue
+            if tensor in ("weight", "bias") and not isinstance(held, nn.Parameter):
+                raise LookupError(f"{path}.{tensor} is not a parameter, and torch-pruning would make it one")
+            found.append(((f"{path}.{tensor}" if path else tensor, dim), removed))
+        return found
 
-    def remove(self, group: Group, optimizer: torch.optim.Optimizer | None) -> None:
-        """Prune a group: the network's layers change in place, and the optimizer follows."""
+    def remove(self, group: Group, optimizer: torch.optim.Optimizer | None, lengths: Mapping[Axis, int]) -> None:
+        """Prune a group: the network's layers change in place, and the optimizer follows.
+
+        Args:
+            group: of `query`
+            optimizer: of the network
+            lengths: of the dimensions that change, afterwards
+
+        Raises:
+            Exception: whatever torch-pruning raises, or a dimension has another length; then nothing has changed
+        """
+        undo = _Undo(self.model, group, optimizer)
         self._slicer = Slicer(self.model, optimizer)
-        group.prune(record_history=False)
-        self._slicer.finish()
-        self._slicer = None
+        try:
+            group.prune(record_history=False)
+            self._slicer.finish()
+            for (tensor, dim), length in lengths.items():
+                path, _, name = tensor.rpartition(".")
+                if (found := getattr(self.model.get_submodule(path), name).shape[dim]) != length:
+                    raise LookupError(
+                        f"torch-pruning left dimension {dim} of {tensor} {found} long instead of {length}"
+                    )
+        except BaseException:
+            undo()
+            raise
+        finally:
+            self._slicer = None
+
+
+class _Undo:
+    """Puts back what pruning a group changes in a network and its optimizer, where tensors are replaced as wholes."""
+
+    def __init__(self, model: nn.Module, group: Group, optimizer: torch.optim.Optimizer | None) -> None:
+        modules = dict.fromkeys([model, *model.modules()]) if _touches_parameters(group) else _modules(group)
+        self._modules = [(m, dict(vars(m)), dict(m._parameters), dict(m._buffers)) for m in modules]
+        self._optimizer = optimizer
+        if optimizer is not None:
+            self._state = dict(optimizer.state)
+            self._lists = [list(one["params"]) for one in optimizer.param_groups]
+
+    def __call__(self) -> None:
+        for module, attributes, parameters, buffers in self._modules:
+            vars(module).update(attributes)
+            module._parameters.clear()
+            module._parameters.update(parameters)
+            module._buffers.clear()
+            module._buffers.update(buffers)
+        if self._optimizer is not None:
+            self._optimizer.state.clear()
+            self._optimizer.state.update(self._state)
+            for one, parameters_of_it in zip(self._optimizer.param_groups, self._lists, strict=True):
+                one["params"] = parameters_of_it
+
+
+def _touches_parameters(group: Group) -> bool:
+    return any(isinstance(dependency.target.module, nn.Parameter) for dependency, _ in group)
+
+
+def _modules(group: Group) -> dict[nn.Module, None]:
+    return dict.fromkeys(dependency.target.module for dependency, _ in group)
 
 
 class _LSTMPruner(function.BasePruningFunc):  # type: ignore[misc]
@@ -234,7 +298,8 @@ def _of_linear(layer: nn.Linear, indices: list[int], reads: bool) -> Rows:
 
 
 def _of_batch_norm(layer: nn.Module, indices: list[int], reads: bool) -> Rows:
-    return [(tensor, 0, indices) for tensor in ("weight", "bias", "running_mean", "running_var")]
+    statistics = ("running_mean", "running_var") if getattr(layer, "track_running_stats", False) else ()
+    return [(tensor, 0, indices) for tensor in ("weight", "bias", *statistics)]
 
 
 def _of_vectors(layer: nn.Module, indices: list[int], reads: bool) -> Rows:
@@ -268,9 +333,9 @@ def _unknown(layer: nn.Module, indices: list[int], reads: bool) -> Rows:
     raise LookupError(f"what torch-pruning cuts of {type(layer).__name__} is not known here")
 
 
-_AXES = {
+_AXES: dict[ops.OPTYPE, Callable[[Any, list[int], bool], Rows]] = {
     ops.OPTYPE.CONV: _of_convolution,
-    ops.OPTYPE.DEPTHWISE_CONV: lambda layer, indices, reads: _of_vectors(layer, indices, reads),
+    ops.OPTYPE.DEPTHWISE_CONV: _of_vectors,
     ops.OPTYPE.LINEAR: _of_linear,
     ops.OPTYPE.BN: _of_batch_norm,
     ops.OPTYPE.LN: _of_layer_norm,
@@ -280,6 +345,18 @@ _AXES = {
     ops.OPTYPE.EMBED: _of_embedding,
     ops.OPTYPE.LSTM: _of_lstm,
 }
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Leave all random numbers as if the network had not run."""
+    python, numbers = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numbers)
 
 
 def _traceable(model: nn.Module, example: torch.Tensor) -> tuple[nn.Module, torch.Tensor, bool]:

@@ -9,7 +9,8 @@ from torch import nn
 
 from compressor.errors import ModelError
 from compressor.models import build, example_input, plan_of, reference_architecture
-from compressor.widths import ChannelRemover, plan_widths, remove_channels_
+from compressor.widths import ChannelRemover, plan_widths, remove_channels_, resize_
+from compressor.widths.slicing import Slicer
 from compressor.widths.torch_pruning_graph import DependencyGraph
 
 # Network, side of its images, width, groups that may lose channels, how many of them torch-pruning removes.
@@ -195,6 +196,125 @@ def test_an_event_in_which_the_graph_would_cut_something_else_goes_to_the_tracer
     strict.engine, strict.refused = "torch_pruning", {}
     with pytest.raises(ModelError, match=r"torch-pruning would cut other channels of"):
         strict(before, after, {names[0]: [0]})
+
+
+class Head(nn.Sequential):
+    def __init__(self, channels):
+        super().__init__(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 4))
+
+
+def in_the_middle(layer):
+    return lambda: nn.Sequential(nn.Conv2d(3, 8, 3), layer(), nn.ReLU(), nn.Conv2d(8, 8, 3), Head(8))
+
+
+class Blurred(nn.Module):
+    """A depth-wise filter that is fixed."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.blur, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8, bias=False), Head(8)
+        del self.blur.weight
+        self.blur.register_buffer("weight", torch.full((8, 1, 3, 3), 1 / 9))
+
+    def forward(self, x):
+        return self.head(self.blur(self.stem(x)).relu())
+
+
+class TwoOutputs(nn.Module):
+    """torch-pruning cannot count the channels of the second."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.stem(x).relu().mean((2, 3))
+        return self.fc(x), x.square().mean()
+
+
+class Halved(nn.Module):
+    """torch-pruning's notes of where its halves begin go stale."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.left, self.right = nn.Conv2d(3, 16, 3), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x):
+        left, right = self.stem(x).chunk(2, 1)
+        return self.fc((self.left(left.relu()) * self.right(right)).mean((2, 3)))
+
+
+def without_statistics():
+    norm = nn.BatchNorm2d(8)
+    norm.track_running_stats = False
+    return norm
+
+
+@pytest.mark.parametrize(
+    ("make", "strict"),
+    [
+        (in_the_middle(lambda: nn.PReLU(8)), True),
+        (in_the_middle(lambda: nn.BatchNorm2d(8, bias=False)), True),
+        (in_the_middle(lambda: nn.GroupNorm(1, 8, bias=False)), True),
+        (in_the_middle(without_statistics), False),
+        (Blurred, False),
+        (TwoOutputs, False),
+        (Halved, True),
+    ],
+    ids=["PReLU", "norm-without-bias", "groups-without-bias", "unused-statistics", "fixed", "two-outputs", "halved"],
+)
+def test_layers_that_torch_pruning_gets_wrong_end_as_ours_do(make, strict):
+    torch.manual_seed(0)
+    model, example = make().train(), torch.randn(4, 3, 8, 8)
+    plan = plan_widths(model, example)
+    first = next(iter(plan.groups))
+    plan = resize_(model, plan, {first: plan.groups[first].channels + 4})
+    other, ours = copy.deepcopy(model), plan
+    remover = ChannelRemover(model, plan, example, list(plan.groups))
+    optimizers = optimizer_of(model), optimizer_of(other)
+    draw = random.Random(0)
+    for _ in range(3):
+        removed = drawn(plan, list(plan.groups), draw)
+        plan = remover(model, plan, removed, optimizers[0])
+        ours = remove_channels_(other, ours, removed, optimizers[1])
+    assert plan.owners == ours.owners
+    assert_equal_states(state_of(model, optimizers[0]), state_of(other, optimizers[1]))
+    assert [name for name, _ in model.named_parameters()] == [name for name, _ in other.named_parameters()]
+    model.eval()(example)
+    if strict:
+        assert remover.events == {"torch_pruning": 3, "tracer": 0}
+
+
+def test_what_fails_half_way_is_put_back(vgg, monkeypatch):
+    model, plan, example, names = vgg
+    remover, optimizer = ChannelRemover(model, plan, example, names, "torch_pruning"), optimizer_of(model)
+    before, real, calls = state_of(model, optimizer), Slicer.sliced, []
+
+    def fails(self, old, positions):
+        calls.append(old)
+        if len(calls) % 4 == 0:
+            raise IndexError("in the middle")
+        return real(self, old, positions)
+
+    monkeypatch.setattr(Slicer, "sliced", fails)
+    with pytest.raises(ModelError, match="IndexError: in the middle"):
+        remover(model, plan, {names[0]: [0]}, optimizer)
+    assert len(calls) == 8  # with the graph that was there, and with a new one
+    assert_equal_states(state_of(model, optimizer), before)
+
+
+def test_building_the_graph_draws_nothing_and_leaves_the_network_alone(vgg):
+    model, plan, example, names = vgg
+    model.train()
+    state = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    ChannelRemover(model, plan, example, names)
+    assert torch.equal(torch.get_rng_state(), state[0])
+    assert random.getstate() == state[1]
+    assert np.array_equal(np.random.get_state()[1], state[2])
+    assert_equal_states(dict(model.state_dict()), before)
+    assert all(module.training for module in model.modules())
 
 
 @pytest.mark.parametrize(

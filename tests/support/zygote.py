@@ -1,7 +1,7 @@
 """Starts the command line in processes of their own: this one has imported torch beforehand, and forks.
 
-Read from standard input, one JSON object a line: {"run": arguments, "log": file, "quick": bool} answers {"pid": …},
-{"poll": pid} answers {"exit": code or null}.
+Reads one JSON object a line: {"run": arguments, "log": file, "quick": bool, "folder": where or null, "environment": {}}
+answers {"pid": …}, and {"poll": pid} answers {"exit": code or null}.
 """
 
 import json
@@ -25,6 +25,10 @@ def child(job):
     os.dup2(log, 2)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ |= job["environment"]
+    if job["folder"] is not None:
+        os.chdir(job["folder"])
+        sys.path.insert(0, job["folder"])
     code = 70
     try:
         if job["quick"]:
