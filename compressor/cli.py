@@ -238,7 +238,7 @@ def models_command() -> None:
 @click.option("--option", "options", multiple=True, help="Option of the model, such as shortcut=conv; may repeat.")
 def widths_command(model: str, shape: str, classes: int, options: tuple[str, ...]) -> None:
     """List the width groups of a network: the names for `widths.minimum` and `widths.frozen`, and what is fixed."""
-    from compressor.models import plan_of, prunable, reference_architecture
+    from compressor import listing
 
     sides = [int(side) if side.strip().isdecimal() else 0 for side in shape.split(",")]
     if len(sides) != 3 or min(sides) < 1:
@@ -247,12 +247,11 @@ def widths_command(model: str, shape: str, classes: int, options: tuple[str, ...
     if bad := next((option for option, pair in zip(options, pairs, strict=True) if not (pair[0] and pair[2])), None):
         raise RecipeError(f"--option {bad!r}: must look like shortcut=conv")
     named = {key: _value(value) for key, _, value in pairs}
-    architecture = reference_architecture(model, named, classes, (sides[0], sides[1], sides[2]))
-    plan = plan_of(prunable(architecture))
+    found = listing.width_groups(model, (sides[0], sides[1], sides[2]), classes, named)
     click.echo(f"{'group':<52}{'channels':>9}{'in steps of':>13}")
-    for name, channels in architecture.widths.items():
-        click.echo(f"{name:<52}{channels:>9}{plan.steps.get(name, 1):>13}")
-    for reason in plan.fixed.values():
+    for name, channels, step in found["groups"]:
+        click.echo(f"{name:<52}{channels:>9}{step:>13}")
+    for reason in found["fixed"]:
         click.echo(f"fixed: {reason}")
 
 

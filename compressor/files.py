@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -97,3 +98,16 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path}: not valid JSON: {error}") from error
     except RecursionError as error:
         raise RunError(f"{path}: not valid JSON: nested too deeply") from error
+
+
+def cache_folder() -> Path:
+    """Where findings are kept between runs: $COMPRESSOR_CACHE, else `compressor` in the user's cache folder."""
+    if own := os.environ.get("COMPRESSOR_CACHE"):
+        return Path(own)
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = str(Path.home() / "Library" / "Caches")
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "compressor"

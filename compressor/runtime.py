@@ -9,8 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-import os
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
@@ -27,7 +25,7 @@ from compressor.arrangement import probed
 from compressor.bench import Conditions, Pairs, Ratio, machine_fingerprint, measure_pairs, median_alone
 from compressor.errors import CompressorError
 from compressor.exporters import SCHEMES, Form, Scheme, export_onnx, export_probe, finish
-from compressor.files import read_json, write_json
+from compressor.files import cache_folder, read_json, write_json
 from compressor.initialise import noise_like, scatter_
 from compressor.models import build, example_input
 from compressor.precision import choose
@@ -278,19 +276,6 @@ def _decides(ratio: Ratio, blocks: int, limit: float | None) -> bool:
         return True
     # Near the limit, the interval must be narrow: it may only be its width that fills the limit.
     return blocks >= _ENOUGH and ratio.high <= limit and ratio.high < _NARROW * ratio.low
-
-
-def cache_folder() -> Path:
-    """Where measurements are kept between runs: $COMPRESSOR_CACHE, else `compressor` in the user's cache folder."""
-    if own := os.environ.get("COMPRESSOR_CACHE"):
-        return Path(own)
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = str(Path.home() / "Library" / "Caches")
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "compressor"
 
 
 def _digest(text: str) -> str:

@@ -69,6 +69,12 @@ def quick_export():
         yield
 
 
+@pytest.fixture
+def traced_export(monkeypatch):
+    """`quick_export` of one test."""
+    exporting_by_tracing(monkeypatch.setattr)
+
+
 @pytest.fixture(scope="session")
 def real_export():
     """A context in which files are made by the exporter that ships them, in a module that takes the quick one."""

@@ -77,6 +77,7 @@ def test_the_page_shows_units_candidates_and_forms(finished):
     assert page.count("<h2>Stacked layers</h2>") == 1
 
 
+@pytest.mark.usefixtures("traced_export")
 def test_a_finished_search_is_resumed_to_the_same_file(finished, tmp_path):
     _, out = finished
     run(recipe(), tmp_path / "again", until="search")
@@ -104,6 +105,7 @@ def test_all_forms_allowed_compute_the_same(stacked):
         assert torch.allclose(arranged(model, architecture, "dense")(images), model(images), atol=1e-5)
 
 
+@pytest.mark.usefixtures("traced_export")
 def test_zeros_are_not_stored_under_a_limit_of_the_file(tmp_path):
     with pytest.raises(RecipeError, match=r"dense.*onnx_bytes"):
         recipe(budget={"onnx_bytes": 100_000}, export={"stacked": "dense"})

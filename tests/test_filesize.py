@@ -90,6 +90,7 @@ def test_an_untrained_file_is_as_large_as_a_trained_one(name, shape, tmp_path):
     assert exported_bytes(architecture, 20, {"note": "y" * 300}) == path.stat().st_size
 
 
+@pytest.mark.usefixtures("traced_export")
 @pytest.mark.parametrize(
     ("model", "budget"),
     [

@@ -30,7 +30,7 @@ MAY = {
     "interrupts": set(),
     "provenance": {"compressor", "bench"},
     "doctor": {"bench", "errors"},
-    "listing": {"compressor", "cost", "models", "plugins"},
+    "listing": {"compressor", "cost", "errors", "files", "models", "plugins"},
     "runfolder": {"errors", "files", "recipe"},
     "inherit": {"architecture", "data", "errors", "initialise", "models", "search", "widths"},
     "stacking": {"stacking", "errors", "units", "widths"},

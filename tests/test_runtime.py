@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from compressor import runtime
+from compressor import files, runtime
 from compressor.bench import Conditions, Pairs
-from compressor.files import read_json
+from compressor.files import cache_folder, read_json
 from compressor.models import reference_architecture
-from compressor.runtime import Runtime, cache_folder
+from compressor.runtime import Runtime
 
 pytestmark = pytest.mark.usefixtures("quick_export")  # the export has tests of its own
 
@@ -221,9 +221,9 @@ def test_the_cache_lies_where_the_system_keeps_caches(monkeypatch, tmp_path):
     monkeypatch.setenv("COMPRESSOR_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path
     monkeypatch.delenv("COMPRESSOR_CACHE")
-    monkeypatch.setattr(runtime.sys, "platform", "linux")
+    monkeypatch.setattr(files.sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
     assert cache_folder() == tmp_path / "x" / "compressor"
-    monkeypatch.setattr(runtime.sys, "platform", "win32")
+    monkeypatch.setattr(files.sys, "platform", "win32")
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "w"))
     assert cache_folder() == tmp_path / "w" / "compressor"

@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -235,11 +235,31 @@ def plan_of(architecture: Architecture) -> WidthPlan:
     """
     if ":" in architecture.model:  # planned at its own widths: narrower ones may hide what goes together
         return referenced(architecture)[1].at(architecture.widths)
+    return _zoo_plan(architecture.to_json(), _Same(_family(architecture.model)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Same:
+    """A family as a key: equal to itself only."""
+
+    family: Family
+
+    def __hash__(self) -> int:
+        return id(self.family)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.family is self.family
+
+
+@lru_cache(maxsize=32)
+def _zoo_plan(text: str, same: _Same) -> WidthPlan:
+    """`plan_of` a network of the zoo: tracing takes a second, and a run asks for the same plan several times."""
+    architecture = Architecture.from_json(text)
     # One channel more everywhere keeps equal widths equal, and a single channel is told from none.
     wider = replace(
         architecture,
         widths={name: width + 1 for name, width in architecture.widths.items()},
-        options=_family(architecture.model).traced(architecture.options),
+        options=same.family.traced(architecture.options),
     )
     plan = plan_widths(build_meta(wider), _long_enough(example_input(architecture)))
     searched = {*architecture.widths, *follows(architecture)}
@@ -428,7 +448,7 @@ def _key(architecture: Architecture) -> tuple[str, str, int, Shape]:
     return architecture.model, options, architecture.classes, architecture.input_shape
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def _referenced(model: str, options: str, classes: int, input_shape: Shape) -> tuple[nn.Module, WidthPlan]:
     """The referenced network on the meta device, at its own widths, and its width plan."""
     with torch.random.fork_rng(devices=[]):

@@ -129,12 +129,14 @@ class DependencyGraph(torch_pruning.DependencyGraph):  # type: ignore[misc]
             Exception: whatever torch-pruning raises
         """
         merged: dict[tuple[Any, Any], tuple[Any, set[int]]] = {}
-        for name, units in removed.items():
-            module, pruner, positions = self._root(plan, name, units)
-            self._looked = dict.fromkeys(_MOST, 0)
-            for dependency, indices in self.get_pruning_group(module, pruner.prune_out_channels, positions):
-                key = dependency.target, dependency.handler
-                merged.setdefault(key, (dependency, set()))[1].update(indices)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what it cannot infer; what counts is compared
+            for name, units in removed.items():
+                module, pruner, positions = self._root(plan, name, units)
+                self._looked = dict.fromkeys(_MOST, 0)
+                for dependency, indices in self.get_pruning_group(module, pruner.prune_out_channels, positions):
+                    key = dependency.target, dependency.handler
+                    merged.setdefault(key, (dependency, set()))[1].update(indices)
         group = Group()
         group._DG = self
         for dependency, indices in merged.values():

@@ -6,12 +6,11 @@ import random
 import pytest
 import torch
 import torchvision
-from torch import nn
 
 from compressor.cost import count_params, params_at
 from compressor.exporters import export_onnx
 from compressor.initialise import reinitialise_
-from compressor.widths import plan_widths, remove_channels_, resize_
+from compressor.widths import plan_widths, resize_
 
 # name: (image side, free groups, fixed groups besides outputs)
 NETWORKS = {
@@ -65,9 +64,8 @@ def test_a_network_runs_at_any_widths_of_its_free_groups(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["shufflenet_v2_x1_0", "mobilenet_v3_small"])
-def test_the_onnx_file_of_a_resized_network_computes_the_same(name, tmp_path):
-    model = make(name)
+def test_the_onnx_file_of_a_resized_network_computes_the_same(tmp_path):
+    model = make("shufflenet_v2_x1_0")
     plan = plan_widths(model, torch.zeros(2, 3, 64, 64))
     network = copy.deepcopy(model)
     resize_(network, plan, any_widths(plan, 0))
@@ -83,23 +81,3 @@ def test_timm_networks_are_planned_as_well():
     assert set(plan.fixed) == {"head.fc"}
     resize_(model, plan, any_widths(plan, 0))
     assert model(torch.randn(2, 3, 64, 64)).shape == (2, 10)
-
-
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "squeezenet1_1", "mnasnet0_5"])
-def test_torch_prunings_dependency_graph_is_of_the_same_opinion(name):
-    """Where that can trace a network (it cannot all of the above), it removes what we remove."""
-    tp = pytest.importorskip("torch_pruning")
-    model, x = make(name).eval(), torch.zeros(2, 3, 64, 64)
-    plan = plan_widths(model, x)
-    for group_name in plan.groups:
-        theirs, ours = copy.deepcopy(model), copy.deepcopy(model)
-        graph = tp.DependencyGraph().build_dependency(theirs, example_inputs=x)
-        layer = theirs.get_submodule(group_name)
-        prune = tp.prune_linear_out_channels if isinstance(layer, nn.Linear) else tp.prune_conv_out_channels
-        graph.get_pruning_group(layer, prune, idxs=[0, 2]).prune()
-        remove_channels_(ours, plan, {group_name: [0, 2]})
-        for (parameter, mine), (other, value) in zip(
-            ours.state_dict().items(), theirs.state_dict().items(), strict=True
-        ):
-            assert parameter == other
-            assert torch.equal(mine, value), (group_name, parameter)
