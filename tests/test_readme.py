@@ -216,3 +216,21 @@ def test_the_times_in_olive_are_those_that_were_measured():
     assert f"{medians['compressor run']:.1f} s by `compressor run` and {medians['olive run']:.1f} s" in text
     assert f"{measured['ratio']:.2f} times as long" in text
     assert measured["params"]["olive run"] == measured["params"]["compressor run"]
+
+
+def test_the_removals_are_those_that_were_measured():
+    rows = json.loads((ROOT / "experiments" / "removal_engines.json").read_text())["rows"]
+    assert all(row["bitwise_equal"] for row in rows.values())
+    whole = sum(row["by_torch_pruning"] == row["groups"] for row in rows.values())
+    text = " ".join(README.split())
+    assert f"Of {len(rows)} networks, torch-pruning removes the channels of every width group" in text
+    assert f"that can lose some in {whole};" in text
+    assert f"all {len(rows)} networks were equal to the last bit" in text
+    table = README.split("### Removing channels")[1].split("### ")[0]
+    shown = re.findall(r"^\| (\w+) \| (\d+) of (\d+) \| (\d+) ms \| (\d+) ms \|$", table, re.MULTILINE)
+    assert len(shown) == 7
+    for name, theirs, groups, fast, slow in shown:
+        row = next(row for key, row in rows.items() if key.split(":")[-1] == name)
+        assert (int(theirs), int(groups)) == (row["by_torch_pruning"], row["groups"])
+        assert (int(fast), int(slow)) == (round(row["event_ms"]), round(row["event_ms_tracer"]))
+    assert max(rows[key]["ratio"] for key in ("vgg11_bn", "torchvision:resnet18")) <= 1.5
