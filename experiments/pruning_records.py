@@ -43,6 +43,7 @@ def recipe(data: str, name: str, options: dict[str, str], seed: int, at_minimum:
             "method": "neuralscale",
             "iterations": 2,
             "pretrain_epochs": 2,
+            "batch_size": 64,
             "prune_every": 5,
             "at_minimum": at_minimum,
         },
