@@ -5,8 +5,9 @@
 All three start from the same weights and see the same batches; they take turns after every pruning event, so slow
 minutes of the machine hit all. Ratios are of CPU time, which other processes disturb least; wall time stands beside it.
 The masked network keeps its size: a gate after every batch-norm is multiplied in, its gradient is squared and summed,
-and pruning sets gates to zero. Ours removes channels through torch-pruning's graph, but ranks them itself; the peer runs its iterative global pruner with GroupTaylorImportance, which looks
-at the gradients of one batch an event, and as many events for as many channels; its optimizer is made anew after each.
+and pruning sets gates to zero. Ours removes through torch-pruning's graph, but ranks the channels itself; the peer runs
+its iterative global pruner with GroupTaylorImportance, which looks at the gradients of one batch an event, and as many
+events for as many channels; its optimizer is made anew after each.
 The numbers go to experiments/pruning_speed.json.
 """
 
