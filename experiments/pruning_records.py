@@ -36,7 +36,7 @@ NETWORKS = (
 
 def recipe(data: str, name: str, options: dict[str, str], seed: int, at_minimum: str, **train: Any) -> dict[str, Any]:
     return {
-        "model": {"name": name, "width": 0.25, **options},
+        "model": {"name": name, "width": 0.25, "options": options},
         "data": {"name": "imagefolder", "path": data, "limit": 10_000, "augment": ["crop", "flip"]},
         "budget": {"params": "0.1x"},
         "search": {
