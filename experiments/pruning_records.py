@@ -41,7 +41,7 @@ def recipe(data: str, name: str, options: dict[str, str], seed: int, at_minimum:
         "budget": {"params": "0.1x"},
         "search": {
             "method": "neuralscale",
-            "iterations": 2,
+            "iterations": 1 if train["epochs"] == 1 else 2,
             "pretrain_epochs": 2,
             "batch_size": 64,
             "prune_every": 5,
