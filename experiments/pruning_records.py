@@ -28,9 +28,9 @@ SETTINGS = ("skip", "stop")
 NETWORKS = (
     ("vgg11_bn", {}),
     ("preact_resnet18", {}),
+    ("resnet20", {}),
     ("preact_resnet18", {"shortcut": "conv"}),
     ("mobilenetv2", {}),
-    ("resnet20", {}),
 )
 
 
@@ -41,7 +41,7 @@ def recipe(data: str, name: str, options: dict[str, str], seed: int, at_minimum:
         "budget": {"params": "0.1x"},
         "search": {
             "method": "neuralscale",
-            "iterations": 2,
+            "iterations": 1 if train["epochs"] == 1 else 2,
             "pretrain_epochs": 2,
             "batch_size": 64,
             "prune_every": 5,
@@ -64,7 +64,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = read_json(JSON)["rows"] if JSON.exists() else {}
     jobs = [(name, options, 0, 1) for name, options in NETWORKS]
-    jobs += [("vgg11_bn", {}, seed, 8) for seed in range(arguments.seeds)]
+    jobs[3:3] = [("vgg11_bn", {}, seed, 8) for seed in range(arguments.seeds)]
     for name, options, seed, epochs in jobs:
         for setting in SETTINGS:
             key = " ".join([name, *options.values(), setting, f"seed {seed}", f"epochs {epochs}"])

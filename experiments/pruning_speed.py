@@ -1,12 +1,13 @@
-"""Time of NeuralScale's pruning phase: physical (ours), masked by gates (the paper's way), and torch-pruning's own.
+"""Time of NeuralScale's pruning phase: physical (ours), masked by gates (the paper's way), and torch-pruning's pruner.
 
     python experiments/pruning_speed.py --data .data/cifar10 --width 0.25
 
 All three start from the same weights and see the same batches; they take turns after every pruning event, so slow
 minutes of the machine hit all. Ratios are of CPU time, which other processes disturb least; wall time stands beside it.
 The masked network keeps its size: a gate after every batch-norm is multiplied in, its gradient is squared and summed,
-and pruning sets gates to zero. torch-pruning runs its iterative global pruner with GroupTaylorImportance, which looks
-at the gradients of one batch an event, and as many events for as many channels; its optimizer is made anew after each.
+and pruning sets gates to zero. Ours removes through torch-pruning's graph, but ranks the channels itself; the peer runs
+its iterative global pruner with GroupTaylorImportance, which looks at the gradients of one batch an event, and as many
+events for as many channels; its optimizer is made anew after each.
 The numbers go to experiments/pruning_speed.json.
 """
 
@@ -28,6 +29,7 @@ from compressor.data import Batches, load_data
 from compressor.models import build, example_input, plan_of, reference_architecture
 from compressor.recipe import DataConfig
 from compressor.search.taylor import PruneSettings, TaylorPruner
+from compressor.widths import ChannelRemover
 
 HERE = Path(__file__).parent
 
@@ -135,7 +137,9 @@ class Physical:
     def __init__(self, model: nn.Module, architecture: Architecture, settings: PruneSettings) -> None:
         self.model = model.train()
         self.optimizer = optimizer(model)
-        self.pruner = TaylorPruner(plan_of(architecture), list(architecture.widths), {}, settings)
+        plan, groups = plan_of(architecture), list(architecture.widths)
+        remover = ChannelRemover(self.model, plan, example_input(architecture), groups)
+        self.pruner = TaylorPruner(plan, groups, {}, settings, remover)
         self.pruner.start(self.model, self.optimizer, 1)
         self.done = False
 
