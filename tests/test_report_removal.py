@@ -26,7 +26,7 @@ def test_it_is_found_wherever_the_method_notes_it(trace):
         == f"channels of 1 of 3 groups removed by torch-pruning 1.6.1; b and 1 more by our tracer, because {REASON}"
     )
     page = str(removal_section({"trace": trace(found)}))
-    assert "channels of 1 of 3 groups removed by torch-pruning 1.6.1." in page
+    assert "Channels of 1 of 3 groups removed by torch-pruning 1.6.1." in page
     assert all(f"<td>{text}</td>" in page for text in (REASON, "x"))
 
 

@@ -30,7 +30,8 @@ def removal_section(record: Record) -> Markup:
     found = _found(record)
     if found is None:
         return Markup()
-    children: list[Any] = [element("p", f"{_sentence(found)}.")]
+    sentence = _sentence(found)
+    children: list[Any] = [element("p", f"{sentence[0].upper()}{sentence[1:]}.")]
     if by_tracer := found["tracer"]:
         rows: list[list[object]] = [[name, element("td", reason)] for name, reason in by_tracer.items()]
         head: list[object] = ["removed by our tracer", "why"]
