@@ -234,3 +234,16 @@ def test_the_removals_are_those_that_were_measured():
         assert (int(theirs), int(groups)) == (row["by_torch_pruning"], row["groups"])
         assert (int(fast), int(slow)) == (round(row["event_ms"]), round(row["event_ms_tracer"]))
     assert max(rows[key]["ratio"] for key in ("vgg11_bn", "torchvision:resnet18")) <= 1.5
+
+
+def test_what_groups_at_their_minimum_change_is_what_was_measured():
+    found = json.loads((ROOT / "experiments" / "pruning_records.json").read_text())
+    (skip, stop), (skip_std, stop_std) = found["accuracy"]["mean"], found["accuracy"]["std"]
+    text = " ".join(README.split())
+    assert f"({skip:.2f} ± {skip_std:.2f} against {stop:.2f} ± {stop_std:.2f} %, three seeds" in text
+    assert f"Welch p {found['accuracy']['welch_p']:.2f}" in text
+    rows = {setting: found["rows"][f"resnet20 {setting} seed 0 epochs 1"] for setting in ("skip", "stop")}
+    assert f"after {rows['stop']['events'][0]} events with too few records" in text
+    assert rows["stop"]["fallbacks"][0]
+    assert f"now ends after {rows['skip']['events'][0]}" in text
+    assert rows["skip"]["fallbacks"] == [None]
