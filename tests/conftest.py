@@ -91,9 +91,9 @@ def real_export():
 class CommandLine:
     """One call of the command line in a process of its own."""
 
-    def __init__(self, ask, arguments, log, quick=True, folder=None, environment=None):
+    def __init__(self, ask, arguments, log, folder=None, environment=None):
         self._ask, self.returncode = ask, None
-        job = {"run": [str(argument) for argument in arguments], "log": str(log), "quick": quick}
+        job = {"run": [str(argument) for argument in arguments], "log": str(log)}
         folder = None if folder is None else str(folder)
         self.pid = ask(job | {"folder": folder, "environment": environment or {}})["pid"]
 
@@ -121,7 +121,7 @@ class CommandLine:
 
 @pytest.fixture(scope="session")
 def start_command():
-    """Call `compressor` in a process of its own: arguments, log file; export by tracing, folder, environment."""
+    """Call `compressor`, exporting by tracing, in a process of its own: arguments, log file; folder, environment."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(SUPPORT / "zygote.py")]
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as zygote:

@@ -376,15 +376,11 @@ def _traceable(model: nn.Module, example: torch.Tensor) -> tuple[nn.Module, torc
 
 
 class _OneOperator(torch.autograd.Function):
-    """Stands for a layer that autograd would show the insides of."""
+    """Stands for a layer that autograd would show the insides of; only traced, so it has no backward pass."""
 
     @staticmethod
     def forward(ctx: Any, inputs: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
         return inputs.new_zeros(shape)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        raise NotImplementedError("for tracing only")
 
 
 def _as_one_operator(layer: nn.LSTM, inputs: torch.Tensor, state: Any = None) -> Any:

@@ -1,6 +1,6 @@
 """Starts the command line in processes of their own: this one has imported torch beforehand, and forks.
 
-Reads one JSON object a line: {"run": arguments, "log": file, "quick": bool, "folder": where or null, "environment": {}}
+Reads one JSON object a line: {"run": arguments, "log": file, "folder": where or null, "environment": {}}
 answers {"pid": …}, and {"poll": pid} answers {"exit": code or null}.
 """
 
@@ -31,8 +31,7 @@ def child(job):
         sys.path.insert(0, job["folder"])
     code = 70
     try:
-        if job["quick"]:
-            exporting_by_tracing(setattr)
+        exporting_by_tracing(setattr)
         main(job["run"], standalone_mode=True)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
