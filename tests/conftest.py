@@ -19,7 +19,7 @@ from compressor.data import DataSet, load_data
 
 SUPPORT = Path(__file__).parent / "support"
 sys.path.insert(0, str(SUPPORT))
-from quick import exporting_by_tracing, exporting_for_real  # noqa: E402
+from quick import exporting_by_tracing, exporting_for_real, leaving_out_figures  # noqa: E402
 
 pytest_plugins = "pytester"  # for tests of our own plugin; pytest takes it from the root conftest only
 
@@ -66,6 +66,14 @@ def quick_export():
     """Export by tracing, in a second instead of ten: for modules whose tests are not about the export."""
     with pytest.MonkeyPatch.context() as patch:
         exporting_by_tracing(patch.setattr)
+        yield
+
+
+@pytest.fixture(scope="module")
+def no_figures():
+    """Fill the figures of reports, but do not draw them: for modules whose tests are not about the pages."""
+    with pytest.MonkeyPatch.context() as patch:
+        leaving_out_figures(patch.setattr)
         yield
 
 
@@ -121,7 +129,10 @@ class CommandLine:
 
 @pytest.fixture(scope="session")
 def start_command():
-    """Call `compressor`, exporting by tracing, in a process of its own: arguments, log file; folder, environment."""
+    """Call `compressor` as `quick_export` and `no_figures` make it, in a process of its own.
+
+    Takes arguments and log file; folder, environment.
+    """
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(SUPPORT / "zygote.py")]
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as zygote:

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from small import small_recipe
 
 from compressor.arrangement import arranged, fastest, forms
 from compressor.errors import RecipeError
@@ -17,18 +18,15 @@ from compressor.units import Kind, Stack, spread
 
 
 def recipe(**changes):
-    raw = {
+    given = {
         "model": "mlp",
         "data": {"name": "digits", "limit": 200},
         "budget": {"params": "0.3x"},
         "search": {"method": "tissuenet", "k": 4, "mix": "single", "trials": 2, "trial_epochs": 1},
         "train": {"epochs": 1, "batch_size": 64},
-        "bench": {"provider": "cpu", "batch": 2, "runs": 2, "warmup": 0, "threads": 1},
         "baselines": ["reference"],
-        "device": "cpu",
-        "threads": 1,
     }
-    return parse_recipe(raw | changes)
+    return parse_recipe(small_recipe(**(given | changes)))
 
 
 @pytest.fixture(scope="module")

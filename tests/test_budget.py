@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from small import small_recipe
 
 from compressor import cost
 from compressor.architecture import Architecture
@@ -51,22 +52,12 @@ def test_a_limit_whose_cost_is_not_known_is_not_met_in_silence():
         BUDGET.misses({"params": 1})
 
 
-RAW = {
-    "model": {"name": "mlp", "width": 0.1},
-    "data": {"name": "digits", "image_size": 8, "limit": 100},
-    "search": {"method": "uniform"},
-    "train": {"epochs": 1},
-    "bench": {"provider": "cpu", "batch": 2, "warmup": 0, "runs": 1, "threads": 1},
-    "baselines": [],
-    "device": "cpu",
-    "threads": 1,
-}
 MLP = reference_architecture("mlp", {}, 10, (1, 8, 8), 0.1)
 
 
 def searched(folder, **sections):
     """What the search stage of a run leaves: its record, and the architecture."""
-    run(parse_recipe({**RAW, **sections}), folder, until="search")
+    run(parse_recipe(small_recipe(**sections)), folder, until="search")
     found = Architecture.from_json((folder / "architecture.json").read_text())
     return json.loads((folder / "search.json").read_text()), found
 
@@ -83,7 +74,7 @@ def test_shares_of_the_unscaled_network_become_limits(tmp_path):
 def test_a_budget_that_needs_no_compression_is_said_at_once_and_reported(tmp_path):
     limit, own = 3 * cost.params(MLP), cost.params(MLP)
     said = []
-    recipe = parse_recipe({**RAW, "budget": {"params": limit}})
+    recipe = parse_recipe(small_recipe(budget={"params": limit}))
     report = run(recipe, tmp_path / "run", progress=lambda stage, text, share: said.append((stage, text)))
     sentence = f"budget.params: {limit:,} needs no compression: the unscaled network has {own:,}"
     assert [(stage, text) for stage, text in said if "compression" in text] == [

@@ -9,6 +9,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 from safetensors.torch import load_file
+from small import small_recipe
 
 from compressor import cli, comparison
 from compressor.comparison import compare_methods
@@ -17,13 +18,11 @@ from compressor.pipeline import continue_run
 from compressor.recipe import parse_recipe
 from compressor.train import Trainer
 
-pytestmark = pytest.mark.usefixtures("quick_export")  # the export has tests of its own
+pytestmark = pytest.mark.usefixtures("quick_export", "no_figures")  # which have tests of their own
 
-RAW = {
-    "model": {"name": "mlp", "width": 0.1},
-    "data": {"name": "digits", "image_size": 8, "limit": 256},
-    "budget": {"params": "0.5x"},
-    "search": {
+RAW = small_recipe(
+    data={"name": "digits", "image_size": 8, "limit": 256},
+    search={
         "method": "neuralscale",
         "iterations": 1,
         "pretrain_epochs": 1,
@@ -31,13 +30,12 @@ RAW = {
         "prune_every": 1,
         "prune_channels": 1,
     },
-    "train": {"epochs": 2, "batch_size": 32},
-    "bench": {"provider": "cpu", "batch": 2, "warmup": 1, "runs": 5, "threads": 1},
-    "device": "cpu",
-    "threads": 1,
-    "checkpoint_seconds": 0,
-    "seed": 3,
-}
+    train={"epochs": 2, "batch_size": 32},
+    bench={"provider": "cpu", "batch": 2, "warmup": 1, "runs": 5, "threads": 1},
+    baselines=None,
+    checkpoint_seconds=0,
+    seed=3,
+)
 METHODS, BUDGETS, SEEDS = ["neuralscale", "uniform"], ["0.25x", "params=2.5k"], 2
 MEASURED = ("latency_mean_ms", "latency_median_ms")
 

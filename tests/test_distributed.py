@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from small import small_recipe
 
 from compressor.distributed import Team
 
@@ -23,16 +24,10 @@ def network(num_classes=10):
     layers = [nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(72, 32), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(32, num_classes))
 """
-RAW = {
-    "data": {"name": "digits", "image_size": 8, "limit": 600},
-    "budget": {"params": "0.5x"},
-    "search": {"method": "uniform"},
-    "train": {"epochs": 6, "batch_size": 48, "lr": 0.05, "precision": "fp32"},
-    "bench": {"provider": "cpu", "batch": 2, "warmup": 0, "runs": 2, "threads": 1},
-    "baselines": [],
-    "device": "cpu",
-    "threads": 1,
-}
+RAW = small_recipe(
+    data={"name": "digits", "image_size": 8, "limit": 600},
+    train={"epochs": 6, "batch_size": 48, "lr": 0.05, "precision": "fp32"},
+)
 SUPPORT = Path(__file__).parent / "support"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 

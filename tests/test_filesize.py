@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from small import small_recipe
 
 from compressor import cost, pipeline
 from compressor.budget import Budget
@@ -15,16 +16,6 @@ from compressor.filesize import FileSize, exported_bytes
 from compressor.models import build, example_input, reference_architecture
 from compressor.recipe import UniformConfig, parse_recipe
 from compressor.search import Problem, search
-
-RAW = {
-    "data": {"name": "digits", "image_size": 8, "limit": 100},
-    "search": {"method": "uniform"},
-    "train": {"epochs": 1},
-    "bench": {"provider": "cpu", "batch": 2, "warmup": 0, "runs": 1, "threads": 1},
-    "baselines": [],
-    "device": "cpu",
-    "threads": 1,
-}
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +90,7 @@ def test_an_untrained_file_is_as_large_as_a_trained_one(name, shape, tmp_path):
     ],
 )
 def test_the_shipped_file_is_within_the_budget(model, budget, tmp_path):
-    recipe = parse_recipe({**RAW, "model": model, "budget": budget})
+    recipe = parse_recipe(small_recipe(model=model, budget=budget))
     report = pipeline.run(recipe, tmp_path / "run")
     size = (tmp_path / "run" / "model.onnx").stat().st_size
     assert size == report["onnx_bytes"] == report["budget"]["costs"]["onnx_bytes"]

@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from safetensors.torch import load_file
+from small import small_recipe
 
 from compressor import runfolder
 from compressor.errors import RecipeError
@@ -19,25 +20,19 @@ from compressor.interrupts import Interrupts
 from compressor.pipeline import Stopped, run
 from compressor.recipe import parse_recipe
 
-pytestmark = pytest.mark.usefixtures("quick_export")  # the export has tests of its own
+pytestmark = pytest.mark.usefixtures("quick_export", "no_figures")  # which have tests of their own
 
 
 def recipe(**search):
-    return parse_recipe(
-        {
-            "model": {"name": "resnet20", "width": 0.5},
-            "data": {"name": "digits", "image_size": 8, "limit": 200},
-            "budget": {"params": "0.3x"},
-            "search": {"method": "growing", "steps_per_round": 2, "redraw": 0.3, "settle": 0.3, **search},
-            "train": {"epochs": 4, "batch_size": 32},
-            "bench": {"provider": "cpu", "batch": 2, "runs": 5, "warmup": 1, "threads": 1},
-            "baselines": [],
-            "device": "cpu",
-            "threads": 1,
-        },
-        (),
-        "test",
+    raw = small_recipe(
+        model={"name": "resnet20", "width": 0.5},
+        data={"name": "digits", "image_size": 8, "limit": 200},
+        budget={"params": "0.3x"},
+        search={"method": "growing", "steps_per_round": 2, "redraw": 0.3, "settle": 0.3, **search},
+        train={"epochs": 4, "batch_size": 32},
+        bench={"provider": "cpu", "batch": 2, "runs": 5, "warmup": 1, "threads": 1},
     )
+    return parse_recipe(raw, (), "test")
 
 
 @pytest.fixture(scope="module")

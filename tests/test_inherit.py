@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from small import small_recipe
 from torch import nn
 
 pytest.importorskip("onnx2torch")
@@ -19,7 +20,7 @@ from compressor.models import build, reference_architecture
 from compressor.pipeline import run
 from compressor.recipe import parse_recipe
 
-pytestmark = pytest.mark.usefixtures("quick_export")  # the export has tests of its own
+pytestmark = pytest.mark.usefixtures("quick_export", "no_figures")  # which have tests of their own
 
 
 class Net(nn.Module):
@@ -111,16 +112,13 @@ def test_a_network_of_the_zoo_has_no_weights(digits):
 
 
 def recipe(path, **sections):
-    raw = {
+    given = {
         "model": {"onnx": str(path)},
         "data": {"name": "digits", "image_size": 8, "limit": 320},
-        "budget": {"params": "0.5x"},
-        "search": {"method": "uniform"},
         "train": {"epochs": 1, "lr": 0.01},
-        "bench": {"provider": "cpu", "batch": 2, "warmup": 0, "runs": 1, "threads": 1},
-        "threads": 1,
+        "baselines": None,
     }
-    return parse_recipe(raw | sections)
+    return parse_recipe(small_recipe(**(given | sections)))
 
 
 def test_from_onnx_to_onnx_within_the_budget(trained, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from compressor.errors import RunError
 from compressor.lock import alone_in
 
-pytestmark = pytest.mark.usefixtures("quick_export")  # the export has tests of its own
+pytestmark = pytest.mark.usefixtures("quick_export", "no_figures")  # which have tests of their own
 
 HOLD = (
     "import sys, pathlib\nfrom compressor.lock import alone_in\n"

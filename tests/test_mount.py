@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from compressor.cli import main
 
-pytestmark = pytest.mark.usefixtures("quick_export")  # the export has tests of its own
+pytestmark = pytest.mark.usefixtures("quick_export", "no_figures")  # which have tests of their own
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 from safetensors.torch import load_file
+from small import small_recipe
 
 from compressor import cost, doctor, recipes, runfolder
 from compressor.architecture import Architecture
@@ -28,26 +29,25 @@ from compressor.pipeline import continue_run, run
 from compressor.recipe import load_recipe, parse_recipe
 from compressor.shipping import load_weights
 
-pytestmark = pytest.mark.usefixtures("quick_export")  # the export has tests of its own
+pytestmark = pytest.mark.usefixtures("quick_export", "no_figures")  # which have tests of their own
 
-RAW = {
-    "model": {"name": "preact_resnet18", "width": 0.125},
-    "data": {"name": "digits", "image_size": 8, "limit": 320, "augment": ["crop"]},
-    "budget": {"params": "40k"},
-    "search": {
+RAW = small_recipe(
+    model={"name": "preact_resnet18", "width": 0.125},
+    data={"name": "digits", "image_size": 8, "limit": 320, "augment": ["crop"]},
+    budget={"params": "40k"},
+    search={
         "method": "neuralscale",
         "iterations": 2,
         "pretrain_epochs": 1,
         "batch_size": 32,
         "prune_every": 1,
-        "prune_channels": 10,
+        "prune_channels": 20,
     },
-    "train": {"epochs": 3, "batch_size": 32},
-    "baselines": ["uniform"],
-    "bench": {"provider": "cpu", "batch": 4, "warmup": 2, "runs": 5, "threads": 1},
-    "threads": 1,
-    "checkpoint_seconds": 0,
-}
+    train={"epochs": 3, "batch_size": 32},
+    baselines=["uniform"],
+    bench={"provider": "cpu", "batch": 4, "warmup": 2, "runs": 5, "threads": 1},
+    checkpoint_seconds=0,
+)
 
 
 @pytest.fixture(scope="module")

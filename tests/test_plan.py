@@ -1,18 +1,18 @@
 """What a comparison is made of, and what it refuses before anything runs."""
 
 import pytest
+from small import small_recipe
 
 from compressor.errors import RecipeError
 from compressor.plan import UNSCALED, make_plan
 from compressor.recipe import BUILTIN_METHODS, parse_recipe
 
-RAW = {
-    "model": {"name": "mlp", "width": 0.05},
-    "data": {"name": "digits", "image_size": 8},
-    "budget": {"params": "1k", "macs": "2k"},
-    "search": {"method": "neuralscale", "iterations": 2, "pretrain_epochs": 3},
-    "seed": 5,
-}
+RAW = small_recipe(
+    model={"name": "mlp", "width": 0.05},
+    budget={"params": "1k", "macs": "2k"},
+    search={"method": "neuralscale", "iterations": 2, "pretrain_epochs": 3},
+    seed=5,
+)
 
 
 def plan(methods=("neuralscale", "uniform"), budgets=("0.25x",), seeds=2):

@@ -7,6 +7,7 @@ import onnx
 import pytest
 import torch
 from safetensors.torch import load_file
+from small import small_recipe
 
 from compressor.bench import runs_in_float32
 from compressor.data import normalised, ordered
@@ -19,19 +20,9 @@ from compressor.recipe import parse_recipe
 from compressor.runtime import Runtime
 from compressor.shipping import without_paths
 
-pytestmark = pytest.mark.usefixtures("quick_export")  # the export has tests of its own
+pytestmark = pytest.mark.usefixtures("quick_export", "no_figures")  # which have tests of their own
 
-RAW = {
-    "model": {"name": "vgg11_bn", "width": 0.125},
-    "data": {"name": "digits", "image_size": 32, "limit": 320},
-    "budget": {"params": "0.5x"},
-    "search": {"method": "uniform"},
-    "train": {"epochs": 1, "batch_size": 32},
-    "bench": {"provider": "cpu", "batch": 2, "warmup": 0, "runs": 2, "threads": 1},
-    "baselines": [],
-    "device": "cpu",
-    "threads": 1,
-}
+RAW = small_recipe(model={"name": "vgg11_bn", "width": 0.125}, data={"name": "digits", "image_size": 32, "limit": 320})
 
 
 def recipe(**sections):

@@ -8,22 +8,19 @@ import subprocess
 import pytest
 import yaml
 from click.testing import CliRunner
+from small import small_recipe
 
 from compressor.cli import main
 
 pytestmark = pytest.mark.usefixtures("quick_export")  # the export has tests of its own
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-RAW = {
-    "model": {"name": "vgg11_bn", "width": 0.125},
-    "data": {"name": "digits", "image_size": 32, "limit": 128},
-    "budget": {"params": "0.5x"},
-    "search": {"method": "uniform"},
-    "train": {"epochs": 1},
-    "bench": {"provider": "cpu", "batch": 1, "warmup": 0, "runs": 3, "threads": 1},
-    "device": "cpu",
-    "threads": 1,
-}
+RAW = small_recipe(
+    model={"name": "vgg11_bn", "width": 0.125},
+    data={"name": "digits", "image_size": 32, "limit": 128},
+    bench={"provider": "cpu", "batch": 1, "warmup": 0, "runs": 3, "threads": 1},
+    baselines=None,
+)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from compressor.files import cache_folder, read_json
 from compressor.models import reference_architecture
 from compressor.runtime import Runtime
 
-pytestmark = pytest.mark.usefixtures("quick_export")  # the export has tests of its own
+pytestmark = pytest.mark.usefixtures("quick_export", "no_figures")  # which have tests of their own
 
 MLP = reference_architecture("mlp", {}, 10, (1, 8, 8), 0.1)
 HALF = MLP.with_widths({name: width // 2 for name, width in MLP.widths.items()})

@@ -54,7 +54,10 @@ _LOGITS: dict[str, Callable[[Shape, int], Shape]] = {
     "language": lambda inputs, classes: (*inputs, classes),
 }
 
-_DRAWS = (torch.Tensor.normal_, torch.Tensor.uniform_)
+_FILLS = {
+    *(torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.zero_, torch.Tensor.fill_),
+    *(nn.init.kaiming_uniform_, nn.init.uniform_),
+}
 
 
 def families() -> dict[str, Family]:
@@ -155,10 +158,13 @@ def build_meta(architecture: Architecture) -> nn.Module:
 
 
 class _Unfilled(TorchFunctionMode):
-    """Leaves out drawing random values, which takes milliseconds a layer even where there is no memory for them."""
+    """Leaves out filling tensors that have no memory for values, which takes milliseconds a layer all the same."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return args[0] if func in _DRAWS else func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func in _FILLS and (tensor := args[0] if args else kwargs["tensor"]).is_meta:
+            return tensor
+        return func(*args, **kwargs)
 
 
 def referenced(architecture: Architecture) -> tuple[nn.Module, WidthPlan]:

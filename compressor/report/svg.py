@@ -111,14 +111,18 @@ def draw(
     import matplotlib
     from matplotlib.figure import Figure
 
-    buffer = io.StringIO()
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
         # A script that matplotlib's font lacks is measured a little wrong, but the browser draws it.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained" if constrained else None)
         paint(figure)
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return _inline(buffer.getvalue(), width, height, name, label)
+        return _inline(_document(figure), width, height, name, label)
+
+
+def _document(figure: Any) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return buffer.getvalue()
 
 
 def _inline(document: str, width: float, height: float, name: str, label: str) -> Markup:

@@ -123,21 +123,35 @@ class _Trial:
 class _Quick(TorchFunctionMode):
     """Gives the shapes of some layers' outputs at once: on the meta device torch takes milliseconds for each.
 
-    A batch-norm still refuses images of other widths than its own, or too few of them.
+    Layers still refuse inputs of other widths than their own, and a batch-norm too few images: torch itself is asked
+    wherever the sizes do not fit, and raises what it always does.
     """
 
-    _ALIKE = (functional.relu6, functional.hardtanh, functional.hardswish, functional.hardsigmoid)
+    _ALIKE = (functional.relu6, functional.hardtanh, functional.hardswish, functional.hardsigmoid, functional.gelu)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
         first = args[0] if args else None
-        if isinstance(first, torch.Tensor) and first.device.type == "meta":
+        if isinstance(first, torch.Tensor) and first.device.type == "meta" and first.dim() > 0:
+            parts = [tensor for tensor in (*args[1:], *kwargs.values()) if isinstance(tensor, torch.Tensor)]
             if func in self._ALIKE:
                 return torch.empty_like(first)
-            if func is functional.batch_norm and first.dim() > 1 and first.numel() > first.shape[1]:
-                kept = [tensor for tensor in (*args[1:], *(kwargs or {}).values()) if isinstance(tensor, torch.Tensor)]
-                if all(tensor.shape == first.shape[1:2] for tensor in kept):
+            if (
+                func is functional.batch_norm
+                and first.dim() > 1
+                and first.numel() > first.shape[1]
+                and all(tensor.shape == first.shape[1:2] for tensor in parts)
+            ):
+                return torch.empty_like(first)
+            if func is functional.layer_norm and len(args) > 1:
+                shape = tuple(args[1])
+                if first.shape[-len(shape) :] == shape and all(tensor.shape == shape for tensor in parts):
                     return torch.empty_like(first)
-        return func(*args, **(kwargs or {}))
+            if func is functional.linear and parts:
+                outputs, inputs = parts[0].shape[:1], parts[0].shape[1:]
+                if inputs == first.shape[-1:] and all(tensor.shape == outputs for tensor in parts[1:]):
+                    return first.new_empty(first.shape[:-1] + outputs)
+        return func(*args, **kwargs)
 
 
 def _shapes(output: Any) -> list[tuple[int, ...]]:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from compressor import cost
+from compressor import cost, models
 from compressor.architecture import Architecture
 from compressor.errors import ModelError, UnavailableError
 from compressor.models import (
@@ -30,6 +30,7 @@ from compressor.models import (
     steps,
     with_options,
 )
+from compressor.models.zoo import Family
 from compressor.widths import plan_widths
 
 PRIMES = [n for n in range(5, 400) if all(n % d for d in range(2, n))]
@@ -275,6 +276,15 @@ def test_width_names_must_match_exactly(make):
         make(Architecture("mlp", 3, (1, 4, 4), {**widths, "fc3": 3}))
     with pytest.raises(ModelError, match="widths of mlp: fc2 is missing"):
         make(Architecture("mlp", 3, (1, 4, 4), {"fc1": 13}))
+
+
+def test_a_network_that_is_only_counted_still_computes_with_its_values_in_memory(monkeypatch):
+    def network(widths, options, classes, shape):
+        layers = int(torch.ones(3, device="cpu").fill_(2).sum())
+        return nn.Sequential(*(nn.Linear(widths["inner"], widths["inner"]) for _ in range(layers)))
+
+    monkeypatch.setitem(models.ZOO, "valued", Family(lambda options: {"inner": 5}, network))
+    assert len(build_meta(Architecture("valued", 3, (1, 4, 4), {"inner": 5}))) == 6
 
 
 @pytest.mark.parametrize("width", [1e-9, 0.01])

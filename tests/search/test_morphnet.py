@@ -100,11 +100,12 @@ def test_a_frozen_group_keeps_its_width_and_is_not_counted(tiny, problem):
 
 
 @pytest.mark.parametrize(
-    ("name", "width"), [("preact_resnet18", 0.07), pytest.param("mobilenetv2", 0.2, marks=pytest.mark.slow)]
+    ("name", "width", "each"),
+    [("preact_resnet18", 0.07, 5), pytest.param("mobilenetv2", 0.2, 20, marks=pytest.mark.slow)],
 )
-def test_a_network_with_convolved_shortcuts_is_pruned_width_by_width(problem, name, width):
+def test_a_network_with_convolved_shortcuts_is_pruned_width_by_width(problem, name, width, each):
     reference = reference_architecture(name, {"shortcut": "conv"}, 10, (1, 8, 8), width)
-    config = CONFIG.model_copy(update={"prune_every": 1, "prune_channels": 5, "keep": 0.8})
+    config = CONFIG.model_copy(update={"prune_every": 1, "prune_channels": each, "keep": 0.8})
     found = search(problem(reference, {"params": 20_000}), config)
     assert cost.params(found.architecture) <= 20_000
     assert dict(found.architecture.options) == {"shortcut": "conv"}

@@ -16,7 +16,7 @@ from compressor.search.neuralscale import fit_power_law, r_squared, widths_for
 from compressor.search.pruning import Trajectory
 from compressor.solve import Bounds
 
-CONFIG = NeuralScaleConfig(iterations=3, pretrain_epochs=1, prune_every=2, prune_channels=1)
+CONFIG = NeuralScaleConfig(iterations=3, pretrain_epochs=1, prune_every=2, prune_channels=2)
 
 
 def test_the_fit_is_least_squares_of_logarithms():
@@ -190,7 +190,7 @@ def test_widths_that_are_coupled_are_refused_before_any_training(problem, quick_
 def test_every_width_of_a_network_with_convolved_shortcuts_is_found_by_itself(problem):
     reference = reference_architecture("resnet20", {"shortcut": "conv"}, 10, (1, 8, 8), 0.5)
     limit = 0.6 * cost.params(reference)
-    config = CONFIG.model_copy(update={"iterations": 1, "prune_every": 1, "prune_channels": 8})
+    config = CONFIG.model_copy(update={"iterations": 1, "prune_every": 1, "prune_channels": 16})
     found = search(problem(reference, {"params": limit}), config)
     assert dict(found.architecture.options) == {"shortcut": "conv"}
     assert 0.99 * limit < cost.params(found.architecture) <= limit

@@ -1,4 +1,4 @@
-"""Exports of images by torch's older exporter: in a second instead of ten, for tests that are not about the export."""
+"""Stand-ins for what takes seconds and has tests of its own: the export of images, the drawing of figures."""
 
 import tempfile
 from pathlib import Path
@@ -7,6 +7,7 @@ import onnx
 import torch
 
 from compressor.exporters import onnx_file
+from compressor.report import svg
 
 
 def traced(model, example, opset):
@@ -20,10 +21,15 @@ REAL = onnx_file._export_images
 
 
 def exporting_by_tracing(replace):
-    """Replace the exporter: `replace` is setattr, or a MonkeyPatch's."""
+    """Export by torch's older exporter, in a second instead of ten: `replace` is setattr, or a MonkeyPatch's."""
     replace(onnx_file, "_export_images", traced)
 
 
 def exporting_for_real(replace):
     """Put the exporter back."""
     replace(onnx_file, "_export_images", REAL)
+
+
+def leaving_out_figures(replace):
+    """Fill the figures of a report, but do not draw them."""
+    replace(svg, "_document", lambda figure: "<svg>\n</svg>")

@@ -1,4 +1,4 @@
-"""Starts the command line in processes of their own: this one has imported torch beforehand, and forks.
+"""Starts the command line in processes of their own: this one has imported what a run needs beforehand, and forks.
 
 Reads one JSON object a line: {"run": arguments, "log": file, "folder": where or null, "environment": {}}
 answers {"pid": …}, and {"poll": pid} answers {"exit": code or null}.
@@ -10,13 +10,21 @@ import signal
 import sys
 import traceback
 
+import sklearn.datasets  # noqa: F401
+import torch
+
 import compressor.comparison
 import compressor.pipeline
 import compressor.widths.torch_pruning_graph  # noqa: F401
 from compressor.cli import main
+from compressor.report import svg
 
 sys.path.insert(0, os.path.dirname(__file__))  # noqa: PTH120
-from quick import exporting_by_tracing
+from quick import exporting_by_tracing, leaving_out_figures, traced
+
+# matplotlib and the exporter import their parts at the first figure and the first file.
+svg.draw(lambda figure: figure.subplots(), 100, "first", "a figure")
+traced(torch.nn.Flatten(), torch.zeros(1, 3), 18)
 
 
 def child(job):
@@ -32,6 +40,7 @@ def child(job):
     code = 70
     try:
         exporting_by_tracing(setattr)
+        leaving_out_figures(setattr)
         main(job["run"], standalone_mode=True)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
