@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "plugin"
+SUPPORT = Path(__file__).parent / "support"
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,8 @@ def installed(tmp_path_factory):
 
 
 def compressor(site, where, *arguments):
-    command = [sys.executable, "-m", "compressor", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(site)}
+    command = [sys.executable, "-m", "quick_compressor", *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(SUPPORT)])}
     return subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True, check=False)
 
 

@@ -63,7 +63,7 @@ def test_a_network_runs_at_any_widths_of_its_free_groups(name):
         assert all(parameter.grad is not None for parameter in network.parameters())
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("traced_export")
 def test_the_onnx_file_of_a_resized_network_computes_the_same(tmp_path):
     model = make("shufflenet_v2_x1_0")
     plan = plan_widths(model, torch.zeros(2, 3, 64, 64))
