@@ -60,7 +60,7 @@ _stop_at = click.option(
 _folder = click.argument("out", type=click.Path(path_type=Path))
 
 
-@command(main, "run", "compressor run recipes/quickstart.yaml -o runs/first --set search.iterations=3")
+@command(main, "run", "compressor run recipes/quickstart.yaml -o runs/first --set budget.macs=0.3x")
 @_recipe
 @_out
 @_set
@@ -110,7 +110,7 @@ def report_command(out: Path, open_page: bool) -> None:
 @command(
     main,
     "sweep",
-    "compressor sweep recipes/quickstart.yaml --methods neuralscale,uniform --budgets 0.05x,0.1x --seeds 2 "
+    "compressor sweep recipes/neuralscale-digits.yaml --methods neuralscale,uniform --budgets 0.05x,0.1x --seeds 2 "
     "-o runs/methods",
 )
 @_recipe

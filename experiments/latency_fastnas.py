@@ -7,13 +7,13 @@
         urllib3 certifi torchprofile==0.0.4 onnxconverter_common onnx_graphsurgeon onnxslim lief
     python experiments/latency_fastnas.py --modelopt-python /tmp/modelopt/bin/python
 
-The network is recipes/quickstart.yaml's: a small VGG11 on scikit-learn's digits, trained for 12 epochs. FastNAS begins
-with it trained, as it must, and its result is fine-tuned for 12 epochs more; its score is the accuracy on the images
-held out. It gets channels in steps of 8 (its own default, 32, leaves this network nearly no choice), and its clock runs
-ONNX Runtime with one thread, as ours does; it has no option for either the threads or, in its documentation, the
-latency: the key is in its source. The same search with 60 % of the parameters stands beside it. Ours is a run of the
-pipeline with the budget `latency: 0.6x`, by uniform scaling and by NeuralScale, trained from scratch for as many epochs
-as FastNAS's two trainings have together.
+The network is recipes/neuralscale-digits.yaml's: a small VGG11 on scikit-learn's digits, trained for 12 epochs.
+FastNAS begins with it trained, as it must, and its result is fine-tuned for 12 epochs more; its score is the accuracy
+on the images held out. It gets channels in steps of 8 (its own default, 32, leaves this network nearly no choice),
+and its clock runs ONNX Runtime with one thread, as ours does; it has no option for either the threads or, in its
+documentation, the latency: the key is in its source. The same search with 60 % of the parameters stands beside it.
+Ours is a run of the pipeline with the budget `latency: 0.6x`, by uniform scaling and by NeuralScale, trained from
+scratch for as many epochs as FastNAS's two trainings have together.
 
 Every result is exported by our exporter and measured in pairs with the untouched network on ONNX Runtime, one thread
 of the CPU, batch 100. What is done stays in --out and is not done again; numbers go to
@@ -45,7 +45,7 @@ from compressor.recipe import DataConfig, load_recipe
 from compressor.train import Settings, Trainer, schedule
 
 HERE: Final = Path(__file__).parent
-RECIPE: Final = HERE.parent / "recipes" / "quickstart.yaml"
+RECIPE: Final = HERE.parent / "recipes" / "neuralscale-digits.yaml"
 SHARE, BATCH, STEP = 0.6, 100, 8  # of the latency; images in a batch; of FastNAS's channel counts
 CONSTRAINTS: Final = ("latency", "params")
 FINETUNE_LR: Final = 0.01

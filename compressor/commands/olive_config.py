@@ -9,7 +9,7 @@ import click
 from compressor.commands.command import Command, reported
 
 
-@click.command("olive-config", cls=Command, epilog="compressor olive-config recipes/quickstart.yaml -o olive")
+@click.command("olive-config", cls=Command, epilog="compressor olive-config recipes/neuralscale-digits.yaml -o olive")
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the files.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe value.")

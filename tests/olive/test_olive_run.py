@@ -55,7 +55,7 @@ def call(*words, cwd):
 @pytest.fixture(scope="module")
 def package(tmp_path_factory):
     folder = tmp_path_factory.mktemp("package")
-    ended = call("compressor", "olive-config", str(ROOT / "recipes" / "quickstart.yaml"), "-o", ".", cwd=folder)
+    ended = call("compressor", "olive-config", str(ROOT / "recipes" / "neuralscale-digits.yaml"), "-o", ".", cwd=folder)
     assert ended.returncode == 0, ended.stderr
     return folder
 

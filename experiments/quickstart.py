@@ -1,0 +1,80 @@
+"""What `make quickstart` shows, over five seeds: the grown network, uniform scaling to the same budget, the unscaled.
+
+    python experiments/quickstart.py
+
+Each seed is a run of recipes/quickstart.yaml as it is, with one thread; Welch's test stands beside the means. A seed
+that is in the JSON file is not run again, so an interrupted experiment goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from record import write_result
+from scipy.stats import ttest_ind
+
+from compressor.files import read_json
+from compressor.pipeline import run
+from compressor.recipe import load_recipe
+
+HERE = Path(__file__).parent
+JSON = HERE / "quickstart.json"
+RECIPE = HERE.parent / "recipes" / "quickstart.yaml"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/quickstart_seeds"))
+    parser.add_argument("--seeds", type=int, default=5)
+    arguments = parser.parse_args()
+    rows = read_json(JSON)["rows"] if JSON.exists() else {}
+    for seed in range(arguments.seeds):
+        if str(seed) in rows:
+            continue
+        recipe = load_recipe(RECIPE, [f"seed={seed}", "threads=1"])
+        rows[str(seed)] = row(run(recipe, arguments.out / str(seed), resume=True))
+        print(seed, rows[str(seed)], flush=True)
+        write_result(JSON, {"rows": rows, "summary": summary(rows), "recipe": RECIPE.read_text(encoding="utf-8")})
+
+
+def row(report: dict[str, Any]) -> dict[str, Any]:
+    """Of one run: each network's score on the ONNX file, its costs and epochs; the run's seconds by stage."""
+    networks = {"result": report, **report["baseline"]}
+    return {
+        "networks": {
+            name: {
+                "metric_percent": 100 * network["metric"]["onnx"],
+                "params": network["params"],
+                "macs": network["macs"],
+                "epochs": len(network["training"]),
+            }
+            for name, network in networks.items()
+        },
+        "metric": report["metric"]["name"],
+        "limits": report["budget"]["limits"],
+        "met": report["budget"]["met"],
+        "seconds": report["seconds"],
+    }
+
+
+def summary(rows: dict[str, Any]) -> dict[str, Any]:
+    """Means and standard deviations by network; Welch's test of the result against uniform scaling."""
+    scores = {
+        name: [found["networks"][name]["metric_percent"] for found in rows.values()]
+        for name in next(iter(rows.values()))["networks"]
+    }
+    if len(rows) < 2:
+        return {"percent": scores}
+    return {
+        "percent": scores,
+        "mean": {name: mean(values) for name, values in scores.items()},
+        "deviation": {name: stdev(values) for name, values in scores.items()},
+        "welch_p": float(ttest_ind(scores["result"], scores["uniform"], equal_var=False).pvalue),
+    }
+
+
+if __name__ == "__main__":
+    main()
