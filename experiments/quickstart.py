@@ -2,8 +2,9 @@
 
     python experiments/quickstart.py
 
-Each seed is a run of recipes/quickstart.yaml as it is, with one thread; Welch's test stands beside the means. A seed
-that is in the JSON file is not run again, so an interrupted experiment goes on.
+Each seed is a run of recipes/quickstart.yaml as it is, with one thread; Welch's test stands beside the means. The
+learning rate was chosen on validation images with seeds 0 to 2 (0.5 is the best of 0.01 to 0.5 for all three networks),
+so the seeds here are others. A seed that is in the JSON file is not run again: an interrupted experiment goes on.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ RECIPE = HERE.parent / "recipes" / "quickstart.yaml"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart_seeds"))
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12, 13, 14])
     arguments = parser.parse_args()
     rows = read_json(JSON)["rows"] if JSON.exists() else {}
-    for seed in range(arguments.seeds):
+    for seed in arguments.seeds:
         if str(seed) in rows:
             continue
         recipe = load_recipe(RECIPE, [f"seed={seed}", "threads=1"])

@@ -181,7 +181,13 @@ class WidthPlan:
         numbers = {self.order.index(name): np.asarray(units) for name, units in select.items()}
         if any((units == NEW).any() for units in numbers.values()):
             touched = {axis: owners for axis, owners in self.owners.items() if owners.numbers & set(numbers)}
-            grown = {axis: _with_new(owners, numbers) for axis, owners in touched.items()}
+            alike: dict[bytes, tuple[Indices, Owners]] = {}  # a layer and its norm have five tensors with equal owners
+            grown = {}
+            for axis, owners in touched.items():
+                key = owners.group.tobytes() + owners.unit.tobytes()
+                if key not in alike:
+                    alike[key] = _with_new(owners, numbers)
+                grown[axis] = alike[key]
             for axis, (_, owners) in grown.items():
                 self._check_length(axis, owners, numbers)
             return grown

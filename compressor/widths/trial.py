@@ -151,7 +151,25 @@ class _Quick(TorchFunctionMode):
                 outputs, inputs = parts[0].shape[:1], parts[0].shape[1:]
                 if inputs == first.shape[-1:] and all(tensor.shape == outputs for tensor in parts[1:]):
                     return first.new_empty(first.shape[:-1] + outputs)
+            if func is torch.lstm and (found := _lstm(*args)) is not None:
+                return found
         return func(*args, **kwargs)
+
+
+def _lstm(x: torch.Tensor, state: Any, weights: Any, *options: Any) -> tuple[torch.Tensor, ...] | None:
+    """What `torch.lstm` gives for one layer of one direction on batches of sequences, or None if it is not that."""
+    if len(options) != 6 or not isinstance(weights, list) or x.dim() != 3:  # packed sequences have other arguments
+        return None
+    biases, layers, _, _, both_ways, batch_first = options
+    if layers != 1 or both_ways or len(weights) != (4 if biases else 2):
+        return None
+    hidden, batch = weights[1].shape[1], x.shape[0 if batch_first else 1]
+    expected = [(4 * hidden, x.shape[2]), (4 * hidden, hidden), (4 * hidden,), (4 * hidden,)]
+    if [tuple(weight.shape) for weight in weights] != expected[: len(weights)]:
+        return None
+    if any(tuple(tensor.shape) != (1, batch, hidden) for tensor in state):
+        return None
+    return (x.new_empty((*x.shape[:2], hidden)), *(torch.empty_like(tensor) for tensor in state))
 
 
 def _shapes(output: Any) -> list[tuple[int, ...]]:
