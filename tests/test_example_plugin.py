@@ -30,15 +30,15 @@ def installed(tmp_path_factory):
     return site
 
 
-def compressor(site, where, *arguments):
-    command = [sys.executable, "-m", "quick_compressor", *map(str, arguments)]
+def compressor(site, where, *arguments, module="compressor"):
+    command = [sys.executable, "-m", module, *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(SUPPORT)])}
     return subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.slow
 def test_its_recipe_runs(installed, tmp_path):
-    done = compressor(installed, tmp_path, "run", EXAMPLE / "recipe.yaml", "-o", "out")
+    done = compressor(installed, tmp_path, "run", EXAMPLE / "recipe.yaml", "-o", "out", module="quick_compressor")
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["params"] <= 0.3 * report["baseline"]["reference"]["params"]

@@ -117,6 +117,7 @@ def recipe(path, **sections):
         "data": {"name": "digits", "image_size": 8, "limit": 320},
         "train": {"epochs": 1, "lr": 0.01},
         "baselines": None,
+        "device": None,
     }
     return parse_recipe(small_recipe(**(given | sections)))
 

@@ -46,6 +46,7 @@ RAW = small_recipe(
     train={"epochs": 3, "batch_size": 32},
     baselines=["uniform"],
     bench={"provider": "cpu", "batch": 4, "warmup": 2, "runs": 5, "threads": 1},
+    device=None,
     checkpoint_seconds=0,
 )
 

@@ -56,7 +56,7 @@ _LOGITS: dict[str, Callable[[Shape, int], Shape]] = {
 
 _FILLS = {
     *(torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.zero_, torch.Tensor.fill_),
-    *(fill for name, fill in vars(nn.init).items() if name.endswith("_") and not name.startswith("_")),
+    *(nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_),
 }
 
 

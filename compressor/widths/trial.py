@@ -131,7 +131,7 @@ class _Quick(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        first = args[0] if args else None
+        first = None if torch.is_grad_enabled() else next(iter(args), None)  # gradients need what torch really does
         if isinstance(first, torch.Tensor) and first.device.type == "meta" and first.dim() > 0:
             parts = [tensor for tensor in (*args[1:], *kwargs.values()) if isinstance(tensor, torch.Tensor)]
             if func in self._ALIKE:
@@ -146,30 +146,32 @@ class _Quick(TorchFunctionMode):
             if func is functional.layer_norm and len(args) > 1:
                 shape = tuple(args[1])
                 if first.shape[-len(shape) :] == shape and all(tensor.shape == shape for tensor in parts):
-                    return torch.empty_like(first)
+                    return first.new_empty(first.shape)  # contiguous, whatever the input is
             if func is functional.linear and parts:
                 outputs, inputs = parts[0].shape[:1], parts[0].shape[1:]
                 if inputs == first.shape[-1:] and all(tensor.shape == outputs for tensor in parts[1:]):
                     return first.new_empty(first.shape[:-1] + outputs)
-            if func is torch.lstm and (found := _lstm(*args)) is not None:
+            if func is torch.lstm and len(args) == 9 and (found := _lstm(*args)) is not None:
                 return found
         return func(*args, **kwargs)
 
 
 def _lstm(x: torch.Tensor, state: Any, weights: Any, *options: Any) -> tuple[torch.Tensor, ...] | None:
     """What `torch.lstm` gives for one layer of one direction on batches of sequences, or None if it is not that."""
-    if len(options) != 6 or not isinstance(weights, list) or x.dim() != 3:  # packed sequences have other arguments
-        return None
     biases, layers, _, _, both_ways, batch_first = options
+    if not isinstance(weights, list) or x.dim() != 3:  # packed sequences have other arguments
+        return None
     if layers != 1 or both_ways or len(weights) != (4 if biases else 2):
         return None
-    hidden, batch = weights[1].shape[1], x.shape[0 if batch_first else 1]
+    length, batch = x.shape[:2] if not batch_first else (x.shape[1], x.shape[0])
+    hidden = weights[1].shape[1]
     expected = [(4 * hidden, x.shape[2]), (4 * hidden, hidden), (4 * hidden,), (4 * hidden,)]
     if [tuple(weight.shape) for weight in weights] != expected[: len(weights)]:
         return None
     if any(tuple(tensor.shape) != (1, batch, hidden) for tensor in state):
         return None
-    return (x.new_empty((*x.shape[:2], hidden)), *(torch.empty_like(tensor) for tensor in state))
+    output = x.new_empty((length, batch, hidden))
+    return (output.transpose(0, 1) if batch_first else output, *(tensor.new_empty(tensor.shape) for tensor in state))
 
 
 def _shapes(output: Any) -> list[tuple[int, ...]]:
