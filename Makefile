@@ -10,13 +10,17 @@ TRAINING := tests/search tests/models tests/stacking tests/exporters tests/test_
     tests/test_comparison.py tests/test_train.py tests/test_tasks_runs.py tests/test_inherit.py tests/test_precision.py \
     tests/test_report_growth.py tests/test_initialise.py tests/test_distributed.py tests/test_arrangement.py tests/test_golden.py
 
-.PHONY: quickstart test test-portable lint types clean
+.PHONY: quickstart test pytest test-portable lint types clean
 
 quickstart: $(STAMP)
 	rm -rf runs/quickstart
 	$(BIN)/compressor run recipes/quickstart.yaml -o runs/quickstart
 
-test: lint types
+# Types are checked beside the tests, whose workers leave a core idle now and then.
+test: $(STAMP)
+	@$(MAKE) --no-print-directory -j 2 lint types pytest
+
+pytest: $(STAMP)
 	$(PYTEST)
 
 # The same verdicts with the instructions of other CPUs (the machine's own are those of `make test`).

@@ -7,11 +7,11 @@ not.
 
 from __future__ import annotations
 
-import copy
 import json
 import math
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from compressor.architecture import Architecture
 from compressor.models import build_meta, example_input, follows, plan_of, prunable, reference_architecture, units
 from compressor.units import Stack
-from compressor.widths import LayerSizes, WidthPlan, resize_
+from compressor.widths import LayerSizes, WidthPlan
 
 Cost = Callable[[Sequence[int]], float]
 _NONE: Mapping[str, Stack] = {}
@@ -78,12 +78,27 @@ class _LayerCosts:
     `exact` names the costs that this gives rightly, at the network's own widths and at halves of them: a network may
     multiply activations, or compute its weights. In a stacked layer, of the pairs of channels only those within a unit
     have weights (TissueNet, equation 5).
+
+    Args:
+        model: at its own widths
+        plan: of the model
+        example: what to count its multiply-adds with
+        follows: {group: (searched group, factor)}
+        between: {parameter: weight} of layers that are left out where that weight has as many inputs as outputs: the
+            network counted then lacks them, and `model` is the one that has them all
+        built: widths → the network that is counted, to compare with
     """
 
     def __init__(
-        self, model: nn.Module, plan: WidthPlan, example: torch.Tensor, follows: Mapping[str, tuple[str, int]]
+        self,
+        model: nn.Module,
+        plan: WidthPlan,
+        example: torch.Tensor,
+        follows: Mapping[str, tuple[str, int]],
+        between: Mapping[str, str],
+        built: Callable[[Mapping[str, int]], nn.Module],
     ) -> None:
-        self._sizes, self._products, self._follows = LayerSizes(plan), plan.products, follows
+        self._sizes, self._products, self._follows, self._between = LayerSizes(plan), plan.products, follows, between
         # (parameter, values at fixed lengths, (dimension, present length) that may change, positions)
         self._terms: list[tuple[str, int, tuple[tuple[int, int], ...], int]] = []
         for name, parameter in model.named_parameters():
@@ -93,10 +108,15 @@ class _LayerCosts:
         self._taps = {name: math.prod(parameter.shape[2:]) for name, parameter in model.named_parameters()}
         halves = {name: max(1, group.units // 2) * group.step for name, group in plan.groups.items()}
         halves |= {name: factor * halves[source] for name, (source, factor) in follows.items()}
-        smaller = copy.deepcopy(model)
-        resize_(smaller, plan, halves)
+        checked = [plan.widths, halves]
+        if between:  # layers come and go: among unlike widths too
+            draw = random.Random(0)
+            for _ in range(3):
+                mixed = {name: max(1, draw.randint(1, 3)) * group.step for name, group in plan.groups.items()}
+                checked.append(mixed | {name: factor * mixed[source] for name, (source, factor) in follows.items()})
         self.exact = set(COSTS)
-        for network, widths in ((model, plan.widths), (smaller, halves)):
+        for widths in checked:
+            network = built(widths)
             counted = {"params": self.params(widths), "macs": self.macs(widths)}
             measured = {"params": count_params(network), "macs": count_macs(network, example)}
             self.exact &= {name for name, value in counted.items() if value == measured[name]}
@@ -114,6 +134,8 @@ class _LayerCosts:
         for first, stack in stacks.items():
             pairs[f"{first}.weight"], pairs[f"{stack.second}.weight"] = stack.products
         for name, factor, grows, used in self._terms:
+            if (weight := self._between.get(name)) and length(weight, 0, 0) == length(weight, 1, 0):
+                continue
             if name in pairs:
                 yield self._taps[name] * pairs[name], used
             else:
@@ -127,10 +149,38 @@ def _layer_costs_of(
     chosen: dict[str, Any] = json.loads(options)
     own = reference_architecture(model, chosen, classes, input_shape)
     following = follows(own)
-    if set(own.widths) != set(names) - set(following) or prunable(own) != own or units(own):
+    whole = prunable(own)
+    if set(own.widths) != set(names) - set(following) or set(whole.widths) != set(own.widths) or units(own):
         return None  # its layers are not the same at all widths; or there are too many such networks to trace each
-    network, plan = build_meta(own), plan_of(own)
-    return _LayerCosts(network, plan, example_input(own, 1).to("meta"), following)
+    network, plan = build_meta(whole), plan_of(whole)
+
+    def at(architecture: Architecture, widths: Mapping[str, int]) -> nn.Module:
+        return build_meta(architecture.with_widths({name: widths[name] for name in architecture.widths}))
+
+    alike = dict.fromkeys(own.widths, math.lcm(*(group.step for group in plan.groups.values())))
+    between = _left_out(at(whole, alike), at(own, alike)) if whole != own else {}
+    if between is None:
+        return None
+    return _LayerCosts(network, plan, example_input(own, 1).to("meta"), following, between, partial(at, own))
+
+
+def _left_out(whole: nn.Module, own: nn.Module) -> dict[str, str] | None:
+    """Of layers that `own` has not: {parameter: the weight of its layers}; None if they have several, or none."""
+    present = dict(own.named_parameters())
+    missing = {name: parameter for name, parameter in whole.named_parameters() if name not in present}
+    parts: dict[str, list[str]] = {}
+    for name, parameter in missing.items():
+        weights = parts.setdefault(_path(name), [])
+        if parameter.dim() > 1:
+            weights.append(name)
+    if any(len(weights) != 1 for weights in parts.values()):
+        return None
+    return {name: parts[_path(name)][0] for name in missing}
+
+
+def _path(parameter: str) -> str:
+    """Module path of the layers that a parameter belongs to, such as a convolution and its norm."""
+    return ".".join(parameter.split(".")[:-2])
 
 
 def _layer_costs(architecture: Architecture) -> _LayerCosts | None:

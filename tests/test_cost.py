@@ -1,3 +1,5 @@
+import random
+
 import pytest
 import torch
 from torch import nn
@@ -93,6 +95,17 @@ def test_counting_layer_by_layer_is_counting_the_resized_network(name):
     resized = build_meta(odd)
     assert cost.params(odd) == cost.count_params(resized)
     assert cost.macs(odd) == cost.count_macs(resized, torch.zeros(1, 3, 32, 32, device="meta"))
+
+
+@pytest.mark.parametrize("name", ["resnet20", "preact_resnet18", "mobilenetv2"])
+@pytest.mark.parametrize("seed", range(3))
+def test_shortcuts_are_counted_only_where_widths_differ(name, seed):
+    draw = random.Random(seed)
+    own = reference_architecture(name, {"shortcut": "conv"}, 10, (3, 32, 32), 0.2)
+    drawn = own.with_widths({group: draw.choice([width, 3, draw.randint(1, 9)]) for group, width in own.widths.items()})
+    network = build_meta(drawn)
+    assert cost.params(drawn) == cost.count_params(network)
+    assert cost.macs(drawn) == cost.count_macs(network, torch.zeros(1, 3, 32, 32, device="meta"))
 
 
 MODULE = """
