@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Architecture": "compressor.architecture",
-    "Budget": "compressor.budget",
+    "Budget": "compressor.costs.budget",
     "CompressorError": "compressor.errors",
     "Recipe": "compressor.recipe",
     "load_recipe": "compressor.recipe",
@@ -22,7 +22,7 @@ __all__ = ["Architecture", "Budget", "CompressorError", "Recipe", "__version__",
 
 if TYPE_CHECKING:
     from compressor.architecture import Architecture
-    from compressor.budget import Budget
+    from compressor.costs.budget import Budget
     from compressor.errors import CompressorError
     from compressor.pipeline import run
     from compressor.recipe import Recipe, load_recipe

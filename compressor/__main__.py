@@ -1,5 +1,5 @@
 """`python -m compressor`, the same as the command `compressor`."""
 
-from compressor.cli import main
+from compressor.cli.root import main
 
 main(prog_name="compressor")

@@ -20,7 +20,7 @@ from compressor.data import DataSet, Split, ordered
 from compressor.errors import ExportError
 from compressor.exporters import SCHEMES, Form, Scheme, to_int8
 from compressor.recipe import BenchConfig, Recipe
-from compressor.tasks import task_of
+from compressor.training.tasks import task_of
 
 _CALIBRATION, _BATCH = 256, 32  # training images that give the ranges of activations
 _JUDGED = 1000  # images that schemes are compared on

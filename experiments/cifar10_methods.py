@@ -14,7 +14,7 @@ from pathlib import Path
 
 from record import write_result
 
-from compressor.comparison import compare_methods
+from compressor.pipeline.compare import compare_methods
 from compressor.recipe import load_recipe
 
 HERE = Path(__file__).parent

@@ -15,7 +15,7 @@ from typing import Any
 
 from record import write_result
 
-from compressor.pipeline import run
+from compressor.pipeline.runner import run
 from compressor.recipe import load_recipe
 
 HERE = Path(__file__).parent

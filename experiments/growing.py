@@ -25,15 +25,15 @@ from typing import Any
 import torch
 from record import write_result
 
-from compressor import cost
-from compressor.budget import Budget
-from compressor.checkpoint import load_snapshot
+from compressor.costs import params_macs
+from compressor.costs.budget import Budget
 from compressor.data import DataSet, load_data
 from compressor.models import build, reference_architecture
+from compressor.pipeline.settings import final_settings, finetuning_settings
 from compressor.recipe import Recipe, parse_recipe
 from compressor.search import Problem, SearchResult, Unfinished, search
-from compressor.settings import final_settings, finetuning_settings
-from compressor.train import Paused, Trainer
+from compressor.training.checkpoint import load_snapshot
+from compressor.training.trainer import Paused, Trainer
 
 HERE = Path(__file__).parent
 METHODS: dict[str, dict[str, Any]] = {
@@ -91,9 +91,9 @@ class Case:
 
 def problem_of(case: Case, recipe: Recipe, data: DataSet, trainer: Trainer, work: Path | None = None) -> Problem:
     reference = reference_architecture(case.model, case.options, data.classes, data.input_shape, case.width)
-    own = {name: float(count(reference)) for name, count in cost.COSTS.items()}
+    own = {name: float(count(reference)) for name, count in params_macs.COSTS.items()}
     budget, final = Budget(recipe.budget.resolve(own)), final_settings(recipe.train)
-    return Problem(reference, budget, cost.COSTS, trainer, case.seed, work, final=final, width=case.width)
+    return Problem(reference, budget, params_macs.COSTS, trainer, case.seed, work, final=final, width=case.width)
 
 
 def measure(case: Case, method: dict[str, Any], data: DataSet, path: str) -> dict[str, Any]:
@@ -110,14 +110,14 @@ def measure(case: Case, method: dict[str, Any], data: DataSet, path: str) -> dic
     found = search(problem, recipe.search)
     model, own = trained(problem, found, trainer), problem.reference
     spent = time.perf_counter() - begun
-    costs = {name: float(count(found.architecture)) for name, count in cost.COSTS.items()}
+    costs = {name: float(count(found.architecture)) for name, count in params_macs.COSTS.items()}
     limits = problem.budget.limits
     row: dict[str, Any] = {
         "seed": case.seed,
         "accuracy_percent": 100 * trainer.evaluate(model, data.test).accuracy,
         "seconds": spent,
         **costs,
-        **{f"{name}_share": costs[name] / count(own) for name, count in cost.COSTS.items()},
+        **{f"{name}_share": costs[name] / count(own) for name, count in params_macs.COSTS.items()},
         "used": {name: costs[name] / limit for name, limit in limits.items()},
         "met": all(costs[name] <= limit for name, limit in limits.items()),
         "widths": dict(found.architecture.widths),
@@ -269,7 +269,7 @@ def growth_epochs(case: Case, data: DataSet, path: str, work: Path, until: int) 
     except Unfinished:
         return []
     own, growth = problem.reference, found.trace["growth"]
-    shares = {f"{name}_share": count(found.architecture) / count(own) for name, count in cost.COSTS.items()}
+    shares = {f"{name}_share": count(found.architecture) / count(own) for name, count in params_macs.COSTS.items()}
     return [{**row, **shares, "dense_flops": growth["reference"]["flops_per_epoch"]} for row in growth["epochs"]]
 
 

@@ -35,12 +35,12 @@ from PIL import Image
 from record import write_result
 from torch import nn
 
+from compressor.cli.inspection import inspect_file
 from compressor.data import load_data
 from compressor.errors import CompressorError
 from compressor.exporters import export_onnx
-from compressor.inspection import inspect_file
 from compressor.models import build, reference_architecture
-from compressor.pipeline import continue_run, run
+from compressor.pipeline.runner import continue_run, run
 from compressor.recipe import load_recipe, parse_recipe
 
 HERE = Path(__file__).parent

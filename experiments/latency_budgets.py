@@ -31,14 +31,14 @@ from typing import Any
 import torch
 from record import write_result
 
-from compressor import cost
 from compressor.bench import Conditions
-from compressor.budget import Budget
+from compressor.costs import params_macs
+from compressor.costs.budget import Budget
+from compressor.costs.latency_measurement import Runtime
 from compressor.files import read_json
 from compressor.models import reference_architecture
-from compressor.pipeline import run
+from compressor.pipeline.runner import run
 from compressor.recipe import WidthsConfig, parse_recipe
-from compressor.runtime import Runtime
 from compressor.search import Problem
 from compressor.search.problem import bounds_of
 from compressor.search.uniform import scale_uniformly
@@ -88,14 +88,14 @@ def save(cases: dict[str, Any], steps: dict[str, Any]) -> None:
 def in_steps(batch: int) -> dict[str, float]:
     """The latency of half of MobileNetV2's parameters, widths in steps of 1, 4 and 8, over that of the unscaled one."""
     reference = reference_architecture(NETWORKS["mobilenet_v2"], {}, 10, (3, 32, 32))
-    budget = Budget({"params": cost.params(reference) // 2})
+    budget = Budget({"params": params_macs.params(reference) // 2})
     told = {}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["COMPRESSOR_CACHE"] = folder
         runtime = Runtime(reference, Conditions("cpu", batch, 1), 20, Path(folder))
         for step in (1, 4, 8):
             bounds = bounds_of(WidthsConfig(round_to=step), reference)
-            problem = Problem(reference, budget, cost.COSTS, None, bounds=bounds)  # type: ignore[arg-type]
+            problem = Problem(reference, budget, params_macs.COSTS, None, bounds=bounds)  # type: ignore[arg-type]
             told[str(step)] = runtime.ratio(scale_uniformly(problem)[0], 1e9, exact=False).median
     return told
 
@@ -138,8 +138,8 @@ def by_hand(model: str, batch: int, share: float) -> dict[str, Any]:
     os.environ["COMPRESSOR_CACHE"] = str(folder)
     runtime = Runtime(reference, Conditions("cpu", batch, 1), 20, folder)
     told = {}
-    for name, count in cost.COSTS.items():
-        problem = Problem(reference, Budget({name: int(share * count(reference))}), cost.COSTS, None)  # type: ignore[arg-type]
+    for name, count in params_macs.COSTS.items():
+        problem = Problem(reference, Budget({name: int(share * count(reference))}), params_macs.COSTS, None)  # type: ignore[arg-type]
         ratio = runtime.ratio(scale_uniformly(problem)[0], 1e9, exact=False)
         told[name] = {"ratio": ratio.median, "interval": [ratio.low, ratio.high], "used_of_limit": ratio.median / share}
     shutil.rmtree(folder)

@@ -42,7 +42,7 @@ from compressor.exporters import export_onnx
 from compressor.files import read_json, write_json
 from compressor.models import build, reference_architecture
 from compressor.recipe import DataConfig, load_recipe
-from compressor.train import Settings, Trainer, schedule
+from compressor.training.trainer import Settings, Trainer, schedule
 
 HERE: Final = Path(__file__).parent
 RECIPE: Final = HERE.parent / "recipes" / "neuralscale-digits.yaml"
@@ -118,7 +118,7 @@ def measured(reference: Path, model: Path, blocks: int) -> dict[str, float]:
 
 def ours(method: str, out: Path, epochs: int, seed: int) -> tuple[dict[str, Any], Path]:
     """One run of the pipeline with the latency as its budget; trained as long as FastNAS and its fine-tuning."""
-    from compressor.pipeline import run
+    from compressor.pipeline.runner import run
 
     os.environ["COMPRESSOR_CACHE"] = str(out / f"cache_{method}")  # nothing is known beforehand
 

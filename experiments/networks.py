@@ -24,7 +24,7 @@ import torchvision
 from record import write_result
 from torch import nn
 
-from compressor.cost import count_params, params_at
+from compressor.costs.params_macs import count_params, params_at
 from compressor.exporters import export_onnx
 from compressor.initialise import reinitialise_
 from compressor.widths import WidthPlan, plan_widths, resize_

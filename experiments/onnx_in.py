@@ -19,16 +19,17 @@ import torchvision
 from record import write_result
 from safetensors.torch import load_file
 
-from compressor import cost, run
-from compressor.checkpoint import save_tensors
+from compressor import run
+from compressor.costs import params_macs
 from compressor.data import DataSet, load_data
 from compressor.exporters import OnnxNetwork, export_onnx, measure_parity
 from compressor.files import replace_atomic
 from compressor.models import reference_architecture
+from compressor.pipeline.settings import final_settings
+from compressor.pipeline.shipping import score_file
 from compressor.recipe import Recipe, parse_recipe
-from compressor.settings import final_settings
-from compressor.shipping import score_file
-from compressor.train import Trainer
+from compressor.training.checkpoint import save_tensors
+from compressor.training.trainer import Trainer
 
 HERE = Path(__file__).parent
 NETWORKS = {"resnet18": 0.05, "mobilenet_v2": 0.05}  # and learning rates
@@ -84,7 +85,7 @@ def one(name: str, exporter: str, arguments: argparse.Namespace) -> dict[str, An
     row: dict[str, Any] = {"network": name, "exporter": exporter}
     row["original_percent"] = 100 * score_file(path, data, data.test, 1).accuracy
     reference = reference_architecture(f"onnx:{path}", {}, data.classes, data.input_shape)
-    row["original_params"], row["groups"] = cost.params(reference), len(reference.widths)
+    row["original_params"], row["groups"] = params_macs.params(reference), len(reference.widths)
     for weights in ("given", "fresh"):
         out = arguments.runs / f"{name}-{exporter}-{weights}"
         lr = NETWORKS[name] / 5 if weights == "given" else NETWORKS[name]

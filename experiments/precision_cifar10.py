@@ -19,7 +19,7 @@ from record import write_result
 from compressor import load_recipe, run
 from compressor.bench import Conditions, measure_pairs
 from compressor.files import read_json
-from compressor.pipeline import continue_run
+from compressor.pipeline.runner import continue_run
 
 HERE = Path(__file__).parent
 NETWORKS = {

@@ -24,7 +24,7 @@ from record import write_result
 from torch import Tensor, nn
 
 from compressor.architecture import Architecture
-from compressor.cost import macs
+from compressor.costs.params_macs import macs
 from compressor.data import Batches, load_data
 from compressor.models import build, example_input, plan_of, reference_architecture
 from compressor.recipe import DataConfig

@@ -19,7 +19,7 @@ from record import write_result
 from scipy.stats import ttest_ind
 
 from compressor.files import read_json
-from compressor.pipeline import run
+from compressor.pipeline.runner import run
 from compressor.recipe import load_recipe
 
 HERE = Path(__file__).parent

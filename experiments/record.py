@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from compressor import provenance
 from compressor.files import write_json
+from compressor.pipeline import environment
 
 
 def write_result(path: Path, numbers: dict[str, Any]) -> None:
@@ -21,7 +21,7 @@ def write_result(path: Path, numbers: dict[str, Any]) -> None:
     origin = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit,
-        "machine": provenance.machine(device),
-        "versions": provenance.versions(),
+        "machine": environment.machine(device),
+        "versions": environment.versions(),
     }
     write_json(path, numbers | origin)

@@ -16,9 +16,9 @@ from typing import Any
 
 from record import write_result
 
-from compressor.comparison import compare_methods
 from compressor.files import read_json
-from compressor.plan import make_plan
+from compressor.pipeline.compare import compare_methods
+from compressor.pipeline.compare_plan import make_plan
 from compressor.recipe import load_recipe
 
 HERE = Path(__file__).parent

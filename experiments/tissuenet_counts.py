@@ -16,8 +16,8 @@ from typing import Any
 
 from record import write_result
 
-from compressor import cost
 from compressor.architecture import Architecture
+from compressor.costs import params_macs
 from compressor.models import build_meta, example_input, plan_of, reference_architecture, stackable
 from compressor.stacking import find_sites, select
 from compressor.units import BasicUnit, Kind, Stack
@@ -140,8 +140,8 @@ def main() -> None:
     for row in ROWS:
         architecture = built(row)
         network = build_meta(architecture)
-        params = cost.count_params(network)
-        macs = cost.count_macs(network, example_input(architecture, 1).to("meta"))
+        params = params_macs.count_params(network)
+        macs = params_macs.count_macs(network, example_input(architecture, 1).to("meta"))
         printed_params, printed_macs = row.printed
         rows.append(
             {

@@ -16,9 +16,9 @@ from typing import Any
 
 from record import write_result
 
-from compressor import cost
+from compressor.costs import params_macs
 from compressor.models import reference_architecture
-from compressor.pipeline import run
+from compressor.pipeline.runner import run
 from compressor.recipe import parse_recipe
 from compressor.report import efficiency_of
 
@@ -119,7 +119,7 @@ def paper_params(k: int) -> int:
 def lenet_params(kinds: list[tuple[int, int, int]]) -> int:
     """Parameters of the LeNet at its own widths, four units of the first kind stacked."""
     reference = reference_architecture("lenet5", {"style": "tissue"}, CLASSES, SHAPE)
-    dense = cost.params(reference)
+    dense = params_macs.params(reference)
     (_, hidden, _), own = kinds[0], reference.widths["conv2"]
     pairs = 4 * hidden * 4  # of nodes: 2 × hidden + hidden × 2 for each of four units
     return dense - 25 * 2 * 8 * own - 3 * own + 25 * pairs + 3 * 4 * hidden

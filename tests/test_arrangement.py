@@ -12,7 +12,7 @@ from small import small_recipe
 from compressor.arrangement import arranged, fastest, forms
 from compressor.errors import RecipeError
 from compressor.models import build, reference_architecture
-from compressor.pipeline import run
+from compressor.pipeline.runner import run
 from compressor.recipe import BenchConfig, parse_recipe
 from compressor.units import Kind, Stack, spread
 

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))
 from quick import exporting_by_tracing, leaving_out_figures
 from small import small_recipe
 
-from compressor.pipeline import run
+from compressor.pipeline.runner import run
 from compressor.recipe import parse_recipe
 
 FORMS = Path(__file__).parent / "golden"

@@ -1,4 +1,4 @@
-"""Which module may import which: DESIGN's table, read off the syntax trees.
+"""Which room may import which: the rooms of DESIGN from top to bottom, read off the syntax trees.
 
 Imports inside functions count as well; those under `if TYPE_CHECKING` do not: they are never run.
 """
@@ -9,132 +9,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BASE = {"errors", "files", "plugins"}
-MAY = {
-    "compressor": {"architecture", "budget", "errors", "pipeline", "recipe"},  # the names it loads on first use
-    "errors": set(),
-    "files": {"errors"},
-    "plugins": {"errors"},
-    "runlog": {"errors", "files"},
-    "recipe": {"recipe", "errors", "plugins"},
-    "plan": {"errors", "recipe"},
-    "budget": {"errors"},
-    "units": {"errors"},
-    "architecture": {"errors", "units"},
-    "widths": {"widths", "errors"},
-    "initialise": set(),
-    "solve": {"errors", "budget"},
-    "checkpoint": {"errors", "files"},
-    "console": set(),
-    "inspection": {"errors"},
-    "interrupts": set(),
-    "provenance": {"compressor", "bench"},
-    "doctor": {"bench", "errors"},
-    "listing": {"compressor", "cost", "errors", "files", "models", "plugins"},
-    "runfolder": {"errors", "files", "recipe"},
-    "inherit": {"architecture", "data", "errors", "initialise", "models", "search", "widths"},
-    "stacking": {"stacking", "errors", "units", "widths"},
-    "models": BASE | {"models", "architecture", "bench", "initialise", "stacking", "widths"},
-    "contender": {"architecture", "budget", "files", "recipe", "search"},
-    "distributed": {"errors", "train"},
-    "executors": {"errors"},
-    "lock": {"errors"},
-    "cost": {"models", "widths", "architecture", "units"},
-    "data": {"data", "errors"},
-    "tasks": {"data", "errors"},
-    "train": {"data", "errors", "checkpoint", "tasks"},
-    "search": BASE
-    | {
-        "search",
-        "architecture",
-        "budget",
-        "checkpoint",
-        "cost",
-        "data",
-        "initialise",
-        "models",
-        "recipe",
-        "solve",
-        "stacking",
-        "train",
-        "units",
-        "widths",
-    },
-    "arrangement": {"architecture", "bench", "recipe", "stacking"},
-    "filesize": {"architecture", "cost", "exporters", "initialise", "models"},
-    "latency": {"architecture", "cost"},
-    "calibration": {"architecture", "search"},
-    "precision": {"bench", "data", "errors", "exporters", "recipe", "tasks"},
-    "runtime": {
-        "compressor",
-        "architecture",
-        "arrangement",
-        "bench",
-        "errors",
-        "exporters",
-        "files",
-        "initialise",
-        "models",
-        "precision",
-        "recipe",
-    },
-    "limits": {"architecture", "budget", "cost", "filesize", "latency", "recipe", "runtime", "search", "solve"},
-    "settings": {"recipe", "search", "train"},
-    "shipping": {
-        "architecture",
-        "arrangement",
-        "bench",
-        "checkpoint",
-        "cost",
-        "data",
-        "errors",
-        "exporters",
-        "files",
-        "filesize",
-        "models",
-        "precision",
-        "provenance",
-        "recipe",
-        "tasks",
-        "train",
-    },
-    "report": {"report", "files"},
-    "exporters": {"exporters", "bench", "errors", "files", "plugins"},
-    "bench": {"bench"},
-    "olive": {
-        "architecture",
-        "commands",
-        "data",
-        "errors",
-        "files",
-        "models",
-        "olive",
-        "pipeline",
-        "plan",
-        "recipe",
-        "train",
-    },
-}
-FREE = {"__main__", "cli", "commands", "comparison", "pipeline"}
+ROOMS = (  # each imports only rooms below it, and the package itself for its version
+    *("__main__", "cli", "olive", "pipeline", "interrupts", "report"),
+    *("cost", "solve", "search", "costs", "arrangement", "precision", "exporters", "training"),
+    *("models", "stacking", "initialise", "widths", "architecture", "units", "data", "recipe", "bench"),
+    *("failures", "files", "plugins", "lazy", "errors"),
+)
 TORCH = {"torch", "torchvision", "torch_pruning", "safetensors"}
-NO_TORCH = {
-    "compressor",
-    "errors",
-    "files",
-    "plugins",
-    "runfolder",
-    "runlog",
-    "recipe",
-    "plan",
-    "budget",
-    "architecture",
-    "solve",
-    "console",
-    "inspection",
-    "executors",
-    "lock",
+NO_TORCH = {  # rooms, and modules of others
+    *("compressor", "report", "architecture", "recipe", "recipes", "bench", "failures", "files", "plugins"),
+    *("lazy", "errors", "pipeline.run_folder", "pipeline.run_log", "pipeline.compare_plan", "pipeline.lock"),
+    *("pipeline.executors", "costs.budget", "costs.solver"),
 }
-NO_TORCH |= {"report", "bench", "recipes"}
 ORT = {"onnxruntime"}
 
 
@@ -210,41 +96,44 @@ def test_the_walk_sees_the_package():
     assert len(ALL) > 40
     assert found["compressor.widths.slicing"].found >= {"torch", "compressor.errors", "compressor.widths.plan"}
     assert "compressor.bench.session" in found["compressor.bench.turns"].found
-    assert "compressor.pipeline" in found["compressor.cli"].found - found["compressor.cli"].at_top
+    assert "compressor.pipeline.runner" in found["compressor.cli.root"].found - found["compressor.cli.root"].at_top
     assert "compressor.models.vgg" in found["compressor.models"].found
-    assert "compressor.pipeline" not in found["compressor"].found  # under TYPE_CHECKING only
+    assert "compressor.pipeline.runner" not in found["compressor"].found  # under TYPE_CHECKING only
 
 
-def test_every_room_is_in_the_table():
-    assert {room(name) for name in IDS} - FREE == set(MAY)
+def test_every_room_is_in_the_list():
+    assert {room(name) for name in IDS} == {"compressor", *ROOMS}
 
 
 @pytest.mark.parametrize(("name", "visitor"), ALL, ids=IDS)
-def test_a_module_imports_what_its_room_may(name, visitor):
-    if room(name) not in FREE:
-        assert rooms_of(visitor) <= MAY[room(name)]
+def test_a_module_imports_rooms_below_its_own(name, visitor):
+    if (own := room(name)) not in ("compressor", "bench"):
+        allowed = {"compressor", *ROOMS[ROOMS.index(own) :]}
+        assert rooms_of(visitor) <= allowed
+    if own == "bench":  # of use without the rest
+        assert rooms_of(visitor) <= {"bench"}
 
 
 @pytest.mark.parametrize(("name", "visitor"), ALL, ids=IDS)
 def test_only_some_rooms_import_torch(name, visitor):
     top = {module.split(".")[0] for module in visitor.found}
-    if room(name) in NO_TORCH:
+    if NO_TORCH & {room(name), name.removeprefix("compressor.")}:
         assert not top & TORCH
     assert "torch_pruning" not in top or name == "compressor.widths.torch_pruning_graph"  # imported on first use
     if room(name) != "bench" and name != "compressor.exporters.precision":  # its converters come with the runtime
         assert not top & ORT
 
 
-def test_nothing_but_the_command_line_and_comparisons_know_the_pipeline():
-    knowing = {name for name, visitor in ALL if "pipeline" in rooms_of(visitor)}
-    assert knowing == {"compressor.cli", "compressor.comparison", "compressor.olive.compress_to_budget"}
-    assert {name for name, visitor in ALL if "comparison" in rooms_of(visitor)} == {"compressor.cli"}
-    assert {name for name, visitor in ALL if "cli" in rooms_of(visitor)} == {"compressor.__main__"}
+def test_only_the_command_line_and_olive_know_the_pipeline():
+    knowing = {room(name) for name, visitor in ALL if "pipeline" in rooms_of(visitor)}
+    assert knowing == {"cli", "olive", "pipeline"}
+    assert {room(name) for name, visitor in ALL if "cli" in rooms_of(visitor)} == {"cli", "__main__"}
 
 
 def test_the_command_line_is_light_until_a_command_runs():
-    for name in ("compressor.cli", *(name for name in dict(ALL) if room(name) == "commands")):
-        light = dict(ALL)[name].at_top
-        rooms = {room(module) for module in light if module.startswith("compressor")}
-        assert rooms <= {"compressor", "commands", "errors"}
-        assert not {module.split(".")[0] for module in light} & (TORCH | ORT | {"numpy", "onnx", "rich", "pydantic"})
+    found, light = dict(ALL), {"compressor.cli.root"}
+    while more := {module for name in light for module in found[name].at_top if module in found} - light:
+        light |= more
+    assert {room(name) for name in light} <= {"compressor", "cli", "errors", "failures"}
+    packages = {module.split(".")[0] for name in light for module in found[name].at_top}
+    assert not packages & (TORCH | ORT | {"numpy", "onnx", "rich", "pydantic"})

@@ -4,7 +4,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from compressor.cli import main
+from compressor.cli.root import main
 
 pytestmark = pytest.mark.usefixtures("quick_export", "no_figures")  # which have tests of their own
 

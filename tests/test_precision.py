@@ -10,15 +10,15 @@ from safetensors.torch import load_file
 from small import small_recipe
 
 from compressor.bench import runs_in_float32
+from compressor.costs.latency_measurement import Runtime
 from compressor.data import normalised, ordered
 from compressor.errors import RecipeError, RunError
 from compressor.exporters import Form
 from compressor.models import reference_architecture
-from compressor.pipeline import run
+from compressor.pipeline.runner import run
+from compressor.pipeline.shipping import without_paths
 from compressor.precision import _best, calibration, form_of, judged
 from compressor.recipe import parse_recipe
-from compressor.runtime import Runtime
-from compressor.shipping import without_paths
 
 pytestmark = pytest.mark.usefixtures("quick_export", "no_figures")  # which have tests of their own
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from compressor.cli import main
+from compressor.cli.root import main
 from compressor.recipe import load_recipe, parse_recipe
 
 ROOT = Path(__file__).parents[1]

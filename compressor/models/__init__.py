@@ -471,7 +471,7 @@ def _referenced(model: str, options: str, classes: int, input_shape: Shape) -> t
 def _check_logits(name: str, model: nn.Module, classes: int, example: torch.Tensor) -> None:
     """Refuse a network that gives no task's logits (see `check_task`), in training as in evaluation.
 
-    In training there may be more of them, from auxiliary heads, behind the network's own (`compressor.train`).
+    In training there may be more of them, from auxiliary heads, behind the network's own (`compressor.training`).
     """
     trial = copy.deepcopy(model).to("meta")
     inputs = tuple(example.shape)

@@ -18,7 +18,7 @@ from compressor.files import copy_atomic
 from compressor.olive.ending import BudgetMissedError, PassFailed, loud
 from compressor.olive.networks import reference_of
 from compressor.olive.parameters import PASS, check_names, check_points, recipe_of
-from compressor.pipeline import run
+from compressor.pipeline.runner import run
 
 _EVIDENCE = ("report.html", "report.json", "recipe.yaml")
 _log = logging.getLogger("olive.passes.compressor")  # below the logger that Olive shows

@@ -83,7 +83,7 @@ def write_configs(recipe: Recipe, out: Path) -> None:
     merged, out = package_config(), out.resolve()
     from compressor.data import load_data
     from compressor.models import reference_architecture
-    from compressor.train import pick_device
+    from compressor.training.trainer import pick_device
 
     data = load_data(recipe.data, seed=recipe.seed, device=pick_device("cpu"))
     if len(data.input_shape) != 3:

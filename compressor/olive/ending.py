@@ -12,8 +12,8 @@ from contextlib import contextmanager
 
 from pydantic import ValidationError
 
-from compressor.commands.command import Failure, reported
 from compressor.errors import BudgetError, CompressorError, RecipeError
+from compressor.failures import Failure, reported
 from compressor.olive.parameters import PASS
 
 

@@ -1,6 +1,6 @@
 """Of how many bits the shipped file is, and why of these integers.
 
-The record has it under precision, as `compressor.shipping` writes it.
+The record has it under precision, as `compressor.pipeline.shipping` writes it.
 """
 
 from __future__ import annotations

@@ -15,14 +15,14 @@ import torch
 from torch import nn
 
 from compressor.architecture import Architecture
-from compressor.checkpoint import Snapshot, load_snapshot, save_snapshot
-from compressor.cost import of_widths
+from compressor.costs.params_macs import of_widths
+from compressor.costs.solver import Solution, largest_within
 from compressor.errors import BudgetError, ModelError, RunError
 from compressor.models import build, example_input, follows, plan_of
 from compressor.recipe import L1Config
 from compressor.search.problem import Finetuning, Problem, SearchResult
 from compressor.search.streams import Streams, check_same_network
-from compressor.solve import Solution, largest_within
+from compressor.training.checkpoint import Snapshot, load_snapshot, save_snapshot
 from compressor.widths import ChannelRemover, WidthPlan
 
 

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from compressor.architecture import Architecture
-from compressor.cost import of_widths
+from compressor.costs.params_macs import of_widths
+from compressor.costs.solver import Bounds, Solution, largest_within
 from compressor.files import read_json, write_json
 from compressor.recipe import NeuralScaleConfig
 from compressor.search.problem import Problem, SearchResult
 from compressor.search.pruning import Trajectory, discard, prune
 from compressor.search.uniform import scale_uniformly
-from compressor.solve import Bounds, Solution, largest_within
 
 Floats = NDArray[np.float64]
 

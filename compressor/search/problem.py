@@ -13,17 +13,17 @@ import torch
 from torch import nn
 
 from compressor.architecture import Architecture
-from compressor.budget import Budget
+from compressor.costs.budget import Budget
+from compressor.costs.solver import UNBOUNDED, Bounds
 from compressor.errors import ModelError, RecipeError, not_one_of
 from compressor.models import steps
 from compressor.recipe import WidthsConfig
-from compressor.solve import UNBOUNDED, Bounds
-from compressor.train import EpochRecord, Observer, Settings
+from compressor.training.trainer import EpochRecord, Observer, Settings
 from compressor.widths import Engine
 
 
 class ModelTrainer(Protocol):
-    """The part of `compressor.train.Trainer` that searches use; tests hand in a trivial one."""
+    """The part of `compressor.training.trainer.Trainer` that searches use; tests hand in a trivial one."""
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Move a network to where it trains."""
@@ -193,7 +193,7 @@ class SearchResult:
         architecture: meets the budget
         trace: how it was found, as JSON values
         one_channel: {cost name: what one more channel of the cheapest group would add}
-        binding: the limit that stops growth, see `compressor.solve.Solution`; None where the method knows none
+        binding: the limit that stops growth, see `compressor.costs.solver.Solution`; None where the method knows none
         weights: state dict to go on from; None: the architecture is trained from scratch
         finetuning: how to go on from `weights`; the recipe says the rest; 0 epochs: they are the result
         history: of the training that `weights` had

@@ -12,7 +12,7 @@ from compressor.models import build, example_input, follows, plan_of, prunable
 from compressor.recipe import PruningConfig
 from compressor.search.problem import Problem
 from compressor.search.taylor import PruneSettings, TaylorPruner
-from compressor.train import Settings
+from compressor.training.trainer import Settings
 from compressor.widths import ChannelRemover, WidthPlan
 
 

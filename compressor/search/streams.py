@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from compressor.architecture import Architecture
-from compressor.cost import Cost
+from compressor.costs.params_macs import Cost
+from compressor.costs.solver import Bounds
 from compressor.errors import ModelError
 from compressor.models import build_meta
-from compressor.solve import Bounds
 from compressor.widths import WidthPlan
 
 

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from compressor.checkpoint import Snapshot
-from compressor.cost import params_at
+from compressor.costs.params_macs import params_at
 from compressor.search.gates import Gates, made_at
+from compressor.training.checkpoint import Snapshot
 from compressor.widths import ChannelRemover, Remove, WidthPlan, remove_channels_
 
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 
 from compressor.architecture import Architecture
-from compressor.cost import of_widths
+from compressor.costs.params_macs import of_widths
+from compressor.costs.solver import Solution, largest_within
 from compressor.errors import ModelError
 from compressor.models import families, reference_architecture
 from compressor.models.zoo import Family
 from compressor.recipe import UniformConfig
 from compressor.search.problem import Problem, SearchResult, bounds_for
-from compressor.solve import Solution, largest_within
 
 
 def search(problem: Problem, config: UniformConfig) -> SearchResult:

@@ -6,7 +6,7 @@ from torch import nn
 
 from compressor.errors import ExportError, RecipeError
 from compressor.exporters import also, export_also
-from compressor.pipeline import run
+from compressor.pipeline.runner import run
 from compressor.recipe import parse_recipe
 
 

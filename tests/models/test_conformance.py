@@ -11,7 +11,7 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 
-from compressor import cost
+from compressor.costs import params_macs
 from compressor.models import reference_architecture
 from compressor.search.neuralscale import fit_power_law, widths_for
 
@@ -115,12 +115,12 @@ def test_uniformly_scaled_networks_have_the_papers_parameters(network, method, r
     own = scaled(network, 1.0)
     architecture = scaled(network, ratio, **({"shortcut": "convcut"} if method == CONVCUT else {}))
     assert list(architecture.widths.values()) == [int(ratio * width) for width in own.widths.values()]
-    assert f"{cost.params(architecture) / 1e6:.2f}" == printed
+    assert f"{params_macs.params(architecture) / 1e6:.2f}" == printed
 
 
 @pytest.mark.parametrize("network", ["MobileNetV2 CIFAR100", "ResNet18 CIFAR100"])
 def test_identity_shortcuts_change_nothing_where_widths_are_equal(network):
-    assert cost.params(scaled(network, 0.75)) == cost.params(scaled(network, 0.75, shortcut="identity"))
+    assert params_macs.params(scaled(network, 0.75)) == params_macs.params(scaled(network, 0.75, shortcut="identity"))
 
 
 @pytest.mark.parametrize("table", range(1, 7))
@@ -129,7 +129,7 @@ def test_the_papers_own_searches_are_near_the_count_they_aim_at(table):
     for _, network, method, ratio, printed in (cell for cell in CELLS if cell[0] == table):
         if method == CONVCUT:
             continue
-        target = cost.params(scaled(network, ratio)) / 1e6
+        target = params_macs.params(scaled(network, ratio)) / 1e6
         allowed = (0.005 if method == MORPHNET else 0.03) * target + 0.005  # and rounding
         assert abs(float(printed) - target) <= allowed, (network, method, ratio)
 
@@ -177,7 +177,9 @@ def test_the_formulas_count_what_the_networks_have(network):
     rng = np.random.default_rng(0)
     for largest in (2, 60, 60):  # 2: many neighbours are equal
         widths = rng.integers(1, largest + 1, len(own.widths)).tolist()
-        assert counted(network)(widths) == cost.params(own.with_widths(dict(zip(own.widths, widths, strict=True))))
+        assert counted(network)(widths) == params_macs.params(
+            own.with_widths(dict(zip(own.widths, widths, strict=True)))
+        )
 
 
 def power_law(network, seed):
@@ -188,14 +190,14 @@ def power_law(network, seed):
     slopes = rng.uniform(0.2, 0.9, len(widths))
     share = np.geomspace(0.9, 0.05, 30)[:, None]
     noise = rng.uniform(0.95, 1.05, (30, len(widths)))
-    return fit_power_law(cost.params(own) * share[:, 0], np.maximum(np.rint(widths * share**slopes * noise), 1))
+    return fit_power_law(params_macs.params(own) * share[:, 0], np.maximum(np.rint(widths * share**slopes * noise), 1))
 
 
 @pytest.mark.parametrize("family", ["VGG11", "ResNet18", "MobileNetV2"])
 def test_the_solver_misses_the_papers_targets_by_less_than_a_fiftieth_of_a_percent(family):
     misses = []
     for (network, ratio), seed in product([cell for cell in SOLVED if cell[0].startswith(family)], SEEDS):
-        params, limit = counted(network), cost.params(scaled(network, ratio))
+        params, limit = counted(network), params_macs.params(scaled(network, ratio))
         widths = widths_for(*power_law(network, seed), params, limit)
         assert widths.dtype == np.int64
         assert params(widths.tolist()) <= limit

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from compressor import cost
 from compressor.architecture import Architecture
+from compressor.costs import params_macs
 from compressor.errors import ModelError
 from compressor.models import (
     build,
@@ -142,7 +142,7 @@ def test_sizes_of_three_stages(counts):
         ("basic3resnet", residual(counts, stages, (3, 3), 1, 3, 10)),
         ("plain3net", plain(counts, stages, 3, 10)),
     ):
-        assert cost.params(reference_architecture(name, {"units": counts}, 10, (3, 32, 32))) == expected
+        assert params_macs.params(reference_architecture(name, {"units": counts}, 10, (3, 32, 32))) == expected
 
 
 @pytest.mark.parametrize(("side", "stem"), [(63, 3), (64, 7)])
@@ -152,21 +152,21 @@ def test_sizes_of_four_stages_and_their_stems(side, stem):
         ("bottleneck4resnet", residual(counts, stages, (1, 3, 1), 4, stem, 1000)),
         ("plain4net", plain(counts, stages, stem, 1000)),
     ):
-        assert cost.params(reference_architecture(name, {"units": counts}, 1000, (3, side, side))) == expected
+        assert params_macs.params(reference_architecture(name, {"units": counts}, 1000, (3, side, side))) == expected
 
 
 def test_bottleneck4resnet_at_resnet50s_depth_is_torchvisions_resnet50():
     own = reference_architecture("bottleneck4resnet", {"units": [3, 4, 6, 3]}, 1000, (3, 224, 224))
     theirs = reference_architecture("torchvision:resnet50", {}, 1000, (3, 224, 224))
-    assert cost.params(own) == cost.params(theirs) == 25_557_032
-    assert cost.macs(own) == cost.macs(theirs)
+    assert params_macs.params(own) == params_macs.params(theirs) == 25_557_032
+    assert params_macs.macs(own) == params_macs.macs(theirs)
 
 
 def test_mixing_adds_a_number_per_detachable_unit_and_changes_nothing_at_first():
     bare = of_primes("plain3net", {"units": 4})
     mixed = with_options(bare, mix=True)
     assert mixed.widths == bare.widths
-    assert cost.params(mixed) - cost.params(bare) == 9
+    assert params_macs.params(mixed) - params_macs.params(bare) == 9
     model, images = shaken(bare)
     other = build(mixed).eval()
     other.load_state_dict(model.state_dict(), strict=False)

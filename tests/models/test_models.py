@@ -15,8 +15,9 @@ import pytest
 import torch
 from torch import nn
 
-from compressor import cost, models
+from compressor import models
 from compressor.architecture import Architecture
+from compressor.costs import params_macs
 from compressor.errors import ModelError, UnavailableError
 from compressor.models import (
     bears_channels_last,
@@ -96,8 +97,8 @@ def test_vgg11_has_the_papers_size(width, published):
     architecture = reference_architecture("vgg11_bn", {}, 10, (3, 32, 32), width)
     widths = [int(width * w) for w in (64, 128, 256, 256, 512, 512, 512, 512)]
     assert list(architecture.widths.values()) == widths
-    assert cost.params(architecture) == vgg(widths, 10)
-    assert round(cost.params(architecture) / 1e6, 2) == published
+    assert params_macs.params(architecture) == vgg(widths, 10)
+    assert round(params_macs.params(architecture) / 1e6, 2) == published
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,9 @@ def test_vgg11_has_the_papers_size(width, published):
     ],
 )
 def test_preact_resnet18_has_the_papers_size(classes, width, shortcut, published):
-    found = cost.params(reference_architecture("preact_resnet18", {"shortcut": shortcut}, classes, (3, 64, 64), width))
+    found = params_macs.params(
+        reference_architecture("preact_resnet18", {"shortcut": shortcut}, classes, (3, 64, 64), width)
+    )
     assert found == preact_resnet18(int(64 * width), classes, shortcut == "convcut")
     assert round(found / 1e6, 2) == published
 
@@ -123,7 +126,7 @@ def test_preact_resnet18_has_the_papers_size(classes, width, shortcut, published
 @pytest.mark.parametrize(("width", "published"), [(0.25, 0.20), (0.75, 1.42), (2.0, 9.30)])
 @pytest.mark.parametrize("shortcut", ["identity", "conv"])
 def test_mobilenetv2_has_the_papers_size(width, published, shortcut):
-    found = cost.params(reference_architecture("mobilenetv2", {"shortcut": shortcut}, 100, (3, 32, 32), width))
+    found = params_macs.params(reference_architecture("mobilenetv2", {"shortcut": shortcut}, 100, (3, 32, 32), width))
     assert found == mobilenetv2(width, 100)
     assert round(found / 1e6, 2) == published
 
@@ -133,18 +136,18 @@ def test_deeper_vggs(name, convs, width):
     architecture = of_primes(name, {}, classes=7, shape=(1, 32, 32))
     widths = list(architecture.widths.values())
     assert len(widths) == convs
-    assert cost.params(architecture) == vgg(widths, 7, channels=1)
+    assert params_macs.params(architecture) == vgg(widths, 7, channels=1)
     assert list(reference_architecture(name, {}, 7, (1, 32, 32)).widths.values())[-1] == width
 
 
 def test_mlp_and_resnet20():
     images = (1, 28, 28)
-    found = cost.params(reference_architecture("mlp", {}, 10, images))
+    found = params_macs.params(reference_architecture("mlp", {}, 10, images))
     assert found == linear(784, 500) + 1000 + linear(500, 300) + 600 + linear(300, 10)
     # He et al. 2015: stem, then 6 convolutions a stage of 16, 32, 64 channels, a 1×1 one where a stage begins
     convs = [(3, 16), *[(16, 16)] * 6, (16, 32), *[(32, 32)] * 5, (32, 64), *[(64, 64)] * 5]
     expected = sum(9 * a * b + 2 * b for a, b in convs) + sum(a * b + 2 * b for a, b in [(16, 32), (32, 64)])
-    assert cost.params(reference_architecture("resnet20", {}, 10, (3, 32, 32))) == expected + linear(64, 10)
+    assert params_macs.params(reference_architecture("resnet20", {}, 10, (3, 32, 32))) == expected + linear(64, 10)
 
 
 @pytest.mark.parametrize(("name", "options"), ZOO, ids=IDS)
@@ -318,7 +321,7 @@ def test_a_resized_torchvision_network_has_its_widths_and_trains(resized_resnet1
     _, odd, model = copy.deepcopy(resized_resnet18)
     for group, width in odd.widths.items():
         assert model.get_submodule(group).out_channels == width, group
-    assert cost.params(odd) == cost.count_params(model)
+    assert params_macs.params(odd) == params_macs.count_params(model)
     logits = model.train()(torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
     assert logits.shape == (4, 7)
     logits.square().sum().backward()
@@ -436,7 +439,7 @@ def test_a_factory_in_the_working_directory(module):
     assert architecture.widths == {"0": 13, "3": 19}
     narrow = architecture.with_widths({"0": 3, "3": 29})
     expected = (9 * 3 + 3) + 2 * 3 + (9 * 3 * 29 + 29) + linear(29, 5)
-    assert cost.params(narrow) == cost.count_params(build(narrow)) == expected
+    assert params_macs.params(narrow) == params_macs.count_params(build(narrow)) == expected
     assert build(narrow)(torch.zeros(2, 1, 8, 8)).shape == (2, 5)
 
 

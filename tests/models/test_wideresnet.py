@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from compressor import cost
+from compressor.costs import params_macs
 from compressor.errors import ModelError
 from compressor.models import build, build_meta, plan_of, prunable, reference_architecture
 
@@ -29,7 +29,7 @@ def wrn(classes, blocks, stages, stem=16):
 
 @pytest.mark.parametrize("shortcut", ["identity", "conv"])
 def test_it_has_the_papers_size(shortcut):
-    found = cost.params(reference_architecture("wrn28_10", {"shortcut": shortcut}, 10, (3, 32, 32)))
+    found = params_macs.params(reference_architecture("wrn28_10", {"shortcut": shortcut}, 10, (3, 32, 32)))
     assert found == wrn(10, 4, (160, 320, 640)) == 36_479_194
     assert f"{found / 1e6:.1f}" == "36.5"
 

@@ -14,8 +14,8 @@ import torch
 
 from compressor.architecture import Architecture
 from compressor.models import offer
+from compressor.pipeline.shipping import load_weights
 from compressor.recipe import load_recipe
-from compressor.shipping import load_weights
 
 pytestmark = [
     pytest.mark.slow,

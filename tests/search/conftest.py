@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from compressor import cost, models
-from compressor.budget import Budget
+from compressor import models
+from compressor.costs import params_macs
+from compressor.costs.budget import Budget
 from compressor.models.zoo import Family
 from compressor.search import Problem
-from compressor.train import EpochRecord, Settings
+from compressor.training.trainer import EpochRecord, Settings
 
 
 class Tiny(nn.Module):
@@ -89,7 +90,7 @@ def problem():
     def make(reference, limits, trainer=None, work=None, **more):
         final = Settings(epochs=2, batch_size=8, lr_at=lambda step, per_epoch: 0.05, momentum=0.9, weight_decay=0.0)
         return Problem(
-            reference, Budget(limits), cost.COSTS, trainer or QuickTrainer(), 0, work, **{"final": final} | more
+            reference, Budget(limits), params_macs.COSTS, trainer or QuickTrainer(), 0, work, **{"final": final} | more
         )
 
     return make
@@ -101,10 +102,10 @@ def assert_full():
 
     def check(architecture, limits):
         widths = dict(architecture.widths)
-        assert all(cost.COSTS[name](architecture) <= limit for name, limit in limits.items())
+        assert all(params_macs.COSTS[name](architecture) <= limit for name, limit in limits.items())
         for name in widths:
             wider = architecture.with_widths(widths | {name: widths[name] + 1})
-            assert any(cost.COSTS[kind](wider) > limit for kind, limit in limits.items()), name
+            assert any(params_macs.COSTS[kind](wider) > limit for kind, limit in limits.items()), name
 
     return check
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from compressor import cost, models
-from compressor.budget import Budget
-from compressor.calibration import calibrated
+from compressor import models
+from compressor.costs import params_macs
+from compressor.costs.budget import Budget
 from compressor.errors import BudgetError, TrainingError
+from compressor.pipeline.calibration import calibrated
 from compressor.recipe import GrowingConfig
 from compressor.search import Problem, Unfinished, growing
 from compressor.search.growing.grower import Grower, GrowthSettings
@@ -17,7 +18,7 @@ from compressor.search.growing.indicators import Indicators, IndicatorSettings
 from compressor.search.growing.selection import select
 from compressor.search.growing.space import Space, trained_form
 from compressor.search.growing.store import Store
-from compressor.train import Paused, Settings
+from compressor.training.trainer import Paused, Settings
 
 FINAL = Settings(8, 8, lambda step, per_epoch: 0.05, 0.9, 5e-4)
 INDICATORS = IndicatorSettings(
@@ -37,8 +38,8 @@ QUICK = GrowingConfig(steps_per_round=2, settle=0.3)
 
 
 def problem_of(architecture, trainer, share, name="params", **more):
-    limits = {name: share * cost.COSTS[name](architecture)}
-    return Problem(architecture, Budget(limits), cost.COSTS, trainer, final=FINAL, **more)
+    limits = {name: share * params_macs.COSTS[name](architecture)}
+    return Problem(architecture, Budget(limits), params_macs.COSTS, trainer, final=FINAL, **more)
 
 
 @pytest.fixture
@@ -57,11 +58,11 @@ def test_the_budget_is_met_and_no_group_could_take_another_channel(tiny, quick_t
     problem = problem_of(tiny, quick_trainer(), share, name)
     found = growing.search(problem, QUICK)
     limit = problem.budget.limits[name]
-    assert cost.COSTS[name](found.architecture) <= limit
+    assert params_macs.COSTS[name](found.architecture) <= limit
     for group, width in found.architecture.widths.items():
         if width < tiny.widths[group]:
             wider = found.architecture.with_widths({**found.architecture.widths, group: width + 1})
-            assert cost.COSTS[name](wider) > limit
+            assert params_macs.COSTS[name](wider) > limit
 
 
 def test_the_weights_are_those_of_the_architecture_and_no_nan_is_left(tiny, quick_trainer):
@@ -81,7 +82,7 @@ def test_between_rounds_the_network_is_as_small_as_what_is_drawn(tiny, quick_tra
 
             def after_step():
                 done = after()
-                sizes.append((cost.count_params(model), cost.params(observer.architecture)))
+                sizes.append((params_macs.count_params(model), params_macs.params(observer.architecture)))
                 return done
 
             observer.after_step = after_step
@@ -90,13 +91,13 @@ def test_between_rounds_the_network_is_as_small_as_what_is_drawn(tiny, quick_tra
     growing.search(problem_of(tiny, Watched(), 0.3), QUICK)
     assert all(real == counted for real, counted in sizes)
     assert len(set(sizes)) > 3
-    assert max(real for real, _ in sizes) < 0.7 * cost.params(tiny)
+    assert max(real for real, _ in sizes) < 0.7 * params_macs.params(tiny)
 
 
 def test_a_run_begins_with_one_filter_in_every_layer(tiny, quick_trainer):
     found = growing.search(problem_of(tiny, quick_trainer(), 0.3), QUICK)
     first = found.trace["growth"]["rounds"][0]
-    assert first["params"] == cost.params(tiny.with_widths(dict.fromkeys(tiny.widths, 1)))
+    assert first["params"] == params_macs.params(tiny.with_widths(dict.fromkeys(tiny.widths, 1)))
 
 
 def test_what_is_drawn_again_takes_back_its_weights_and_momentum(tiny, quick_trainer):
@@ -133,7 +134,7 @@ def test_a_drawn_network_computes_what_the_whole_one_does_without_the_other_chan
     store.keep(whole, torch.optim.SGD(whole.parameters()), every)
     drawn = np.random.default_rng(0).random(space.length) < 0.5
     part = store.network(space.architecture(drawn), drawn, 1).eval()
-    assert cost.count_params(part) == cost.params(space.architecture(drawn)) < cost.params(tiny)
+    assert params_macs.count_params(part) == params_macs.params(space.architecture(drawn)) < params_macs.params(tiny)
     from compressor.search.gates import Gates
 
     gates = Gates(whole, space.plan, space.groups)
@@ -288,7 +289,7 @@ def test_layers_grow_within_the_budget(kind, request, quick_trainer):
     architecture = request.getfixturevalue(kind)
     problem = problem_of(architecture, quick_trainer(), 0.3)
     found = growing.search(problem, QUICK)
-    assert cost.params(found.architecture) <= problem.budget.limits["params"]
+    assert params_macs.params(found.architecture) <= problem.budget.limits["params"]
     model = models.build(found.architecture)
     model.load_state_dict(found.weights)
     first = found.trace["growth"]["epochs"][0]["units"]
@@ -298,13 +299,13 @@ def test_layers_grow_within_the_budget(kind, request, quick_trainer):
 
 def test_too_small_a_budget_for_all_layers_drops_the_least_of_them(residual, quick_trainer):
     least = residual.with_widths(dict.fromkeys(residual.widths, 1))
-    problem = problem_of(residual, quick_trainer(), (cost.params(least) - 1) / cost.params(residual))
+    problem = problem_of(residual, quick_trainer(), (params_macs.params(least) - 1) / params_macs.params(residual))
     space = Space.of(problem)
     scores = np.full(space.length, 1.0)
     scores[space.starts["layer3.2"]] = 0.5
     kept = select(problem, space, scores).drawn
     assert not kept[space.starts["layer3.2"]]
-    assert cost.params(space.architecture(kept)) <= problem.budget.limits["params"]
+    assert params_macs.params(space.architecture(kept)) <= problem.budget.limits["params"]
 
 
 def test_a_paused_search_hands_over_its_network(tiny, quick_trainer):
@@ -325,7 +326,7 @@ def test_a_paused_search_hands_over_its_network(tiny, quick_trainer):
         growing.search(problem_of(tiny, Pausing(), 0.3), QUICK)
     model = models.build(caught.value.architecture)
     model.load_state_dict(caught.value.weights)
-    assert cost.count_params(model) < cost.params(tiny)
+    assert params_macs.count_params(model) < params_macs.params(tiny)
 
 
 def test_the_mixing_weight_of_plain_units_is_there_while_they_come_and_go(layered):
@@ -371,8 +372,8 @@ def test_training_flops_are_those_of_what_was_computed(tiny, quick_trainer):
     found = growing.search(problem_of(tiny, quick_trainer(), 0.3), GrowingConfig(settle=0.5, steps_per_round=4))
     growth = found.trace["growth"]
     last = growth["epochs"][-1]
-    assert last["flops"] == 6 * cost.macs(found.architecture) * FINAL.batch_size * 3
-    assert growth["reference"]["flops_per_epoch"] == 6 * cost.macs(tiny) * FINAL.batch_size * 3
+    assert last["flops"] == 6 * params_macs.macs(found.architecture) * FINAL.batch_size * 3
+    assert growth["reference"]["flops_per_epoch"] == 6 * params_macs.macs(tiny) * FINAL.batch_size * 3
 
 
 def test_layers_that_indicators_speak_against_fill_a_budget_that_others_leave_unused(residual, quick_trainer):
@@ -381,7 +382,7 @@ def test_layers_that_indicators_speak_against_fill_a_budget_that_others_leave_un
     scores = np.random.default_rng(0).standard_normal(space.length)
     scores[space.channels :] = -np.arange(1, len(space.layers) + 1)
     kept = select(problem, space, scores).drawn
-    used = cost.params(space.architecture(kept)) / problem.budget.limits["params"]
+    used = params_macs.params(space.architecture(kept)) / problem.budget.limits["params"]
     assert 0.98 < used <= 1
     present = kept[space.channels :]
     assert 0 < present.sum() < len(space.layers)
@@ -395,25 +396,25 @@ class Guessed:
         self.known = {}
 
     def __call__(self, architecture):
-        return self.known.get(architecture.to_json(), 0.5 * cost.params(architecture))
+        return self.known.get(architecture.to_json(), 0.5 * params_macs.params(architecture))
 
     def begin(self, least):
         self.calibrate(least)
 
     def calibrate(self, architecture):
         before = self(architecture)
-        self.known[architecture.to_json()] = cost.params(architecture)
+        self.known[architecture.to_json()] = params_macs.params(architecture)
         return before == self(architecture)
 
 
 def test_a_cost_that_is_an_estimate_is_measured_before_the_network_settles(tiny, quick_trainer, monkeypatch):
-    monkeypatch.setattr(Guessed, "__call__", lambda self, a: self.known.get(a.to_json(), 0.99 * cost.params(a)))
-    guessed, limit = Guessed(), 0.4 * cost.params(tiny)
-    costs = {**cost.COSTS, "params": guessed}
+    monkeypatch.setattr(Guessed, "__call__", lambda self, a: self.known.get(a.to_json(), 0.99 * params_macs.params(a)))
+    guessed, limit = Guessed(), 0.4 * params_macs.params(tiny)
+    costs = {**params_macs.COSTS, "params": guessed}
     problem = Problem(tiny, Budget({"params": limit}), costs, quick_trainer(), final=FINAL)
     found = calibrated(growing.search, problem, QUICK)
     assert found.architecture.to_json() in guessed.known
-    assert cost.params(found.architecture) <= limit
+    assert params_macs.params(found.architecture) <= limit
 
 
 def test_diverged_indicators_end_the_search_and_leave_no_checkpoint(tiny, quick_trainer, tmp_path):

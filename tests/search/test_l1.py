@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from compressor import cost
+from compressor.costs import params_macs
+from compressor.costs.solver import Bounds
 from compressor.errors import BudgetError, ModelError, RunError
 from compressor.models import build, follows, plan_of, reference_architecture
 from compressor.recipe import L1Config, UniformConfig
 from compressor.search import Finetuning, search
 from compressor.search.l1 import filter_norms, smallest_filters
-from compressor.solve import Bounds
 
 CONFIG = L1Config()
 SMALL = {"params": 2_000}
@@ -92,10 +92,10 @@ def test_a_budget_above_the_network_is_refused_before_any_training(tiny, problem
 
 
 def test_no_group_is_ever_wider_than_it_was(tiny, problem):
-    full = cost.params(tiny)
+    full = params_macs.params(tiny)
     for limit in range(full - 60, full + 1, 12):
         found = search(problem(tiny, {"params": limit}), CONFIG).architecture
-        assert cost.params(found) <= limit
+        assert params_macs.params(found) <= limit
         assert all(found.widths[name] <= tiny.widths[name] for name in tiny.widths)
     assert found == tiny  # nothing to remove: the trained network itself is fine-tuned
 
@@ -135,11 +135,11 @@ def test_without_a_way_to_train_it_says_so(tiny, problem):
 )
 def test_a_trained_residual_network_loses_channels_of_whole_streams(problem, name, width, shortcut):
     reference = reference_architecture(name, {"shortcut": shortcut}, 10, (1, 8, 8), width)
-    limit = 0.6 * cost.params(reference)
+    limit = 0.6 * params_macs.params(reference)
     found = search(problem(reference, {"params": limit}), CONFIG)
     widths = found.architecture.widths
     assert found.architecture.options == reference.options
-    assert cost.params(found.architecture) <= limit
+    assert params_macs.params(found.architecture) <= limit
     assert all(widths[name] <= reference.widths[name] for name in widths)
     model = build(found.architecture)
     model.load_state_dict(found.weights)

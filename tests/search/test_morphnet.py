@@ -3,12 +3,12 @@ import json
 import numpy as np
 import pytest
 
-from compressor import cost
+from compressor.costs import params_macs
+from compressor.costs.solver import Bounds
 from compressor.errors import BudgetError
 from compressor.models import reference_architecture
 from compressor.recipe import MorphNetConfig
 from compressor.search import search
-from compressor.solve import Bounds
 
 CONFIG = MorphNetConfig(pretrain_epochs=1, prune_every=2, prune_channels=1)
 
@@ -107,7 +107,7 @@ def test_a_network_with_convolved_shortcuts_is_pruned_width_by_width(problem, na
     reference = reference_architecture(name, {"shortcut": "conv"}, 10, (1, 8, 8), width)
     config = CONFIG.model_copy(update={"prune_every": 1, "prune_channels": each, "keep": 0.8})
     found = search(problem(reference, {"params": 20_000}), config)
-    assert cost.params(found.architecture) <= 20_000
+    assert params_macs.params(found.architecture) <= 20_000
     assert dict(found.architecture.options) == {"shortcut": "conv"}
     pruned = found.trace["pruned"]["widths"]
     assert list(pruned) == list(reference.widths)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from torch import nn
 
-from compressor import cost, models
+from compressor import models
+from compressor.costs import params_macs
+from compressor.costs.solver import Bounds
 from compressor.errors import BudgetError, ModelError
 from compressor.models import follows, plan_of, prunable, reference_architecture
 from compressor.models.zoo import Family
@@ -14,7 +16,6 @@ from compressor.recipe import NeuralScaleConfig, UniformConfig
 from compressor.search import neuralscale, search
 from compressor.search.neuralscale import fit_power_law, r_squared, widths_for
 from compressor.search.pruning import Trajectory
-from compressor.solve import Bounds
 
 CONFIG = NeuralScaleConfig(iterations=3, pretrain_epochs=1, prune_every=2, prune_channels=2)
 
@@ -79,7 +80,7 @@ def test_widths_for_fills_the_limit_from_below(limit):
 def test_the_result_meets_every_budget_and_is_full(tiny, problem, assert_full, limits, config):
     found = search(problem(tiny, limits), config)
     assert_full(found.architecture, limits)
-    costs = {name: cost.COSTS[name](found.architecture) for name in limits}
+    costs = {name: params_macs.COSTS[name](found.architecture) for name in limits}
     assert any(limits[name] - costs[name] < found.one_channel[name] for name in limits)
     json.dumps(found.trace)
 
@@ -87,7 +88,7 @@ def test_the_result_meets_every_budget_and_is_full(tiny, problem, assert_full, l
 def test_descent_starts_every_iteration_at_the_original_size(problem):
     mlp = reference_architecture("mlp", {}, 10, (1, 8, 8), 0.06)
     found = search(problem(mlp, {"params": 1_000}), CONFIG)
-    original = cost.params(mlp)
+    original = params_macs.params(mlp)
     iterations = found.trace["iterations"]
     assert len(iterations) == 3
     for this, following in itertools.pairwise(iterations):
@@ -95,7 +96,7 @@ def test_descent_starts_every_iteration_at_the_original_size(problem):
     for entry in iterations:
         assert entry["fallback"] is None
         generated = mlp.with_widths(dict(zip(entry["groups"], entry["widths"], strict=True)))
-        assert entry["params"] == cost.params(generated) <= original
+        assert entry["params"] == params_macs.params(generated) <= original
         assert entry["params"] > 0.97 * original
         assert len(entry["alpha"]) == len(entry["beta"]) == len(entry["r2"]) == 2
         alpha, beta = fit_power_law(entry["records"]["params"], entry["records"]["widths"])
@@ -114,7 +115,7 @@ def test_too_few_records_fall_back_to_uniform_scaling_and_say_so(tiny, problem):
 def falling(tiny, monkeypatch):
     """Hand a trajectory to the search: 12 events, of which 5 come before the stem has lost a channel."""
     widths = [[13 - max(0, n - 5), 23 - n] for n in range(1, 13)]
-    params = [cost.params(tiny.with_widths({"stem": stem, "inner": inner})) for stem, inner in widths]
+    params = [params_macs.params(tiny.with_widths({"stem": stem, "inner": inner})) for stem, inner in widths]
 
     def prune(*args, **kwargs):
         return Trajectory(params, widths, 5, widths[-1], "the floor was reached", 0.0, 0.0, {})
@@ -189,18 +190,18 @@ def test_widths_that_are_coupled_are_refused_before_any_training(problem, quick_
 @pytest.mark.slow
 def test_every_width_of_a_network_with_convolved_shortcuts_is_found_by_itself(problem):
     reference = reference_architecture("resnet20", {"shortcut": "conv"}, 10, (1, 8, 8), 0.5)
-    limit = 0.6 * cost.params(reference)
+    limit = 0.6 * params_macs.params(reference)
     config = CONFIG.model_copy(update={"iterations": 1, "prune_every": 1, "prune_channels": 16})
     found = search(problem(reference, {"params": limit}), config)
     assert dict(found.architecture.options) == {"shortcut": "conv"}
-    assert 0.99 * limit < cost.params(found.architecture) <= limit
+    assert 0.99 * limit < params_macs.params(found.architecture) <= limit
     (iteration,) = found.trace["iterations"]
     assert iteration["fallback"] is None
     assert iteration["groups"] == list(reference.widths)
     for stage in (1, 2, 3):  # identity shortcuts would tie these
         assert len({found.architecture.widths[f"layer{stage}.{block}.conv2"] for block in range(3)}) > 1
     for params, widths in zip(*(iteration["records"][key] for key in ("params", "widths")), strict=True):
-        assert params == cost.params(reference.with_widths(dict(zip(iteration["groups"], widths, strict=True))))
+        assert params == params_macs.params(reference.with_widths(dict(zip(iteration["groups"], widths, strict=True))))
 
 
 @pytest.mark.parametrize("name", ["preact_resnet18", "preact_resnet34", "resnet20", "mobilenetv2"])

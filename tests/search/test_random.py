@@ -4,11 +4,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from compressor.costs.solver import Bounds
 from compressor.errors import BudgetError, ModelError
 from compressor.models import reference_architecture
 from compressor.recipe import RandomConfig, UniformConfig
 from compressor.search import search
-from compressor.solve import Bounds
 
 
 def vgg(problem, limit=700):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from compressor import cost
+from compressor.costs import params_macs
 from compressor.errors import BudgetError, ModelError, RecipeError
 from compressor.models import build, build_meta, example_input, reference_architecture
 from compressor.recipe import TissueNetConfig, WidthsConfig, parse_recipe
@@ -26,13 +26,13 @@ LIMITS = [{"params": 0.3}, {"params": 0.35, "macs": 0.4}]
 @pytest.mark.parametrize(("model", "width", "shape"), NETWORKS, ids=[name for name, *_ in NETWORKS])
 def test_budgets_are_met_and_filled(problem, model, width, shape, share):
     reference = reference_architecture(model, {}, 10, shape, width)
-    limits = {name: int(part * cost.COSTS[name](reference)) for name, part in share.items()}
+    limits = {name: int(part * params_macs.COSTS[name](reference)) for name, part in share.items()}
     found = search(problem(reference, limits, width=width), TissueNetConfig(trials=1, k=4, mix="single"))
     tissue = found.architecture
     network = build_meta(tissue)
-    macs = cost.count_macs(network, example_input(tissue, 1).to("meta"))
-    spent = {"params": cost.count_params(network), "macs": macs}
-    assert {name: cost.COSTS[name](tissue) for name in spent} == spent
+    macs = params_macs.count_macs(network, example_input(tissue, 1).to("meta"))
+    spent = {"params": params_macs.count_params(network), "macs": macs}
+    assert {name: params_macs.COSTS[name](tissue) for name in spent} == spent
     assert all(spent[name] <= limit for name, limit in limits.items())
     assert max(spent[name] / limit for name, limit in limits.items()) > 0.98
     assert tissue.stacks
@@ -48,7 +48,7 @@ def test_the_result_is_an_architecture_that_survives_json(tiny, problem):
 
 def test_larger_budgets_give_more(tiny, problem):
     spent = [
-        cost.params(search(problem(tiny, {"params": limit}), TissueNetConfig(trials=1, k=3)).architecture)
+        params_macs.params(search(problem(tiny, {"params": limit}), TissueNetConfig(trials=1, k=3)).architecture)
         for limit in (2000, 4000, 8000)
     ]
     assert spent == sorted(spent)
@@ -122,7 +122,7 @@ def test_a_budget_below_the_least_network_is_refused(tiny, problem):
 def test_widths_that_the_recipe_fixes_are_kept(problem):
     reference = reference_architecture("preact_resnet18", {}, 10, (3, 32, 32), 0.25)
     bounds = bounds_of(WidthsConfig(round_to=4, frozen=("layer4.0.conv2",)), reference)
-    limits = {"params": int(0.4 * cost.params(reference))}
+    limits = {"params": int(0.4 * params_macs.params(reference))}
     found = search(problem(reference, limits, bounds=bounds), TissueNetConfig(trials=1)).architecture
     assert found.widths["layer4.0.conv2"] == reference.widths["layer4.0.conv2"]
     hidden = set(found.stacks)

@@ -166,7 +166,7 @@ def test_pairs_can_be_named_and_unknown_ones_are_refused():
 
 @pytest.mark.parametrize(("classes", "k", "printed"), [(100, 4, "4.08"), (100, 6, "4.14"), (10, 4, "4.04")])
 def test_vgg16_has_the_papers_counts(classes, k, printed):
-    from compressor.cost import count_params
+    from compressor.costs.params_macs import count_params
 
     skeleton, firsts = stackable(reference_architecture("vgg16_bn", {}, classes, (3, 32, 32)), "all")
     sites = {site.first: site for site in find_sites(build_meta(skeleton), plan_of(skeleton))}

@@ -2,7 +2,7 @@
 
 from quick import exporting_by_tracing
 
-from compressor.cli import main
+from compressor.cli.root import main
 
 exporting_by_tracing(setattr)
 main(prog_name="compressor")

@@ -13,10 +13,10 @@ import traceback
 import sklearn.datasets  # noqa: F401
 import torch
 
-import compressor.comparison
-import compressor.pipeline
+import compressor.pipeline.compare
+import compressor.pipeline.runner
 import compressor.widths.torch_pruning_graph  # noqa: F401
-from compressor.cli import main
+from compressor.cli.root import main
 from compressor.report import svg
 
 sys.path.insert(0, os.path.dirname(__file__))  # noqa: PTH120

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torchvision
 
-from compressor.cost import count_params, params_at
+from compressor.costs.params_macs import count_params, params_at
 from compressor.exporters import export_onnx
 from compressor.initialise import reinitialise_
 from compressor.widths import plan_widths, resize_

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from compressor import cost
+from compressor.costs import params_macs
 from compressor.errors import BudgetError, RunError, TrainingError
 from compressor.models import units
 from compressor.recipe import GrowingConfig
@@ -23,7 +23,7 @@ from compressor.search.growing.indicators import IndicatorSettings
 from compressor.search.growing.selection import select
 from compressor.search.growing.space import Space
 from compressor.search.problem import Finetuning, Problem, SearchResult, Unfinished
-from compressor.train import EpochRecord, Paused, Settings
+from compressor.training.trainer import EpochRecord, Paused, Settings
 
 _ROUNDS = 30  # at least, where the recipe leaves their length open and there are as many steps
 
@@ -124,7 +124,7 @@ def _growth(grower: Grower, history: list[EpochRecord]) -> dict[str, Any]:
     reference, settings = grower.space.reference, grower.settings
     stage_of = _stages(grower.space)
     per_epoch = settings.steps // max(1, len(history))
-    own = {name: int(count(reference)) for name, count in cost.COSTS.items()}
+    own = {name: int(count(reference)) for name, count in params_macs.COSTS.items()}
     epochs = [{**row, "seconds": record.seconds} for row, record in zip(grower.epochs, history, strict=True)]
     return {
         "epochs": epochs,

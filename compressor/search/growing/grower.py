@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from compressor import cost
 from compressor.architecture import Architecture
-from compressor.checkpoint import Snapshot, Tensors, named
+from compressor.costs import params_macs
+from compressor.costs.solver import Solution
 from compressor.models import units
 from compressor.search.gates import Gates
 from compressor.search.growing.indicators import Indicators, IndicatorSettings
@@ -21,7 +21,7 @@ from compressor.search.growing.selection import Selection, select
 from compressor.search.growing.space import Drawn, Space, trained_form
 from compressor.search.growing.store import MOMENTUM, Store
 from compressor.search.problem import Problem, agreed
-from compressor.solve import Solution
+from compressor.training.checkpoint import Snapshot, Tensors, named
 
 _DENSITY = 0.05  # parameters of the paper's VGG-16 after growth (Table 1)
 _LOOKS = 4  # at the size of the network that would be drawn, in every round
@@ -148,7 +148,7 @@ class Grower:
         row = {
             "epoch": len(self.epochs) + 1,
             **self._epoch,
-            **{name: int(count(self.architecture)) for name, count in cost.COSTS.items()},
+            **{name: int(count(self.architecture)) for name, count in params_macs.COSTS.items()},
             "channels": {name: there.get(name, 0) for name in self.space.reference.widths},
             "units": self._units(),
         }
@@ -224,7 +224,7 @@ class Grower:
         self.gates = gates
         # A plain unit's mixing weight is nothing but its gate.
         self._held = [parameters[gate] for path in whole for gate in every[path].gates if gate.endswith(".mix")]
-        self._macs = cost.macs(self.architecture)
+        self._macs = params_macs.macs(self.architecture)
         return gates
 
     def _put_gates_on(self) -> None:

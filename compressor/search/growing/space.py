@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.architecture import Architecture
+from compressor.costs.solver import Bounds
 from compressor.models import follows, plan_of, units, with_units
 from compressor.models.zoo import Unit
 from compressor.search.problem import Problem
 from compressor.search.streams import Streams
-from compressor.solve import Bounds
 from compressor.widths import WidthPlan
 
 Drawn = NDArray[np.bool_]

@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from compressor.architecture import Architecture
+from compressor.costs.solver import Solution, largest_within
 from compressor.errors import BudgetError, RunError, TrainingError
 from compressor.files import read_json, write_json
 from compressor.models import build
 from compressor.recipe import TissueNetConfig
 from compressor.search.problem import Problem, SearchResult, agreed, calibrated_costs
 from compressor.search.tissuenet.forms import Form, forms_of
-from compressor.solve import Solution, largest_within
 
 _FULL = 0.98  # of a limit: forms that leave more unused are tried after the others
 _ROUNDS = 12  # of solving and measuring, where a cost must be measured

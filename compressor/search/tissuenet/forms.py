@@ -2,7 +2,7 @@
 
 A form is a one-parameter family: all widths but those between the layers of a pair are scaled alike, and a pair of
 layers has as many units as its channels allow, with k hidden nodes each. Single steps of a width, and of a pair's k,
-are what the integer repair of `compressor.solve` adds.
+are what the integer repair of `compressor.costs.solver` adds.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.architecture import Architecture
+from compressor.costs.solver import UNBOUNDED, Bounds
 from compressor.errors import ModelError, not_one_of
 from compressor.models import build_meta, plan_of, stackable
 from compressor.recipe import TissueNetConfig
 from compressor.search.problem import Problem, bounds_for
-from compressor.solve import UNBOUNDED, Bounds
 from compressor.stacking import Site, find_sites, select
 from compressor.units import BasicUnit, Kind, Stack, drawn, grouped, most_units, spread
 

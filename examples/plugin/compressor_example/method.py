@@ -5,9 +5,8 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from compressor.cost import of_widths
+from compressor.costs import largest_within, of_widths
 from compressor.search import Problem, SearchResult
-from compressor.solve import largest_within
 
 
 class PyramidConfig(BaseModel):

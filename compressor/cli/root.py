@@ -1,0 +1,395 @@
+"""The command line. Torch is imported only inside commands, so that --help answers at once.
+
+Exit codes: 0 budget met, 1 budget or gate missed, 2 bad input, 3 the machine lacks something (GPU, provider,
+package), 4 a gate that cannot tell, 70 a bug of ours, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from compressor import __version__
+from compressor.cli.bench import bench_command
+from compressor.cli.command import command
+from compressor.cli.inspect import inspect_command
+from compressor.cli.latency_gate import baseline_command, gate_command
+from compressor.cli.olive_config import olive_config_command
+from compressor.errors import RecipeError, RunError, not_one_of
+from compressor.failures import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from compressor.cli.progress import Console
+    from compressor.pipeline.runner import Progress, Stopped
+
+
+class _Commands(click.Group):
+    """The commands, some of which had another name that still works."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Find a command by its name or its earlier one."""
+        return super().get_command(ctx, {"compare-methods": "sweep"}.get(cmd_name, cmd_name))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="compressor")
+def main() -> None:
+    """Compress a network to a budget: a trained ONNX model that meets it, with the evidence.
+
+    Begin with `compressor recipes list`, then `compressor run RECIPE -o OUT`.
+    """
+
+
+_recipe = click.argument("recipe", type=click.Path(path_type=Path))
+_out = click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Run folder.")
+_set = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe value.")
+_resume = click.option("--resume", is_flag=True, help="Go on with an interrupted run in OUT.")
+_open = click.option("--open", "open_page", is_flag=True, help="Open the page in a browser.")
+_stop_at = click.option(
+    "--stop-at",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="EPOCHS",
+    help="Stop growing after so many epochs; the network of then is exported to OUT/now, --resume goes on.",
+)
+_folder = click.argument("out", type=click.Path(path_type=Path))
+
+
+@command(main, "run", "compressor run recipes/quickstart.yaml -o runs/first --set budget.macs=0.3x")
+@_recipe
+@_out
+@_set
+@_resume
+@_stop_at
+@_open
+def run_command(
+    recipe: Path, out: Path, overrides: tuple[str, ...], resume: bool, stop_at: float | None, open_page: bool
+) -> None:
+    """Search, train, export, measure and report: everything."""
+    _run(recipe, out, overrides, resume, "report", stop_at, open_page)
+
+
+@command(main, "search", "compressor search recipes/quickstart.yaml -o runs/first")
+@_recipe
+@_out
+@_set
+@_resume
+@_stop_at
+def search_command(recipe: Path, out: Path, overrides: tuple[str, ...], resume: bool, stop_at: float | None) -> None:
+    """Only find the architecture; writes OUT/architecture.json."""
+    _run(recipe, out, overrides, resume, "search", stop_at)
+
+
+@command(main, "train", "compressor train runs/first")
+@_folder
+def train_command(out: Path) -> None:
+    """Go on in a run folder up to trained weights."""
+    _continue(out, "train")
+
+
+@command(main, "export", "compressor export runs/first")
+@_folder
+def export_command(out: Path) -> None:
+    """Go on in a run folder up to OUT/model.onnx, checked against PyTorch."""
+    _continue(out, "export")
+
+
+@command(main, "report", "compressor report runs/first")
+@_folder
+@_open
+def report_command(out: Path, open_page: bool) -> None:
+    """Go on in a run folder to its end, or write its report anew."""
+    _continue(out, "report", open_page)
+
+
+@command(
+    main,
+    "sweep",
+    "compressor sweep recipes/neuralscale-digits.yaml --methods neuralscale,uniform --budgets 0.05x,0.1x --seeds 2 "
+    "-o runs/methods",
+)
+@_recipe
+@click.option("--methods", required=True, help="Names, such as neuralscale,uniform:shortcut=convcut.")
+@click.option("--budgets", required=True, help="Shares, such as 0.25x,0.5x, or limits, such as params=37k+macs=1M.")
+@click.option("--seeds", default=3, show_default=True, help="Runs of each, from the recipe's seed on.")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the comparison.")
+@click.option("--ray", metavar="ADDRESS", help="Run seeds side by side on this Ray cluster: HOST:PORT, auto or local.")
+@_set
+@_resume
+@_open
+def sweep_command(
+    recipe: Path,
+    methods: str,
+    budgets: str,
+    seeds: int,
+    out: Path,
+    ray: str | None,
+    overrides: tuple[str, ...],
+    resume: bool,
+    open_page: bool,
+) -> None:
+    """Run several methods at several budgets with several seeds and draw accuracy against cost."""
+    from compressor.pipeline.compare_plan import make_plan
+    from compressor.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides)  # before torch: bad input is told at once
+    make_plan(loaded, methods.split(","), budgets.split(","), seeds)
+    from compressor.interrupts import Interrupts
+    from compressor.pipeline.compare import compare_methods
+
+    try:
+        with Interrupts(), _console() as console:
+            record = compare_methods(
+                loaded,
+                methods.split(","),
+                budgets.split(","),
+                seeds,
+                out,
+                resume=resume,
+                progress=console.progress,
+                ray=ray,
+            )
+    except KeyboardInterrupt as error:
+        raise Failure("interrupted; the comparison goes on with the same command and --resume", 130) from error
+    from compressor.report import comparison_lines
+
+    for line in comparison_lines(record):
+        click.echo(line)
+    click.echo(f"page: {out / 'comparison.html'}")
+    if open_page:
+        _show(out / "comparison.html")
+    if not record["met"]:
+        sys.exit(1)
+
+
+main.add_command(bench_command)
+main.add_command(gate_command)
+main.add_command(baseline_command)
+main.add_command(inspect_command)
+main.add_command(olive_config_command)
+
+
+@main.group()
+def recipes() -> None:
+    """Recipes that come with the package."""
+
+
+@command(recipes, "list", "compressor recipes list")
+def recipes_list() -> None:
+    """Name the recipes, a line each."""
+    for name, text in _recipes().items():
+        first = next((line[1:].strip() for line in text.splitlines() if line.startswith("#")), "")
+        click.echo(f"{name:<24} {first}")
+
+
+@command(recipes, "show", "compressor recipes show quickstart")
+@click.argument("name")
+def recipes_show(name: str) -> None:
+    """Print a recipe."""
+    click.echo(_shipped(name), nl=False)
+
+
+@command(recipes, "copy", "compressor recipes copy quickstart my.yaml")
+@click.argument("name")
+@click.argument("target", type=click.Path(path_type=Path))
+def recipes_copy(name: str, target: Path) -> None:
+    """Copy a recipe to a file of your own."""
+    from compressor.files import write_atomic
+
+    text = _shipped(name)
+    if target.exists():
+        raise RunError(f"{target}: exists already; name another file")
+    write_atomic(target, text)
+    click.echo(f"{target}")
+
+
+@command(main, "schema", "compressor schema > recipe.schema.json")
+def schema_command() -> None:
+    """Print the JSON schema of recipes."""
+    from compressor.recipe import schema
+
+    click.echo(json.dumps(schema(), indent=2))
+
+
+@command(main, "models", "compressor models")
+def models_command() -> None:
+    """List the networks of the zoo with their parameters, multiply-adds and options."""
+    from compressor.cli import listing
+
+    click.echo(
+        f"{'name':<18}{'params':>12}{'MACs':>15}  options (3×32×32 images, 10 classes; texts: 35 of 10,000 words)"
+    )
+    for name, row in listing.rows().items():
+        click.echo(f"{name:<18}{row['params']:>12,}{row['macs']:>15,}  {row['options']}")
+    click.echo(
+        "also: torchvision:NAME, timm:NAME, package.module:factory (compressor widths MODEL lists their width groups)"
+    )
+
+
+@command(main, "widths", "compressor widths torchvision:resnet18 --shape 3,64,64")
+@click.argument("model")
+@click.option("--shape", default="3,32,32", show_default=True, help="Channels, height and width of an image.")
+@click.option("--classes", default=10, show_default=True, help="Number of outputs.")
+@click.option("--option", "options", multiple=True, help="Option of the model, such as shortcut=conv; may repeat.")
+def widths_command(model: str, shape: str, classes: int, options: tuple[str, ...]) -> None:
+    """List the width groups of a network: the names for `widths.minimum` and `widths.frozen`, and what is fixed."""
+    from compressor.cli import listing
+
+    sides = [int(side) if side.strip().isdecimal() else 0 for side in shape.split(",")]
+    if len(sides) != 3 or min(sides) < 1:
+        raise RecipeError(f"--shape {shape!r}: must be three whole numbers such as 3,32,32")
+    pairs = [option.partition("=") for option in options]
+    if bad := next((option for option, pair in zip(options, pairs, strict=True) if not (pair[0] and pair[2])), None):
+        raise RecipeError(f"--option {bad!r}: must look like shortcut=conv")
+    named = {key: _value(value) for key, _, value in pairs}
+    found = listing.width_groups(model, (sides[0], sides[1], sides[2]), classes, named)
+    click.echo(f"{'group':<52}{'channels':>9}{'in steps of':>13}")
+    for name, channels, step in found["groups"]:
+        click.echo(f"{name:<52}{channels:>9}{step:>13}")
+    for reason in found["fixed"]:
+        click.echo(f"fixed: {reason}")
+
+
+@command(main, "doctor", "compressor doctor")
+def doctor_command() -> None:
+    """Show versions, the machine, and which ONNX Runtime providers really work here."""
+    import torch
+
+    from compressor.pipeline import doctor, environment
+
+    for name, value in environment.versions().items():
+        click.echo(f"{name:<18} {value}")
+    for key, reading in environment.machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")).items():
+        click.echo(f"{key:<18} {reading}")
+    for provider, answer in doctor.providers().items():
+        click.echo(f"provider {provider:<9} {answer}")
+
+
+def _value(text: str) -> Any:
+    """A number, list or mapping if the text is one in JSON, else the text."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _run(
+    recipe: Path,
+    out: Path,
+    overrides: tuple[str, ...],
+    resume: bool,
+    until: str,
+    stop_at: float | None,
+    open_page: bool = False,
+) -> None:
+    from compressor.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides)  # before torch: bad input is told at once
+    from compressor.pipeline.runner import run
+
+    _carry_out(
+        out,
+        until,
+        lambda progress, pause: run(
+            loaded, out, resume=resume, until=until, progress=progress, pause=pause, stop_at=stop_at
+        ),
+        open_page,
+    )
+
+
+def _continue(out: Path, until: str, open_page: bool = False) -> None:
+    from compressor.pipeline import run_folder
+
+    run_folder.load(out)  # before torch: bad input is told at once
+    from compressor.pipeline.runner import continue_run
+
+    _carry_out(out, until, lambda progress, pause: continue_run(out, until, progress, pause), open_page)
+
+
+def _carry_out(
+    out: Path, until: str, work: Callable[[Progress, Callable[[], bool]], dict[str, Any]], open_page: bool
+) -> None:
+    """Run stages with progress on the terminal, and say what they led to."""
+    from compressor.interrupts import Interrupts
+    from compressor.pipeline.runner import Stopped, join
+    from compressor.training.distributed import hush, teamwork
+    from compressor.training.trainer import pick_device
+
+    hush()
+    interrupts = Interrupts()
+    try:
+        with teamwork(pick_device("auto")) as team:
+            if team is not None and team.rank:
+                join(out, team)
+                return
+            with interrupts, _console() as console:
+                report = work(console.progress, interrupts)
+    except Stopped as stopped:
+        _conclude_early(stopped, out, interrupts.pressed)
+        return
+    if open_page:
+        _show(out / "report.html")
+    _conclude(report, out, until)
+
+
+def _show(page: Path) -> None:
+    """Open a page in the browser; without one, the run is as good."""
+    if click.launch(str(page)) != 0:
+        click.echo(f"no browser opens: {page}", err=True)
+
+
+def _conclude_early(stopped: Stopped, out: Path, interrupted: bool) -> None:
+    """Say what a run has that was stopped while it trained; raises Failure if that was by Ctrl-C."""
+    if current := stopped.current:
+        metric, budget = current["metric"], current["budget"]
+        parts = [f"{name} {budget['costs'][name]:,.0f} of {limit:,.0f}" for name, limit in budget["limits"].items()]
+        click.echo(f"network of now: {out / 'now' / 'model.onnx'}")
+        click.echo(f"  {', '.join(parts)}; {metric['name']} {metric['onnx']:.4f}")
+    told = f"{stopped}; it goes on with: compressor run RECIPE -o {out} --resume"
+    if interrupted:
+        raise Failure(told, 130)
+    click.echo(told)
+
+
+def _console() -> Console:
+    from compressor.cli.progress import Console
+
+    return Console()
+
+
+def _conclude(report: dict[str, Any], out: Path, until: str) -> None:
+    if until != "report":
+        written = {"search": "architecture.json", "train": "weights.safetensors", "export": "model.onnx"}[until]
+        click.echo(f"{until} done: {out / written}")
+        return
+    from compressor.report import summary_lines
+
+    for line in summary_lines(report):
+        click.echo(line)
+    click.echo(f"model:  {out / 'model.onnx'}\nreport: {out / 'report.html'}")
+    if not report["budget"]["met"]:
+        sys.exit(1)
+
+
+def _recipes() -> dict[str, str]:
+    folder = resources.files("compressor.recipes")
+    found = {
+        p.name.removesuffix(".yaml"): p.read_text(encoding="utf-8")
+        for p in folder.iterdir()
+        if p.name.endswith(".yaml")
+    }
+    return dict(sorted(found.items()))
+
+
+def _shipped(name: str) -> str:
+    recipes = _recipes()
+    name = name.removesuffix(".yaml")
+    if name not in recipes:
+        raise RunError(f"recipe {not_one_of(name, recipes)}")
+    return recipes[name]

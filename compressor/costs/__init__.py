@@ -1,0 +1,30 @@
+"""What a network costs, in parameters, multiply-adds, bytes and milliseconds; budgets, and filling one exactly.
+
+Public: `Budget`; `params`, `macs` and `of_widths`; `largest_within` and its `Bounds`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compressor.lazy import lazily
+
+if TYPE_CHECKING:
+    from compressor.costs.budget import Budget as Budget
+    from compressor.costs.params_macs import macs as macs
+    from compressor.costs.params_macs import of_widths as of_widths
+    from compressor.costs.params_macs import params as params
+    from compressor.costs.solver import Bounds as Bounds
+    from compressor.costs.solver import largest_within as largest_within
+
+_HOME = {
+    "Bounds": "solver",
+    "Budget": "budget",
+    "largest_within": "solver",
+    "macs": "params_macs",
+    "of_widths": "params_macs",
+    "params": "params_macs",
+}
+__all__ = ["Bounds", "Budget", "largest_within", "macs", "of_widths", "params"]
+
+__getattr__, __dir__ = lazily(__name__, _HOME)

@@ -1,0 +1,62 @@
+"""How a command ends when something fails: a line on stderr for each problem, and an exit code. Imports no torch."""
+
+from __future__ import annotations
+
+import functools
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from compressor.errors import CompressorError
+
+
+def reported(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn the package's own errors into one line on stderr and their exit code."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except CompressorError as error:
+            raise Failure(str(error), error.exit_code) from error
+        except KeyboardInterrupt as error:
+            raise Failure("interrupted; a run goes on with: compressor run RECIPE -o OUT --resume", 130) from error
+        except BrokenPipeError:
+            raise  # the reader of a pipe has gone; click ends quietly
+        except OSError as error:
+            raise Failure(f"{error.filename or 'file'}: {error.strerror or error}", 2) from error
+        except Exception as error:
+            if _out_of_memory(error):
+                raise Failure(f"out of memory: {str(error).splitlines()[0]}", 3) from error
+            # bench imports nothing of compressor, so its errors are known by their exit code.
+            code = getattr(error, "exit_code", None)
+            if isinstance(code, int) and not isinstance(error, click.ClickException):
+                raise Failure(str(error), code) from error
+            if isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort):
+                raise
+            traceback.print_exc()
+            raise Failure(f"a bug in compressor, please report it with the lines above: {error!r}", 70) from error
+
+    return wrapper
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # torch tells a GPU's lack of memory by a class of its own, the CPU's only in the text of a RuntimeError.
+    return isinstance(error, MemoryError) or any(
+        sign in str(error) for sign in ("out of memory", "can't allocate memory")
+    )
+
+
+class Failure(click.ClickException):
+    """Ends a command with a line on stderr for each line of the message, and an exit code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        vars(self)["exit_code"] = code  # click reads it from the instance, but declares it for the class
+
+    def show(self, file: Any = None) -> None:
+        """Write the message to stderr."""
+        for problem in self.message.splitlines():
+            click.echo(f"error: {problem}", err=True)

@@ -1,0 +1,331 @@
+"""Methods side by side: every method at every budget with every seed, one joint measurement of latency, one page.
+
+    OUT/plan.json                         what is compared; made first, it tells our folder from others
+    OUT/runs/<method>/<budget>/<seed>/    run folders as `compressor run` makes them; also runs/unscaled/<seed>/
+    OUT/shared/<method>-<seed>/           what searches need not do again for another budget
+    OUT/failures.json                     runs whose budget the method cannot meet
+    OUT/latency.json                      all networks, measured in turns in one process
+    OUT/comparison.json, .csv, .html      the outcome
+
+Within a seed equal architectures that start from equal weights are trained once. Every step is a file, so that a
+comparison can stop anywhere and go on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compressor.bench import measure_latencies
+from compressor.data import DataSet, load_data
+from compressor.errors import BudgetError, CompressorError, RunError
+from compressor.files import copy_atomic, read_json, write_json
+from compressor.pipeline import environment, run_folder
+from compressor.pipeline.compare_plan import UNSCALED, Job, Plan, make_plan
+from compressor.pipeline.doctor import check_provider
+from compressor.pipeline.executors import map_on_ray
+from compressor.pipeline.lock import alone_in
+from compressor.pipeline.run_log import RunLog
+from compressor.pipeline.runner import Progress, Shared, run
+from compressor.recipe import RandomConfig, Recipe, UniformConfig
+from compressor.recipe.sections import DataConfig
+from compressor.report import dig, metric_of, score_of, summarise, write_comparison
+from compressor.search import Problem, SearchResult, search
+from compressor.training.trainer import pick_device
+
+_TRAINED = ("training.json", "weights.safetensors")
+
+
+def compare_methods(
+    recipe: Recipe,
+    methods: Sequence[str],
+    budgets: Sequence[str],
+    seeds: int,
+    out: Path | str,
+    *,
+    resume: bool = False,
+    progress: Progress = lambda stage, text, share: None,
+    ray: str | None = None,
+) -> dict[str, Any]:
+    """Run methods at several budgets and compare what comes out.
+
+    Args:
+        recipe: model, data and training of all runs
+        methods: names of search methods, with options such as "uniform:shortcut=convcut"
+        budgets: shares such as "0.25x", or limits such as "params=37k"; see `make_plan`
+        seeds: how many runs of each, with the recipe's seed and those after it
+        out: the folder of the comparison; must be empty or absent unless `resume`
+        resume: go on in a folder that this comparison has begun
+        progress: told how it goes
+        ray: address of a Ray cluster on which seeds run side by side, see `compressor.pipeline.executors`;
+            folders of the recipe and of the comparison must be the same on all its machines
+
+    Returns:
+        the content of comparison.json: every run, means and spreads, Pareto fronts
+
+    Raises:
+        CompressorError: see compressor.errors; a budget that a method cannot meet is recorded instead
+    """
+    plan = make_plan(recipe, methods, budgets, seeds)
+    folder = Path(out)
+    with alone_in(folder):
+        _claim(folder, plan, resume)
+        return _Comparison(plan, folder, progress, ray).run()
+
+
+class _Comparison:
+    def __init__(self, plan: Plan, out: Path, progress: Progress, ray: str | None = None) -> None:
+        self.plan, self.out, self.progress, self.ray = plan, out, progress, ray
+        self.log = RunLog(out / "log.jsonl")
+        self._loaded: tuple[object, DataSet] | None = None
+        self.failures: dict[str, str] = _read_failures(out / "failures.json")
+        self.trained: dict[tuple[object, ...], Job] = {}
+        self.twins: dict[str, str] = {}
+
+    def load(self, config: DataConfig, *, seed: int, device: torch.device) -> DataSet:
+        """Load images, or give those of the run before: runs go seed by seed."""
+        key = config.model_dump_json(), seed, device
+        if self._loaded is None or self._loaded[0] != key:
+            self._loaded = key, load_data(config, seed=seed, device=device)
+        return self._loaded[1]
+
+    def run(self) -> dict[str, Any]:
+        if not (self.out / "latency.json").exists():
+            check_provider(self.plan.recipe.measured.provider)  # now, not after hours of training
+        first = [job for job in self.plan.jobs if job.seed == self.plan.seeds[0]]
+        for job in first:
+            if isinstance(job.recipe.search, UniformConfig | RandomConfig) and job.method != UNSCALED:
+                self._run(job, "search")  # takes no training, and tells at once what cannot be done
+        if self.ray is not None:
+            self._train_on(self.ray)
+        for job in self.plan.jobs:
+            self._run(job, "export")
+        done = [job for job in self.plan.jobs if job.folder not in self.failures]
+        latency = self._latency(done)
+        reports = {job.folder: self._report(job, latency) for job in done}
+        record = self._record(reports, latency)
+        write_comparison(record, self.out)
+        return record
+
+    def train(self, seed: int) -> dict[str, str]:
+        """Bring the runs of one seed, which share nothing with those of others, up to their ONNX files.
+
+        Returns:
+            {folder: why its budget cannot be met}
+        """
+        for job in self.plan.jobs:
+            if job.seed == seed:
+                self._run(job, "export")
+        return {job.folder: self.failures[job.folder] for job in self.plan.jobs if job.folder in self.failures}
+
+    def _train_on(self, address: str) -> None:
+        """Train every seed in a task of its own; then nothing is left to do here but to read what they wrote."""
+        seeds, recipe = self.plan.seeds, self.plan.recipe
+        self.progress("train", f"{len(seeds)} seeds on Ray ({address})", None)
+        calls = [(self.plan, self.out.resolve(), seed, Path.cwd()) for seed in seeds]
+        gpus = 1 if recipe.device == "cuda" else 0
+        for failures in map_on_ray(_train_seed, calls, address, cpus=recipe.threads or 1, gpus=gpus):
+            self.failures |= failures
+        if self.failures:
+            write_json(self.out / "failures.json", self.failures)
+
+    def _teller(self, job: Job) -> Progress:
+        jobs = self.plan.jobs
+        head = f"run {jobs.index(job) + 1}/{len(jobs)} {job.name}"
+        return lambda stage, text, share: self.progress(stage, f"{head}: {text}", share)
+
+    def _run(self, job: Job, until: str) -> None:
+        """Bring one run up to its search or its ONNX file, or record why its budget cannot be met."""
+        if job.folder in self.failures:
+            return
+        folder, tell = self.out / job.folder, self._teller(job)
+        method = _unscaled if job.method == UNSCALED else search
+        shared = Shared(self.out / job.work, method, self.load)
+        try:
+            run(job.recipe, folder, resume=True, until="search", progress=tell, shared=shared)
+            if until == "search":
+                return
+            self._borrow(job)
+            run(job.recipe, folder, resume=True, until="export", progress=tell, shared=shared)
+        except BudgetError as error:
+            self.failures[job.folder] = str(error)
+            write_json(self.out / "failures.json", self.failures)
+        except CompressorError as error:
+            raise type(error)(f"{job.name}: {error}") from error
+
+    def _borrow(self, job: Job) -> None:
+        """Take the weights of an earlier run of the same network, if there is one."""
+        folder = self.out / job.folder
+        earlier = self.trained.setdefault(_identity(job, folder), job)
+        if earlier is job:
+            return
+        self.twins[job.folder] = earlier.name
+        if not all((folder / name).exists() for name in _TRAINED):
+            run_folder.record(folder, "train", job.recipe)
+            for name in _TRAINED:
+                copy_atomic(self.out / earlier.folder / name, folder / name)
+
+    # latency -----------------------------------------------------------------------------------------------------
+
+    def _latency(self, jobs: Sequence[Job]) -> dict[str, Any]:
+        """All networks measured in turns: medians of separate processes differ by half."""
+        path, bench = self.out / "latency.json", self.plan.recipe.measured
+        files = {job.folder: self.out / job.folder / "model.onnx" for job in jobs}
+        sums = {name: _sha256(file) for name, file in files.items()}
+        if path.exists():
+            known: dict[str, Any] = read_json(path)
+            if {name: dig(one, "sha256") for name, one in (dig(known, "networks") or {}).items()} == sums:
+                return known
+        self.progress("bench", f"measuring {len(files)} networks in turns, {bench.warmup + bench.runs} batches", None)
+        with self.log.timing("bench"):
+            measured = measure_latencies(
+                list(files.values()),
+                provider=bench.provider,
+                batch=bench.batch,
+                warmup=bench.warmup,
+                runs=bench.runs,
+                threads=bench.threads,
+            )
+        networks = {
+            name: one.to_json() | {"path": f"{name}/model.onnx"} for name, one in zip(files, measured, strict=True)
+        }
+        record = {"networks": networks, "machine": environment.machine(pick_device(self.plan.recipe.device))}
+        write_json(path, record)
+        return record
+
+    def _report(self, job: Job, latency: dict[str, Any]) -> dict[str, Any]:
+        """The report of one run, with its part of the joint measurement."""
+        folder = self.out / job.folder
+        own = {"networks": {"result": latency["networks"][job.folder]}, "machine": latency["machine"]}
+        place, made = folder / "latency.json", folder / "report.json"
+        if not (place.exists() and read_json(place) == own):
+            made.unlink(missing_ok=True)  # it may tell of an earlier measurement
+            run_folder.record(folder, "bench", job.recipe)
+            write_json(place, own)
+        if not made.exists():
+            run(job.recipe, folder, resume=True, progress=self._teller(job))
+        report: dict[str, Any] = read_json(made)
+        return report
+
+    # outcome -----------------------------------------------------------------------------------------------------
+
+    def _record(self, reports: dict[str, dict[str, Any]], latency: dict[str, Any]) -> dict[str, Any]:
+        rows = [self._row(job, reports.get(job.folder, {})) for job in self.plan.jobs]
+        first = next(iter(reports.values()))
+        metric = metric_of(first)
+        measured = next(iter(latency["networks"].values()))
+        seconds: dict[str, float] = {}
+        logs = [RunLog(self.out / job.folder / "log.jsonl") for job in self.plan.jobs]
+        for log in [*logs, self.log]:
+            for stage, spent in (log.seconds() if log.path.exists() else {}).items():
+                seconds[stage] = seconds.get(stage, 0.0) + spent
+        return {
+            "name": self.plan.recipe.model.name,
+            "recipe": self.plan.recipe.model_dump(mode="json"),
+            "methods": {job.method: job.recipe.search.model_dump(mode="json") for job in self._compared()},
+            "budgets": list(self.plan.budgets),
+            "seeds": list(self.plan.seeds),
+            "dataset": first["dataset"],
+            "runs": rows,
+            "metric": {"name": metric.name, "better": "lower" if metric.lower else "higher"},
+            "groups": summarise(rows, metric),
+            "met": all(row["met"] is not False and row["error"] is None for row in rows),
+            "measured": {
+                key: measured[key] for key in ("batch", "provider", "threads", "warmup", "runs", "interleaved")
+            },
+            "machine": latency["machine"],
+            "versions": first["versions"],
+            "seconds": {stage: round(spent, 3) for stage, spent in seconds.items()},
+        }
+
+    def _compared(self) -> list[Job]:
+        return [job for job in self.plan.jobs if job.method != UNSCALED]
+
+    def _row(self, job: Job, report: dict[str, Any]) -> dict[str, Any]:
+        budget = {} if job.method == UNSCALED else report.get("budget", {})
+        return {
+            "method": job.method,
+            "budget": job.budget,
+            "seed": job.seed,
+            "folder": job.folder,
+            "error": self.failures.get(job.folder),
+            **{key: report.get(key) for key in ("params", "macs", "onnx_bytes", "fallback")},
+            "accuracy": dig(report, "accuracy", "onnx"),
+            "value": score_of(report),
+            "samples": dig(report, "accuracy", "samples"),
+            "latency_mean_ms": dig(report, "latency_ms", "mean"),
+            "latency_median_ms": dig(report, "latency_ms", "median"),
+            **{key: budget.get(key) for key in ("limits", "met", "binding")},
+            "same_network_as": self.twins.get(job.folder),
+        }
+
+
+def _train_seed(plan: Plan, out: Path, seed: int, where: Path) -> dict[str, str]:
+    """What a Ray task does; `where` is what relative paths of the recipe are relative to."""
+    os.chdir(where)
+    return _Comparison(plan, out, lambda stage, text, share: None).train(seed)
+
+
+def _unscaled(problem: Problem, config: object) -> SearchResult:
+    """A search method that changes nothing."""
+    return SearchResult(problem.reference, {"iterations": []}, {})
+
+
+def _identity(job: Job, folder: Path) -> tuple[object, ...]:
+    """What the weights after training depend on, within a comparison.
+
+    A network that goes on from weights of the search is like no other.
+    """
+    own = job.folder if (folder / "start.safetensors").exists() else ""
+    return job.seed, (folder / "architecture.json").read_text(encoding="utf-8"), own
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _read_failures(path: Path) -> dict[str, str]:
+    return read_json(path) if path.exists() else {}
+
+
+def _claim(folder: Path, plan: Plan, resume: bool) -> None:
+    """Make a folder this comparison's, or go on in it.
+
+    Raises:
+        RunError: the folder is a file, holds a comparison (and not `resume`), holds something else, or was begun
+            with other arguments or another recipe
+    """
+    path, wanted = folder / "plan.json", _fixed(plan)
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder}: is a file, not a folder")
+    known = read_json(path) if path.exists() else None
+    if not (isinstance(known, dict) and known.keys() == wanted.keys()):
+        if folder.exists() and any(not entry.name.endswith(".tmp") for entry in folder.iterdir()):
+            raise RunError(f"{folder}: is not empty and holds no comparison; name another folder")
+        write_json(path, wanted)
+        return
+    if not resume:
+        raise RunError(f"{folder}: already holds a comparison; add --resume to go on with it, or name another folder")
+    if changed := run_folder.difference(known, wanted):
+        raise RunError(
+            f"{path}: {', '.join(changed)} differs from what this comparison was begun with; change it back, or begin "
+            "in another folder"
+        )
+
+
+def _fixed(plan: Plan) -> dict[str, Any]:
+    """All that the outcome depends on, as JSON values."""
+    jobs = [job for job in plan.jobs if job.method != UNSCALED]
+    own = ("search", "budget", "seed", "baselines")
+    return {
+        **{section: value for section, value in run_folder.used(jobs[0].recipe).items() if section not in own},
+        "methods": {job.method: job.recipe.search.model_dump(mode="json") for job in jobs},
+        "budgets": {job.budget: job.recipe.budget.model_dump(mode="json", exclude_none=True) for job in jobs},
+        "seeds": list(plan.seeds),
+    }

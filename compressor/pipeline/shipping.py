@@ -1,0 +1,254 @@
+"""What becomes of a trained network: one ONNX file with its story, scored, and the record of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from compressor.architecture import Architecture
+from compressor.arrangement import fastest, forms
+from compressor.bench import runs_in_float32
+from compressor.costs import params_macs
+from compressor.costs.file_size import exported_bytes
+from compressor.data import DataSet, Split, ordered
+from compressor.errors import RunError
+from compressor.exporters import (
+    INPUT,
+    Exported,
+    Form,
+    OnnxNetwork,
+    Parity,
+    export_also,
+    export_onnx,
+    finish,
+    measure_parity,
+    write_metadata,
+)
+from compressor.files import copy_atomic, write_json
+from compressor.models import build
+from compressor.pipeline import environment
+from compressor.precision import calibration, choose, form_of, judged
+from compressor.recipe import Recipe
+from compressor.recipe.budget import LATENCY
+from compressor.training.checkpoint import load_tensors
+from compressor.training.tasks import Evaluation, task_of
+from compressor.training.trainer import Trainer
+
+_PARITY_BATCH, _SCORED_BATCH = 100, 500
+# The longest that a score and a limit can be in JSON, and what a resumed recipe may grow by: the file's size is
+# settled before they are known.
+_LONGEST_SCORE, _LONGEST_LIMIT, _SPARE_BYTES = 0.00012345678901234567, 1e15, 64
+
+
+def ship(
+    name: str, folder: Path, architecture: Architecture, recipe: Recipe, trainer: Trainer, limits: Mapping[str, float]
+) -> None:
+    """Export the network whose weights lie in a folder, score the file and PyTorch on the test split, and record it.
+
+    Args:
+        name: of the network within its run
+        folder: holds weights.safetensors; gets model.onnx and export.json
+        architecture: of the weights
+        recipe: its sections `export`, `bench` and `train` are used, and the whole of it goes into the file
+        trainer: scores the network in PyTorch, and has the data
+        limits: of the budget, for the file's story
+
+    Raises:
+        ExportError: the file is not what PyTorch computes
+        RunError: the weights are of another architecture
+    """
+    data = trainer.data
+    model = load_weights(architecture, folder / "weights.safetensors")
+    path = folder / "model.onnx"
+    exported, precision, stacked = _export(model, architecture, path, recipe, data)
+    in_onnx = score_file(path, data, data.test, recipe.measured.threads)
+    in_torch = trainer.evaluate(model.to(trainer.device), data.test)
+    scores = _scores(in_onnx, in_torch, data, recipe)
+    metadata = _metadata(name, architecture, recipe, data, scores, limits)
+    write_metadata(path, metadata)
+    also = export_also(recipe.export.also, model, _parity_batches(data)[-1][:2], folder / "exports", metadata)
+    record = {
+        "params": params_macs.count_params(model),
+        "macs": params_macs.macs(architecture),
+        "onnx_bytes": path.stat().st_size,
+        "opset": exported.opset,
+        "versions": environment.versions(),
+        "parity": exported.parity.to_json(),
+        "precision": precision,
+        "stacked": stacked,
+        "also": also,
+        **scores,
+    }
+    write_json(folder / "export.json", record)
+
+
+def _export(
+    model: nn.Module, architecture: Architecture, path: Path, recipe: Recipe, data: DataSet
+) -> tuple[Exported, dict[str, Any], dict[str, Any] | None]:
+    """Export a network in the fastest of its forms, and bring the file into the form that is shipped.
+
+    Returns:
+        the file; JSON values of its precision; and how the forms compare, None where there is only one
+    """
+    batches, config, form = _parity_batches(data), recipe.export, form_of(recipe, data)
+    found: dict[str, Exported] = {}
+    with tempfile.TemporaryDirectory(prefix="compressor-", dir=path.parent) as folder:
+        for name, arranged in forms(model, architecture, recipe).items():
+            beside = Path(folder) / f"{name}.onnx"
+            found[name] = export_onnx(arranged, beside, batches, opset=config.opset, tolerance=config.plain_tolerance)
+        measured = fastest({name: exported.path for name, exported in found.items()}, recipe.measured)
+        chosen = found[measured["chosen"]]
+        finished = Path(folder) / "finished.onnx"
+        precision = _finish(chosen.path, finished, form, recipe, data)
+        shipped = replace(chosen, path=path)
+        if architecture.stacks or not form.plain:
+            # Of the network that was trained and of the file that is shipped.
+            shipped = replace(shipped, parity=_parity(model, finished, form, recipe, batches))
+        if form.precision != "fp32":
+            precision["parity_of_fp32"] = chosen.parity.to_json()
+        copy_atomic(finished, path)
+    return shipped, precision, measured if architecture.stacks else None
+
+
+def _finish(source: Path, target: Path, form: Form, recipe: Recipe, data: DataSet) -> dict[str, Any]:
+    """Bring a file into the form that is shipped; returns JSON values of its precision."""
+    record: dict[str, Any] = {"name": form.precision, "note": None}
+    if form.precision == "int8":
+        split, task = judged(data, recipe.seed), task_of(data.task)
+        samples = calibration(data, recipe.seed)
+        with tempfile.TemporaryDirectory(prefix="compressor-", dir=target.parent) as folder:
+            scheme, tried = choose(
+                source,
+                Path(folder),
+                samples,
+                recipe.measured,
+                lambda path: score_file(path, data, split, recipe.measured.threads).value,
+                task.better,
+                LATENCY in recipe.budget.names,
+            )
+        finish(source, target, form, scheme, samples)
+        times = tried["fp32"]["median_ms"] / tried["schemes"][tried["chosen"]]["median_ms"]
+        if times < 1:
+            record["note"] = f"int8 takes {1 / times:.2f} times as long as fp32 on this provider"
+        record |= {"scheme": tried, "calibration": sum(map(len, samples)), "judged": len(split), "metric": task.metric}
+        return record
+    finish(source, target, form, None, [])
+    if form.precision == "fp16" and runs_in_float32(target, recipe.measured.provider):
+        record["note"] = (
+            f"the {recipe.measured.provider} provider has no fp16 kernels for some of its operators and runs them as "
+            "fp32: the file is smaller, not faster"
+        )
+    return record
+
+
+def _parity(model: nn.Module, path: Path, form: Form, recipe: Recipe, batches: Sequence[torch.Tensor]) -> Parity:
+    softmax = [] if form.softmax is None else [nn.Softmax(dim=form.softmax)]
+    outputs = OnnxNetwork(path, recipe.measured.threads).outputs
+    return measure_parity(nn.Sequential(model, *softmax), outputs, batches, recipe.export.shipped_tolerance)
+
+
+def score_file(path: Path, data: DataSet, split: Split, threads: int | None = None) -> Evaluation:
+    """Score an exported file on a split, on the CPU, by the same counts as PyTorch's."""
+    network, task = OnnxNetwork(path, threads), task_of(data.task)
+    tally = task.tally()
+    for x, y in ordered(split, data, task.batch(data.classes, data.input_shape, _SCORED_BATCH)):
+        tally.add(torch.from_numpy(network.logits(x)), y)
+    return tally.evaluation()
+
+
+def shipped_bytes(architecture: Architecture, recipe: Recipe, data: DataSet) -> int:
+    """The size that the ONNX file of an architecture will have, or a few bytes more."""
+    name = max("result", *recipe.baselines, key=len)
+    longest = Evaluation(0.0, _LONGEST_SCORE, len(data.test), task_of(data.task).metric, _LONGEST_SCORE)
+    limits = dict.fromkeys(recipe.budget.names, _LONGEST_LIMIT)
+    scores = _scores(longest, longest, data, recipe)
+    metadata = _metadata(name, architecture, recipe, data, scores, limits)
+    return exported_bytes(architecture, recipe.export.opset, metadata, form_of(recipe, data)) + _SPARE_BYTES
+
+
+def load_weights(architecture: Architecture, path: Path) -> nn.Module:
+    """A network of an architecture with the weights of a safetensors file, on the CPU."""
+    model = build(architecture)
+    try:
+        model.load_state_dict(load_tensors(path))
+    except RuntimeError as error:
+        raise RunError(f"{path}: holds the weights of another architecture; delete it to train again") from error
+    return model.eval()
+
+
+def _parity_batches(data: DataSet) -> list[torch.Tensor]:
+    """Real inputs: one sample and many; of text also a few that are half as long."""
+    most = task_of(data.task).batch(data.classes, data.input_shape, _PARITY_BATCH)
+    sample = next(ordered(data.test, data, most))[0].cpu()
+    if data.task != "language":
+        return [sample[:1], sample]
+    return [sample[:1], sample[:2, : -(-sample.shape[1] // 2)], sample]
+
+
+def _scores(in_onnx: Evaluation, in_torch: Evaluation, data: DataSet, recipe: Recipe) -> dict[str, Any]:
+    task = task_of(data.task)
+    return {
+        "accuracy": {
+            "onnx": in_onnx.accuracy,
+            "torch": in_torch.accuracy,
+            "samples": in_onnx.samples,
+            "weights": recipe.train.keep,
+        },
+        "metric": {"name": task.metric, "better": task.better, "onnx": in_onnx.value, "torch": in_torch.value},
+    }
+
+
+def _metadata(
+    name: str,
+    architecture: Architecture,
+    recipe: Recipe,
+    data: DataSet,
+    scores: Mapping[str, Any],
+    limits: Mapping[str, float],
+) -> dict[str, str]:
+    options = without_paths(dict(architecture.options))
+    told = replace(architecture, model=without_paths(architecture.model), options=options)
+    return {
+        "compressor.recipe": yaml.safe_dump(without_paths(recipe.model_dump(mode="json")), sort_keys=False),
+        "compressor.network": name,
+        "compressor.architecture": told.to_json(),
+        "compressor.precision": recipe.export.precision,
+        "compressor.budget": json.dumps(dict(limits)),
+        "compressor.task": data.task,
+        "compressor.accuracy": json.dumps(scores["accuracy"]),
+        "compressor.metric": json.dumps(scores["metric"]),
+        "compressor.versions": json.dumps(environment.versions()),
+        "compressor.classes": json.dumps(data.class_names),
+        "compressor.mean": json.dumps(data.mean),
+        "compressor.std": json.dumps(data.std),
+        **({} if recipe.export.preprocess != "none" or data.task == "language" else {INPUT: _input(data)}),
+    }
+
+
+def _input(data: DataSet) -> str:
+    """What a file without preprocessing takes: one with it says so itself."""
+    told = {"dtype": "float32", "layout": "NCHW", "size": list(data.input_shape[1:]), "range": [0, 1]}
+    return json.dumps(told | {"mean": data.mean, "std": data.std})
+
+
+def without_paths(value: Any) -> Any:
+    """JSON values of which texts that name a place on this machine keep their last part only."""
+    if isinstance(value, dict):
+        return {key: without_paths(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_paths(item) for item in value]
+    if isinstance(value, str) and ("/" in value or "\\" in value):
+        scheme, colon, rest = value.partition(":")
+        if colon and scheme.isidentifier() and len(scheme) > 1:  # onnx:/home/me/net.onnx
+            return f"{scheme}:{without_paths(rest)}"
+        return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
+    return value

@@ -1,0 +1,155 @@
+"""Scaled networks that begin with the weights of the unscaled one."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from small import small_recipe
+from torch import nn
+
+pytest.importorskip("onnx2torch")
+
+from compressor.architecture import Architecture
+from compressor.data import normalised
+from compressor.errors import DataError, ModelError, RunError
+from compressor.exporters import export_onnx
+from compressor.models import build, reference_architecture
+from compressor.pipeline.inherit import given_weights, inherited
+from compressor.pipeline.runner import run
+from compressor.recipe import parse_recipe
+
+pytestmark = pytest.mark.usefixtures("quick_export", "no_figures")  # which have tests of their own
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.Conv2d(16, 16, 3, padding=1),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+        )
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, images):
+        return self.head(self.body(images))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, digits):
+    """A network of someone else, trained on digits, as an ONNX file."""
+    torch.manual_seed(0)
+    data, model = digits(1000), Net()
+    indices = torch.arange(len(data.train))
+    images, labels = data.train.samples(indices)
+    images = data.normalise(images)
+    optimiser = torch.optim.SGD(model.parameters(), 0.1, 0.9)
+    for _ in range(60):
+        chosen = torch.randperm(len(images))[:128]
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(images[chosen]), labels[chosen]).backward()
+        optimiser.step()
+    path = tmp_path_factory.mktemp("theirs") / "net.onnx"
+    export_onnx(model.eval(), path, [images[:1], images[:9]])
+    return path, data
+
+
+def reference_of(path):
+    return reference_architecture(f"onnx:{path}", {}, 10, (1, 8, 8))
+
+
+def accuracy(architecture, weights, data):
+    model = build(architecture)
+    model.load_state_dict(weights)
+    images, labels = data.test.samples(torch.arange(len(data.test)))
+    with torch.no_grad():
+        return float((model.eval()(data.normalise(images)).argmax(1) == labels).float().mean())
+
+
+def test_at_its_own_widths_it_is_the_given_network(trained):
+    path, data = trained
+    reference = reference_of(path)
+    given = given_weights(reference, data)
+    same = inherited(reference, given, reference, seed=0)
+    assert given.keys() == same.keys()
+    assert all(torch.equal(given[name], same[name]) for name in given)
+    assert accuracy(reference, given, data) > 0.8
+
+
+def test_narrower_it_keeps_much_of_what_was_learnt(trained):
+    path, data = trained
+    reference = reference_of(path)
+    given = given_weights(reference, data)
+    narrow = reference.with_widths({name: width - 3 for name, width in reference.widths.items()})
+    weights = inherited(reference, given, narrow, seed=0)
+    assert accuracy(narrow, weights, data) > accuracy(narrow, build(narrow, 0).state_dict(), data) + 0.2
+
+
+def test_wider_it_keeps_its_own_filters(trained):
+    path, data = trained
+    reference = reference_of(path)
+    given = given_weights(reference, data)
+    wide = reference.with_widths({name: width + 5 for name, width in reference.widths.items()})
+    weights = inherited(reference, given, wide, seed=0)
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+    for name, tensor in given.items():
+        corner = weights[name][tuple(slice(0, size) for size in tensor.shape)]
+        assert corner.shape == tensor.shape
+    first = next(name for name, tensor in given.items() if tensor.dim() == 4)
+    assert torch.equal(weights[first][: len(given[first])], given[first])
+
+
+def test_a_network_of_the_zoo_has_no_weights(digits):
+    with pytest.raises(ModelError, match=r"model\.weights"):
+        given_weights(reference_architecture("mlp", {}, 10, (1, 8, 8)), digits())
+
+
+def recipe(path, **sections):
+    given = {
+        "model": {"onnx": str(path)},
+        "data": {"name": "digits", "image_size": 8, "limit": 320},
+        "train": {"epochs": 1, "lr": 0.01},
+        "baselines": None,
+        "device": None,
+    }
+    return parse_recipe(small_recipe(**(given | sections)))
+
+
+def test_from_onnx_to_onnx_within_the_budget(trained, tmp_path):
+    path, data = trained
+    report = run(recipe(path), tmp_path / "run")
+    assert report["budget"]["met"]
+    assert report["baseline"]["reference"]["accuracy"]["onnx"] > 0.8
+    reference = reference_of(path)
+    began = load_file(tmp_path / "run" / "start.safetensors")
+    found = Architecture.from_json((tmp_path / "run" / "architecture.json").read_text())
+    assert accuracy(found, began, data) > 0.2
+    assert report["params"] <= 0.5 * report["baseline"]["reference"]["params"]
+    assert found.model == reference.model
+    assert json.loads((tmp_path / "run" / "export.json").read_text())["parity"]["max_rel_error"] <= 1e-4
+
+
+def test_another_file_of_the_same_name_is_another_run(trained, tmp_path):
+    path, _ = trained
+    mine = tmp_path / "net.onnx"
+    mine.write_bytes(path.read_bytes())
+    run(recipe(mine), tmp_path / "run", until="search")
+    torch.manual_seed(1)
+    export_onnx(Net().eval(), mine, [torch.rand(1, 1, 8, 8)])
+    with pytest.raises(RunError, match=r"model\.sha256 differs"):
+        run(recipe(mine), tmp_path / "run", resume=True)
+
+
+def test_mean_and_std_of_the_recipe(digits):
+    data = normalised(digits(), (0.5,), (0.25,))
+    images = data.test.samples(torch.arange(4))[0]
+    assert np.allclose(data.normalise(images), (images.float() / 255 - 0.5) / 0.25, atol=1e-6)
+    with pytest.raises(DataError, match=r"data\.mean: \[0.1, 0.2\] has 2 values; the data has 1 channels"):
+        normalised(digits(), (0.1, 0.2), None)

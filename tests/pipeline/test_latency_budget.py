@@ -1,0 +1,194 @@
+"""A latency budget through the whole pipeline: what is measured, what is verified, what is said of it."""
+
+import itertools
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+from small import small_recipe
+
+from compressor.architecture import Architecture
+from compressor.bench import pairs
+from compressor.costs import latency_measurement as runtime
+from compressor.errors import BudgetError
+from compressor.files import read_json
+from compressor.pipeline import runner as pipeline
+from compressor.pipeline.runner import run
+from compressor.recipe import parse_recipe
+from compressor.report import comparison_lines, render_html, summary_lines
+
+pytestmark = pytest.mark.usefixtures("quick_export", "no_figures")  # which have tests of their own
+
+RAW = small_recipe(
+    model={"name": "mlp", "width": 0.4},
+    budget={"latency": "0.6x", "batch": 32, "threads": 1},
+    search={"method": "random"},
+    baselines=["uniform", "reference"],
+    bench={"provider": "cpu", "batch": 4, "warmup": 1, "runs": 3},
+)
+UNIT = 5.0
+
+
+class Fake:
+    """A runtime on which latency is overhead and a power of the multiply-adds; files take what their size says."""
+
+    def __init__(self, reference, conditions, opset, folder, tell, stacked, form):
+        self.reference, self.conditions = reference, conditions
+        assert stacked == "auto"  # as the recipe has it
+        assert form.plain
+        self.asked = []
+
+    def unit_ms(self, blocks=8):
+        return UNIT, 1.01 * UNIT
+
+    def ratio(self, architecture, limit, exact):
+        Fake.calls.append((architecture, exact))
+        if len(Fake.calls) == Fake.stop_at:
+            raise KeyboardInterrupt
+        widths = [64, *architecture.widths.values(), 10]
+        own = [64, *self.reference.widths.values(), 10]
+        share = sum(map(math.prod, itertools.pairwise(widths)))
+        share /= sum(map(math.prod, itertools.pairwise(own)))
+        median = 0.1 + 0.9 * share**0.8
+        return SimpleNamespace(median=median, low=0.99 * median, high=1.01 * median)
+
+    def verify(self, path, limit_ms, share):
+        found = Architecture.from_json((path.parent / "architecture.json").read_text())
+        ratio = self.ratio(found, 1.0, True)
+        high = ratio.high * UNIT * Fake.drift
+        return {
+            "verdict": "met" if high <= limit_ms else "missed",
+            "cost_ms": high,
+            "limit_ms": limit_ms,
+            "share": share,
+            "median_ms": ratio.median * UNIT,
+            "interval_ms": [ratio.low * UNIT, high],
+            "ratio": {"median": ratio.median, "low": ratio.low, "high": ratio.high, "level": 0.99},
+            "unscaled_ms": UNIT,
+            "clock": "cpu",
+            "blocks": 8,
+            "pairs": 80,
+            "seconds": 0.1,
+            "batch": self.conditions.batch,
+            "provider": "cpu",
+            "threads": 1,
+        }
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    monkeypatch.setattr(pipeline, "Runtime", Fake)
+    Fake.calls, Fake.stop_at, Fake.drift = [], None, 1.0
+    return Fake
+
+
+def recipe(**sections):
+    return parse_recipe(RAW | sections)
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize(
+    "budget",
+    [
+        {"latency": "0.6x"},
+        {"latency": "0.3x", "params": 9000},
+        {"latency_ms": 2.5, "batch": 8},
+        {"latency_ms": 3, "macs": "0.9x"},
+    ],
+)
+def test_result_and_uniform_baseline_are_within_the_limit_as_verified(tmp_path, budget):
+    report = run(recipe(budget=budget), tmp_path / "out")
+    limit = report["budget"]["limits"]["latency_ms"]
+    assert limit == pytest.approx(0.6 * UNIT if budget.get("latency") == "0.6x" else limit)
+    assert limit == budget.get("latency_ms", limit)
+    for network in (report, report["baseline"]["uniform"]):
+        assert network["budget"]["met"] is True
+        assert network["budget"]["costs"]["latency_ms"] == network["verification"]["cost_ms"] <= limit
+        assert network["verification"]["batch"] == budget.get("batch", 4)
+    assert report["baseline"]["reference"]["budget"]["met"] is False
+    assert report["latency_ms"]["batch"] == budget.get("batch", 4)
+    assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
+    assert set(read_json(tmp_path / "out" / "search.json")["round_to"]) <= {1, 2, 4, 8}
+
+
+def test_a_file_that_turns_out_slower_is_a_missed_budget(tmp_path, fake):
+    fake.drift = 1.2
+    report = run(recipe(), tmp_path / "out")
+    assert report["budget"]["met"] is False
+    assert report["budget"]["slack"]["latency_ms"] < 0
+    lines = summary_lines(report)
+    assert lines[0].startswith("budget MISSED: latency, ms (upper end of its interval) 3.")
+    assert any(line.startswith("latency verified: ") and "above the limit" in line for line in lines)
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 4, 6])
+def test_an_interrupted_search_finds_the_same_network(tmp_path, fake, stop_at):
+    whole = run(recipe(), tmp_path / "whole", until="search")
+    assert whole == {}
+    fake.calls.clear()
+    fake.stop_at = stop_at
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe(), tmp_path / "broken", until="search")
+    fake.stop_at = None
+    run(recipe(), tmp_path / "broken", resume=True, until="search")
+    for name in ("architecture.json", "baselines/uniform/architecture.json"):
+        assert (tmp_path / "broken" / name).read_text() == (tmp_path / "whole" / name).read_text()
+
+
+def test_a_finished_verification_is_not_repeated(tmp_path, fake):
+    first = run(recipe(), tmp_path / "out")
+    for name in ("report.json", "report.html"):
+        (tmp_path / "out" / name).unlink()
+    fake.calls.clear()
+    again = run(recipe(), tmp_path / "out", resume=True)
+    assert not fake.calls
+    assert again["verification"] == first["verification"]
+
+
+@pytest.mark.usefixtures("fake")
+def test_what_no_network_can_be_is_refused_before_training(tmp_path):
+    with pytest.raises(BudgetError, match=r"budget.latency_ms: 0.25 ms cannot be met: with 1 channel in every group"):
+        run(recipe(budget={"latency": "0.05x"}), tmp_path / "out")
+    assert not (tmp_path / "out" / "weights.safetensors").exists()
+    run(recipe(budget={"latency": "0.6x"}), tmp_path / "out", until="search")  # corrected, in the same folder
+    assert (tmp_path / "out" / "architecture.json").exists()
+
+
+@pytest.mark.usefixtures("fake")
+def test_the_report_tells_how_latency_was_found_and_verified(tmp_path):
+    report = run(recipe(), tmp_path / "out")
+    page = render_html(report)
+    assert "Latency budget" in page
+    assert page.count("as shipped") >= 2
+    text = next(line for line in summary_lines(report) if line.startswith("latency verified"))
+    assert "limit 0.6000" in text
+    assert "80 pairs in 8 blocks, CPU time of the thread; batch 32, cpu, 1 thread" in text
+
+
+@pytest.mark.usefixtures("fake")
+def test_methods_are_compared_at_equal_latency(tmp_path):
+    from compressor.pipeline.compare import compare_methods
+
+    methods, budgets = ["uniform", "random"], ["0.5x", "latency=0.7x+params=9k"]
+    record = compare_methods(recipe(), methods, budgets, 1, tmp_path / "out")
+    runs = [one for one in record["runs"] if one["method"] != "unscaled"]
+    assert len(runs) == 4
+    assert all(one["met"] and one["error"] is None for one in runs)
+    assert record["measured"]["batch"] == 32
+    assert any("0.5x" in line for line in comparison_lines(record))
+
+
+def test_on_the_real_runtime(tmp_path, monkeypatch):
+    monkeypatch.setattr(pairs, "_BLOCK_SECONDS", 0.01)
+    monkeypatch.setattr(runtime, "LOOKS", (2, 8))
+    raw = recipe(model={"name": "mlp", "width": 4.0}, search={"method": "uniform"}, baselines=[])
+    report = run(raw, tmp_path / "out")
+    found = report["verification"]
+    assert report["budget"]["met"] == (found["verdict"] == "met") == (found["cost_ms"] <= found["limit_ms"])
+    assert found["share"] == 0.6
+    assert (found["batch"], found["provider"], found["threads"], found["clock"]) == (32, "cpu", 1, "cpu")
+    measured = report["latency_search"]["measured"]  # networks measured after it may have lost
+    assert any(entry["exact"] and entry["widths"] == list(report["widths"].values()) for entry in measured)
+    assert report["macs"] < 0.9 * 4 * 4 * (64 * 500 + 500 * 300 + 300 * 10)
+    assert not (tmp_path / "out" / "checkpoints").exists()
