@@ -5,8 +5,9 @@ The public names are loaded when first used, so that importing the package does 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from compressor.lazy import lazily
 
 __version__ = "0.1.0"
 
@@ -28,7 +29,4 @@ if TYPE_CHECKING:
     from compressor.recipe import Recipe, load_recipe
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'compressor' has no attribute {name!r}")
+__getattr__, __dir__ = lazily(__name__, _HOME)

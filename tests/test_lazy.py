@@ -1,0 +1,31 @@
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+PACKAGES = ("compressor", "compressor.costs", "compressor.data", "compressor.exporters", "compressor.pipeline")
+PACKAGES += ("compressor.training",)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_public_names_are_there_and_others_are_not(package):
+    module = importlib.import_module(package)
+    assert set(module.__all__) <= set(dir(module))
+    assert all(getattr(module, name) is not None for name in module.__all__)
+    with pytest.raises(AttributeError, match=rf"module '{package}' has no attribute 'nothing'; it has "):
+        _ = module.nothing
+
+
+def test_importing_the_packages_imports_no_torch():
+    code = f"import sys, {', '.join(PACKAGES)}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_names_that_plug_ins_know_still_work():
+    from compressor.cost import of_widths
+    from compressor.costs import largest_within
+    from compressor.costs import of_widths as present
+    from compressor.solve import largest_within as former
+
+    assert (of_widths, former) == (present, largest_within)
