@@ -56,7 +56,7 @@ class Profile:
     On a GPU the time of a node is that of the host, which only launches it, so shares tell little there.
 
     Attributes:
-        nodes: dearest first
+        nodes: most expensive first
         run_ms: ONNX Runtime's own time (`model_run`) of each run
         clock_ms: ours of the same runs, the wait for the outputs included
         batch: inputs in one run

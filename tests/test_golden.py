@@ -30,7 +30,7 @@ RECIPES = {
     "growing": {"search": {"method": "growing", "steps_per_round": 1}},
     "tissuenet": {"search": {"method": "tissuenet", "k": 4, "mix": "single", "trials": 2, "trial_epochs": 1}},
     "latency": {"budget": {"latency": "0.9x", "batch": 8}, "model": {"name": "mlp", "width": 0.5}},
-    "int8": {"export": {"precision": "int8"}, "model": {"name": "vgg11_bn", "width": 0.1}, "data": {"name": "digits"}},
+    "int8": {"export": {"precision": "int8"}, "model": {"name": "mlp", "width": 0.3}},
 }
 OF_THE_MACHINE = {"machine", "versions"}  # whose keys differ from one to another
 NAMED_BY_DATA = {"schemes"}  # a runtime may refuse some

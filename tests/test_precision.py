@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 from small import small_recipe
 
-from compressor.bench import runs_in_float32
+from compressor.bench import pairs, runs_in_float32
+from compressor.costs import latency_measurement
 from compressor.costs.latency_measurement import Runtime
 from compressor.data import normalised, ordered
 from compressor.errors import RecipeError, RunError
@@ -95,7 +96,9 @@ def test_fp16_beyond_its_tolerance_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_latency_budget_is_of_the_quantised_file(tmp_path):
+def test_a_latency_budget_is_of_the_quantised_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(pairs, "_BLOCK_SECONDS", 0.01)
+    monkeypatch.setattr(latency_measurement, "LOOKS", (2, 8))
     export = {"precision": "int8", "preprocess": "resize"}
     out = tmp_path / "run"
     report = run(recipe(budget={"latency": "0.8x", "batch": 2}, export=export), out)

@@ -44,7 +44,7 @@ _MIB = 2**20
     help="Shape of an input (tokens=N,128; N is the batch) or size of a symbolic axis (seq=128); may repeat.",
 )
 @click.option("--cuda-graph", is_flag=True, help="Replay the model as one CUDA graph.")
-@click.option("--profile", is_flag=True, help="Show the ten dearest nodes by ONNX Runtime's profile.")
+@click.option("--profile", is_flag=True, help="Show the ten most expensive nodes by ONNX Runtime's profile.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write samples and machine here.")
 @reported
 def bench_command(model: Path, profile: bool, json_file: Path | None, **options: Any) -> None:
@@ -215,7 +215,7 @@ def _nodes(latency: Latency) -> str:
 
 
 def _profile(profile: Profile) -> list[str]:
-    """The dearest nodes, and how far ONNX Runtime's clock agrees with ours."""
+    """The most expensive nodes, and how far ONNX Runtime's clock agrees with ours."""
     kind = max([len(node.op_type) for node in profile.nodes[:_DEAREST]] + [8])
     lines = [
         f"profile at batch {profile.batch}: {len(profile.nodes)} nodes, {_ms(profile.nodes_ms)} ms a run; on the same "

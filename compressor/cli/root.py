@@ -318,10 +318,10 @@ def _carry_out(
     """Run stages with progress on the terminal, and say what they led to."""
     from compressor.interrupts import Interrupts
     from compressor.pipeline.runner import Stopped, join
-    from compressor.training.distributed import hush, teamwork
+    from compressor.training.distributed import silence_all_but_first, teamwork
     from compressor.training.trainer import pick_device
 
-    hush()
+    silence_all_but_first()
     interrupts = Interrupts()
     try:
         with teamwork(pick_device("auto")) as team:

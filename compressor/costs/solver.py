@@ -225,14 +225,14 @@ class _Search:
             yield scale, self.whole(scale)
 
     def orders(self, scale: float, widths: Widths) -> Iterator[list[int]]:
-        """Orders in which groups are offered a step: the nearest to its next width first, the dearest step first."""
+        """Orders in which groups are offered a step: nearest to the next width first, most expensive step first."""
         distance = widths + self.bounds.multiple - self.real_widths(scale)
         yield np.argsort(distance, kind="stable").tolist()
-        dear = {}
+        after = {}
         for group in range(len(widths)):
             wider = self.bounds.grown(widths, group)
-            dear[group] = self.fullness(wider) if wider is not None else 0.0
-        yield sorted(dear, key=lambda group: -dear[group])
+            after[group] = self.fullness(wider) if wider is not None else 0.0
+        yield sorted(after, key=lambda group: -after[group])
 
     def fill(self, widths: Widths, order: Sequence[int]) -> Widths:
         """Give single steps to groups, in this order, round after round while one fits."""
@@ -248,7 +248,7 @@ class _Search:
     def exchange(self, widths: Widths) -> Widths:
         """Take a step from one group for steps of others, while that leaves less of a limit unused than before.
 
-        Only where a step is so dear that much is unused: the steps of a residual stream, say.
+        Only where a step is so expensive that much is unused: the steps of a residual stream, say.
         """
         for _ in range(_EXCHANGES):
             if self.fullness(widths) >= _FULL:

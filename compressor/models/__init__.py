@@ -323,7 +323,7 @@ def _strided_pointwise(module: nn.Conv2d) -> bool:
     return max(module.kernel_size) == 1 and max(module.stride) > 1
 
 
-def bears_channels_last(architecture: Architecture, *, on_cpu: bool = False, narrower: bool = False) -> bool:
+def supports_channels_last(architecture: Architecture, *, on_cpu: bool = False, narrower: bool = False) -> bool:
     """Whether a network can train in torch's channels-last memory format.
 
     It convolves images and does not view its maps as they lie in memory. On a CPU it has no 1×1 convolution with a

@@ -24,7 +24,7 @@ from compressor.data import DataSet, load_data, normalised
 from compressor.errors import DataError, RecipeError, RunError, TrainingError
 from compressor.exporters import exporters
 from compressor.files import copy_atomic, read_json, read_text, write_atomic, write_json
-from compressor.models import bears_channels_last, build, check_reference, check_task, reference_architecture
+from compressor.models import build, check_reference, check_task, reference_architecture, supports_channels_last
 from compressor.pipeline import environment, run_folder
 from compressor.pipeline.calibration import calibrated
 from compressor.pipeline.contender import Contender, network_record
@@ -214,7 +214,7 @@ class _Run:
     def _trainer(self, trained: Architecture | None = None, narrower: bool = False) -> Trainer:
         """A trainer of one network, whose widths may fall while it trains; without it, one that only evaluates."""
         config, on_cpu = self.recipe.train, self.device.type == "cpu"
-        fits = trained is not None and bears_channels_last(trained, on_cpu=on_cpu, narrower=narrower)
+        fits = trained is not None and supports_channels_last(trained, on_cpu=on_cpu, narrower=narrower)
         if config.channels_last is True and trained is not None and not fits:
             raise RecipeError(
                 f"train.channels_last: true, but {trained.model} cannot train so on this device; valid: auto, false"

@@ -11,9 +11,8 @@ from compressor.report.values import ACCURACY, Metric, Record, number, numbers
 
 METRICS = ("params", "macs", "onnx_bytes", "accuracy", "value", "latency_mean_ms", "latency_median_ms")
 SAME = 0.01  # costs that differ by a smaller share are the same: leftovers of a budget, noise of a clock
+_LEVEL = 0.05  # of the test whether one method is ahead of another
 FRONTS = ("params", "macs", "latency_median_ms")
-# Two-sided 95 % quantile of Student's t for 1, 2, ... degrees of freedom; beyond the last the normal one is near.
-_STUDENT = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 
 
 def summarise(runs: Sequence[Record], metric: Metric = ACCURACY) -> list[dict[str, Any]]:
@@ -93,20 +92,16 @@ def ahead(ours: Sequence[float], theirs: Sequence[float], samples: float = math.
         return bool(ours)
     if min(len(ours), len(theirs)) < 2:
         return False
-    rounding = 1 / (12 * samples**2)
-    squares = [max(stdev(values) ** 2, rounding) / len(values) for values in (ours, theirs)]
-    total = sum(squares)
-    if not total:
-        return fmean(ours) > fmean(theirs)
-    freedom = total**2 / sum(
-        square**2 / (len(values) - 1) for square, values in zip(squares, (ours, theirs), strict=True)
-    )
-    return fmean(ours) - fmean(theirs) > _student(freedom) * math.sqrt(total)
+    if fmean(ours) <= fmean(theirs):
+        return False
+    rounding = 1 / (math.sqrt(12) * samples)
+    spreads = [max(stdev(values), rounding) for values in (ours, theirs)]
+    if not any(spreads):
+        return True
+    from scipy.stats import ttest_ind_from_stats  # half a second of import time that only comparisons need
 
-
-def _student(freedom: float) -> float:
-    """The quantile for degrees of freedom, rounded down: to the side of more noise."""
-    return _STUDENT[min(max(int(freedom + 1e-9), 1), len(_STUDENT)) - 1]
+    own, other = ((fmean(values), spread, len(values)) for values, spread in zip((ours, theirs), spreads, strict=True))
+    return bool(ttest_ind_from_stats(*own, *other, equal_var=False).pvalue < _LEVEL)
 
 
 def _on_front(group: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], cost: str, metric: Metric) -> bool:

@@ -46,7 +46,7 @@ class PruneSettings:
     stop_at_minimum: bool = False
 
 
-class _Silent:
+class _ZeroedUnits:
     """Units that are zeroed instead of removed, by group."""
 
     def __init__(self, plan: WidthPlan) -> None:
@@ -66,7 +66,7 @@ class _Silent:
                 self.masks.append((parameter, torch.from_numpy(alive).to(parameter).view(shape)))
 
     @torch.no_grad()
-    def hush(self) -> None:
+    def zero(self) -> None:
         """Zero them, after a step may have moved them."""
         for parameter, mask in self.masks:
             parameter.mul_(mask)
@@ -105,7 +105,7 @@ class TaylorPruner:
         steps = plan.steps
         self.least = {name: max(1, -(-settings.minimum.get(name, 1) // steps[name])) for name in searched}  # units
         self._prunable = [name for name in searched if plan.groups[name].units > self.least[name]]
-        self.silent = _Silent(plan)
+        self.zeroed = _ZeroedUnits(plan)
         self.records: list[tuple[int, dict[str, int]]] = []
         self.early = 0
         self.events = 0
@@ -117,8 +117,8 @@ class TaylorPruner:
     @property
     def widths(self) -> dict[str, int]:
         """{group: channels left}."""
-        steps, silent = self.plan.steps, self.silent.units
-        return {name: width - steps[name] * len(silent.get(name, ())) for name, width in self.plan.widths.items()}
+        steps, zeroed = self.plan.steps, self.zeroed.units
+        return {name: width - steps[name] * len(zeroed.get(name, ())) for name, width in self.plan.widths.items()}
 
     def start(self, model: nn.Module, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> None:
         """Attach to a network about to be trained."""
@@ -130,8 +130,8 @@ class TaylorPruner:
         self.gates = Gates(self.model, self.plan, [*self.searched, *self.follows])
         self.criteria = torch.zeros(self.gates.total, device=self.gates.device, dtype=self.gates.dtype)
         self.batches = 0
-        self.silent.find(self.model, self.plan)
-        self.silent.hush()
+        self.zeroed.find(self.model, self.plan)
+        self.zeroed.zero()
 
     def after_backward(self) -> None:
         """Add the squared gate derivatives of one mini-batch."""
@@ -142,7 +142,7 @@ class TaylorPruner:
 
     def after_step(self) -> bool:
         """Remove channels if an event is due; True when pruning is over."""
-        self.silent.hush()
+        self.zeroed.zero()
         if self.batches < self.settings.every:
             return False
         removed = self._choose()
@@ -163,15 +163,15 @@ class TaylorPruner:
 
     def _remove(self, removed: Mapping[str, list[int]]) -> None:
         for name, units in removed.items():
-            if name in self.silent.units:
-                self.silent.units[name] += units
-        physical = {name: units for name, units in removed.items() if name not in self.silent.units}
+            if name in self.zeroed.units:
+                self.zeroed.units[name] += units
+        physical = {name: units for name, units in removed.items() if name not in self.zeroed.units}
         self.plan = self.remove(self.model, self.plan, physical, self.optimizer)
 
     def _choose(self) -> dict[str, list[int]] | None:
         """The units to remove, or None (and the reason) if there are none."""
         left = {
-            name: self.plan.groups[name].units - len(self.silent.units.get(name, ())) - self.least[name]
+            name: self.plan.groups[name].units - len(self.zeroed.units.get(name, ())) - self.least[name]
             for name in self.searched
         }
         removed: dict[str, list[int]] = {}
@@ -196,7 +196,7 @@ class TaylorPruner:
     def _ranking(self) -> list[int]:
         """Positions of the searched units in the vector of gates that are not zeroed, the least important first."""
         ranked = sum(self.plan.groups[name].units for name in self.searched)
-        zeroed = {self.gates.starts[name] + unit for name in self.searched for unit in self.silent.units.get(name, ())}
+        zeroed = {self.gates.starts[name] + unit for name in self.searched for unit in self.zeroed.units.get(name, ())}
         order = self.criteria[:ranked].argsort(stable=True).tolist()
         return [position for position in order if position not in zeroed]
 
@@ -223,7 +223,7 @@ class TaylorPruner:
         """Widths, records and criteria so far."""
         values = {
             "widths": self.plan.widths,
-            "silent": self.silent.units,
+            "silent": self.zeroed.units,
             "records": self.records,
             "early": self.early,
             "events": self.events,
@@ -246,7 +246,7 @@ class TaylorPruner:
         self.plan = remove_channels_(self.model, self.plan, gone, self.optimizer)
         if isinstance(self.remove, ChannelRemover):
             self.remove.events = dict(values["removals"])
-        self.silent.units = {name: list(units) for name, units in values["silent"].items()}
+        self.zeroed.units = {name: list(units) for name, units in values["silent"].items()}
         self._attach()
         self.criteria = snapshot.tensors["criteria"].to(self.criteria)
         self.batches, self.events, self.reason = values["batches"], values["events"], values["reason"]

@@ -143,7 +143,7 @@ def teamwork(device: torch.device) -> Iterator[Team | None]:
         left.leave()
 
 
-def hush() -> None:
+def silence_all_but_first() -> None:
     """Let process 0 alone be heard: the others say the same."""
     if int(os.environ.get("RANK", "0")) and "WORLD_SIZE" in os.environ:
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Finding the width groups of a network: trace it, group what is tied, and try what its own code bears."""
+"""Finding the width groups of a network: trace it, group what is tied, and try which widths its own code accepts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a network's own code bears other widths: it is resized and run, many groups at once."""
+"""Whether a network's own code accepts other widths: it is resized and run, many groups at once."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def resizable(
     """Find the groups whose width the network does not let change.
 
     Groups are tried together, each at random numbers of units; only a set that fails is halved. All that passed are
-    tried together in the end, in training too and with one unit more and one less. Trying is no proof: code that bears
-    these sizes may still refuse others.
+    tried together in the end, in training too and with one unit more and one less. Trying is no proof: code that
+    accepts these sizes may still refuse others.
 
     Args:
         model: at its own widths, on the device of `probe`
@@ -65,7 +65,7 @@ class _Trial:
         self.refused: dict[str, str] = {}
 
     def admit(self, names: list[str], modes: Sequence[bool]) -> None:
-        """Admit those groups that the network bears together with what is admitted already."""
+        """Admit those groups that the network accepts together with what is admitted already."""
         if not names:
             return
         reason = self.fails([*self.admitted, *names], modes)

@@ -176,7 +176,7 @@ def test_scalars_and_models_without_inputs(call, no_child):
     assert "batch=100 is the size of no axis of the inputs: there are none" in one_line(call(empty, *QUICK))
 
 
-def test_the_profile_shows_the_dearest_nodes_and_both_clocks(call, no_child):
+def test_the_profile_shows_the_most_expensive_nodes_and_both_clocks(call, no_child):
     nodes = [helper.make_node("Relu", [f"v{i}"], [f"v{i + 1}"], name=f"node{i}") for i in range(11)]
     nodes += [helper.make_node("Add", ["v11", "v11"], ["y"], name="sum")]
     path = save(nodes, {"v0": (TensorProto.FLOAT, ["N", 3])})

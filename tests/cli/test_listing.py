@@ -19,7 +19,7 @@ def test_what_is_listed_is_what_is_counted(name):
 
 
 def test_listing_needs_no_torch():
-    code = "import sys; from compressor import listing; listing.rows(); sys.exit('torch' in sys.modules)"
+    code = "import sys; from compressor.cli import listing; listing.rows(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -20,7 +20,6 @@ from compressor.architecture import Architecture
 from compressor.costs import params_macs
 from compressor.errors import ModelError, UnavailableError
 from compressor.models import (
-    bears_channels_last,
     build,
     build_meta,
     example_input,
@@ -29,6 +28,7 @@ from compressor.models import (
     plan_of,
     reference_architecture,
     steps,
+    supports_channels_last,
     with_options,
 )
 from compressor.models.zoo import Family
@@ -503,7 +503,7 @@ def test_widths_that_the_networks_own_code_cannot_bear_are_refused(module):
 
 
 @pytest.mark.parametrize(
-    ("name", "width", "narrower", "bears"),
+    ("name", "width", "narrower", "supported"),
     [
         ("preact_resnet18", 0.125, False, False),  # its first strided shortcut reads 8 channels
         ("preact_resnet18", 0.25, False, True),
@@ -512,11 +512,11 @@ def test_widths_that_the_networks_own_code_cannot_bear_are_refused(module):
         ("mlp", 1.0, False, False),
     ],
 )
-def test_channels_last_is_not_taken_on_a_cpu_where_onednn_writes_beyond_its_buffer(name, width, narrower, bears):
+def test_channels_last_is_not_taken_on_a_cpu_where_onednn_writes_beyond_its_buffer(name, width, narrower, supported):
     """A strided 1×1 convolution that reads few channels ends the process there, in the gradient of its weights."""
     architecture = reference_architecture(name, {}, 10, (3, 32, 32), width)
-    assert bears_channels_last(architecture, on_cpu=True, narrower=narrower) is bears
-    assert bears_channels_last(architecture, narrower=narrower) is (name != "mlp")
+    assert supports_channels_last(architecture, on_cpu=True, narrower=narrower) is supported
+    assert supports_channels_last(architecture, narrower=narrower) is (name != "mlp")
 
 
 def test_a_network_of_ones_own_is_counted_in_a_process_that_has_not_seen_it():

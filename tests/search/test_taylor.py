@@ -355,7 +355,7 @@ def test_shuffled_channels_are_zeroed_where_they_are_made_and_counted_as_removed
     steps(model, pruner, optimizer, 40)
     steps(other, again, other_optimizer, 40)
     assert again.records == pruner.records
-    gone = pruner.silent.units["left"]
+    gone = pruner.zeroed.units["left"]
     assert len(set(gone)) == len(gone) == 11 - pruner.widths["left"] > 0
     for layer, norm in (("left", "bn1"), ("right", "bn2"), ("block", "bn3")):
         assert not model.get_submodule(layer).weight[gone].any()

@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 
+import scipy.stats  # noqa: F401
 import sklearn.datasets  # noqa: F401
 import torch
 

@@ -58,8 +58,8 @@ class Indicators:
         space: what may grow
         settings: how
         device: where s is trained
-        prices: (length,) what an entry costs, as a multiple of others: a network too large loses the dear ones first,
-            one too small gains the cheap ones first
+        prices: (length,) what an entry costs, as a multiple of others: a network too large loses the expensive ones
+            first, one too small gains the cheap ones first
 
     Attributes:
         s: (length,) trained
@@ -81,7 +81,7 @@ class Indicators:
         self.up = torch.tensor(base, device=device) / price
         self.force = 0.0  # Δu of equation 4; negative while the network is below its budget
         self.round = 0
-        self.lots = np.zeros(space.length)
+        self.thresholds = np.zeros(space.length)
 
     def seed_network(self) -> Drawn:
         """One filter in every group and no layer that can be detached."""
@@ -113,9 +113,9 @@ class Indicators:
         return found if self.settings.fixed is None else np.full_like(found, self.settings.fixed)
 
     def scores(self) -> NDArray[np.float64]:
-        """(length,) what is worth keeping in the end: s; of what is drawn with one probability, the lots."""
+        """(length,) what is worth keeping in the end: s; where all are drawn alike, minus the thresholds."""
         if self.settings.fixed is not None:
-            return np.asarray(self.settings.fixed - self.lots)
+            return np.asarray(self.settings.fixed - self.thresholds)
         self.chances()  # raises if there are no such numbers
         return np.asarray(self.s.double().cpu().numpy())
 
@@ -126,18 +126,18 @@ class Indicators:
         generator = np.random.default_rng(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little"))
         fresh = generator.random((2, len(chance)))
         again = fresh[0] < (self.settings.redraw if self.round > 1 else 1.0)
-        self.lots = np.where(again, fresh[1], self.lots)
-        drawn = np.asarray(self.lots < chance)
+        self.thresholds = np.where(again, fresh[1], self.thresholds)
+        drawn = np.asarray(self.thresholds < chance)
         for own in self.space.slices.values():  # a layer keeps one filter at least
             if not drawn[own].any():
-                drawn[own.start + int((chance - self.lots)[own].argmax())] = True
+                drawn[own.start + int((chance - self.thresholds)[own].argmax())] = True
         return drawn
 
     def expected(self) -> NDArray[np.float64]:
-        """(length,) probabilities of the next draw, of which the lots that are kept are known."""
+        """(length,) probabilities of the next draw, of which the thresholds that are kept are known."""
         chance = self.chances()
         again = self.settings.redraw if self.round > 1 else 1.0
-        known: NDArray[np.float64] = again * chance + (1 - again) * (self.lots < chance)
+        known: NDArray[np.float64] = again * chance + (1 - again) * (self.thresholds < chance)
         return known
 
     def count_draw(self, drawn: Drawn) -> None:
@@ -164,12 +164,17 @@ class Indicators:
     def state(self) -> Snapshot:
         """What to keep in a checkpoint."""
         values: dict[str, Any] = {"force": self.force, "round": self.round}
-        tensors = {"s": self.s, "velocity": self.velocity, "count": self.count, "lots": torch.from_numpy(self.lots)}
+        tensors = {
+            "s": self.s,
+            "velocity": self.velocity,
+            "count": self.count,
+            "lots": torch.from_numpy(self.thresholds),
+        }
         return Snapshot(tensors, values)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from what `state` gave."""
         for name in ("s", "velocity", "count"):
             setattr(self, name, snapshot.tensors[name].to(self.device))
-        self.lots = snapshot.tensors["lots"].numpy()
+        self.thresholds = snapshot.tensors["lots"].numpy()
         self.force, self.round = snapshot.values["force"], snapshot.values["round"]
