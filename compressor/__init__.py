@@ -5,9 +5,8 @@ The public names are loaded when first used, so that importing the package does 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from compressor.lazy import lazily
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
@@ -29,4 +28,11 @@ if TYPE_CHECKING:
     from compressor.recipe import Recipe, load_recipe
 
 
-__getattr__, __dir__ = lazily(__name__, _HOME)
+def __getattr__(name: str) -> Any:  # not `lazily`: bench is of use without the rest, and begins by importing this file
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'compressor' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import gc
 import json
 import os
 import signal
@@ -20,6 +21,14 @@ from compressor.data import DataSet, load_data
 SUPPORT = Path(__file__).parent / "support"
 sys.path.insert(0, str(SUPPORT))
 from quick import exporting_by_tracing, exporting_for_real, leaving_out_figures  # noqa: E402
+
+
+def pytest_collection_finish():
+    """Keep the collector from walking over torch's own objects, of which there are millions, again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+
 
 pytest_plugins = "pytester"  # for tests of our own plugin; pytest takes it from the root conftest only
 
