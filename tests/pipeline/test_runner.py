@@ -420,6 +420,8 @@ def test_shipped_recipes_run_when_shrunk(name, tmp_path, real_export):
     shrunk += ["bench.batch=4", "bench.warmup=0", "bench.runs=2"]
     if recipe.search.method == "neuralscale":
         shrunk += ["search.iterations=1", "search.pretrain_epochs=1", "search.batch_size=32", "search.prune_every=1"]
+    if recipe.search.method == "tissuenet":
+        shrunk += ["search.trials=2", "search.trial_epochs=1"]
     with real_export() if name == "quickstart" else nullcontext():  # which tracing cannot export
         report = run(load_recipe(path, shrunk), tmp_path / "run")
     assert report["budget"]["met"]
