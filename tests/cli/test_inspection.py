@@ -6,6 +6,7 @@ import onnx
 import pytest
 import torch
 from click.testing import CliRunner
+from small import small_recipe
 from torch import nn
 
 from compressor.cli.inspection import inspect_file, inspection_lines
@@ -18,18 +19,7 @@ from compressor.recipe import parse_recipe
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory):
     out = tmp_path_factory.mktemp("inspect") / "run"
-    recipe = parse_recipe(
-        {
-            "model": {"name": "mlp", "width": 0.1},
-            "data": {"name": "digits", "image_size": 8, "limit": 100},
-            "budget": {"params": "0.5x"},
-            "search": {"method": "uniform"},
-            "train": {"epochs": 1},
-            "export": {"preprocess": "uint8", "softmax": True},
-            "bench": {"provider": "cpu", "batch": 2, "warmup": 0, "runs": 1},
-            "baselines": [],
-        }
-    )
+    recipe = parse_recipe(small_recipe(export={"preprocess": "uint8", "softmax": True}, device=None))
     report = run(recipe, out)
     return out / "model.onnx", report
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from small import small_recipe
 from torch import nn
 
 from compressor.errors import ExportError, RecipeError
@@ -59,17 +60,7 @@ def test_an_unknown_name_is_refused_before_anything_runs(tmp_path):
 
 
 def test_a_run_has_it_in_its_folder(tmp_path):
-    recipe = parse_recipe(
-        {
-            "model": {"name": "mlp", "width": 0.1},
-            "data": {"name": "digits", "image_size": 8, "limit": 100},
-            "budget": {"params": "0.5x"},
-            "search": {"method": "uniform"},
-            "train": {"epochs": 1},
-            "export": {"also": ["torch_export"]},
-            "baselines": [],
-        }
-    )
+    recipe = parse_recipe(small_recipe(export={"also": ["torch_export"]}, device=None))
     run(recipe, tmp_path / "run", until="export")
     images = torch.rand(3, 1, 8, 8)
     assert torch.export.load(tmp_path / "run" / "exports" / "torch_export" / "model.pt2").module()(images).shape == (
