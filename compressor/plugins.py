@@ -1,14 +1,22 @@
-"""What other installed packages add through entry points."""
+"""What the package's own folders and other installed packages add: objects that are found by where they lie."""
 
 from __future__ import annotations
 
+import pkgutil
 import sys
 from collections.abc import Mapping
 from functools import lru_cache
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from compressor.errors import CompressorError
+
+
+def built_in(package: str, attribute: str) -> list[Any]:
+    """The objects of that name in the modules of a package, in the order of the modules' names."""
+    found = sorted(pkgutil.iter_modules(import_module(package).__path__), key=lambda module: module.name)
+    return [getattr(import_module(f"{package}.{module.name}"), attribute) for module in found]
 
 
 def with_plugins(group: str, builtin: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from record import write_result
 
-from compressor.costs import params_macs
+from compressor.costs import of_widths, params_macs
 from compressor.data import load_data
 from compressor.models import build, reference_architecture
 from compressor.pipeline.settings import final_settings
 from compressor.recipe import load_recipe
-from compressor.search.neuralscale import solve_fit
+from compressor.search.methods.neuralscale import solve_fit
 from compressor.training.trainer import Trainer
 
 HERE = Path(__file__).parent
@@ -55,7 +55,7 @@ def measure(folder: Path, images: str) -> dict[str, Any]:
     reference = reference_architecture(recipe.model.name, {}, data.classes, data.input_shape, recipe.model.width)
     limits = {"params": report["budget"]["limits"]["params"], "macs": float(report["baseline"]["uniform"]["macs"])}
     fit = report["trace"]["iterations"][-1]
-    costs = {name: params_macs.of_widths(reference, params_macs.COSTS[name]) for name in limits}
+    costs = {name: of_widths(reference, params_macs.COSTS[name]) for name in limits}
     solution = solve_fit(np.array(fit["alpha"]), np.array(fit["beta"]), costs, limits)
     architecture = reference.with_widths(dict(zip(fit["groups"], solution.widths, strict=True)))
     trainer = Trainer(data, torch.device("cpu"), recipe.data.augment, channels_last=True)

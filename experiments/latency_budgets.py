@@ -40,8 +40,8 @@ from compressor.models import reference_architecture
 from compressor.pipeline.runner import run
 from compressor.recipe import WidthsConfig, parse_recipe
 from compressor.search import Problem
-from compressor.search.problem import bounds_of
-from compressor.search.uniform import scale_uniformly
+from compressor.search.bounds import bounds_of
+from compressor.search.scaling import scale_uniformly
 
 HERE = Path(__file__).parent
 RESULT = HERE / "latency_budgets.json"

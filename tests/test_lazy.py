@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+from small import SMALL
 
 PACKAGES = ("compressor", "compressor.costs", "compressor.data", "compressor.exporters", "compressor.pipeline")
 PACKAGES += ("compressor.training",)
@@ -19,6 +20,12 @@ def test_public_names_are_there_and_others_are_not(package):
 
 def test_importing_the_packages_imports_no_torch():
     code = f"import sys, {', '.join(PACKAGES)}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_reading_a_recipe_imports_no_torch():
+    code = "import sys; from compressor.recipe import parse_recipe\n"
+    code += f"parse_recipe({SMALL!r}); sys.exit(bool({{'torch', 'matplotlib', 'scipy', 'onnx'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

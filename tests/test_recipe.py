@@ -2,6 +2,7 @@
 
 import copy
 import json
+import pickle
 import textwrap
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import yaml
 from compressor import recipe as recipe_module
 from compressor import search
 from compressor.errors import CompressorError, RecipeError
+from compressor.pipeline import run, run_folder
 from compressor.recipe import load_recipe, parse_recipe, schema
 from compressor.recipe.values import Section
+from compressor.report import render_html, summary_lines
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 SMALL = {
@@ -65,6 +68,18 @@ def install(tmp_path, monkeypatch):
 
             METHOD = (Config, search)
             NOT_A_PAIR = Config
+
+            from compressor.report.sections import section
+            from compressor.search import Method
+
+            WHOLE = Method(
+                Config,
+                search,
+                depends_on=("train",),
+                anytime=True,
+                sections=(lambda record: section("Dice", f"{record['trace']['eyes']} eyes"),),
+                lines=(lambda record: f"rolled {record['trace']['eyes']}",),
+            )
             """)
         )
         info = tmp_path / f"{package}-1.0.dist-info"
@@ -83,7 +98,7 @@ def test_a_shipped_recipe_reads_back_with_its_defaults_written_out(path, write):
     assert yaml.safe_load(recipe.to_yaml()).keys() == recipe_module.Recipe.model_fields.keys()
 
 
-@pytest.mark.parametrize("method", sorted(recipe_module.BUILTIN_METHODS))
+@pytest.mark.parametrize("method", sorted(recipe_module.methods()))
 def test_a_recipe_of_every_method_reads_back(method, write):
     raw = {**SMALL, "search": {"method": method}}
     raw["model"] = {"name": "größe:netz", "width": 0.3, "options": {"depth": 3, "kinds": ["a", None]}}
@@ -94,10 +109,10 @@ def test_a_recipe_of_every_method_reads_back(method, write):
 
 def test_every_config_round_trips_through_json():
     minimal = {recipe_module.ModelConfig: {"name": "m"}, recipe_module.DataConfig: {"name": "d"}}
-    minimal |= {recipe_module.BudgetConfig: {"macs": "3M"}, recipe_module.Recipe: SMALL}
+    minimal |= {recipe_module.BudgetConfig: {"macs": "3M"}, recipe_module.recipe_type(): SMALL}
     kinds = {k for k in vars(recipe_module).values() if isinstance(k, type) and issubclass(k, Section)}
-    assert set(minimal) < kinds
-    for kind in kinds - {Section}:
+    kinds |= {method.config for method in recipe_module.methods().values()} | set(minimal)
+    for kind in kinds - {Section, recipe_module.MethodConfig, recipe_module.Recipe}:
         config = kind(**minimal.get(kind, {}))
         assert kind.model_validate_json(config.model_dump_json()) == config
 
@@ -133,7 +148,7 @@ def test_an_unknown_section_is_refused():
 
 def test_an_unknown_method_names_the_valid_ones():
     message = refusal({**SMALL, "search": {"method": "neuralscal", "whatever": 1}})
-    valid = ", ".join(sorted(recipe_module.BUILTIN_METHODS))
+    valid = ", ".join(sorted(recipe_module.methods()))
     assert message == f"my.yaml: search.method: 'neuralscal' is not one of {valid} (did you mean neuralscale?)"
     assert refusal({**SMALL, "search": {}}) == f"my.yaml: search.method: missing; one of {valid}"
 
@@ -452,6 +467,32 @@ def test_a_third_party_method_is_accepted_and_dispatched(install):
     assert "dice, " in refusal({**SMALL, "search": {"method": "disc"}})
 
 
+def test_a_third_party_method_brings_all_that_the_package_asks_of_one(install, tmp_path):
+    install("methods_whole", "dice = methods_whole:WHOLE")
+    recipe = parse_recipe({**SMALL, "search": {"method": "dice"}})
+    message = refusal({**SMALL, "search": {"method": "dice"}, "train": {"keep": "best"}})
+    assert message.endswith("train.keep: best is not for search.method: dice, whose network changes; valid: last")
+    with pytest.raises(RecipeError, match=r"search.method: uniform has no network to stop at; valid: growing, dice$"):
+        run(parse_recipe(SMALL), tmp_path / "out", stop_at=1)
+    assert "train" in run_folder.used(recipe)
+    record = {"method": "dice", "trace": {"eyes": 5}}
+    assert "5 eyes" in render_html(record)
+    assert "rolled 5" in summary_lines(record)
+    assert "5 eyes" not in render_html(record | {"method": "uniform"})
+
+
+def test_a_recipe_goes_through_pickle():
+    recipe = parse_recipe(SMALL)
+    copied = pickle.loads(pickle.dumps(recipe))
+    assert copied == recipe
+    assert copied.search.model_fields_set == {"method"}
+
+
+def test_the_recipe_class_reads_the_options_of_every_method():
+    raw = {**SMALL, "search": {"method": "growing", "settle": 0.5}}
+    assert recipe_module.Recipe.model_validate(raw) == parse_recipe(raw)
+
+
 def test_a_method_name_taken_twice(install):
     install("methods_one", "uniform = methods_one:METHOD")
     with pytest.raises(CompressorError, match=r"the name 'uniform' \(methods_one:METHOD\) is already taken"):
@@ -464,7 +505,7 @@ def test_a_method_name_taken_twice(install):
 )
 def test_a_third_party_method_of_the_wrong_form(install, package, point):
     install(package, point)
-    with pytest.raises(RecipeError, match=r"must be a pair \(pydantic config class with the field method"):
+    with pytest.raises(RecipeError, match=r"must be a compressor.search.Method, or a pair \(pydantic config class"):
         parse_recipe(SMALL)
 
 

@@ -12,17 +12,17 @@ from compressor.lazy import lazily
 if TYPE_CHECKING:
     from compressor.costs.budget import Budget as Budget
     from compressor.costs.params_macs import macs as macs
-    from compressor.costs.params_macs import of_widths as of_widths
     from compressor.costs.params_macs import params as params
     from compressor.costs.solver import Bounds as Bounds
     from compressor.costs.solver import largest_within as largest_within
+    from compressor.costs.solver import of_widths as of_widths
 
 _HOME = {
     "Bounds": "solver",
     "Budget": "budget",
     "largest_within": "solver",
     "macs": "params_macs",
-    "of_widths": "params_macs",
+    "of_widths": "solver",
     "params": "params_macs",
 }
 __all__ = ["Bounds", "Budget", "largest_within", "macs", "of_widths", "params"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
 from typing import Any
 
@@ -23,7 +23,6 @@ from compressor.models import build_meta, example_input, follows, plan_of, pruna
 from compressor.units import Stack
 from compressor.widths import LayerSizes, WidthPlan
 
-Cost = Callable[[Sequence[int]], float]
 _NONE: Mapping[str, Stack] = {}
 
 
@@ -191,16 +190,3 @@ def _layer_costs(architecture: Architecture) -> _LayerCosts | None:
 
 
 COSTS: Mapping[str, Callable[[Architecture], int]] = {"params": params, "macs": macs}
-
-
-def of_widths(reference: Architecture, cost: Callable[[Architecture], float]) -> Cost:
-    """A cost of whole channel counts, in the order of `reference.widths`, remembered by its argument."""
-    seen: dict[tuple[int, ...], float] = {}
-
-    def of(widths: Sequence[int]) -> float:
-        key = tuple(int(width) for width in widths)
-        if key not in seen:
-            seen[key] = float(cost(reference.with_widths(dict(zip(reference.widths, key, strict=True)))))
-        return seen[key]
-
-    return of

@@ -3,7 +3,7 @@
 A family gives real widths for a scale; whole widths are those rounded down to what each group may have. The scale is
 found by bisection. A cost may fall where a width grows (two widths that become equal drop the 1×1 convolution between
 them), so the scales above at which a width changes are tried too. Then single steps of one group are added while they
-fit. Knows only callables.
+fit. Knows only callables; `of_widths` makes them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from compressor.architecture import Architecture
 from compressor.costs.budget import amount
 from compressor.errors import BudgetError
 
@@ -277,3 +278,16 @@ class _Search:
                 one_step[name] = min(added)
         binding = max(self.limits, key=lambda name: (stops[name], costs[name] / self.limits[name]))
         return Solution(tuple(widths.tolist()), scale, costs, one_step, binding if grown else None)
+
+
+def of_widths(reference: Architecture, cost: Callable[[Architecture], float]) -> Cost:
+    """A cost of whole channel counts, in the order of `reference.widths`, remembered by its argument."""
+    seen: dict[tuple[int, ...], float] = {}
+
+    def of(widths: Sequence[int]) -> float:
+        key = tuple(int(width) for width in widths)
+        if key not in seen:
+            seen[key] = float(cost(reference.with_widths(dict(zip(reference.widths, key, strict=True)))))
+        return seen[key]
+
+    return of

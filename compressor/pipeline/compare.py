@@ -32,7 +32,7 @@ from compressor.pipeline.executors import map_on_ray
 from compressor.pipeline.lock import alone_in
 from compressor.pipeline.run_log import RunLog
 from compressor.pipeline.runner import Progress, Shared, run
-from compressor.recipe import RandomConfig, Recipe, UniformConfig
+from compressor.recipe import Recipe, method_of
 from compressor.recipe.sections import DataConfig
 from compressor.report import dig, metric_of, score_of, summarise, write_comparison
 from compressor.search import Problem, SearchResult, search
@@ -99,8 +99,8 @@ class _Comparison:
             check_provider(self.plan.recipe.measured.provider)  # now, not after hours of training
         first = [job for job in self.plan.jobs if job.seed == self.plan.seeds[0]]
         for job in first:
-            if isinstance(job.recipe.search, UniformConfig | RandomConfig) and job.method != UNSCALED:
-                self._run(job, "search")  # takes no training, and tells at once what cannot be done
+            if not method_of(job.recipe.search).trains and job.method != UNSCALED:
+                self._run(job, "search")  # tells at once what cannot be done
         if self.ray is not None:
             self._train_on(self.ray)
         for job in self.plan.jobs:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from compressor.errors import RecipeError, not_one_of
-from compressor.recipe import Recipe, method_configs, parse_recipe
+from compressor.recipe import Recipe, parse_recipe
+from compressor.recipe import methods as all_methods
 
 UNSCALED = "unscaled"
 _SHARE = re.compile(r"[0-9.]+(?:[eE][+-]?[0-9]+)?x")
@@ -115,11 +116,11 @@ def _unscaled(recipe: Recipe, seed: int) -> Job:
 def search_section(recipe: Recipe, text: str) -> dict[str, Any]:
     """The `search` section that a method's name stands for: "NAME" or "NAME:key=value;key=value"."""
     name, colon, options = text.partition(":")
-    configs = method_configs()
-    if name not in configs:
-        raise RecipeError(f"methods: {not_one_of(name, configs)}")
+    known = all_methods()
+    if name not in known:
+        raise RecipeError(f"methods: {not_one_of(name, known)}")
     given = recipe.search.model_dump(mode="json", include=recipe.search.model_fields_set)
-    section = {key: value for key, value in given.items() if key in configs[name].model_fields}
+    section = {key: value for key, value in given.items() if key in known[name].config.model_fields}
     overrides = []
     for option in options.split(";") if colon else ():
         key, equals, value = (part.strip() for part in option.partition("="))

@@ -20,7 +20,7 @@ from compressor.initialise import reinitialise_
 from compressor.models import build, example_input, plan_of
 from compressor.models.onnx_file import settle_
 from compressor.models.references import factory_of
-from compressor.search.l1 import smallest_filters
+from compressor.search.filters import smallest_filters
 from compressor.search.streams import check_same_network
 from compressor.widths import ChannelRemover, Engine, resize_
 

@@ -14,7 +14,7 @@ from compressor.costs.latency_measurement import Runtime
 from compressor.costs.solver import Bounds
 from compressor.recipe import Recipe
 from compressor.recipe.budget import LATENCY
-from compressor.search.problem import bounds_of
+from compressor.search.bounds import bounds_of
 
 _ROUGH = 2  # blocks
 _ALIGNED = 8  # channels: kernels take their time in steps of 8, and more for counts that are no multiple of 4

@@ -8,7 +8,7 @@ from typing import Any
 
 from compressor.errors import RunError
 from compressor.files import read_json, write_atomic, write_json
-from compressor.recipe import Recipe, load_recipe
+from compressor.recipe import Recipe, load_recipe, method_of
 from compressor.recipe.budget import LATENCY
 
 # What a stage's outcome depends on. Device, threads and checkpoint times are not part of it, nor where images lie.
@@ -123,8 +123,7 @@ def _records(folder: Path) -> dict[str, Any]:
 
 
 def _used(stage: str, recipe: Recipe) -> dict[str, Any]:
-    # A search that trains the network as the recipe says in the end depends on how (see `L1Config.uses`).
-    more = getattr(recipe.search, "uses", ()) if stage == "search" else ()
+    more = method_of(recipe.search).depends_on if stage == "search" else ()
     dumped = recipe.model_dump(mode="json", include={*_USES[stage], *more})
     if stage == "search" and LATENCY in recipe.budget.names:  # what the budget leaves open, `bench` decides
         dumped["bench"] = recipe.measured.model_dump(mode="json", include={"provider", "batch", "threads"})

@@ -36,10 +36,11 @@ from compressor.pipeline.run_log import RunLog
 from compressor.pipeline.settings import final_settings, finetuning_settings
 from compressor.pipeline.shipping import load_weights, ship, shipped_bytes, without_paths
 from compressor.precision import form_of
-from compressor.recipe import Recipe, UniformConfig
+from compressor.recipe import Recipe, method_of, methods
 from compressor.recipe.budget import LATENCY
 from compressor.report import efficiency_of, write_report
 from compressor.search import Finetuning, Problem, SearchResult, Unfinished, search
+from compressor.search.methods.uniform import UniformConfig
 from compressor.training.checkpoint import save_tensors
 from compressor.training.distributed import Team, team
 from compressor.training.trainer import Paused, Trainer, pick_device
@@ -96,8 +97,9 @@ def run(
     folder = Path(out)
     if stop_at is not None and not stop_at > 0:
         raise RecipeError(f"--stop-at: {stop_at} is not a number of epochs above 0")
-    if stop_at is not None and not getattr(recipe.search, "anytime", False):
-        raise RecipeError(f"--stop-at: search.method: {recipe.search.method} has no network to stop at; valid: growing")
+    if stop_at is not None and not method_of(recipe.search).anytime:
+        able = ", ".join(name for name, method in methods().items() if method.anytime)
+        raise RecipeError(f"--stop-at: search.method: {recipe.search.method} has no network to stop at; valid: {able}")
     with alone_in(folder):
         run_folder.claim(folder, recipe, resume)
         return _Run(recipe, folder, progress, shared or Shared(), pause, stop_at).to(until)

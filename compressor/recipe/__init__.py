@@ -1,19 +1,15 @@
-"""Recipes: what to compress, to which budget, how. YAML in, checked pydantic models out. Imports no torch."""
+"""Recipes: what to compress, to which budget, how. YAML in, checked pydantic models out. Imports no torch.
+
+The config classes of the search methods lie beside these (`compressor.search.methods`); they are found here as well.
+"""
+
+from __future__ import annotations
+
+from typing import Any
 
 from compressor.recipe.budget import BudgetConfig
 from compressor.recipe.loading import load_recipe, parse_recipe, schema
-from compressor.recipe.methods import (
-    BUILTIN_METHODS,
-    GrowingConfig,
-    L1Config,
-    MorphNetConfig,
-    NeuralScaleConfig,
-    PruningConfig,
-    RandomConfig,
-    TissueNetConfig,
-    UniformConfig,
-    method_configs,
-)
+from compressor.recipe.method import Method, MethodConfig, method_of, methods
 from compressor.recipe.sections import (
     BenchConfig,
     DataConfig,
@@ -26,26 +22,27 @@ from compressor.recipe.sections import (
 )
 
 __all__ = [
-    "BUILTIN_METHODS",
     "BenchConfig",
     "BudgetConfig",
     "DataConfig",
     "ExportConfig",
-    "GrowingConfig",
-    "L1Config",
+    "Method",
+    "MethodConfig",
     "ModelConfig",
-    "MorphNetConfig",
-    "NeuralScaleConfig",
-    "PruningConfig",
-    "RandomConfig",
-    "TissueNetConfig",
     "Recipe",
     "TrainConfig",
-    "UniformConfig",
     "WidthsConfig",
     "load_recipe",
-    "method_configs",
+    "method_of",
+    "methods",
     "parse_recipe",
     "recipe_type",
     "schema",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    configs = {method.config.__name__: method.config for method in methods().values()} if name[0] != "_" else {}
+    if name not in configs:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    return configs[name]

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from compressor.errors import RecipeError, not_one_of
-from compressor.recipe.methods import method_configs
+from compressor.recipe.method import methods
 from compressor.recipe.sections import Recipe, recipe_type
 
 _MOST_VALUES = 10_000  # of a recipe, aliases written out; a few lines of aliases of aliases can mean billions
@@ -151,7 +151,7 @@ def _explain(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
     lines = []
     for item in error.errors(include_url=False):
         location = [str(part) for part in item["loc"]]
-        if location[:1] == ["search"] and location[1:2] and location[1] in method_configs():
+        if location[:1] == ["search"] and location[1:2] and location[1] in methods():
             del location[1]  # pydantic names the member of the union; the recipe has no such level
         path = ".".join(location)
         if item["type"] == "extra_forbidden":
@@ -159,9 +159,9 @@ def _explain(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
         elif item["type"] == "missing":
             lines.append(f"{path}: missing")
         elif item["type"] == "union_tag_invalid":
-            lines.append(f"{path}.method: {not_one_of(item['input'].get('method'), method_configs())}")
+            lines.append(f"{path}.method: {not_one_of(item['input'].get('method'), methods())}")
         elif item["type"] == "union_tag_not_found":
-            lines.append(f"{path}.method: missing; one of {', '.join(sorted(method_configs()))}")
+            lines.append(f"{path}.method: missing; one of {', '.join(sorted(methods()))}")
         elif item["type"] in ("model_type", "model_attributes_type"):
             keys = _valid_keys(location, raw)
             lines.append(f"{path}: {item['input']!r} must be a mapping with keys among {', '.join(keys)}")
@@ -178,6 +178,6 @@ def _valid_keys(parents: list[str], raw: Mapping[str, Any]) -> list[str]:
         return list(fields)
     if parents[0] == "search":
         section = raw["search"]
-        return list(method_configs()[section["method"]].model_fields) if isinstance(section, dict) else ["method"]
+        return list(methods()[section["method"]].config.model_fields) if isinstance(section, dict) else ["method"]
     annotation = fields[parents[0]].annotation
     return list(annotation.model_fields) if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, Self, Union
 
 import yaml
 from pydantic import (
@@ -19,17 +19,7 @@ from pydantic import (
 )
 
 from compressor.recipe.budget import BudgetConfig
-from compressor.recipe.methods import (
-    BUILTIN_METHODS,
-    GrowingConfig,
-    L1Config,
-    MorphNetConfig,
-    NeuralScaleConfig,
-    RandomConfig,
-    TissueNetConfig,
-    UniformConfig,
-    method_configs,
-)
+from compressor.recipe.method import MethodConfig, methods
 from compressor.recipe.values import (
     Batch,
     BatchSize,
@@ -223,10 +213,7 @@ class Recipe(Section):
     data: Annotated[DataConfig, BeforeValidator(_named)]
     budget: BudgetConfig
     widths: WidthsConfig = WidthsConfig()
-    search: Annotated[
-        NeuralScaleConfig | MorphNetConfig | GrowingConfig | TissueNetConfig | L1Config | RandomConfig | UniformConfig,
-        Field(discriminator="method"),
-    ]
+    search: MethodConfig  # of `recipe_type()`: of the method that it names
     train: TrainConfig = TrainConfig()
     export: ExportConfig = ExportConfig()
     bench: BenchConfig = BenchConfig()
@@ -243,8 +230,10 @@ class Recipe(Section):
     def _best_needs_validation(self) -> Recipe:
         if self.train.keep == "best" and self.data.validation == 0:
             raise ValueError("train.keep: best needs validation images, but data.validation is 0; valid: last")
-        if self.train.keep == "best" and self.search.method == "growing":
-            raise ValueError("train.keep: best is not for search.method: growing, whose network changes; valid: last")
+        if self.train.keep == "best" and methods()[self.search.method].anytime:
+            raise ValueError(
+                f"train.keep: best is not for search.method: {self.search.method}, whose network changes; valid: last"
+            )
         return self
 
     @model_validator(mode="after")
@@ -275,15 +264,25 @@ class Recipe(Section):
         fixed = {} if self.export.batch is None else {"batch": self.export.batch}
         return self.bench.model_copy(update=fixed | self.budget.conditions)
 
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        """Check values; the class itself stands for the one whose `search` is of any method, see `recipe_type`."""
+        kind: Any = recipe_type()
+        checked: Self = kind.model_validate(obj, **options) if cls is Recipe else super().model_validate(obj, **options)
+        return checked
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A class that is made at run time is not found by its name."""
+        return _without_values, (), self.__getstate__()
+
     def to_yaml(self) -> str:
         """The recipe with every default written out; loads to an equal recipe."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def recipe_type() -> type[Recipe]:
-    """`Recipe`, with the methods of installed plug-ins admitted under `search`."""
-    configs = method_configs()
-    return Recipe if configs.keys() == BUILTIN_METHODS.keys() else _admitting(*configs.values())
+    """`Recipe`, whose `search` section is of any of the search methods that are installed."""
+    return _admitting(*(method.config for method in methods().values()))
 
 
 @functools.cache  # recipes are equal only if their class is the same
@@ -291,3 +290,9 @@ def _admitting(*configs: type[BaseModel]) -> type[Recipe]:
     union: Any = Union[configs]  # noqa: UP007 - its members are known at run time only
     search: Any = (Annotated[union, Field(discriminator="method")], ...)
     return create_model("Recipe", __base__=Recipe, search=search)
+
+
+def _without_values() -> Recipe:
+    """What a pickled recipe is read into."""
+    kind = recipe_type()
+    return kind.__new__(kind)

@@ -1,7 +1,7 @@
 """How a network grew while it trained, and what its training took beside that of the unscaled network ("Growing
 Efficient Deep Networks by Structured Continuous Sparsification", ICLR 2021, section 4.4 and A.8).
 
-The record has it under trace.growth, as `compressor.search.growing` writes it.
+The record has it under trace.growth, as `compressor.search.methods.growing` writes it.
 """
 
 from __future__ import annotations

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from compressor.report.growth import growth_line
+from compressor.recipe.method import methods
 from compressor.report.methods import spread_text, title_of
 from compressor.report.precision import precision_line
-from compressor.report.removal import removal_line
-from compressor.report.tissue import tissue_line
 from compressor.report.values import (
     COSTS,
     Limit,
@@ -42,12 +40,8 @@ def summary_lines(record: Record) -> list[str]:
     if record.get("fallback"):
         lines.append(f"uniform scaling was used instead of {record.get('method')}: {record['fallback']}")
     lines += [line for other in found[1:] for line in _against(other, record)]
-    if grown := growth_line(record):
-        lines.append(grown)
-    if removed := removal_line(record):
-        lines.append(removed)
-    if stacked := tissue_line(record):
-        lines.append(stacked)
+    if (method := methods().get(str(record.get("method")))) is not None:
+        lines += [text for line in method.lines if (text := line(record))]
     latency = [text for network in found if (text := _latency(network))]
     if latency:
         lines.append("latency: " + "; ".join(latency))

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from compressor.architecture import Architecture
-from compressor.costs.params_macs import Cost
-from compressor.costs.solver import Bounds
+from compressor.costs.solver import Bounds, Cost
 from compressor.errors import ModelError
 from compressor.models import build_meta
 from compressor.widths import WidthPlan

@@ -12,7 +12,7 @@ from compressor.models import reference_architecture
 from compressor.pipeline.runner import run
 from compressor.recipe import WidthsConfig, parse_recipe
 from compressor.report import render_html, summary_lines
-from compressor.search.problem import bounds_of
+from compressor.search.bounds import bounds_of
 
 BUDGET = Budget({"params": 1000.0, "macs": 500.0})
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from compressor.architecture import Architecture
-from compressor.costs import params_macs
+from compressor.costs import of_widths, params_macs
 from compressor.models import build, build_meta, reference_architecture
 
 
@@ -75,7 +75,7 @@ def test_a_cost_of_widths_goes_by_the_references_order_and_counts_once():
         asked.append(dict(architecture.widths))
         return params_macs.macs(architecture)
 
-    of = params_macs.of_widths(reference, counted)
+    of = of_widths(reference, counted)
     assert [of([13, 23]), of((13, 23)), of([23, 13])] == [
         30 * 13 + 13 * 23 + 23 * 7,
         30 * 13 + 13 * 23 + 23 * 7,

@@ -6,7 +6,7 @@ import pytest
 
 from compressor.costs.solver import Bounds, largest_within
 from compressor.errors import BudgetError
-from compressor.search.neuralscale import widths_for
+from compressor.search.methods.neuralscale import widths_for
 
 
 def params(widths):

@@ -13,7 +13,7 @@ import pytest
 
 from compressor.costs import params_macs
 from compressor.models import reference_architecture
-from compressor.search.neuralscale import fit_power_law, widths_for
+from compressor.search.methods.neuralscale import fit_power_law, widths_for
 
 NETWORKS = {
     # name in the tables, data set: (zoo name, options, classes, side of the images)

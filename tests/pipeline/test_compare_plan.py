@@ -5,7 +5,7 @@ from small import small_recipe
 
 from compressor.errors import RecipeError
 from compressor.pipeline.compare_plan import UNSCALED, make_plan
-from compressor.recipe import BUILTIN_METHODS, parse_recipe
+from compressor.recipe import methods, parse_recipe
 
 RAW = small_recipe(
     model={"name": "mlp", "width": 0.05},
@@ -91,4 +91,4 @@ def test_what_cannot_be_compared_is_told_in_one_sentence(change, message):
 
 
 def test_every_built_in_method_can_be_compared():
-    assert {job.method for job in plan(methods=tuple(BUILTIN_METHODS)).jobs} == {UNSCALED, *BUILTIN_METHODS}
+    assert {job.method for job in plan(methods=tuple(methods())).jobs} == {UNSCALED, *methods()}

@@ -74,7 +74,7 @@ def test_a_wrong_group_is_told_before_anything_is_measured():
 
 def test_narrow_groups_have_finer_steps():
     from compressor.recipe import WidthsConfig
-    from compressor.search.problem import bounds_of
+    from compressor.search.bounds import bounds_of
 
     names = list(NET.widths)
     for width, step in ((32, 8), (31, 4), (16, 4), (15, 2), (8, 2), (7, 1), (1, 1)):

@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from compressor.costs import largest_within, of_widths
-from compressor.search import Problem, SearchResult
+from compressor.search import Method, Problem, SearchResult
 
 
 class PyramidConfig(BaseModel):
@@ -28,4 +28,4 @@ def search(problem: Problem, config: PyramidConfig) -> SearchResult:
     return SearchResult(architecture, {"iterations": [], "slope": config.slope}, found.one_channel, found.binding)
 
 
-PYRAMID = (PyramidConfig, search)
+PYRAMID = Method(PyramidConfig, search, trains=False)

@@ -10,7 +10,7 @@ from compressor.errors import BudgetError, ModelError, RunError
 from compressor.models import build, follows, plan_of, reference_architecture
 from compressor.recipe import L1Config, UniformConfig
 from compressor.search import Finetuning, search
-from compressor.search.l1 import filter_norms, smallest_filters
+from compressor.search.filters import filter_norms, smallest_filters
 
 CONFIG = L1Config()
 SMALL = {"params": 2_000}

@@ -6,17 +6,26 @@ left uniformly to the budget. The result is trained from scratch.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from compressor.files import read_json, write_json
-from compressor.recipe import MorphNetConfig
+from compressor.recipe.method import Method
+from compressor.report.removal import removal_line, removal_section
 from compressor.search.problem import Problem, SearchResult
-from compressor.search.pruning import discard, prune, searched_groups
-from compressor.search.uniform import scale_uniformly
+from compressor.search.pruning_config import PruningConfig
+from compressor.search.scaling import scale_uniformly
 
 _NAME = "morphnet"
+
+
+class MorphNetConfig(PruningConfig):
+    """MorphNet with Taylor pruning (NeuralScale section 4.2): prune half of the channels, scale the rest uniformly."""
+
+    method: Literal["morphnet"] = "morphnet"
+    keep: Annotated[float, Field(gt=0, lt=1)] = Field(0.5, description="prune until this share of the channels is left")
 
 
 def search(problem: Problem, config: MorphNetConfig) -> SearchResult:
@@ -27,6 +36,8 @@ def search(problem: Problem, config: MorphNetConfig) -> SearchResult:
         ModelError: the network's widths cannot be pruned
         TrainingError: training diverged
     """
+    from compressor.search.prune_while_training import discard
+
     scale_uniformly(problem)  # a budget that cannot be met is refused before any training
     kept = problem.checkpoint(f"{_NAME}.json")  # holds for every budget
     if kept is not None and kept.exists():
@@ -44,6 +55,8 @@ def search(problem: Problem, config: MorphNetConfig) -> SearchResult:
 
 def _prune(problem: Problem, config: MorphNetConfig) -> dict[str, Any]:
     """The pruned widths and how they were found, as JSON values."""
+    from compressor.search.prune_while_training import prune, searched_groups
+
     reference = problem.reference
     searched = searched_groups(problem)
     channels = sum(reference.widths[name] for name in searched)
@@ -68,3 +81,6 @@ def _prune(problem: Problem, config: MorphNetConfig) -> dict[str, Any]:
         "seconds": {"pretrain": found.pretrain_seconds, "prune": found.seconds},
         "removal": found.removal,
     }
+
+
+METHOD = Method(MorphNetConfig, search, sections=(removal_section,), lines=(removal_line,))

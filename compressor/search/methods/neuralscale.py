@@ -8,21 +8,38 @@ fit (Algorithm 3), which the next iteration starts from (Algorithm 4).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 
 from compressor.architecture import Architecture
-from compressor.costs.params_macs import of_widths
-from compressor.costs.solver import Bounds, Solution, largest_within
+from compressor.costs.solver import Bounds, Solution, largest_within, of_widths
 from compressor.files import read_json, write_json
-from compressor.recipe import NeuralScaleConfig
+from compressor.recipe.method import Method
+from compressor.recipe.values import PositiveInt
+from compressor.report.descent import descent_section, fit_section
+from compressor.report.removal import removal_line, removal_section
 from compressor.search.problem import Problem, SearchResult
-from compressor.search.pruning import Trajectory, discard, prune
-from compressor.search.uniform import scale_uniformly
+from compressor.search.pruning_config import PruningConfig
+from compressor.search.scaling import scale_uniformly
+
+if TYPE_CHECKING:
+    from compressor.search.prune_while_training import Trajectory
 
 Floats = NDArray[np.float64]
+
+
+class NeuralScaleConfig(PruningConfig):
+    """NeuralScale (CVPR 2020): power-law widths fitted to iterative Taylor pruning. Defaults are the paper's."""
+
+    method: Literal["neuralscale"] = "neuralscale"
+    iterations: PositiveInt = Field(15, description="iterations of architecture descent (Algorithm 4)")
+    floor: Annotated[float, Field(gt=0, lt=1)] = Field(0.05, description="stop below this share of the channels")
+    min_records: Annotated[int, Field(ge=2)] = Field(
+        6, description="least records of a fit: those since every group lost a channel, or else all"
+    )
 
 
 def fit_power_law(params: ArrayLike, widths: ArrayLike) -> tuple[Floats, Floats]:
@@ -102,6 +119,8 @@ def search(problem: Problem, config: NeuralScaleConfig) -> SearchResult:
         ModelError: the network's widths cannot be pruned
         TrainingError: training diverged
     """
+    from compressor.search import prune_while_training
+
     reference = problem.reference
     scale_uniformly(problem)  # a budget that cannot be met is refused before any training
     names = list(reference.widths)
@@ -116,7 +135,7 @@ def search(problem: Problem, config: NeuralScaleConfig) -> SearchResult:
         iterations.append(found)
         if kept is not None:
             write_json(kept, iterations)
-        discard(problem, _name(index))
+        prune_while_training.discard(problem, _name(index))
     trace: dict[str, Any] = {"iterations": iterations}
     last = next((found for found in reversed(iterations) if not found["fallback"]), None)
     if last is None:
@@ -140,8 +159,10 @@ def _iterate(
     problem: Problem, config: NeuralScaleConfig, index: int, architecture: Architecture, original: float
 ) -> tuple[dict[str, Any], Architecture]:
     """One iteration of architecture descent: its record, and the network that the next one starts from."""
+    from compressor.search import prune_while_training
+
     names = list(architecture.widths)
-    pruned = prune(
+    pruned = prune_while_training.prune(
         problem,
         config,
         architecture,
@@ -206,3 +227,8 @@ def _fit(problem: Problem, params: list[int], widths: list[list[int]]) -> tuple[
     alpha, beta = fit_power_law(params, widths)
     frozen = problem.bounds.frozen
     return np.where(frozen, widths[0], alpha), np.where(frozen, 0.0, beta)
+
+
+METHOD = Method(
+    NeuralScaleConfig, search, sections=(fit_section, descent_section, removal_section), lines=(removal_line,)
+)

@@ -8,22 +8,33 @@ channels (a residual stream), the norms of their filters are added up.
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch import nn
+from pydantic import Field, PositiveFloat
 
 from compressor.architecture import Architecture
-from compressor.costs.params_macs import of_widths
-from compressor.costs.solver import Solution, largest_within
+from compressor.costs.solver import Solution, largest_within, of_widths
 from compressor.errors import BudgetError, ModelError, RunError
-from compressor.models import build, example_input, follows, plan_of
-from compressor.recipe import L1Config
+from compressor.recipe.method import Method, MethodConfig
+from compressor.recipe.values import PositiveInt
+from compressor.report.removal import removal_line, removal_section
 from compressor.search.problem import Finetuning, Problem, SearchResult
-from compressor.search.streams import Streams, check_same_network
-from compressor.training.checkpoint import Snapshot, load_snapshot, save_snapshot
-from compressor.widths import ChannelRemover, WidthPlan
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compressor.search.streams import Streams
+    from compressor.training.checkpoint import Snapshot
+    from compressor.widths import WidthPlan
+
+
+class L1Config(MethodConfig):
+    """Filters of smallest L1 norm leave a trained network, which is then fine-tuned (Li et al., ICLR 2017)."""
+
+    method: Literal["l1"] = "l1"
+    finetune_epochs: PositiveInt = Field(40, description="NeuralScale's paper: 40 for CIFAR, 20 for Tiny-ImageNet")
+    finetune_lr: PositiveFloat = Field(0.001, description="learning rate of fine-tuning, constant")
 
 
 def search(problem: Problem, config: L1Config) -> SearchResult:
@@ -34,6 +45,11 @@ def search(problem: Problem, config: L1Config) -> SearchResult:
         ModelError: the network's widths cannot be pruned
         TrainingError: training diverged
     """
+    from compressor.models import build, example_input, follows, plan_of
+    from compressor.search.filters import smallest_filters
+    from compressor.search.streams import Streams, check_same_network
+    from compressor.widths import ChannelRemover
+
     reference = problem.reference
     model = build(reference, problem.seed)
     plan = plan_of(reference)
@@ -67,23 +83,6 @@ def search(problem: Problem, config: L1Config) -> SearchResult:
     )
 
 
-def filter_norms(model: nn.Module, plan: WidthPlan, name: str) -> torch.Tensor:
-    """Sums of the absolute weights that make every unit of a group, (units,), in float64 on the CPU."""
-    total = torch.zeros(plan.groups[name].units, dtype=torch.float64)
-    for made in plan.producers(name):
-        weight = model.get_parameter(made.tensor).detach().cpu().double().abs()
-        norms = weight.movedim(made.dim, 0).reshape(weight.shape[made.dim], -1).sum(1)
-        total.index_add_(0, torch.as_tensor(made.unit), norms[torch.as_tensor(made.index)])
-    return total
-
-
-def smallest_filters(model: nn.Module, plan: WidthPlan, name: str, width: int) -> list[int]:
-    """The units of smallest norm that a group must lose to have `width` channels; of equal ones the first."""
-    group = plan.groups[name]
-    surplus = group.units - width // group.step
-    return sorted(filter_norms(model, plan, name).argsort(stable=True)[:surplus].tolist())
-
-
 def _check_exact(reference: Architecture, plan: WidthPlan) -> None:
     if mixed := [name for name, group in plan.groups.items() if not group.exact]:
         raise ModelError(
@@ -110,6 +109,8 @@ def _train(problem: Problem, model: nn.Module) -> Snapshot:
 
     One that comes with weights was trained before.
     """
+    from compressor.training.checkpoint import Snapshot, load_snapshot, save_snapshot
+
     if problem.given is not None:
         return Snapshot(dict(problem.given), {"history": []})
     path = problem.checkpoint("l1-reference.safetensors")
@@ -131,3 +132,6 @@ def _train(problem: Problem, model: nn.Module) -> Snapshot:
     if training is not None:
         training.unlink(missing_ok=True)
     return trained
+
+
+METHOD = Method(L1Config, search, depends_on=("train",), sections=(removal_section,), lines=(removal_line,))

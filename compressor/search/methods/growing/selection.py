@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.costs.params_macs import Cost
-from compressor.costs.solver import Bounds, Solution, largest_within
+from compressor.costs.solver import Bounds, Cost, Solution, largest_within
 from compressor.errors import BudgetError
-from compressor.search.growing.space import Drawn, Space
+from compressor.search.methods.growing.space import Drawn, Space
 from compressor.search.problem import Problem
 
 _FULL = 0.99  # of the budget: layers that indicators speak against are taken in only to use it

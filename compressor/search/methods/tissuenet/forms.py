@@ -20,8 +20,9 @@ from compressor.architecture import Architecture
 from compressor.costs.solver import UNBOUNDED, Bounds
 from compressor.errors import ModelError, not_one_of
 from compressor.models import build_meta, plan_of, stackable
-from compressor.recipe import TissueNetConfig
-from compressor.search.problem import Problem, bounds_for
+from compressor.search.bounds import bounds_for
+from compressor.search.methods.tissuenet import TissueNetConfig
+from compressor.search.problem import Problem
 from compressor.stacking import Site, find_sites, select
 from compressor.units import BasicUnit, Kind, Stack, drawn, grouped, most_units, spread
 

@@ -1,11 +1,4 @@
-"""TissueNet ("Compact Neural Networks via Stacking Designed Basic Units"): pairs of layers give way to stacked layers
-of small units that no weight connects; which pairs, and which units, is chosen to fill the budget.
-
-Every form (strategy, k, mix of units) is scaled to the budget; all of them then cost what is allowed, or nearly. Of
-these the few of most capacity, which is parameters times multiply-adds, each of another k if there are enough and equal
-units before hybrid ones, are trained for a moment, and the one of least validation loss is the result. It is trained
-from scratch.
-"""
+"""Choosing a form of the network: every form is scaled to the budget, a few are trained for a moment."""
 
 from __future__ import annotations
 
@@ -19,9 +12,9 @@ from compressor.costs.solver import Solution, largest_within
 from compressor.errors import BudgetError, RunError, TrainingError
 from compressor.files import read_json, write_json
 from compressor.models import build
-from compressor.recipe import TissueNetConfig
+from compressor.search.methods.tissuenet import TissueNetConfig
+from compressor.search.methods.tissuenet.forms import Form, forms_of
 from compressor.search.problem import Problem, SearchResult, agreed, calibrated_costs
-from compressor.search.tissuenet.forms import Form, forms_of
 
 _FULL = 0.98  # of a limit: forms that leave more unused are tried after the others
 _ROUNDS = 12  # of solving and measuring, where a cost must be measured
@@ -48,7 +41,7 @@ class _Candidate:
         }
 
 
-def search(problem: Problem, config: TissueNetConfig) -> SearchResult:
+def choose(problem: Problem, config: TissueNetConfig) -> SearchResult:
     """Scale every form of the network to the budget, and choose.
 
     Raises:

@@ -13,9 +13,9 @@ from compressor.errors import BudgetError, ModelError
 from compressor.models import follows, plan_of, prunable, reference_architecture
 from compressor.models.zoo import Family
 from compressor.recipe import NeuralScaleConfig, UniformConfig
-from compressor.search import neuralscale, search
-from compressor.search.neuralscale import fit_power_law, r_squared, widths_for
-from compressor.search.pruning import Trajectory
+from compressor.search import prune_while_training, search
+from compressor.search.methods.neuralscale import fit_power_law, r_squared, widths_for
+from compressor.search.prune_while_training import Trajectory
 
 CONFIG = NeuralScaleConfig(iterations=3, pretrain_epochs=1, prune_every=2, prune_channels=2)
 
@@ -120,7 +120,7 @@ def falling(tiny, monkeypatch):
     def prune(*args, **kwargs):
         return Trajectory(params, widths, 5, widths[-1], "the floor was reached", 0.0, 0.0, {})
 
-    monkeypatch.setattr(neuralscale, "prune", prune)
+    monkeypatch.setattr(prune_while_training, "prune", prune)
     return params, widths
 
 

@@ -1,8 +1,4 @@
-"""Growing by structured continuous sparsification ("Growing Efficient Deep Networks by Structured Continuous
-Sparsification", ICLR 2021): channels, and layers where the network can do without some, come and go while it trains.
-
-The result is trained: no other training follows, but for fine-tuning if that is asked for.
-"""
+"""Growing a network to the budget while it trains: the rounds, the draw that is kept, and the record of it all."""
 
 from __future__ import annotations
 
@@ -17,18 +13,18 @@ import numpy as np
 from compressor.costs import params_macs
 from compressor.errors import BudgetError, RunError, TrainingError
 from compressor.models import units
-from compressor.recipe import GrowingConfig
-from compressor.search.growing.grower import Grower, GrowthSettings
-from compressor.search.growing.indicators import IndicatorSettings
-from compressor.search.growing.selection import select
-from compressor.search.growing.space import Space
+from compressor.search.methods.growing import GrowingConfig
+from compressor.search.methods.growing.grower import Grower, GrowthSettings
+from compressor.search.methods.growing.indicators import IndicatorSettings
+from compressor.search.methods.growing.selection import select
+from compressor.search.methods.growing.space import Space
 from compressor.search.problem import Finetuning, Problem, SearchResult, Unfinished
 from compressor.training.trainer import EpochRecord, Paused, Settings
 
 _ROUNDS = 30  # at least, where the recipe leaves their length open and there are as many steps
 
 
-def search(problem: Problem, config: GrowingConfig) -> SearchResult:
+def grow(problem: Problem, config: GrowingConfig) -> SearchResult:
     """Grow a network from one filter in every layer to the budget, while it trains as long as the recipe says.
 
     Raises:
@@ -149,6 +145,3 @@ def _stages(space: Space) -> dict[str, list[str]]:
         uses = space.plan.uses.get(made[0].tensor, 0) if made else 0
         stages.setdefault(str(uses), []).append(name)
     return stages
-
-
-__all__ = ["search"]

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Annotated, Literal
 
-from compressor.recipe import RandomConfig
+import numpy as np
+from pydantic import Field
+
+from compressor.recipe.method import Method, MethodConfig
+from compressor.recipe.values import NonNegativeInt
 from compressor.search.problem import Problem, SearchResult
-from compressor.search.uniform import scale_uniformly
+from compressor.search.scaling import scale_uniformly
+
+
+class RandomConfig(MethodConfig):
+    """Every width a random share of its own, scaled together to the budget."""
+
+    method: Literal["random"] = "random"
+    draw: NonNegativeInt = Field(0, description="which draw, beside the recipe's seed")
+    smallest: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.1, description="shares lie between this and 1, evenly in the logarithm"
+    )
 
 
 def search(problem: Problem, config: RandomConfig) -> SearchResult:
@@ -24,3 +38,6 @@ def search(problem: Problem, config: RandomConfig) -> SearchResult:
     architecture, solution = scale_uniformly(problem, start)
     trace = {"iterations": [], "drawn": dict(start.widths), "multiplier": solution.scale}
     return SearchResult(architecture, trace, solution.one_channel, solution.binding)
+
+
+METHOD = Method(RandomConfig, search, trains=False)

@@ -9,8 +9,8 @@ from typing import Any
 from compressor.architecture import Architecture
 from compressor.errors import ModelError
 from compressor.models import build, example_input, follows, plan_of, prunable
-from compressor.recipe import PruningConfig
 from compressor.search.problem import Problem
+from compressor.search.pruning_config import PruningConfig
 from compressor.search.taylor import PruneSettings, TaylorPruner
 from compressor.training.trainer import Settings
 from compressor.widths import ChannelRemover, WidthPlan

@@ -16,10 +16,10 @@ from compressor.costs import params_macs
 from compressor.costs.solver import Solution
 from compressor.models import units
 from compressor.search.gates import Gates
-from compressor.search.growing.indicators import Indicators, IndicatorSettings
-from compressor.search.growing.selection import Selection, select
-from compressor.search.growing.space import Drawn, Space, trained_form
-from compressor.search.growing.store import MOMENTUM, Store
+from compressor.search.methods.growing.indicators import Indicators, IndicatorSettings
+from compressor.search.methods.growing.selection import Selection, select
+from compressor.search.methods.growing.space import Drawn, Space, trained_form
+from compressor.search.methods.growing.store import MOMENTUM, Store
 from compressor.search.problem import Problem, agreed
 from compressor.training.checkpoint import Snapshot, Tensors, named
 

@@ -11,7 +11,7 @@ from torch import nn
 from compressor.architecture import Architecture
 from compressor.initialise import reinitialise_
 from compressor.models import build, build_meta
-from compressor.search.growing.space import Drawn, Space, trained_form
+from compressor.search.methods.growing.space import Drawn, Space, trained_form
 from compressor.training.checkpoint import Tensors, named
 
 MOMENTUM = "momentum_buffer"  # SGD's name of it

@@ -9,8 +9,8 @@ from compressor.errors import BudgetError, ModelError, RecipeError
 from compressor.models import build, build_meta, example_input, reference_architecture
 from compressor.recipe import TissueNetConfig, WidthsConfig, parse_recipe
 from compressor.search import search
-from compressor.search.problem import bounds_of
-from compressor.search.tissuenet.forms import forms_of
+from compressor.search.bounds import bounds_of
+from compressor.search.methods.tissuenet.forms import forms_of
 
 NETWORKS = [
     ("vgg16_bn", 0.25, (3, 32, 32)),

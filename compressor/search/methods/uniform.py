@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
-import numpy as np
+from pydantic import Field
 
-from compressor.architecture import Architecture
-from compressor.costs.params_macs import of_widths
-from compressor.costs.solver import Solution, largest_within
 from compressor.errors import ModelError
-from compressor.models import families, reference_architecture
-from compressor.models.zoo import Family
-from compressor.recipe import UniformConfig
-from compressor.search.problem import Problem, SearchResult, bounds_for
+from compressor.recipe.method import Method, MethodConfig
+from compressor.search.problem import Problem, SearchResult
+from compressor.search.scaling import scale_uniformly
+
+
+class UniformConfig(MethodConfig):
+    """One width multiplier for all groups."""
+
+    method: Literal["uniform"] = "uniform"
+    shortcut: Literal["convcut"] | None = Field(
+        None, description="convcut: scale the network with a 1×1 convolution in every shortcut; null: as the model says"
+    )
 
 
 def search(problem: Problem, config: UniformConfig) -> SearchResult:
@@ -30,31 +36,17 @@ def search(problem: Problem, config: UniformConfig) -> SearchResult:
     return SearchResult(architecture, trace, solution.one_channel, solution.binding)
 
 
-def scale_uniformly(problem: Problem, start: Architecture | None = None) -> tuple[Architecture, Solution]:
-    """The largest uniformly scaled network within the problem's budget.
-
-    Args:
-        problem: budget, costs and the widths allowed
-        start: the network to scale; None: the reference
-
-    Raises:
-        BudgetError: the budget cannot be met
-    """
-    start = start or problem.reference
-    base = np.array(list(start.widths.values()), dtype=np.float64)
-    costs = {name: of_widths(start, problem.costs[name]) for name in problem.budget.limits}
-    solution = largest_within(costs, problem.budget.limits, lambda scale: scale * base, 0.1, 1.0, problem.bounds)
-    return start.with_widths(dict(zip(start.widths, solution.widths, strict=True))), solution
-
-
-def _shortcuts(family: Family) -> list[str]:
-    return family.valid("shortcut").split("|") if "shortcut" in family.options else []
-
-
 def _with_shortcut(problem: Problem, shortcut: str) -> Problem:
     """The same problem for the network with another kind of shortcut (NeuralScale section 6.4)."""
+    from compressor.models import families, reference_architecture
+    from compressor.search.bounds import bounds_for
+
     reference = problem.reference
-    able = sorted(name for name, family in families().items() if shortcut in _shortcuts(family))
+    able = sorted(
+        name
+        for name, family in families().items()
+        if "shortcut" in family.options and shortcut in family.valid("shortcut").split("|")
+    )
     if reference.model not in able:
         raise ModelError(
             f"search.shortcut: {shortcut}: model {reference.model} has no such shortcut; {', '.join(able)} have"
@@ -62,3 +54,6 @@ def _with_shortcut(problem: Problem, shortcut: str) -> Problem:
     options = {**reference.options, "shortcut": shortcut}
     other = reference_architecture(reference.model, options, reference.classes, reference.input_shape, problem.width)
     return replace(problem, reference=other, bounds=bounds_for(other, problem, "search.shortcut"))
+
+
+METHOD = Method(UniformConfig, search, trains=False)

@@ -12,12 +12,13 @@ from compressor.costs.budget import Budget
 from compressor.errors import BudgetError, TrainingError
 from compressor.pipeline.calibration import calibrated
 from compressor.recipe import GrowingConfig
-from compressor.search import Problem, Unfinished, growing
-from compressor.search.growing.grower import Grower, GrowthSettings
-from compressor.search.growing.indicators import Indicators, IndicatorSettings
-from compressor.search.growing.selection import select
-from compressor.search.growing.space import Space, trained_form
-from compressor.search.growing.store import Store
+from compressor.search import Problem, Unfinished
+from compressor.search.methods import growing
+from compressor.search.methods.growing.grower import Grower, GrowthSettings
+from compressor.search.methods.growing.indicators import Indicators, IndicatorSettings
+from compressor.search.methods.growing.selection import select
+from compressor.search.methods.growing.space import Space, trained_form
+from compressor.search.methods.growing.store import Store
 from compressor.training.trainer import Paused, Settings
 
 FINAL = Settings(8, 8, lambda step, per_epoch: 0.05, 0.9, 5e-4)
@@ -346,7 +347,7 @@ def test_budgets_out_of_reach_are_refused_before_training(tiny, quick_trainer, s
 
 def test_frozen_groups_and_steps_are_kept(tiny, quick_trainer):
     from compressor.recipe import WidthsConfig
-    from compressor.search.problem import bounds_of
+    from compressor.search.bounds import bounds_of
 
     bounds = bounds_of(WidthsConfig(frozen=("stem",), round_to=4), tiny)
     found = growing.search(problem_of(tiny, quick_trainer(), 0.6, bounds=bounds), QUICK)

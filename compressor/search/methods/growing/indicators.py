@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from compressor.errors import TrainingError
-from compressor.search.growing.space import Drawn, Space
+from compressor.search.methods.growing.space import Drawn, Space
 from compressor.training.checkpoint import Snapshot
 
 STEPS = 390  # in the paper's rounds: epochs of CIFAR-10 at batch 128

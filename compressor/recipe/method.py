@@ -1,0 +1,92 @@
+"""Search methods: what the `search` section of a recipe may name, and what the rest of the package asks of each.
+
+A built-in method is a module or package in `compressor.search.methods` with a `METHOD`; an installed package adds its
+own through the entry-point group `compressor.methods`. Both are the same `Method` and found here; nothing else lists
+them by name. Neither this module nor the built-in methods import torch before a search begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel
+
+from compressor.errors import RecipeError
+from compressor.plugins import built_in, with_plugins
+from compressor.recipe.values import Section
+
+if TYPE_CHECKING:
+    from compressor.report.markup import Markup
+    from compressor.report.values import Record
+    from compressor.search import Problem, SearchResult
+
+_GROUP = "compressor.methods"
+
+
+class MethodConfig(Section):
+    """The options of a search method; a child has the field `method: Literal["NAME"] = "NAME"`."""
+
+    method: str
+
+
+@dataclass(frozen=True)
+class Method:
+    """A search method.
+
+    Attributes:
+        config: of the `search` section, a pydantic model with the field `method: Literal["NAME"]`
+        search: (problem, config) → what it found, see `compressor.search`
+        depends_on: sections of the recipe, beside `search`, that its outcome follows from, such as "train"; a run is
+            not resumed with another value of these
+        trains: whether it trains networks; a comparison runs those that do not first
+        anytime: the network trains while the search changes it: a pause has a network to ship
+            (`compressor.search.Unfinished`), and the best epoch on validation data means nothing
+        sections: of the report page, in this order: record → HTML, empty where the record lacks what it shows
+        lines: of the summary in the terminal: record → a sentence, or ""
+    """
+
+    config: type[BaseModel]
+    search: Callable[[Problem, Any], SearchResult]
+    depends_on: tuple[str, ...] = ()
+    trains: bool = True
+    anytime: bool = False
+    sections: tuple[Callable[[Record], Markup], ...] = ()
+    lines: tuple[Callable[[Record], str], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What recipes call it."""
+        (name,) = get_args(self.config.model_fields["method"].annotation)
+        return str(name)
+
+
+def methods() -> dict[str, Method]:
+    """All search methods by name, those of installed packages included.
+
+    Raises:
+        RecipeError: an entry point is no search method
+        CompressorError: an entry point cannot be imported, or its name is taken
+    """
+    own = {method.name: method for method in built_in("compressor.search.methods", "METHOD")}
+    return {name: own.get(name) or _plugin(name, value) for name, value in with_plugins(_GROUP, own).items()}
+
+
+def method_of(config: BaseModel) -> Method:
+    """The search method that a `search` section belongs to."""
+    return next(method for method in methods().values() if method.config is type(config))
+
+
+def _plugin(name: str, value: Any) -> Method:
+    """The method of an entry point: a `Method`, or a pair of its first two attributes, as in version 0.1."""
+    method = Method(*value) if isinstance(value, tuple) and len(value) == 2 else value
+    config = method.config if isinstance(method, Method) else None
+    if isinstance(config, type) and issubclass(config, BaseModel):
+        field = config.model_fields.get("method")
+        if field is not None and get_args(field.annotation) == (name,):
+            return method
+    raise RecipeError(
+        f"entry point {_GROUP}: {name!r} must be a compressor.search.Method, or a pair (pydantic config class, search "
+        f"function), whose config class has the field method: Literal[{name!r}]"
+    )

@@ -1,0 +1,25 @@
+"""How much of a network every channel is, by the L1 norm of the filters that make it (Li et al., ICLR 2017)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from compressor.widths import WidthPlan
+
+
+def filter_norms(model: nn.Module, plan: WidthPlan, name: str) -> torch.Tensor:
+    """Sums of the absolute weights that make every unit of a group, (units,), in float64 on the CPU."""
+    total = torch.zeros(plan.groups[name].units, dtype=torch.float64)
+    for made in plan.producers(name):
+        weight = model.get_parameter(made.tensor).detach().cpu().double().abs()
+        norms = weight.movedim(made.dim, 0).reshape(weight.shape[made.dim], -1).sum(1)
+        total.index_add_(0, torch.as_tensor(made.unit), norms[torch.as_tensor(made.index)])
+    return total
+
+
+def smallest_filters(model: nn.Module, plan: WidthPlan, name: str, width: int) -> list[int]:
+    """The units of smallest norm that a group must lose to have `width` channels; of equal ones the first."""
+    group = plan.groups[name]
+    surplus = group.units - width // group.step
+    return sorted(filter_norms(model, plan, name).argsort(stable=True)[:surplus].tolist())
