@@ -15,7 +15,7 @@ from torch import nn
 
 from compressor.architecture import Architecture
 from compressor.bench import measure_latencies
-from compressor.recipe import BenchConfig, Recipe
+from compressor.recipe import BenchConfig, Recipe, costs
 from compressor.stacking import rearranged
 
 BLOCK = 16  # channels of a group: ONNX Runtime's blocked CPU kernels need multiples of 8 or, with AVX-512, of 16
@@ -38,7 +38,7 @@ def forms(model: nn.Module, architecture: Architecture, recipe: Recipe) -> dict[
     if not architecture.stacks:
         return {"plain": model}
     names = _FORMS[recipe.export.stacked]
-    if "onnx_bytes" in recipe.budget.names:
+    if any(costs()[name].counts_zeros for name in recipe.budget.names):
         names = ("grouped",)
     return {name: arranged(model, architecture, name) for name in names}
 

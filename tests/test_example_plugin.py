@@ -52,6 +52,8 @@ def test_its_recipe_runs(installed, tmp_path):
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["params"] <= 0.3 * report["baseline"]["reference"]["params"]
     assert report["method"] == "pyramid"
+    assert report["widest"] == max(report["widths"].values()) == report["budget"]["costs"]["widest"] <= 15
+    assert "channels of the widest layer" in done.stdout
     assert report["dataset"]["classes"] == 6
     assert report["accuracy"]["onnx"] > 0.5
     assert report["parity"]["max_rel_error"] <= 1e-4
@@ -65,6 +67,7 @@ def test_its_recipe_runs(installed, tmp_path):
     ("override", "told"),
     [
         ("search.slope=0", "search.slope"),
+        ("budget.widest=many", "budget.widest: 'many' is not valid"),
         ("model.options={activation: tanh}", "tanh"),
         ("data.options={directions: 1}", "data.options.directions: 1 is not a whole number"),
         ("export.also=[npy]", "did you mean npz"),

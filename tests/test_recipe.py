@@ -203,7 +203,10 @@ def test_what_the_budget_says_of_the_measurement_wins():
         ({"latency": "0x"}, "budget.latency: '0x' is not valid: a share of the unscaled network must be above 0"),
         ({"latency": "0.5x", "latency_ms": 3}, "budget: sets latency_ms: 3 and latency: 0.5x; give one of them"),
         ({"params": 100, "batch": 8}, "budget: sets batch without a latency; give latency_ms or latency beside it"),
-        ({"batch": 8}, "budget: sets no limit; give one or more of params, macs, onnx_bytes, latency_ms, latency"),
+        (
+            {"batch": 8},
+            "budget: sets no limit; give one or more of params, macs, onnx_bytes, activation_bytes, latency_ms, lat",
+        ),
         ({"latency_ms": 3, "provider": "gpu"}, "budget.provider: 'gpu' is not valid"),
     ],
 )
@@ -301,7 +304,7 @@ def test_widths_read_back(minimum, write):
 
 def test_an_empty_budget():
     empty = {**SMALL, "budget": {}}
-    valid = "params, macs, onnx_bytes, latency_ms, latency"
+    valid = "params, macs, onnx_bytes, activation_bytes, latency_ms, latency"
     assert refusal(empty) == f"my.yaml: budget: sets no limit; give one or more of {valid}"
     assert refusal({**SMALL, "budget": {"params": None}}) == refusal(empty)
 

@@ -6,15 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from compressor.recipe import costs
+
 
 def amount(name: str, value: float) -> str:
-    """A cost as people read it: milliseconds with decimals, counts whole."""
-    return f"{value:.4g} ms" if name == "latency_ms" else f"{value:,.0f}"
+    """A cost as sentences have it: milliseconds with decimals, counts whole."""
+    found = costs().get(name)
+    return f"{value:,.0f}" if found is None else found.text(value)
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Upper limits by cost name: params, macs, onnx_bytes, latency_ms.
+    """Upper limits by cost name, see `compressor.recipe.costs`.
 
     Attributes:
         limits: {cost name: largest allowed value}

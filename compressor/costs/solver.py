@@ -131,7 +131,7 @@ def largest_within(
         exchange: leave the family, a step of one group for steps of others, where more than 1 % of a limit is unused
 
     Returns:
-        widths such that every cost is at most its limit and no single group can take one more step
+        widths such that every cost is at most its limit and no single group can take one more step that costs something
 
     Raises:
         BudgetError: even the least allowed widths exceed a limit; names the nearest value that can be met
@@ -242,9 +242,13 @@ class _Search:
             grew = False
             for group in order:
                 wider = self.bounds.grown(widths, group)
-                if wider is not None and self.fits(wider):
+                if wider is not None and self.fits(wider) and not self.free(widths, wider):
                     widths, grew = wider, True
         return widths
+
+    def free(self, widths: Widths, wider: Widths) -> bool:
+        """Whether no limited cost changes: then none says how wide a group should be, and the family alone does."""
+        return all(self.cost(name, widths) == self.cost(name, wider) for name in self.limits)
 
     def exchange(self, widths: Widths) -> Widths:
         """Take a step from one group for steps of others, while that leaves less of a limit unused than before.

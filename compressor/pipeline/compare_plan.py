@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compressor.errors import RecipeError, not_one_of
-from compressor.recipe import Recipe, parse_recipe
+from compressor.recipe import Recipe, costs, parse_recipe
 from compressor.recipe import methods as all_methods
 
 UNSCALED = "unscaled"
@@ -108,7 +108,8 @@ def _check_names(what: str, names: Sequence[str]) -> None:
 
 def _unscaled(recipe: Recipe, seed: int) -> Job:
     # Not by its latency: networks that a measurement cannot tell from the unscaled one are others all the same.
-    budget = dict.fromkeys([name for name in recipe.budget.names if name != "latency_ms"] or ["params"], "1x")
+    untimed = [name for name in recipe.budget.names if not costs()[name].timed]
+    budget = dict.fromkeys(untimed or ["params"], "1x")
     derived = _derived(recipe, UNSCALED, search={"method": "uniform"}, budget=budget, seed=seed)
     return Job(UNSCALED, "", seed, derived, f"runs/{UNSCALED}/{seed}", f"shared/{UNSCALED}-{seed}")
 
@@ -137,15 +138,13 @@ def budget_section(recipe: Recipe, text: str) -> dict[str, Any]:
         section = recipe.budget.at_share(text)
     else:
         parts = [_LIMIT.fullmatch(part.strip()) for part in re.split(r"\+(?=\s*[A-Za-z_]+=)", text)]
-        found = [(part[1], part[2]) for part in parts if part]
-        section = dict(found)
-        if len(section) < len(parts):
+        found = {part[1]: part[2] for part in parts if part}
+        if len(found) < len(parts):
             raise RecipeError(
                 f"budgets: {text!r} is not valid: must be a share of the unscaled network such as 0.25x, or limits "
                 "such as params=37k or params=0.25x+macs=1M"
             )
-        if section.keys() & {"latency", "latency_ms"}:
-            section = recipe.budget.conditions | section
+        section = recipe.budget.with_conditions(found)
     return _derived(recipe, f"budgets: {text}", budget=section).budget.model_dump(mode="json", exclude_none=True)
 
 

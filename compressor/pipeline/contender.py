@@ -9,7 +9,7 @@ from typing import Any
 from compressor.architecture import Architecture
 from compressor.costs.budget import Budget
 from compressor.files import read_json
-from compressor.recipe.budget import LATENCY
+from compressor.recipe import costs
 from compressor.search import Finetuning
 
 
@@ -35,7 +35,7 @@ class Contender:
 
 
 def network_record(
-    contender: Contender, latency: dict[str, Any], budget: Budget, verified: dict[str, Any] | None
+    contender: Contender, latency: dict[str, Any], budget: Budget, verified: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """What a report tells of one network, as JSON values.
 
@@ -43,18 +43,19 @@ def network_record(
         contender: exported
         latency: of its file, as measured beside the others
         budget: of the run
-        verified: of its file against the latency that the budget allows, if that is limited
+        verified: {cost name: what was measured of its file against the limit}, of limited costs that take measuring
     """
+    known = costs()
     exported = read_json(contender.folder / "export.json")
-    costs = {name: exported[name] for name in ("params", "macs", "onnx_bytes")}
-    if verified is not None:
-        costs[LATENCY] = verified["cost_ms"]
-    kept = ("params", "macs", "onnx_bytes", "opset", "accuracy", "metric", "parity", "precision", "stacked")
+    counted = {name: exported[name] for name in known if name in exported}
+    measured = {name: record[known[name].verified] for name, record in verified.items()}
+    kept = ("opset", "accuracy", "metric", "parity", "precision", "stacked")
     return {
+        **counted,
         **{key: exported[key] for key in kept},
-        "budget": budget.verdict(costs),
+        "budget": budget.verdict(counted | measured),
         "latency_ms": {key.removesuffix("_ms"): value for key, value in latency.items() if key != "path"},
-        "verification": verified,
+        **{cost.record: verified.get(name) for name, cost in known.items() if cost.record},
         "efficiency": None,
         "widths": dict(contender.architecture.widths),
         "stacks": {first: stack.to_json() for first, stack in contender.architecture.stacks.items()},

@@ -8,8 +8,7 @@ from typing import Any
 
 from compressor.errors import RunError
 from compressor.files import read_json, write_atomic, write_json
-from compressor.recipe import Recipe, load_recipe, method_of
-from compressor.recipe.budget import LATENCY
+from compressor.recipe import Recipe, costs, load_recipe, method_of
 
 # What a stage's outcome depends on. Device, threads and checkpoint times are not part of it, nor where images lie.
 _USES: dict[str, tuple[str, ...]] = {
@@ -35,7 +34,7 @@ _LEAVES = {
     ),
     "train": (*_of_networks("training.json", "weights.safetensors"), "checkpoints/train-*"),
     "export": _of_networks("export.json", "model.onnx"),
-    "bench": ("latency.json", "verification.json"),
+    "bench": ("latency.json",),  # and the records of limited costs, see `compressor.recipe.Cost`
 }
 _FORM = {"precision", "preprocess", "softmax", "batch"}
 _PLACES = ("path", "download", "memory_gib")
@@ -111,6 +110,7 @@ def _begun(folder: Path, stage: str) -> bool:
     """Whether a stage, or one that builds on it, has left anything in the folder."""
     later = list(_USES)[list(_USES).index(stage) :]
     patterns = [pattern for name in later for pattern in _LEAVES[name]]
+    patterns += [f"{cost.record}.json" for cost in costs().values() if cost.record]  # of the last stage
     return any(next(folder.glob(pattern), None) is not None for pattern in patterns)
 
 
@@ -125,9 +125,11 @@ def _records(folder: Path) -> dict[str, Any]:
 def _used(stage: str, recipe: Recipe) -> dict[str, Any]:
     more = method_of(recipe.search).depends_on if stage == "search" else ()
     dumped = recipe.model_dump(mode="json", include={*_USES[stage], *more})
-    if stage == "search" and LATENCY in recipe.budget.names:  # what the budget leaves open, `bench` decides
+    known = costs()
+    limited = {section for name in recipe.budget.names for section in known[name].depends_on}
+    if stage == "search" and "bench" in limited:  # what the budget leaves open, `bench` decides
         dumped["bench"] = recipe.measured.model_dump(mode="json", include={"provider", "batch", "threads"})
-    if stage == "search" and {LATENCY, "onnx_bytes"} & set(recipe.budget.names):  # both are of the shipped file
+    if stage == "search" and "export" in limited:  # a cost of the shipped file
         dumped["export"] = recipe.export.model_dump(mode="json", include=_FORM)
     if "model" in dumped and (digest := _digest_of_file(recipe.model.name)):
         dumped["model"]["sha256"] = digest

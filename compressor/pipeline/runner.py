@@ -6,8 +6,9 @@ unscaled reference are trained, exported and measured exactly as the result is.
 
 from __future__ import annotations
 
+import functools
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,6 @@ import torch
 from compressor.architecture import Architecture
 from compressor.bench import Conditions, measure_latencies
 from compressor.costs.budget import Budget
-from compressor.costs.latency import LatencyCost
 from compressor.costs.latency_measurement import Runtime
 from compressor.data import DataSet, load_data, normalised
 from compressor.errors import DataError, RecipeError, RunError, TrainingError
@@ -34,10 +34,10 @@ from compressor.pipeline.limits import limited_costs
 from compressor.pipeline.lock import alone_in
 from compressor.pipeline.run_log import RunLog
 from compressor.pipeline.settings import final_settings, finetuning_settings
-from compressor.pipeline.shipping import load_weights, ship, shipped_bytes, without_paths
+from compressor.pipeline.shipping import load_weights, measure_as_shipped, ship, without_paths
 from compressor.precision import form_of
-from compressor.recipe import Recipe, method_of, methods
-from compressor.recipe.budget import LATENCY
+from compressor.recipe import Cost, CostContext, Recipe, method_of, methods
+from compressor.recipe import costs as known_costs
 from compressor.report import efficiency_of, write_report
 from compressor.search import Finetuning, Problem, SearchResult, Unfinished, search
 from compressor.search.methods.uniform import UniformConfig
@@ -162,7 +162,8 @@ class _Run:
     def to(self, until: str) -> dict[str, Any]:
         """Run the stages up to `until`."""
         report: dict[str, Any] = {}
-        measuring = "bench" in STAGES[: STAGES.index(until) + 1] or LATENCY in self.recipe.budget.names
+        timed = any(known_costs()[name].timed for name in self.recipe.budget.names)
+        measuring = timed or "bench" in STAGES[: STAGES.index(until) + 1]
         if measuring and not (self.out / "latency.json").exists():
             check_provider(self.recipe.measured.provider)  # now, not after hours of training
         for stage in STAGES[: STAGES.index(until) + 1]:
@@ -257,13 +258,7 @@ class _Run:
         check_reference(self.recipe.model.name, self.recipe.model.options)
         reference = self._reference()
         check_task(reference, self.data.task)
-        limited = limited_costs(
-            self.recipe,
-            reference,
-            lambda architecture: shipped_bytes(architecture, self.recipe, self.data),
-            lambda: self._runtime(reference),
-            lambda text: self._tell(text, None),
-        )
+        limited = limited_costs(self._cost_context(reference))
         costs, budget = limited.costs, limited.budget
         if needless := budget.needless(limited.own):
             self._tell(needless, None)
@@ -299,7 +294,7 @@ class _Run:
             "reference_widths": dict(reference.widths),
             "finetuning": None if found.finetuning is None else asdict(found.finetuning),
             "training": [asdict(epoch) for epoch in found.history],
-            "latency": latency.to_json() if isinstance(latency := costs.get(LATENCY), LatencyCost) else None,
+            **_searched(costs),
             "round_to": problem.bounds.multiple.tolist(),
         }
         write_json(self.out / "search.json", record)
@@ -343,6 +338,15 @@ class _Run:
             lambda text: self._tell(text, None),
             self.recipe.export.stacked,
             form_of(self.recipe, self.data),
+        )
+
+    def _cost_context(self, reference: Architecture) -> CostContext:
+        return CostContext(
+            self.recipe,
+            reference,
+            lambda architecture, measure: measure_as_shipped(architecture, self.recipe, self.data, measure),
+            functools.cache(lambda: self._runtime(reference)),
+            lambda text: self._tell(text, None),
         )
 
     def _found_before(self) -> bool:
@@ -445,18 +449,24 @@ class _Run:
             )
             record = {c.name: m.to_json() for c, m in zip(contenders, measured, strict=True)}
             write_json(self.out / "latency.json", {"networks": record, "machine": environment.machine(self.device)})
-        if LATENCY in self.recipe.budget.names and not (self.out / "verification.json").exists():
-            self._verify(contenders)
+        for cost in self._verified():
+            if not (self.out / f"{cost.record}.json").exists():
+                self._verify(cost, contenders)
 
-    def _verify(self, contenders: Sequence[Contender]) -> None:
-        """Measure the shipped files against the latency that the budget allows."""
-        runtime = self._runtime(self._reference())
-        limit, share = read_json(self.out / "search.json")["limits"][LATENCY], self.recipe.budget.latency_share
+    def _verified(self) -> list[Cost]:
+        """The limited costs that are measured on the shipped file."""
+        return [cost for name in self.recipe.budget.names if (cost := known_costs()[name]).verify is not None]
+
+    def _verify(self, cost: Cost, contenders: Sequence[Contender]) -> None:
+        """Measure the shipped files against a limit of the budget."""
+        context = self._cost_context(self._reference())
+        limit = read_json(self.out / "search.json")["limits"][cost.name]
+        assert cost.verify is not None
         record = {}
         for contender in contenders:
-            self._tell(f"verifying the latency of {contender.name}", None)
-            record[contender.name] = runtime.verify(contender.folder / "model.onnx", limit, share)
-        write_json(self.out / "verification.json", record)
+            self._tell(f"verifying {contender.name}: {cost.title}", None)
+            record[contender.name] = cost.verify(context, contender.folder / "model.onnx", limit)
+        write_json(self.out / f"{cost.record}.json", record)
 
     # report ------------------------------------------------------------------------------------------------------
 
@@ -464,9 +474,11 @@ class _Run:
         search_record = read_json(self.out / "search.json")
         latency = read_json(self.out / "latency.json")
         budget = Budget(search_record["limits"])
-        verified = read_json(path) if (path := self.out / "verification.json").exists() else {}
+        verified = {cost.name: read_json(self.out / f"{cost.record}.json") for cost in self._verified()}
         networks = {
-            c.name: network_record(c, latency["networks"][c.name], budget, verified.get(c.name))
+            c.name: network_record(
+                c, latency["networks"][c.name], budget, {name: found[c.name] for name, found in verified.items()}
+            )
             for c in self._contenders()
         }
         if reference := networks.get("reference"):
@@ -482,7 +494,7 @@ class _Run:
             "seed": self.recipe.seed,
             "dataset": search_record["dataset"],
             "reference_widths": search_record["reference_widths"],
-            "latency_search": search_record.get("latency"),
+            **{f"{key}_search": search_record.get(key) for key in _search_records()},
             "baseline": networks,
             "trace": search_record["trace"],
             "finetuning": search_record.get("finetuning"),
@@ -495,6 +507,17 @@ class _Run:
         write_report(record, self.out)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
         return record
+
+
+def _search_records() -> list[str]:
+    """Keys under which search.json has what a cost was found to be while searching."""
+    return [cost.search_record for cost in known_costs().values() if cost.search_record]
+
+
+def _searched(evaluators: Mapping[str, Any]) -> dict[str, Any]:
+    """What those of the costs that were limited have to say, as JSON values; None for the others."""
+    known = {cost.search_record: name for name, cost in known_costs().items() if cost.search_record}
+    return {key: evaluators[name].to_json() if name in evaluators else None for key, name in known.items()}
 
 
 def _identity(data: DataSet) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,7 @@ from torch import nn
 from compressor.architecture import Architecture
 from compressor.arrangement import fastest, forms
 from compressor.bench import runs_in_float32
-from compressor.costs import params_macs
-from compressor.costs.file_size import exported_bytes
+from compressor.costs.untrained import measure_untrained
 from compressor.data import DataSet, Split, ordered
 from compressor.errors import RunError
 from compressor.exporters import (
@@ -37,8 +36,7 @@ from compressor.files import copy_atomic, write_json
 from compressor.models import build
 from compressor.pipeline import environment
 from compressor.precision import calibration, choose, form_of, judged
-from compressor.recipe import Recipe
-from compressor.recipe.budget import LATENCY
+from compressor.recipe import Recipe, ShippedNetwork, costs
 from compressor.training.checkpoint import load_tensors
 from compressor.training.tasks import Evaluation, task_of
 from compressor.training.trainer import Trainer
@@ -47,6 +45,7 @@ _PARITY_BATCH, _SCORED_BATCH = 100, 500
 # The longest that a score and a limit can be in JSON, and what a resumed recipe may grow by: the file's size is
 # settled before they are known.
 _LONGEST_SCORE, _LONGEST_LIMIT, _SPARE_BYTES = 0.00012345678901234567, 1e15, 64
+_RECIPE = "compressor.recipe"
 
 
 def ship(
@@ -76,10 +75,10 @@ def ship(
     metadata = _metadata(name, architecture, recipe, data, scores, limits)
     write_metadata(path, metadata)
     also = export_also(recipe.export.also, model, _parity_batches(data)[-1][:2], folder / "exports", metadata)
+    shipped = ShippedNetwork(model, architecture, path)
+    counted = {n: c.shipped for n, c in costs().items() if c.shipped and (c.always or n in recipe.budget.names)}
     record = {
-        "params": params_macs.count_params(model),
-        "macs": params_macs.macs(architecture),
-        "onnx_bytes": path.stat().st_size,
+        **{name: count(shipped) for name, count in counted.items()},
         "opset": exported.opset,
         "versions": environment.versions(),
         "parity": exported.parity.to_json(),
@@ -133,7 +132,7 @@ def _finish(source: Path, target: Path, form: Form, recipe: Recipe, data: DataSe
                 recipe.measured,
                 lambda path: score_file(path, data, split, recipe.measured.threads).value,
                 task.better,
-                LATENCY in recipe.budget.names,
+                any(costs()[name].timed for name in recipe.budget.names),
             )
         finish(source, target, form, scheme, samples)
         times = tried["fp32"]["median_ms"] / tried["schemes"][tried["chosen"]]["median_ms"]
@@ -165,14 +164,17 @@ def score_file(path: Path, data: DataSet, split: Split, threads: int | None = No
     return tally.evaluation()
 
 
-def shipped_bytes(architecture: Architecture, recipe: Recipe, data: DataSet) -> int:
-    """The size that the ONNX file of an architecture will have, or a few bytes more."""
+def measure_as_shipped(
+    architecture: Architecture, recipe: Recipe, data: DataSet, measure: Callable[[Path], float]
+) -> float:
+    """A number of the file that an architecture would be shipped as, with metadata as long as they may become."""
     name = max("result", *recipe.baselines, key=len)
     longest = Evaluation(0.0, _LONGEST_SCORE, len(data.test), task_of(data.task).metric, _LONGEST_SCORE)
     limits = dict.fromkeys(recipe.budget.names, _LONGEST_LIMIT)
     scores = _scores(longest, longest, data, recipe)
     metadata = _metadata(name, architecture, recipe, data, scores, limits)
-    return exported_bytes(architecture, recipe.export.opset, metadata, form_of(recipe, data)) + _SPARE_BYTES
+    metadata[_RECIPE] += " " * _SPARE_BYTES
+    return measure_untrained(architecture, recipe.export.opset, metadata, form_of(recipe, data), measure)
 
 
 def load_weights(architecture: Architecture, path: Path) -> nn.Module:
@@ -218,7 +220,7 @@ def _metadata(
     options = without_paths(dict(architecture.options))
     told = replace(architecture, model=without_paths(architecture.model), options=options)
     return {
-        "compressor.recipe": yaml.safe_dump(without_paths(recipe.model_dump(mode="json")), sort_keys=False),
+        _RECIPE: yaml.safe_dump(without_paths(recipe.model_dump(mode="json")), sort_keys=False),
         "compressor.network": name,
         "compressor.architecture": told.to_json(),
         "compressor.precision": recipe.export.precision,

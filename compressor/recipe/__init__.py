@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from compressor.recipe.budget import BudgetConfig
+from compressor.recipe.cost import Cost, CostContext, ShippedNetwork, cost_title, costs
 from compressor.recipe.loading import load_recipe, parse_recipe, schema
 from compressor.recipe.method import Method, MethodConfig, method_of, methods
 from compressor.recipe.sections import (
@@ -24,14 +25,19 @@ from compressor.recipe.sections import (
 __all__ = [
     "BenchConfig",
     "BudgetConfig",
+    "Cost",
+    "CostContext",
     "DataConfig",
     "ExportConfig",
     "Method",
     "MethodConfig",
     "ModelConfig",
     "Recipe",
+    "ShippedNetwork",
     "TrainConfig",
     "WidthsConfig",
+    "cost_title",
+    "costs",
     "load_recipe",
     "method_of",
     "methods",

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, create_model, model_validator
 
-from compressor.recipe.values import Batch, Limit, Provider, Section, Share, Threads, is_share, no_bool
+from compressor.recipe.cost import costs
+from compressor.recipe.values import Batch, Limit, Provider, Section, Share, Threads, empty, is_share, no_bool
 
-LATENCY = "latency_ms"
-_COUNTS = ("params", "macs", "onnx_bytes")
-_KEYS = (*_COUNTS, LATENCY, "latency")
+_LATENCY = "latency_ms"
+_CONDITIONS = ("batch", "provider", "threads")
 _LONGEST_MS = 10**6
 
 
@@ -42,6 +43,9 @@ class BudgetConfig(Section):
     params: Limit | None = Field(None, description="parameters, such as 580000, 0.58M or 0.25x")
     macs: Limit | None = Field(None, description="multiply-adds for one image, such as 10M or 0.25x")
     onnx_bytes: Limit | None = Field(None, description="size of the ONNX file, such as 200k or 0.25x")
+    activation_bytes: Limit | None = Field(
+        None, description="most memory that activations take at once, at batch 1, such as 256k or 0.5x"
+    )
     latency_ms: Milliseconds | None = Field(
         None, description="milliseconds of one batch on ONNX Runtime, median by the clock, such as 3.0"
     )
@@ -55,24 +59,30 @@ class BudgetConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> BudgetConfig:
         if not self.names:
-            raise ValueError(f"sets no limit; give one or more of {', '.join(_KEYS)}")
+            keys = [name for name in type(self).model_fields if name not in _CONDITIONS]
+            raise ValueError(f"sets no limit; give one or more of {', '.join(keys)}")
         if self.latency_ms is not None and self.latency is not None:
             raise ValueError(f"sets latency_ms: {self.latency_ms:g} and latency: {self.latency}; give one of them")
-        if LATENCY not in self.names and self.conditions:
+        if _LATENCY not in self.names and self.conditions:
             told = ", ".join(self.conditions)
             raise ValueError(f"sets {told} without a latency; give latency_ms or latency beside it")
         return self
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A class that is made at run time is not found by its name."""
+        return empty, (budget_type,), self.__getstate__()
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the limited costs."""
-        counts = tuple(name for name in _COUNTS if getattr(self, name) is not None)
-        return counts if self.latency_ms is None and self.latency is None else (*counts, LATENCY)
+        given = (name for name in type(self).model_fields if getattr(self, name) is not None)
+        named = (_LATENCY if name == "latency" else name for name in given if name not in _CONDITIONS)
+        return tuple(dict.fromkeys(named))
 
     @property
     def conditions(self) -> dict[str, Any]:
         """What this section says of how latency is measured: batch, provider, threads."""
-        given = {name: getattr(self, name) for name in ("batch", "provider", "threads")}
+        given = {name: getattr(self, name) for name in _CONDITIONS}
         return {name: value for name, value in given.items() if value is not None}
 
     @property
@@ -82,8 +92,12 @@ class BudgetConfig(Section):
 
     def at_share(self, share: str) -> dict[str, Any]:
         """The same section with every limit at a share of the unscaled network, such as "0.25x"."""
-        keys = ("latency" if name == LATENCY else name for name in self.names)
+        keys = ("latency" if name == _LATENCY else name for name in self.names)
         return dict.fromkeys(keys, share) | self.conditions
+
+    def with_conditions(self, limits: Mapping[str, Any]) -> dict[str, Any]:
+        """These limits as a section, with what this one says of how latency is measured if they limit that."""
+        return (self.conditions if {_LATENCY, "latency"} & set(limits) else {}) | dict(limits)
 
     def resolve(self, reference_costs: Mapping[str, float]) -> dict[str, float]:
         """{cost name: limit}, shares turned into numbers; counts are whole, rounded down.
@@ -91,12 +105,27 @@ class BudgetConfig(Section):
         Args:
             reference_costs: {cost name: what the unscaled network costs}; holds all of `names`
         """
-        limits = {name: _resolved(getattr(self, name), reference_costs[name]) for name in self.names if name != LATENCY}
+        limits = {
+            name: _resolved(getattr(self, name), reference_costs[name]) for name in self.names if name != _LATENCY
+        }
         if (share := self.latency_share) is not None:
-            limits[LATENCY] = share * reference_costs[LATENCY]
+            limits[_LATENCY] = share * reference_costs[_LATENCY]
         elif self.latency_ms is not None:
-            limits[LATENCY] = self.latency_ms
+            limits[_LATENCY] = self.latency_ms
         return limits
+
+
+def budget_type() -> type[BudgetConfig]:
+    """`BudgetConfig`, with a key for every cost that it does not declare itself."""
+    return _limiting(*((n, c.description) for n, c in costs().items() if n not in BudgetConfig.model_fields))
+
+
+@functools.cache  # sections are equal only if their class is the same
+def _limiting(*others: tuple[str, str]) -> type[BudgetConfig]:
+    if not others:
+        return BudgetConfig
+    fields: dict[str, Any] = {name: (Limit | None, Field(None, description=text)) for name, text in others}
+    return create_model("BudgetConfig", __base__=BudgetConfig, **fields)
 
 
 def _resolved(value: int | str, whole: float) -> float:

@@ -173,7 +173,7 @@ def _explain(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
 
 
 def _valid_keys(parents: list[str], raw: Mapping[str, Any]) -> list[str]:
-    fields = Recipe.model_fields
+    fields = recipe_type().model_fields
     if not parents:
         return list(fields)
     if parents[0] == "search":

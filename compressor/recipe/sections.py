@@ -18,7 +18,8 @@ from pydantic import (
     model_validator,
 )
 
-from compressor.recipe.budget import BudgetConfig
+from compressor.recipe.budget import BudgetConfig, budget_type
+from compressor.recipe.cost import costs
 from compressor.recipe.method import MethodConfig, methods
 from compressor.recipe.values import (
     Batch,
@@ -30,6 +31,7 @@ from compressor.recipe.values import (
     Section,
     Threads,
     WholeOrAuto,
+    empty,
 )
 
 
@@ -238,8 +240,9 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _zeros_are_not_stored_under_a_limit(self) -> Recipe:
-        if self.export.stacked == "dense" and "onnx_bytes" in self.budget.names:
-            raise ValueError("export.stacked: dense stores zeros, but budget.onnx_bytes limits the file; valid: auto")
+        limited = [name for name, cost in costs().items() if cost.counts_zeros and name in self.budget.names]
+        if self.export.stacked == "dense" and limited:
+            raise ValueError(f"export.stacked: dense stores zeros, which budget.{limited[0]} counts; valid: auto")
         return self
 
     @model_validator(mode="after")
@@ -266,14 +269,14 @@ class Recipe(Section):
 
     @classmethod
     def model_validate(cls, obj: Any, **options: Any) -> Self:
-        """Check values; the class itself stands for the one whose `search` is of any method, see `recipe_type`."""
+        """Check values; the class itself stands for the one of all costs and methods, see `recipe_type`."""
         kind: Any = recipe_type()
         checked: Self = kind.model_validate(obj, **options) if cls is Recipe else super().model_validate(obj, **options)
         return checked
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A class that is made at run time is not found by its name."""
-        return _without_values, (), self.__getstate__()
+        return empty, (recipe_type,), self.__getstate__()
 
     def to_yaml(self) -> str:
         """The recipe with every default written out; loads to an equal recipe."""
@@ -281,18 +284,12 @@ class Recipe(Section):
 
 
 def recipe_type() -> type[Recipe]:
-    """`Recipe`, whose `search` section is of any of the search methods that are installed."""
-    return _admitting(*(method.config for method in methods().values()))
+    """`Recipe`, of the costs and search methods that are installed."""
+    return _admitting(budget_type(), *(method.config for method in methods().values()))
 
 
 @functools.cache  # recipes are equal only if their class is the same
-def _admitting(*configs: type[BaseModel]) -> type[Recipe]:
+def _admitting(budget: type[BudgetConfig], *configs: type[BaseModel]) -> type[Recipe]:
     union: Any = Union[configs]  # noqa: UP007 - its members are known at run time only
     search: Any = (Annotated[union, Field(discriminator="method")], ...)
-    return create_model("Recipe", __base__=Recipe, search=search)
-
-
-def _without_values() -> Recipe:
-    """What a pickled recipe is read into."""
-    kind = recipe_type()
-    return kind.__new__(kind)
+    return create_model("Recipe", __base__=Recipe, search=search, budget=(budget, ...))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -95,6 +96,12 @@ Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 Threads = Annotated[PositiveInt, Field(le=1024)]
 Minimum = Annotated[PositiveInt | dict[str, PositiveInt], BeforeValidator(_minimum)]
 NonNegativeInt = Annotated[int, Field(ge=0, le=_LARGEST_COUNT), BeforeValidator(no_bool)]
+
+
+def empty(kind: Callable[[], type[BaseModel]]) -> BaseModel:
+    """What an instance of a class that is made at run time is read into when it was pickled."""
+    made = kind()
+    return made.__new__(made)
 
 
 class Section(BaseModel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from compressor.recipe.cost import cost_title
 from compressor.report.figures import colour
 from compressor.report.markup import Markup, element, join, table
 from compressor.report.svg import themed
@@ -19,6 +20,7 @@ from compressor.report.values import (
     number,
     percent,
     quantity,
+    recorded_costs,
     score_of,
     scores,
     significant,
@@ -130,8 +132,7 @@ def _size_rows(found: Sequence[Network], record: Record) -> list[list[object]]:
 
         return cell
 
-    titles = {"params": "parameters", "macs": "MACs", "onnx_bytes": "ONNX file, bytes"}
-    return [_row(title, found, size(key)) for key, title in titles.items()]
+    return [_row(cost_title(name), found, size(name)) for name in recorded_costs(found)]
 
 
 def _latency_rows(found: Sequence[Network], record: Record) -> list[list[object]]:

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from compressor.recipe.cost import cost_title, costs
 from compressor.report.comparison import value_cell
 from compressor.report.growth_figures import Line, flops_unit, growth_chart
 from compressor.report.markup import Markup, element, table
 from compressor.report.sections import note, section
-from compressor.report.values import COSTS, Record, compact, dig, number, quantity, significant
+from compressor.report.values import Record, compact, dig, number, quantity, significant
 
 _UNSCALED = "unscaled network"
 _UNSEEN = "not trained in this run"
@@ -200,7 +201,7 @@ def _costs_chart(record: Record) -> Markup:
         limit = number(limits.get(cost))
         lines.append(
             Line(
-                COSTS.get(cost, cost).partition(",")[0],
+                cost_title(cost).partition(",")[0],
                 [epoch for epoch, _ in places],
                 [100 * value / whole for _, value in places],
                 None if limit is None else 100 * limit / whole,
@@ -224,9 +225,9 @@ def _cost_places(cost: str, record: Record) -> list[tuple[float, float]]:
 
 def _unscaled_cost(cost: str, record: Record) -> float | None:
     growth = record["trace"]["growth"]
-    if cost == "latency_ms":
-        return number(dig(record, "latency_search", "unscaled_ms"))
-    return number(growth["reference"].get(cost, dig(record, "baseline", "reference", cost)))
+    own = growth["reference"].get(cost, dig(record, "baseline", "reference", cost))
+    known = costs().get(cost)
+    return number(known.of_unscaled(record) if own is None and known is not None else own)
 
 
 def _units_chart(growth: Record) -> Markup:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from compressor.recipe.cost import cost_title, costs
 from compressor.recipe.method import methods
 from compressor.report import figures
 from compressor.report.comparison import comparison_notes, comparison_table, value_cell
@@ -23,7 +24,6 @@ from compressor.report.sections import (
     state,
 )
 from compressor.report.values import (
-    COSTS,
     Limit,
     Network,
     Record,
@@ -34,12 +34,12 @@ from compressor.report.values import (
     limits,
     metric_of,
     networks,
+    recorded_costs,
     score_of,
     slack_text,
     unsteady,
     widths_of,
 )
-from compressor.report.verification import latency_budget_section
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _PROVIDERS["tensorrt"] = "TensorrtExecutionProvider"
@@ -54,7 +54,7 @@ def render_html(record: Record) -> str:
         *_of_method(record),
         _training,
         _latency,
-        latency_budget_section,
+        *(section for cost in costs().values() for section in cost.sections),
         precision_section,
         seconds_section,
         _usage,
@@ -94,7 +94,7 @@ def _verdict(record: Record) -> Markup:
         children.append(element("div", table(head, [_limit_row(row) for row in rows]), class_="wide"))
     binding, remark = dig(record, "budget", "binding"), dig(record, "budget", "note")
     if len(rows) > 1 and binding:
-        children.append(element("p", f"Of these limits {COSTS.get(binding, binding)} is the one that stops growth."))
+        children.append(element("p", f"Of these limits {cost_title(binding)} is the one that stops growth."))
     if remark:
         children.append(element("p", remark))
     return element("section", *children, *_claims(record), class_=f"verdict {state(met)}")
@@ -136,9 +136,7 @@ def _numbers(found: Sequence[Network], record: Record) -> Markup:
     """The networks as comma-separated values, numbers in full."""
     metric = metric_of(record)
     paths: dict[str, tuple[str, ...]] = {
-        "params": ("params",),
-        "macs": ("macs",),
-        "onnx_bytes": ("onnx_bytes",),
+        **{name: (name,) for name in recorded_costs(found)},
         "accuracy": ("accuracy", "onnx"),
         "accuracy_pytorch": ("accuracy", "torch"),
         **({} if metric.is_accuracy else {metric.name: ("metric", "onnx")}),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from compressor.recipe.cost import cost_title, costs
 from compressor.recipe.method import methods
 from compressor.report.methods import spread_text, title_of
 from compressor.report.precision import precision_line
 from compressor.report.values import (
-    COSTS,
     Limit,
     Network,
     Record,
@@ -23,7 +23,6 @@ from compressor.report.values import (
     slack_text,
     weights_text,
 )
-from compressor.report.verification import verified_text
 
 
 def summary_lines(record: Record) -> list[str]:
@@ -45,7 +44,7 @@ def summary_lines(record: Record) -> list[str]:
     latency = [text for network in found if (text := _latency(network))]
     if latency:
         lines.append("latency: " + "; ".join(latency))
-    lines += [f"latency verified: {text}" for network in found[:1] if (text := verified_text(network))]
+    lines += [text for cost in costs().values() for line in cost.lines if (text := line(record))]
     return lines
 
 
@@ -75,7 +74,7 @@ def _budget(record: Record) -> list[str]:
     rows, binding, note = limits(record), dig(record, "budget", "binding"), dig(record, "budget", "note")
     lines = [_limit(row) for row in rows]
     if len(rows) > 1 and binding:
-        lines.append(f"of these limits {COSTS.get(binding, binding)} is the one that stops growth")
+        lines.append(f"of these limits {cost_title(binding)} is the one that stops growth")
     return [*lines, note] if note else lines
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from compressor.recipe.cost import cost_title
 from compressor.report.comparison import value_cell
 from compressor.report.markup import Markup, element, table
 from compressor.report.sections import note, section
-from compressor.report.values import COSTS, Record, conditions, dig, natural, number, quantity, significant
+from compressor.report.values import Record, conditions, dig, natural, number, quantity, significant
 
 _FORMS = {
     "grouped": "groups, one for each unit",
@@ -87,7 +88,7 @@ def _candidate_table(tissue: Record) -> Markup:
         costs = [value_cell(number(row["costs"][cost]), quantity) for cost in limited]
         shares = [value_cell(number(row["multiplier"]), significant), value_cell(number(row["filled"]), _share)]
         rows.append([name, *costs, *shares, value_cell(number(row.get("trial_loss")), significant)])
-    heads = ["candidate", *(COSTS.get(cost, cost) for cost in limited), "width ×", "of the limit", "trial loss"]
+    heads = ["candidate", *(cost_title(cost) for cost in limited), "width ×", "of the limit", "trial loss"]
     return table(heads, rows)
 
 

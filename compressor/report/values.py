@@ -8,15 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from compressor.recipe.cost import cost_title, costs
+
 Record = Mapping[str, Any]
 
 ABSENT = "–"
-COSTS = {
-    "params": "parameters",
-    "macs": "MACs",
-    "onnx_bytes": "ONNX file, bytes",
-    "latency_ms": "latency, ms",
-}
 _TITLES = {"uniform": "uniform, same budget", "reference": "unscaled network"}
 _WEIGHTS = {"last": "last epoch", "best": "best epoch on the validation set"}
 
@@ -62,8 +58,8 @@ class Limit:
     @property
     def title(self) -> str:
         """The cost in words, with its unit."""
-        what = COSTS.get(self.name, self.name)
-        return f"{what} (upper end of its interval)" if self.name == "latency_ms" else what
+        known = costs().get(self.name)
+        return cost_title(self.name) if known is None else known.title_of_result or known.title
 
 
 @dataclass(frozen=True)
@@ -170,6 +166,11 @@ def networks(record: Record) -> list[Network]:
     ]
 
 
+def recorded_costs(found: Sequence[Network]) -> list[str]:
+    """The costs that tables list: those of every network, and others that one of these has."""
+    return [name for name, cost in costs().items() if cost.always or any(name in network.data for network in found)]
+
+
 def widths_of(network: Network, record: Record) -> Mapping[str, int]:
     """Channels per group of one network; those of the unscaled one may stand at the top of the record."""
     own = network.data.get("widths")
@@ -210,8 +211,8 @@ def slack_text(limit: Limit) -> str:
     amount = quantity(abs(limit.slack))
     worth = ""
     # Of several limits one binds; far under the others, the unit would be a number without meaning.
-    # What a channel adds to a latency is an estimate finer than its noise.
-    if limit.channels is not None and abs(limit.channels) < 100 and limit.name != "latency_ms":
+    known = costs().get(limit.name)
+    if limit.channels is not None and abs(limit.channels) < 100 and (known is None or known.by_channel):
         many = abs(limit.channels)
         unit = "of one channel" if 0 < many < 1 else "channels"
         worth = f" ({significant(many, 2)} {unit} of the cheapest layer)"

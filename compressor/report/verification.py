@@ -34,6 +34,12 @@ def verified_text(network: Network) -> str:
     return f"{text}: {verdict} ({how}; {conditions(found)})"
 
 
+def verified_line(record: Record) -> str:
+    """The same of the result, for the terminal; "" where its latency was not limited."""
+    text = verified_text(networks(record)[0])
+    return f"latency verified: {text}" if text else ""
+
+
 def _range(low: Any, high: Any) -> str:
     return f"[{significant(low, 3)} to {significant(high, 3)}]"
 

@@ -97,6 +97,9 @@ class Calibrated(Protocol):
     def begin(self, least: Architecture) -> None:
         """Another search begins; its least network decides whether the budget can be met at all."""
 
+    def measured(self, architecture: Architecture) -> float:
+        """What `__call__` gives, of any network, measured unless that was done before."""
+
     def calibrate(self, architecture: Architecture) -> bool:
         """Measure an architecture; returns whether what was found with the estimate may stand."""
 

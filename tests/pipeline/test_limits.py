@@ -8,7 +8,7 @@ from compressor.costs import params_macs
 from compressor.errors import RecipeError
 from compressor.models import reference_architecture
 from compressor.pipeline.limits import limited_costs
-from compressor.recipe import parse_recipe
+from compressor.recipe import CostContext, parse_recipe
 
 #   images ──▶ fc1 (96) ──▶ fc2 (40) ──▶ logits
 WIDTHS = dict(zip(reference_architecture("mlp", {}, 10, (1, 8, 8)).widths, (96, 40), strict=False))
@@ -32,7 +32,10 @@ class Runtime:
 
 def limited(budget, runtime=None, widths=None):
     raw = {"model": "mlp", "data": "digits", "budget": budget, "search": {"method": "uniform"}, "widths": widths or {}}
-    return limited_costs(parse_recipe(raw), NET, lambda architecture: 1000, lambda: runtime, lambda text: None)
+    context = CostContext(
+        parse_recipe(raw), NET, lambda architecture, measure: 1000, lambda: runtime, lambda text: None
+    )
+    return limited_costs(context)
 
 
 def test_a_share_is_of_the_median_and_milliseconds_hold_for_the_slowest():

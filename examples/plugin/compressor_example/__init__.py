@@ -1,1 +1,1 @@
-"""A search method, a network, a data set and an export format for compressor."""
+"""A search method, a cost, a network, a data set and an export format for compressor."""

@@ -1,0 +1,62 @@
+"""Milliseconds of one batch on ONNX Runtime, measured beside the unscaled network.
+
+What counts against the limit is the upper end of what was measured. See `compressor.costs.latency` for the estimate
+that a search works with, and `compressor.costs.latency_measurement` for how networks and files are measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compressor.recipe.cost import Cost, CostContext
+from compressor.report.values import Record, dig
+from compressor.report.verification import latency_budget_section, verified_line
+
+if TYPE_CHECKING:
+    from compressor.architecture import Architecture
+
+_NAME = "latency_ms"
+_ROUGH = 2  # blocks
+_ALIGNED = 8  # channels: kernels take their time in steps of 8, and more for counts that are no multiple of 4
+
+
+def _evaluator(context: CostContext) -> Callable[[Architecture], float]:
+    from compressor.costs.latency import LatencyCost
+
+    runtime, budget = context.runtime(), context.recipe.budget
+    # A limit in milliseconds is to hold even if the unscaled network is as slow as it may be; of a share, milliseconds
+    # are only how it is told.
+    unit = runtime.unit_ms()[1] if budget.latency is None else runtime.unit_ms(_ROUGH)[0]
+    limit = budget.resolve(dict.fromkeys(budget.names, unit))[_NAME]
+    return LatencyCost(runtime.ratio, context.reference, unit, limit)
+
+
+def _verify(context: CostContext, path: Path, limit: float) -> Mapping[str, Any]:
+    return context.runtime().verify(path, limit, context.recipe.budget.latency_share)
+
+
+def _of_unscaled(record: Record) -> Any:
+    return dig(record, "latency_search", "unscaled_ms")
+
+
+COST = Cost(
+    name=_NAME,
+    title="latency, ms",
+    description="milliseconds of one batch on ONNX Runtime, median by the clock, such as 3.0",
+    evaluator=_evaluator,
+    verify=_verify,
+    verified="cost_ms",
+    record="verification",
+    search_record="latency",
+    depends_on=("bench", "export"),
+    step=_ALIGNED,
+    by_channel=False,  # what a channel adds is an estimate finer than its noise
+    place=5,
+    title_of_result="latency, ms (upper end of its interval)",
+    text=lambda value: f"{value:.4g} ms",
+    sections=(latency_budget_section,),
+    lines=(verified_line,),
+    of_unscaled=_of_unscaled,
+)

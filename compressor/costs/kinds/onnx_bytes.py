@@ -1,0 +1,62 @@
+"""The size of the ONNX file: while a search goes on, 4 bytes a parameter (2 of float16, 1 of int8) and an offset.
+
+The offset is the graph and its names; batch-norms may be folded away or not, see `compressor.costs.corrected`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compressor.recipe.cost import Cost, CostContext, ShippedNetwork
+
+if TYPE_CHECKING:
+    from compressor.architecture import Architecture
+
+BYTES = {"fp32": 4, "fp16": 2, "int8": 1}  # of a value
+# An int8 file of a trained network has a node more or less than that of an untrained one: where a range of activations
+# begins at 0, the ReLU before it is left out.
+_SPARE = 8  # bytes for each node
+_CLOSE = 16  # bytes by which an estimate may be too large
+
+
+def _evaluator(context: CostContext) -> Callable[[Architecture], float]:
+    from compressor.costs.corrected import corrected
+    from compressor.costs.params_macs import params
+
+    precision = context.recipe.export.precision
+
+    def size(path: Path) -> float:
+        return path.stat().st_size + (_SPARE * _nodes(path) if precision == "int8" else 0)
+
+    return corrected(
+        context,
+        size,
+        lambda architecture: BYTES[precision] * params(architecture),
+        _CLOSE,
+        "measuring the size of the unscaled network's file",
+    )
+
+
+def _nodes(path: Path) -> int:
+    import onnx
+
+    return len(onnx.load_model(path).graph.node)
+
+
+def _shipped(network: ShippedNetwork) -> int:
+    return network.path.stat().st_size
+
+
+COST = Cost(
+    name="onnx_bytes",
+    title="ONNX file, bytes",
+    description="size of the ONNX file, such as 200k or 0.25x",
+    evaluator=_evaluator,
+    shipped=_shipped,
+    depends_on=("export",),
+    always=True,
+    counts_zeros=True,
+    place=3,
+)

@@ -1,0 +1,51 @@
+"""Numbers of the ONNX file that an architecture would be shipped as, before it is trained."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from compressor.architecture import Architecture
+from compressor.exporters import SCHEMES, Form, export_onnx, finish, write_metadata
+from compressor.initialise import noise_like, scatter_
+from compressor.models import build, example_input
+
+_LARGEST = tuple(scheme for scheme in SCHEMES.values() if scheme.per_channel and not scheme.reduced)
+_PLAIN = Form()
+
+
+def measure_untrained(
+    architecture: Architecture,
+    opset: int,
+    metadata: Mapping[str, str],
+    form: Form = _PLAIN,
+    measure: Callable[[Path], float] = lambda path: path.stat().st_size,
+) -> float:
+    """Export an untrained network with its metadata, and measure the file.
+
+    Args:
+        architecture: what to build
+        opset: ONNX operator set
+        metadata: as long as what the shipped file will hold
+        form: of the shipped file; of int8 the schemes that give the largest files are tried
+        measure: file → number; by default its bytes
+
+    Returns:
+        the number, of several files the largest
+
+    Raises:
+        ExportError: torch cannot export it, or it cannot be brought into that form
+    """
+    model = build(architecture)
+    scatter_(model)
+    inputs = noise_like(example_input(architecture))
+    with tempfile.TemporaryDirectory(prefix="compressor-") as folder:
+        plain, path = Path(folder) / "plain.onnx", Path(folder) / "untrained.onnx"
+        export_onnx(model, plain, [inputs], opset=opset, tolerance=float("inf"))
+        found = []
+        for scheme in _LARGEST if form.precision == "int8" else (None,):
+            finish(plain, path, form, scheme, [inputs.numpy()])
+            write_metadata(path, metadata)
+            found.append(measure(path))
+        return max(found)
