@@ -98,7 +98,7 @@ def test_the_walk_sees_the_package():
     assert found["compressor.widths.slicing"].found >= {"torch", "compressor.errors", "compressor.widths.plan"}
     assert "compressor.bench.session" in found["compressor.bench.turns"].found
     assert "compressor.pipeline.runner" in found["compressor.cli.root"].found - found["compressor.cli.root"].at_top
-    assert "compressor.models.vgg" in found["compressor.models"].found
+    assert "compressor.models.zoo.resnet" in found["compressor.models.zoo.wideresnet"].found
     assert "compressor.pipeline.runner" not in found["compressor"].found  # under TYPE_CHECKING only
 
 

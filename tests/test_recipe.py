@@ -14,6 +14,7 @@ from compressor import search
 from compressor.errors import CompressorError, RecipeError
 from compressor.pipeline import run, run_folder
 from compressor.recipe import load_recipe, parse_recipe, schema
+from compressor.recipe.model_name import ModelName
 from compressor.recipe.values import Section
 from compressor.report import render_html, summary_lines
 
@@ -482,6 +483,24 @@ def test_a_third_party_method_brings_all_that_the_package_asks_of_one(install, t
     assert "5 eyes" in render_html(record)
     assert "rolled 5" in summary_lines(record)
     assert "5 eyes" not in render_html(record | {"method": "uniform"})
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "name", "carries"),
+    [
+        ("vgg11_bn", "zoo", "vgg11_bn", False),
+        ("torchvision:resnet18", "torchvision", "resnet18", False),
+        ("timm:resnet10t", "timm", "resnet10t", False),
+        ("given:mine", "given", "mine", True),
+        ("onnx:C:/nets/net.onnx", "onnx", "C:/nets/net.onnx", True),
+        ("package.module:make", "factory", "package.module:make", False),
+    ],
+)
+def test_a_models_name_says_where_it_comes_from(text, source, name, carries):
+    found = ModelName.of(text)
+    assert (found.source, found.name, found.carries_weights) == (source, name, carries)
+    assert found.has_weights == (source != "zoo")
+    assert (found.file == Path(name)) == (source == "onnx")
 
 
 def test_a_recipe_goes_through_pickle():

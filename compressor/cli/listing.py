@@ -97,21 +97,24 @@ def _kept(path: Path) -> Row | None:
 def _sources(model: str) -> str | None:
     """A digest of the code that a network's width groups follow from; None if it is not known where that lies."""
     digest = hashlib.sha256()
-    package, _, name = model.rpartition(":")
+    from compressor.recipe.model_name import ModelName
+
+    named = ModelName.of(model)
     for library in ("torch", "torchvision", "timm"):
         try:
             digest.update(f"{library} {version(library)}\n".encode())
         except PackageNotFoundError:
             continue
     folders = [Path(str(files("compressor")))]
-    if package in ("given", "onnx"):  # not code but an object, or a file
+    if named.carries_weights:  # not code but an object, or a file
         return None
-    if package not in ("", "torchvision", "timm"):
-        spec = find_spec(package.split(".")[0]) if "/" not in package else None
+    if named.source == "factory":
+        module = named.name.rpartition(":")[0]
+        spec = find_spec(module.split(".")[0]) if "/" not in module else None
         if spec is None or spec.origin is None:
             return None
         folders.append(Path(spec.origin).parent)
-    elif not package and name in plugin_names("compressor.models"):
+    elif named.source == "zoo" and named.name in plugin_names("compressor.models"):
         return None
     for path in (path for folder in folders for path in _python_files(folder)):
         digest.update(path.read_bytes())

@@ -7,8 +7,8 @@ from pathlib import Path
 from torch import nn
 
 from compressor.architecture import Architecture
-from compressor.models import build
-from compressor.models.references import factory_of
+from compressor.models import build, network_with_weights
+from compressor.recipe.model_name import ModelName
 
 SEED = 0
 
@@ -16,6 +16,6 @@ SEED = 0
 def load_network(path: str) -> nn.Module:
     """The unscaled network of an architecture file; one of the zoo with the initial weights of `SEED`."""
     architecture = Architecture.from_json(Path(path).read_text(encoding="utf-8"), path)
-    if ":" in architecture.model:
-        return factory_of(architecture.model)(architecture.classes, architecture.options)
+    if ModelName.of(architecture.model).has_weights:
+        return network_with_weights(architecture)
     return build(architecture, SEED)

@@ -17,9 +17,8 @@ from compressor.architecture import Architecture
 from compressor.data import DataSet, ordered
 from compressor.errors import ModelError
 from compressor.initialise import reinitialise_
-from compressor.models import build, example_input, plan_of
+from compressor.models import build, example_input, network_with_weights, plan_of
 from compressor.models.onnx_file import settle_
-from compressor.models.references import factory_of
 from compressor.search.filters import smallest_filters
 from compressor.search.streams import check_same_network
 from compressor.widths import ChannelRemover, Engine, resize_
@@ -37,9 +36,7 @@ def given_weights(reference: Architecture, data: DataSet) -> dict[str, torch.Ten
     Raises:
         ModelError: it is a network of the zoo, or not at its own widths
     """
-    if ":" not in reference.model:
-        raise ModelError(f"model.weights: given: {reference.model} is a network of the zoo and comes without weights")
-    network = factory_of(reference.model)(reference.classes, reference.options)
+    network = network_with_weights(reference)
     check_same_network(reference, network)
     batches = itertools.islice(ordered(data.train, data, _LOOKED_AT), _BATCHES)
     settle_(network, (images.cpu() for images, _ in batches))

@@ -9,6 +9,7 @@ from typing import Any
 from compressor.errors import RunError
 from compressor.files import read_json, write_atomic, write_json
 from compressor.recipe import Recipe, costs, load_recipe, method_of
+from compressor.recipe.model_name import ModelName
 
 # What a stage's outcome depends on. Device, threads and checkpoint times are not part of it, nor where images lie.
 _USES: dict[str, tuple[str, ...]] = {
@@ -140,8 +141,8 @@ def _used(stage: str, recipe: Recipe) -> dict[str, Any]:
 
 def _digest_of_file(model: str) -> str | None:
     """SHA-256 of the ONNX file that a model is, if it is one and there: another of the same name is another network."""
-    path = Path(model.removeprefix("onnx:"))
-    if not model.startswith("onnx:") or not path.is_file():
+    path = ModelName.of(model).file
+    if path is None or not path.is_file():
         return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,6 +21,7 @@ from pydantic import (
 from compressor.recipe.budget import BudgetConfig, budget_type
 from compressor.recipe.cost import costs
 from compressor.recipe.method import MethodConfig, methods
+from compressor.recipe.model_name import ModelName
 from compressor.recipe.values import (
     Batch,
     BatchSize,
@@ -67,12 +68,12 @@ class ModelConfig(Section):
     def inherits(self) -> bool:
         """Whether networks begin with the weights of the unscaled one."""
         if self.weights == "auto":
-            return self.name.startswith(("onnx:", "given:"))
+            return ModelName.of(self.name).carries_weights
         return self.weights == "given"
 
     @model_validator(mode="after")
     def _weights_fit(self) -> ModelConfig:
-        if self.weights == "given" and ":" not in self.name:
+        if self.weights == "given" and not ModelName.of(self.name).has_weights:
             raise ValueError(
                 f"weights: given, but {self.name} is a network of the zoo, which comes without; valid: fresh"
             )

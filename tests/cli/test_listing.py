@@ -4,9 +4,8 @@ import sys
 
 import pytest
 
-from compressor import models
 from compressor.cli import listing
-from compressor.models import ZOO
+from compressor.models import ZOO, referenced_source
 
 
 def test_every_network_is_listed_in_order():
@@ -50,5 +49,5 @@ def test_width_groups_are_kept_until_what_they_follow_from_changes(tmp_path, mon
 
 def referenced_anew():
     """As if in a new process."""
-    models._referenced.cache_clear()
+    referenced_source._planned.cache_clear()
     importlib.invalidate_caches()

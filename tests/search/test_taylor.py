@@ -295,12 +295,14 @@ def test_a_stream_that_only_batch_norms_read_has_derivatives_that_are_not_zero()
 
 @pytest.mark.parametrize("name", ["mobilenetv2", "torchvision:mobilenet_v2", "torchvision:densenet121"])
 def test_no_group_looks_worthless_only_because_a_batch_norm_rescales_it(name):
-    from compressor.models import reference_architecture, referenced
+    from compressor.models import reference_architecture, source_of
 
     side = 8 if name == "mobilenetv2" else 32
     architecture = reference_architecture(name, {}, 10, (3, side, side), 0.1 if side == 8 else 1.0)
     model = build(architecture, 0).double()
-    plan = referenced(architecture)[1] if ":" in name else plan_widths(model, example_input(architecture))
+    plan = (
+        source_of(name).referenced(architecture)[1] if ":" in name else plan_widths(model, example_input(architecture))
+    )
     gates = Gates(model, plan, list(plan.groups))
     torch.manual_seed(0)
     x, y = torch.randn(8, 3, side, side, dtype=torch.float64), torch.arange(8) % 10

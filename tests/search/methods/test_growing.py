@@ -402,6 +402,10 @@ class Guessed:
     def begin(self, least):
         self.calibrate(least)
 
+    def measured(self, architecture):
+        self.calibrate(architecture)
+        return self(architecture)
+
     def calibrate(self, architecture):
         before = self(architecture)
         self.known[architecture.to_json()] = params_macs.params(architecture)

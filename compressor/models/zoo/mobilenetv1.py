@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from compressor.models.resnet import convolution
 from compressor.models.zoo import Family, Options, Shape, Widths
+from compressor.models.zoo.resnet import convolution
 
 _STEM = 32
 _PAIRS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))

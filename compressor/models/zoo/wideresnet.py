@@ -1,6 +1,6 @@
 """Wide residual networks for 32×32 images (Zagoruyko and Komodakis 2016).
 
-A 3×3 stem of 16 channels, then three stages of pre-activation blocks (`compressor.models.resnet.PreActBlock`), with
+A 3×3 stem of 16 channels, then three stages of pre-activation blocks (`compressor.models.zoo.resnet.PreActBlock`), with
 dropout between a block's convolutions where asked for; batch-norm and ReLU before the pooling. WRN-28-10 has stages of
 four blocks with 160, 320 and 640 channels, 36.5 M parameters with 10 classes.
 
@@ -15,8 +15,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from compressor.models.resnet import PreActBlock, convolution
 from compressor.models.zoo import SHORTCUT, Family, Options, Shape, Widths, convolve_shortcuts, dropout_option
+from compressor.models.zoo.resnet import PreActBlock, convolution
 
 _STEM, _STAGES = 16, 3
 

@@ -1,4 +1,7 @@
-"""What a family of the zoo provides."""
+"""The zoo of width-configurable networks: a module for every family or two, found by its place by its `FAMILIES`.
+
+Here is what a family provides.
+"""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ import torch
 from torch import nn
 
 from compressor.errors import ModelError
-from compressor.models.resnet import convolution
 from compressor.models.zoo import Family, Option, Options, Shape, Unit, Widths
+from compressor.models.zoo.resnet import convolution
 
 _LARGE_SIDE = 64  # pixels; from here on a network of four stages begins as on ImageNet
 _DEFAULT_UNITS = 12

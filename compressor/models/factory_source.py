@@ -1,0 +1,47 @@
+"""package.module:factory, the user's own code; called with num_classes= if it takes it, and the recipe's options."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from compressor.errors import ModelError
+from compressor.models.referenced_source import ReferencedSource, made_by
+from compressor.models.tasks import cause_of
+
+
+class FactorySource(ReferencedSource):
+    """A network that a function or class of the user makes."""
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """See `ModelSource`."""
+        self._factory()
+
+    def network(self, classes: int, options: Mapping[str, Any]) -> nn.Module:
+        """See `ModelSource`."""
+        function = self._factory()
+        try:
+            takes = set(inspect.signature(function).parameters)
+        except ValueError:  # a function written in C may have no signature
+            takes = set()
+        named = {"num_classes": classes} if "num_classes" in takes else {}
+        return made_by(self.model, lambda: function(**named, **options))
+
+    def _factory(self) -> Callable[..., Any]:
+        module, _, name = self.model.partition(":")
+        if os.getcwd() not in sys.path:  # noqa: PTH109 - the user's own module lies beside the recipe's caller
+            sys.path.insert(0, os.getcwd())  # noqa: PTH109
+        try:
+            function = getattr(importlib.import_module(module), name)
+        except Exception as error:  # the user's code runs here
+            raise ModelError(f"model.name: cannot import {self.model}: {cause_of(error)}") from error
+        if not callable(function):
+            raise ModelError(f"model.name: {self.model} is a {type(function).__name__}, not a function or class")
+        found: Callable[..., Any] = function
+        return found

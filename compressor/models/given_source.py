@@ -1,0 +1,56 @@
+"""given:NAME, a network that this process holds."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from compressor.errors import ModelError, not_one_of
+from compressor.models.referenced_source import ReferencedSource
+from compressor.recipe.model_name import ModelName
+
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_OFFERED: dict[str, nn.Module] = {}
+
+
+def offer(name: str, network: nn.Module) -> str:
+    """Let this process name a network that it holds; its weights are what `model.weights: given` begins with.
+
+    A run folder of such a network can be resumed by a process that offers the same network under the same name.
+
+    Args:
+        name: letters, digits, dots, dashes and underscores; an earlier network of that name is forgotten
+        network: is copied
+
+    Returns:
+        what `model.name` calls it: given:NAME
+
+    Raises:
+        ModelError: another name
+    """
+    if not _NAME.fullmatch(name):
+        raise ModelError(f"model.name: given:{name}: a name has letters, digits, dots, dashes and underscores only")
+    _OFFERED[name] = copy.deepcopy(network).cpu()
+    return f"given:{name}"
+
+
+class GivenSource(ReferencedSource):
+    """A network that was offered."""
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """See `ModelSource`."""
+        name = ModelName.of(self.model).name
+        if name not in _OFFERED:
+            known = not_one_of(name, _OFFERED) if _OFFERED else f"{name!r} is not known, nothing was offered"
+            raise ModelError(f"model.name: given:{known} (compressor.models.offer in this process)")
+
+    def network(self, classes: int, options: Mapping[str, Any]) -> nn.Module:
+        """See `ModelSource`."""
+        self.check(options)
+        if options:
+            raise ModelError(f"model.options: a given network has none, not {min(options)!r}")
+        return copy.deepcopy(_OFFERED[ModelName.of(self.model).name])

@@ -1,0 +1,115 @@
+"""Networks from outside the zoo: built once at their own widths, planned by following them, resized for others."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from compressor.architecture import Architecture
+from compressor.errors import ModelError
+from compressor.initialise import reinitialise_
+from compressor.models.source import ModelSource, check_names
+from compressor.models.tasks import cause_of, check_logits
+from compressor.models.unfilled import on_meta
+from compressor.models.zoo import Shape
+from compressor.recipe.model_name import ModelName
+from compressor.widths import WidthPlan, plan_widths, resize_
+
+
+class ReferencedSource(ModelSource):
+    """A network that someone else's code makes; its children say how."""
+
+    def unscaled(self, options: Mapping[str, Any], classes: int, input_shape: Shape) -> Architecture:
+        """See `ModelSource`; the options are those that were given."""
+        text = json.dumps(dict(options), sort_keys=True)
+        widths = _planned(type(self), self.model, text, classes, input_shape)[1].widths
+        return Architecture(self.model, classes, input_shape, widths, dict(options))
+
+    def referenced(self, architecture: Architecture) -> tuple[nn.Module, WidthPlan]:
+        """The network at its own widths on the meta device, and its plan; not to be changed.
+
+        Raises:
+            ModelError: a width name of the architecture is unknown or missing
+        """
+        options = json.dumps(dict(architecture.options), sort_keys=True)
+        shape = architecture.input_shape
+        model, plan = _planned(type(self), self.model, options, architecture.classes, shape)
+        check_names(architecture, plan.widths)
+        return model, plan
+
+    def build(self, architecture: Architecture) -> nn.Module:
+        """See `ModelSource`."""
+        plan = self.referenced(architecture)[1]
+        fresh = self.network(architecture.classes, architecture.options)
+        if ModelName.of(self.model).carries_weights:  # its own are not asked for
+            _redraw_(fresh)
+        if plan.widths == dict(architecture.widths):
+            return fresh
+        resized = copy.deepcopy(fresh)
+        resize_(resized, plan, architecture.widths)
+        check_logits(self.model, resized, architecture.classes, self.example(architecture.input_shape, 2))
+        reinitialise_(resized, fresh)
+        return resized
+
+    def build_meta(self, architecture: Architecture) -> nn.Module:
+        """See `ModelSource`."""
+        model, plan = self.referenced(architecture)  # to be watched as it runs, it needs weights
+        with on_meta():
+            built = copy.deepcopy(model)
+            resize_(built, plan, architecture.widths)
+            return built
+
+    def plan(self, architecture: Architecture) -> WidthPlan:
+        """See `ModelSource`; planned at its own widths, since narrower ones may hide what goes together."""
+        return self.referenced(architecture)[1].at(architecture.widths)
+
+    def steps(self, architecture: Architecture) -> dict[str, int]:
+        """See `ModelSource`."""
+        return self.referenced(architecture)[1].steps
+
+
+@lru_cache(maxsize=16)
+def _planned(
+    kind: type[ReferencedSource], model: str, options: str, classes: int, input_shape: Shape
+) -> tuple[nn.Module, WidthPlan]:
+    """The network on the meta device, at its own widths, and its width plan."""
+    source = kind(model)
+    with torch.random.fork_rng(devices=[]):
+        built = source.network(classes, json.loads(options))
+    example = source.example(input_shape, 2)
+    plan = plan_widths(built, example)
+    if not plan.groups:
+        reasons = "; ".join(plan.fixed.values()) or "it has no layers with a width"
+        raise ModelError(f"model.name: {model} cannot be resized: {reasons}")
+    check_logits(model, built, classes, example)
+    return built.to("meta"), plan
+
+
+def _redraw_(model: nn.Module) -> None:
+    """Give layers fresh weights in torch's own manner."""
+    for module in model.modules():
+        if callable(reset := getattr(module, "reset_parameters", None)):
+            reset()
+
+
+def made_by(name: str, make: Callable[[], Any]) -> nn.Module:
+    """What someone else's code makes, if that is a network.
+
+    Raises:
+        ModelError: it is not, or the code fails
+    """
+    try:
+        model = make()
+    except ModelError:
+        raise
+    except Exception as error:  # the user's code runs here
+        raise ModelError(f"model.name: {name} cannot be built: {cause_of(error)}") from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"model.name: {name} gives a {type(model).__name__}, not a torch.nn.Module")
+    return model
