@@ -6,8 +6,8 @@ STAMP := $(VENV)/installed
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 # What trains, prunes or compares networks: its floats depend on the instructions of the CPU, its verdicts must not.
-TRAINING := tests/search tests/models tests/stacking tests/exporters tests/pipeline tests/training tests/report/test_growth.py \
-    tests/test_precision.py tests/test_initialise.py tests/test_arrangement.py tests/test_golden.py
+TRAINING := tests/search tests/models tests/exporters tests/pipeline tests/training tests/report/test_growth.py \
+    tests/test_golden.py
 
 .PHONY: quickstart test pytest test-portable lint types clean
 

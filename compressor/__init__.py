@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "Architecture": "compressor.architecture",
+    "Architecture": "compressor.models",
     "Budget": "compressor.costs.budget",
     "CompressorError": "compressor.errors",
     "Recipe": "compressor.recipe",
@@ -21,9 +21,9 @@ _HOME = {
 __all__ = ["Architecture", "Budget", "CompressorError", "Recipe", "__version__", "load_recipe", "run"]
 
 if TYPE_CHECKING:
-    from compressor.architecture import Architecture
     from compressor.costs.budget import Budget
     from compressor.errors import CompressorError
+    from compressor.models import Architecture
     from compressor.pipeline import run
     from compressor.recipe import Recipe, load_recipe
 

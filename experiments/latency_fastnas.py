@@ -34,13 +34,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from compressor.architecture import Architecture
 from compressor.bench.pairs import measure_pairs
 from compressor.bench.turns import Conditions
 from compressor.data import Batches, load_data
 from compressor.exporters import export_onnx
 from compressor.files import read_json, write_json
 from compressor.models import build, reference_architecture
+from compressor.models.architecture import Architecture
 from compressor.recipe import DataConfig, load_recipe
 from compressor.training.trainer import Settings, Trainer, schedule
 

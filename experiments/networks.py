@@ -25,9 +25,9 @@ from record import write_result
 from torch import nn
 
 from compressor.costs.params_macs import count_params, params_at
+from compressor.dependency import WidthPlan, plan_widths, resize_
 from compressor.exporters import export_onnx
-from compressor.initialise import reinitialise_
-from compressor.widths import WidthPlan, plan_widths, resize_
+from compressor.models.initialise import reinitialise_
 
 NAMES = [
     *("vgg11_bn", "resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_small", "densenet121", "efficientnet_b0"),

@@ -23,13 +23,13 @@ import torch
 from record import write_result
 from torch import Tensor, nn
 
-from compressor.architecture import Architecture
 from compressor.costs.params_macs import macs
 from compressor.data import Batches, load_data
+from compressor.dependency import ChannelRemover
 from compressor.models import build, example_input, plan_of, reference_architecture
+from compressor.models.architecture import Architecture
 from compressor.recipe import DataConfig
 from compressor.search.taylor import PruneSettings, TaylorPruner
-from compressor.widths import ChannelRemover
 
 HERE = Path(__file__).parent
 

@@ -23,9 +23,9 @@ import torch
 from record import write_result
 from torch import nn
 
+from compressor.dependency import ChannelRemover, WidthPlan, remove_channels_
 from compressor.files import read_json
 from compressor.models import build, example_input, plan_of, reference_architecture
-from compressor.widths import ChannelRemover, WidthPlan, remove_channels_
 
 HERE = Path(__file__).parent
 JSON = HERE / "removal_engines.json"

@@ -20,8 +20,8 @@ from torch import nn
 
 from compressor.bench import measure_latencies
 from compressor.exporters import export_onnx
-from compressor.stacking import rearranged, stack_
-from compressor.units import Stack, spread
+from compressor.models.stacked import rearranged, stack_
+from compressor.models.stacked.spec import Stack, spread
 
 HERE = Path(__file__).parent
 SIZES = ((64, 32), (128, 16), (256, 8), (512, 4), (512, 2))  # channels, side

@@ -16,11 +16,11 @@ from typing import Any
 
 from record import write_result
 
-from compressor.architecture import Architecture
 from compressor.costs import params_macs
 from compressor.models import build_meta, example_input, plan_of, reference_architecture, stackable
-from compressor.stacking import find_sites, select
-from compressor.units import BasicUnit, Kind, Stack
+from compressor.models.architecture import Architecture
+from compressor.models.stacked import find_sites, select
+from compressor.models.stacked.spec import BasicUnit, Kind, Stack
 
 HERE = Path(__file__).parent
 CIFAR, TINY, IMAGENET, MNIST = (3, 32, 32), (3, 64, 64), (3, 224, 224), (1, 28, 28)

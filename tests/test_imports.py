@@ -10,17 +10,17 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROOMS = (  # each imports only rooms below it, and the package itself for its version
-    *("__main__", "cli", "olive", "pipeline", "interrupts"),
-    *("cost", "solve", "search", "costs", "arrangement", "precision", "exporters", "training"),
-    *("models", "stacking", "initialise", "widths", "architecture", "units", "data"),
+    *("__main__", "cli", "olive", "pipeline"),
+    *("cost", "solve", "search", "costs", "exporters", "training"),
+    *("models", "dependency", "data"),
     *("report", "recipe", "bench"),
     *("failures", "files", "plugins", "lazy", "errors"),
 )
 TORCH = {"torch", "torchvision", "torch_pruning", "safetensors"}
 NO_TORCH = {  # rooms, and modules of others
-    *("compressor", "report", "architecture", "recipe", "recipes", "bench", "failures", "files", "plugins"),
-    *("lazy", "errors", "pipeline.run_folder", "pipeline.run_log", "pipeline.compare_plan", "pipeline.lock"),
-    *("pipeline.executors", "costs.budget", "costs.solver"),
+    *("compressor", "report", "recipe", "recipes", "bench", "failures", "files", "plugins", "lazy", "errors"),
+    *("pipeline.run_folder", "pipeline.run_log", "pipeline.compare_plan", "pipeline.lock", "pipeline.executors"),
+    *("costs.budget", "costs.solver", "models.architecture", "models.stacked.spec"),
 }
 ORT = {"onnxruntime"}
 
@@ -95,7 +95,7 @@ IDS = [name for name, _ in ALL]
 def test_the_walk_sees_the_package():
     found = dict(ALL)
     assert len(ALL) > 40
-    assert found["compressor.widths.slicing"].found >= {"torch", "compressor.errors", "compressor.widths.plan"}
+    assert found["compressor.dependency.surgery"].found >= {"torch", "compressor.errors", "compressor.dependency.graph"}
     assert "compressor.bench.session" in found["compressor.bench.turns"].found
     assert "compressor.pipeline.runner" in found["compressor.cli.root"].found - found["compressor.cli.root"].at_top
     assert "compressor.models.zoo.resnet" in found["compressor.models.zoo.wideresnet"].found
@@ -120,7 +120,7 @@ def test_only_some_rooms_import_torch(name, visitor):
     top = {module.split(".")[0] for module in visitor.found}
     if NO_TORCH & {room(name), name.removeprefix("compressor.")}:
         assert not top & TORCH
-    assert "torch_pruning" not in top or name == "compressor.widths.torch_pruning_graph"  # imported on first use
+    assert "torch_pruning" not in top or name == "compressor.dependency.torch_pruning_engine"  # imported on first use
     if room(name) != "bench" and name != "compressor.exporters.precision":  # its converters come with the runtime
         assert not top & ORT
 

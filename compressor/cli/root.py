@@ -140,7 +140,7 @@ def sweep_command(
 
     loaded = load_recipe(recipe, overrides)  # before torch: bad input is told at once
     make_plan(loaded, methods.split(","), budgets.split(","), seeds)
-    from compressor.interrupts import Interrupts
+    from compressor.cli.interrupts import Interrupts
     from compressor.pipeline.compare import compare_methods
 
     try:
@@ -316,7 +316,7 @@ def _carry_out(
     out: Path, until: str, work: Callable[[Progress, Callable[[], bool]], dict[str, Any]], open_page: bool
 ) -> None:
     """Run stages with progress on the terminal, and say what they led to."""
-    from compressor.interrupts import Interrupts
+    from compressor.cli.interrupts import Interrupts
     from compressor.pipeline.runner import Stopped, join
     from compressor.training.distributed import silence_all_but_first, teamwork
     from compressor.training.trainer import pick_device

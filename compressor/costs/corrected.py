@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from compressor.recipe.cost import CostContext
 
 if TYPE_CHECKING:
-    from compressor.architecture import Architecture
+    from compressor.models.architecture import Architecture
 
 _TRUSTED = 5  # exports after which the correction only rises and any estimate is close enough that is not too small
 

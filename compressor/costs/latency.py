@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.architecture import Architecture
 from compressor.costs import params_macs
+from compressor.models.architecture import Architecture
 
 if TYPE_CHECKING:
     from compressor.bench import Ratio

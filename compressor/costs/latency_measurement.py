@@ -20,15 +20,15 @@ import onnx
 import torch
 
 from compressor import __version__
-from compressor.architecture import Architecture
-from compressor.arrangement import probed
 from compressor.bench import Conditions, Pairs, Ratio, machine_fingerprint, measure_pairs, median_alone
 from compressor.errors import CompressorError
 from compressor.exporters import SCHEMES, Form, Scheme, export_onnx, export_probe, finish
+from compressor.exporters.layouts import probed
+from compressor.exporters.scheme_choice import choose
 from compressor.files import cache_folder, read_json, write_json
-from compressor.initialise import noise_like, scatter_
 from compressor.models import build, example_input
-from compressor.precision import choose
+from compressor.models.architecture import Architecture
+from compressor.models.initialise import noise_like, scatter_
 from compressor.recipe import BenchConfig
 
 LOOKS = (2, 4, 8, 16, 32)  # blocks: a network far from the limit needs few
@@ -53,7 +53,7 @@ class Runtime:
         opset: of shipped files
         folder: for files while it measures; what is in it may be kept for another `Runtime`
         tell: told what is measured
-        stacked: how stacked layers are exported, see `compressor.arrangement`
+        stacked: how stacked layers are exported, see `compressor.exporters.layouts`
         form: of shipped files; the unscaled network takes the same
     """
 

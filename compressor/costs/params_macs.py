@@ -18,10 +18,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from compressor.architecture import Architecture
+from compressor.dependency import LayerSizes, WidthPlan
 from compressor.models import build_meta, example_input, follows, plan_of, prunable, reference_architecture, units
-from compressor.units import Stack
-from compressor.widths import LayerSizes, WidthPlan
+from compressor.models.architecture import Architecture
+from compressor.models.stacked.spec import Stack
 
 _NONE: Mapping[str, Stack] = {}
 

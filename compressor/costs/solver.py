@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.architecture import Architecture
 from compressor.costs.budget import amount
 from compressor.errors import BudgetError
+from compressor.models.architecture import Architecture
 
 Widths = NDArray[np.int64]
 Cost = Callable[[Sequence[int]], float]

@@ -6,10 +6,10 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from compressor.architecture import Architecture
 from compressor.exporters import SCHEMES, Form, export_onnx, finish, write_metadata
-from compressor.initialise import noise_like, scatter_
 from compressor.models import build, example_input
+from compressor.models.architecture import Architecture
+from compressor.models.initialise import noise_like, scatter_
 
 _LARGEST = tuple(scheme for scheme in SCHEMES.values() if scheme.per_channel and not scheme.reduced)
 _PLAIN = Form()

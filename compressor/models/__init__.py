@@ -1,262 +1,57 @@
-"""The width-configurable zoo and references to other networks: from an `Architecture` to an nn.Module.
+"""Networks: architectures as data, where networks come from, building and planning them, the zoo.
 
     vgg11_bn                     a network of the zoo, built at any widths
-    torchvision:resnet18         a torchvision network, resized as compressor.widths says
+    torchvision:resnet18         a torchvision network, resized as compressor.dependency says
     timm:resnet10t               the same of timm (pip install 'onnx-compressor[timm]')
     mypackage.nets:make_net      your factory; called with num_classes= if it takes it, and the recipe's options
     onnx:net.onnx                a network of an ONNX file (pip install 'onnx-compressor[onnx]')
     given:NAME                   a network that this process holds, see `offer`
 
-Third parties add families through the entry-point group `compressor.models` (name → `Family`).
+Third parties add families through the entry-point group `compressor.models` (name → `Family`). Names load on first use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
+from compressor.lazy import lazily
 
-from compressor.architecture import Architecture
-from compressor.errors import ModelError, not_one_of
-from compressor.models.factory_source import FactorySource
-from compressor.models.given_source import GivenSource
-from compressor.models.given_source import offer as offer
-from compressor.models.onnx_source import OnnxSource
-from compressor.models.source import ModelSource
-from compressor.models.tasks import check_output
-from compressor.models.timm_source import TimmSource
-from compressor.models.torchvision_source import TorchvisionSource
-from compressor.models.unfilled import on_meta
-from compressor.models.zoo import Shape, Unit
-from compressor.models.zoo_source import ZOO as ZOO
-from compressor.models.zoo_source import ZooSource
-from compressor.models.zoo_source import families as families
-from compressor.recipe.model_name import ModelName
-from compressor.stacking import stack_
-from compressor.widths import WidthPlan
+if TYPE_CHECKING:
+    from compressor.models.architecture import Architecture as Architecture
+    from compressor.models.given_source import offer as offer
+    from compressor.models.networks import build as build
+    from compressor.models.networks import build_meta as build_meta
+    from compressor.models.networks import check_reference as check_reference
+    from compressor.models.networks import check_task as check_task
+    from compressor.models.networks import example_input as example_input
+    from compressor.models.networks import follows as follows
+    from compressor.models.networks import network_with_weights as network_with_weights
+    from compressor.models.networks import plan_of as plan_of
+    from compressor.models.networks import prunable as prunable
+    from compressor.models.networks import reference_architecture as reference_architecture
+    from compressor.models.networks import source_of as source_of
+    from compressor.models.networks import stackable as stackable
+    from compressor.models.networks import steps as steps
+    from compressor.models.networks import supports_channels_last as supports_channels_last
+    from compressor.models.networks import takes_tokens as takes_tokens
+    from compressor.models.networks import units as units
+    from compressor.models.networks import with_options as with_options
+    from compressor.models.networks import with_units as with_units
+    from compressor.models.zoo_source import ZOO as ZOO
+    from compressor.models.zoo_source import families as families
 
-_SOURCES: dict[str, type[ModelSource]] = {
-    "zoo": ZooSource,
-    "torchvision": TorchvisionSource,
-    "timm": TimmSource,
-    "given": GivenSource,
-    "onnx": OnnxSource,
-    "factory": FactorySource,
+_NETWORKS = (
+    *("build", "build_meta", "check_reference", "check_task", "example_input", "follows", "network_with_weights"),
+    *("plan_of", "prunable", "reference_architecture", "source_of", "stackable", "steps", "supports_channels_last"),
+    *("takes_tokens", "units", "with_options", "with_units"),
+)
+_HOME = {
+    **dict.fromkeys(_NETWORKS, "networks"),
+    "Architecture": "architecture",
+    "ZOO": "zoo_source",
+    "families": "zoo_source",
+    "offer": "given_source",
 }
-_SAFE = 16  # channels: twice what an AVX2 register holds, since AVX-512's are twice as long
+__all__ = sorted(_HOME)  # noqa: PLE0605
 
-
-def source_of(model: str) -> ModelSource:
-    """Where the network of a recipe's `model.name` comes from."""
-    return _SOURCES[ModelName.of(model).source](model)
-
-
-def reference_architecture(
-    model: str,
-    options: Mapping[str, Any],
-    classes: int,
-    input_shape: Shape,
-    width: float = 1.0,
-) -> Architecture:
-    """The unscaled network of a recipe.
-
-    Args:
-        model: zoo name or reference
-        options: of that model; unknown ones are refused
-        classes: number of outputs; the vocabulary of a language model
-        input_shape: of one sample: (C, H, W), or (T,) tokens
-        width: multiplier of every default width, rounded down, at least one channel
-
-    Raises:
-        ModelError: unknown model or option, or inputs that are not the network's or too small for it
-    """
-    source = source_of(model)
-    unscaled = source.unscaled(options, classes, input_shape)
-    step = source.steps(unscaled)
-    return unscaled.with_widths(
-        {name: max(1, int(channels * width) // step[name]) * step[name] for name, channels in unscaled.widths.items()}
-    )
-
-
-def check_reference(model: str, options: Mapping[str, Any]) -> None:
-    """Refuse an unknown model or option before anything slow begins.
-
-    Raises:
-        ModelError: unknown model or option, or a module that cannot be imported
-        UnavailableError: a library is not installed
-    """
-    source_of(model).check(options)
-
-
-def build(architecture: Architecture, seed: int = 0) -> nn.Module:
-    """Build a network with fresh weights; the same seed gives the same weights.
-
-    Raises:
-        ModelError: unknown model, option or width name, or a width that this network cannot have
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # not torch.manual_seed: that reaches the GPUs' generators too
-        model = source_of(architecture.model).build(architecture)
-        stack_(model, architecture.stacks)
-        return model
-
-
-def build_meta(architecture: Architecture) -> nn.Module:
-    """Build the network without memory for its weights, to count what it costs."""
-    built = source_of(architecture.model).build_meta(architecture)
-    with on_meta():
-        stack_(built, architecture.stacks)
-    return built
-
-
-def network_with_weights(architecture: Architecture) -> nn.Module:
-    """The network at its own widths with the weights that it comes with.
-
-    Raises:
-        ModelError: it is a network of the zoo, or cannot be built
-    """
-    return source_of(architecture.model).network(architecture.classes, architecture.options)
-
-
-def follows(architecture: Architecture) -> dict[str, tuple[str, int]]:
-    """Groups that are not searched because their width is a multiple of a searched one: {name: (searched, factor)}."""
-    return source_of(architecture.model).follows(architecture)
-
-
-def prunable(architecture: Architecture) -> Architecture:
-    """The network to prune for the widths of an architecture: same widths, each of which loses channels by itself."""
-    return source_of(architecture.model).prunable(architecture)
-
-
-def with_options(architecture: Architecture, **options: Any) -> Architecture:
-    """The same network with some options changed: groups that stay keep their width, new ones have the default.
-
-    Raises:
-        ModelError: an unknown option, or a value that is not allowed
-    """
-    options = {**architecture.options, **options}
-    fresh = reference_architecture(architecture.model, options, architecture.classes, architecture.input_shape)
-    return fresh.with_widths({name: architecture.widths.get(name, width) for name, width in fresh.widths.items()})
-
-
-def units(architecture: Architecture) -> dict[str, Unit]:
-    """{module path: unit} of what layer-growing may leave out, in the order of the network; none for most networks."""
-    return source_of(architecture.model).units(architecture)
-
-
-def with_units(architecture: Architecture, present: Collection[str]) -> Architecture:
-    """The network of some of its units only, at the widths that these have.
-
-    Args:
-        architecture: of a network with `units`
-        present: module paths of the units that stay
-
-    Raises:
-        ModelError: an unknown unit, or one that cannot be left out is missing
-    """
-    known = units(architecture)
-    if unknown := set(present) - set(known):
-        raise ModelError(f"units of {architecture.model}: {not_one_of(min(unknown), known)}")
-    if missing := [path for path, unit in known.items() if not unit.detachable and path not in present]:
-        raise ModelError(f"units of {architecture.model}: {missing[0]} is missing, which cannot be left out")
-    stages: dict[str, list[int]] = {}
-    for path, unit in known.items():
-        if path in present:
-            stages.setdefault(unit.stage, []).append(unit.number)
-    return with_options(architecture, units=list(stages.values()))
-
-
-def plan_of(architecture: Architecture) -> WidthPlan:
-    """The width plan of an architecture's network.
-
-    Raises:
-        ModelError: the network cannot be traced
-    """
-    return source_of(architecture.model).plan(architecture)
-
-
-def stackable(architecture: Architecture, strategy: str, width: float = 1.0) -> tuple[Architecture, list[str] | None]:
-    """The network in the form whose pairs of layers a strategy stacks, and the first layers of these pairs.
-
-    Args:
-        architecture: of the network
-        strategy: all, r or alternate (see `compressor.stacking.select`)
-        width: multiplier of the default widths, for groups that only this form has
-
-    Returns:
-        None for the first layers: the family has no form of its own for that, its eligible pairs will do
-    """
-    form = source_of(architecture.model).stackable(architecture, strategy)
-    if form is None:
-        return architecture, None
-    options, widths, firsts = form
-    fresh = reference_architecture(
-        architecture.model, {**architecture.options, **options}, architecture.classes, architecture.input_shape, width
-    )
-    kept = {name: architecture.widths.get(name, own) for name, own in fresh.widths.items()}
-    return fresh.with_widths({**kept, **widths}), list(firsts)
-
-
-def steps(architecture: Architecture) -> dict[str, int]:
-    """{group: what its width must be a multiple of}, above 1 where parts of a layer must keep equal sizes."""
-    return source_of(architecture.model).steps(architecture)
-
-
-def example_input(architecture: Architecture, batch: int = 2) -> torch.Tensor:
-    """Zeros of the network's input shape: (batch, C, H, W), or int64 (batch, T) for one that takes tokens."""
-    return source_of(architecture.model).example(architecture.input_shape, batch)
-
-
-def _strided_pointwise(module: nn.Conv2d) -> bool:
-    return max(module.kernel_size) == 1 and max(module.stride) > 1
-
-
-def supports_channels_last(architecture: Architecture, *, on_cpu: bool = False, narrower: bool = False) -> bool:
-    """Whether a network can train in torch's channels-last memory format.
-
-    It convolves images and does not view its maps as they lie in memory. On a CPU it has no 1×1 convolution with a
-    stride that reads few channels: oneDNN's kernel for the gradient of its weights (jit_1x1:avx2, torch 2.14) then
-    writes beyond its buffer, which valgrind shows below 8 channels, and the process dies.
-
-    Args:
-        architecture: the network
-        on_cpu: whether it trains on the CPU
-        narrower: whether its widths will fall while it trains
-    """
-    if len(architecture.input_shape) != 3:
-        return False
-    convolutions = [module for module in build_meta(architecture).modules() if isinstance(module, nn.Conv2d)]
-    if not convolutions:
-        return False
-    if on_cpu and any(_strided_pointwise(m) and (narrower or m.in_channels < _SAFE) for m in convolutions):
-        return False
-    # Real tensors: what memory format a convolution gives is up to its kernel.
-    model = build(architecture).to(memory_format=torch.channels_last).eval()
-    images = example_input(architecture).to(memory_format=torch.channels_last)
-    try:
-        with torch.no_grad():
-            model(images)
-    except RuntimeError:  # view size is not compatible
-        return False
-    return True
-
-
-def takes_tokens(model: str, input_shape: Shape) -> bool:
-    """Whether a network's input is tokens: the family says so; a network outside the zoo has an input shape of (T,)."""
-    return source_of(model).takes_tokens(input_shape)
-
-
-def check_task(architecture: Architecture, task: str) -> None:
-    """Refuse a network whose output is not what a task needs.
-
-    Args:
-        architecture: with the input shape of the data
-        task: see `compressor.models.tasks.check_output`
-
-    Raises:
-        ModelError: another output, or the network does not run
-    """
-    example = example_input(architecture).to("meta")
-    check_output(architecture.model, build_meta(architecture), architecture.classes, example, task)
+__getattr__, __dir__ = lazily(__name__, _HOME)

@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from compressor.architecture import Architecture
+from compressor.dependency import WidthPlan, plan_widths, resize_
 from compressor.errors import ModelError
-from compressor.initialise import reinitialise_
+from compressor.models.architecture import Architecture
+from compressor.models.initialise import reinitialise_
 from compressor.models.source import ModelSource, check_names
 from compressor.models.tasks import cause_of, check_logits
 from compressor.models.unfilled import on_meta
 from compressor.models.zoo import Shape
 from compressor.recipe.model_name import ModelName
-from compressor.widths import WidthPlan, plan_widths, resize_
 
 
 class ReferencedSource(ModelSource):

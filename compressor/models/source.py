@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from compressor.architecture import Architecture
+from compressor.dependency import WidthPlan
 from compressor.errors import ModelError, not_one_of
+from compressor.models.architecture import Architecture
 from compressor.models.zoo import Shape, Unit
-from compressor.widths import WidthPlan
 
 
 class ModelSource(ABC):

@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import nn
 
-from compressor.architecture import Architecture
+from compressor.dependency import WidthPlan, plan_widths
 from compressor.errors import ModelError, not_one_of
+from compressor.models.architecture import Architecture
 from compressor.models.source import ModelSource, check_names, long_enough
 from compressor.models.unfilled import on_meta
 from compressor.models.zoo import Family, Option, Shape, Unit
 from compressor.plugins import built_in, with_plugins
-from compressor.widths import WidthPlan, plan_widths
 
 ZOO: dict[str, Family] = dict(
     sorted(item for found in built_in("compressor.models.zoo", "FAMILIES") for item in found.items())

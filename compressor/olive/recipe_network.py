@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
-from compressor.architecture import Architecture
 from compressor.models import build, network_with_weights
+from compressor.models.architecture import Architecture
 from compressor.recipe.model_name import ModelName
 
 SEED = 0

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compressor.architecture import Architecture
 from compressor.costs.budget import Budget
 from compressor.files import read_json
+from compressor.models.architecture import Architecture
 from compressor.recipe import costs
 from compressor.search import Finetuning
 

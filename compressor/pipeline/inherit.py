@@ -13,15 +13,15 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from compressor.architecture import Architecture
 from compressor.data import DataSet, ordered
+from compressor.dependency import ChannelRemover, Engine, resize_
 from compressor.errors import ModelError
-from compressor.initialise import reinitialise_
 from compressor.models import build, example_input, network_with_weights, plan_of
+from compressor.models.architecture import Architecture
+from compressor.models.initialise import reinitialise_
 from compressor.models.onnx_file import settle_
 from compressor.search.filters import smallest_filters
 from compressor.search.streams import check_same_network
-from compressor.widths import ChannelRemover, Engine, resize_
 
 _LOOKED_AT, _BATCHES = 128, 8  # images of a batch, and batches, that statistics are taken of
 
@@ -57,7 +57,7 @@ def inherited(
         weights: its state dict
         architecture: the same network at other widths
         seed: of new channels
-        engine: what removes channels, see `compressor.widths.ChannelRemover`
+        engine: what removes channels, see `compressor.dependency.ChannelRemover`
 
     Raises:
         ModelError: the architecture has stacked layers, or others than the reference at other widths

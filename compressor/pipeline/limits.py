@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from compressor.architecture import Architecture
 from compressor.costs import params_macs
 from compressor.costs.budget import Budget
 from compressor.costs.solver import Bounds
+from compressor.models.architecture import Architecture
 from compressor.recipe import CostContext, costs
 from compressor.search.bounds import bounds_of
 from compressor.search.problem import Calibrated

@@ -16,15 +16,16 @@ from typing import Any
 
 import torch
 
-from compressor.architecture import Architecture
 from compressor.bench import Conditions, measure_latencies
 from compressor.costs.budget import Budget
 from compressor.costs.latency_measurement import Runtime
 from compressor.data import DataSet, load_data, normalised
 from compressor.errors import DataError, RecipeError, RunError, TrainingError
 from compressor.exporters import exporters
+from compressor.exporters.scheme_choice import form_of
 from compressor.files import copy_atomic, read_json, read_text, write_atomic, write_json
 from compressor.models import build, check_reference, check_task, reference_architecture, supports_channels_last
+from compressor.models.architecture import Architecture
 from compressor.pipeline import environment, run_folder
 from compressor.pipeline.calibration import calibrated
 from compressor.pipeline.contender import Contender, network_record
@@ -35,7 +36,6 @@ from compressor.pipeline.lock import alone_in
 from compressor.pipeline.run_log import RunLog
 from compressor.pipeline.settings import final_settings, finetuning_settings
 from compressor.pipeline.shipping import load_weights, measure_as_shipped, ship, without_paths
-from compressor.precision import form_of
 from compressor.recipe import Cost, CostContext, Recipe, method_of, methods
 from compressor.recipe import costs as known_costs
 from compressor.report import efficiency_of, write_report

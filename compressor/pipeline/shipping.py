@@ -14,8 +14,6 @@ import torch
 import yaml
 from torch import nn
 
-from compressor.architecture import Architecture
-from compressor.arrangement import fastest, forms
 from compressor.bench import runs_in_float32
 from compressor.costs.untrained import measure_untrained
 from compressor.data import DataSet, Split, ordered
@@ -32,10 +30,12 @@ from compressor.exporters import (
     measure_parity,
     write_metadata,
 )
+from compressor.exporters.layouts import fastest, forms
+from compressor.exporters.scheme_choice import calibration, choose, form_of, judged
 from compressor.files import copy_atomic, write_json
 from compressor.models import build
+from compressor.models.architecture import Architecture
 from compressor.pipeline import environment
-from compressor.precision import calibration, choose, form_of, judged
 from compressor.recipe import Recipe, ShippedNetwork, costs
 from compressor.training.checkpoint import load_tensors
 from compressor.training.tasks import Evaluation, task_of

@@ -19,8 +19,8 @@ from compressor.plugins import built_in, with_plugins
 if TYPE_CHECKING:
     from torch import nn
 
-    from compressor.architecture import Architecture
     from compressor.costs.latency_measurement import Runtime
+    from compressor.models.architecture import Architecture
     from compressor.recipe.sections import Recipe
     from compressor.report.markup import Markup
     from compressor.report.values import Record

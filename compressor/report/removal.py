@@ -1,6 +1,6 @@
 """Which engine removed the channels of which groups while the search pruned.
 
-The record has it under trace.removal, or in each iteration, as `compressor.widths.ChannelRemover.record` writes it.
+The record has it under trace.removal, or in each iteration, as `compressor.dependency.ChannelRemover.record` writes it.
 """
 
 from __future__ import annotations

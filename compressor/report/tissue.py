@@ -1,7 +1,7 @@
 """Which pairs of layers were stacked, of which units, why these, and in which form they lie in the file (TissueNet).
 
 The record has it under trace.tissue, as `compressor.search.methods.tissuenet` writes it, and under stacked, as
-`compressor.arrangement` does.
+`compressor.exporters.layouts` does.
 """
 
 from __future__ import annotations

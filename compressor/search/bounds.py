@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from compressor.architecture import Architecture
 from compressor.costs.solver import UNBOUNDED, Bounds
 from compressor.errors import ModelError, RecipeError, not_one_of
 from compressor.models import steps
+from compressor.models.architecture import Architecture
 from compressor.recipe import WidthsConfig
 from compressor.search.problem import Problem
 

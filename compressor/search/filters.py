@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from compressor.widths import WidthPlan
+from compressor.dependency import WidthPlan
 
 
 def filter_norms(model: nn.Module, plan: WidthPlan, name: str) -> torch.Tensor:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from compressor.widths import Axis, WidthPlan
+from compressor.dependency import Axis, WidthPlan
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from compressor.architecture import Architecture
 from compressor.costs.budget import Budget
 from compressor.costs.solver import Bounds
+from compressor.models.architecture import Architecture
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from compressor.dependency import Engine
     from compressor.training.trainer import EpochRecord, Observer, Settings
-    from compressor.widths import Engine
 
 
 class ModelTrainer(Protocol):
@@ -57,7 +57,7 @@ class Problem:
         final: how a network found is trained in the end, for methods that train the reference in the same way
         width: multiplier of the default widths that the reference was made with
         given: state dict that the reference comes with; None: it is trained from scratch
-        engine: what removes channels, see `compressor.widths.ChannelRemover`
+        engine: what removes channels, see `compressor.dependency.ChannelRemover`
     """
 
     reference: Architecture

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from compressor.architecture import Architecture
+from compressor.dependency import ChannelRemover, WidthPlan
 from compressor.errors import ModelError
 from compressor.models import build, example_input, follows, plan_of, prunable
+from compressor.models.architecture import Architecture
 from compressor.search.problem import Problem
 from compressor.search.pruning_config import PruningConfig
 from compressor.search.taylor import PruneSettings, TaylorPruner
 from compressor.training.trainer import Settings
-from compressor.widths import ChannelRemover, WidthPlan
 
 
 @dataclass(frozen=True)

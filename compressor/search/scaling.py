@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from compressor.architecture import Architecture
 from compressor.costs.solver import Solution, largest_within, of_widths
+from compressor.models.architecture import Architecture
 from compressor.search.problem import Problem
 
 

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from compressor.architecture import Architecture
 from compressor.costs.solver import Bounds, Cost
+from compressor.dependency import WidthPlan
 from compressor.errors import ModelError
 from compressor.models import build_meta
-from compressor.widths import WidthPlan
+from compressor.models.architecture import Architecture
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ import torch
 from torch import nn
 
 from compressor.costs.params_macs import params_at
+from compressor.dependency import ChannelRemover, Remove, WidthPlan, remove_channels_
 from compressor.search.gates import Gates, made_at
 from compressor.training.checkpoint import Snapshot
-from compressor.widths import ChannelRemover, Remove, WidthPlan, remove_channels_
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from small import small_recipe
 
-from compressor.architecture import Architecture
 from compressor.costs import params_macs
 from compressor.costs.budget import Budget
 from compressor.errors import RecipeError
 from compressor.models import reference_architecture
+from compressor.models.architecture import Architecture
 from compressor.pipeline.runner import run
 from compressor.recipe import WidthsConfig, parse_recipe
 from compressor.report import render_html, summary_lines

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.architecture import Architecture
 from compressor.costs import of_widths, params_macs
 from compressor.models import build, build_meta, reference_architecture
+from compressor.models.architecture import Architecture
 
 
 class Net(nn.Module):

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.architecture import Architecture
 from compressor.costs import params_macs
 from compressor.errors import ModelError
 from compressor.models import (
@@ -19,6 +18,7 @@ from compressor.models import (
     with_options,
     with_units,
 )
+from compressor.models.architecture import Architecture
 
 PRIMES = [n for n in range(5, 400) if all(n % d for d in range(2, n))]
 THREE, FOUR = [[0, 2, 5], [0], [0, 7]], [[0, 2], [0], [0, 1, 7], [0]]

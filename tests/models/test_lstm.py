@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.architecture import Architecture
 from compressor.costs import params_macs
+from compressor.dependency import plan_widths, remove_channels_, resize_
 from compressor.errors import ModelError
 from compressor.models import build, build_meta, check_task, example_input, plan_of, reference_architecture
-from compressor.widths import plan_widths, remove_channels_, resize_
+from compressor.models.architecture import Architecture
 
 SMALL = Architecture("lstm", 29, (5,), {"lstm1": 13, "lstm2": 11}, {"embedding": 7, "hidden": 17, "dropout": 0.0})
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from compressor.costs import params_macs
+from compressor.dependency import remove_channels_
 from compressor.models import build, build_meta, plan_of, reference_architecture
-from compressor.widths import remove_channels_
 
 PRIMES = [n for n in range(5, 400) if all(n % d for d in range(2, n))]
 

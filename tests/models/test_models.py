@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from compressor import models
-from compressor.architecture import Architecture
 from compressor.costs import params_macs
+from compressor.dependency import plan_widths
 from compressor.errors import ModelError, UnavailableError
 from compressor.models import (
     build,
@@ -31,8 +31,8 @@ from compressor.models import (
     supports_channels_last,
     with_options,
 )
+from compressor.models.architecture import Architecture
 from compressor.models.zoo import Family
-from compressor.widths import plan_widths
 
 PRIMES = [n for n in range(5, 400) if all(n % d for d in range(2, n))]
 SHORTCUTS = ("identity", "conv", "convcut")
@@ -522,7 +522,7 @@ def test_channels_last_is_not_taken_on_a_cpu_where_onednn_writes_beyond_its_buff
 def test_a_network_of_ones_own_is_counted_in_a_process_that_has_not_seen_it():
     """What was looked up before must not matter: a later stage may run in a process of its own."""
     code = (
-        "from compressor.architecture import Architecture\n"
+        "from compressor.models.architecture import Architecture\n"
         "from compressor.models import build_meta\n"
         "own = Architecture('own:network', 4, (1, 8, 8), {'0': 5})\n"
         "print(sum(p.numel() for p in build_meta(own).parameters()))\n"

@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 import torch
 
-from compressor.architecture import Architecture
 from compressor.models import offer
+from compressor.models.architecture import Architecture
 from compressor.pipeline.shipping import load_weights
 from compressor.recipe import load_recipe
 

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 from small import small_recipe
 
+from compressor.cli.interrupts import Interrupts
 from compressor.errors import RecipeError
-from compressor.interrupts import Interrupts
 from compressor.pipeline import run_folder
 from compressor.pipeline.runner import Stopped, run
 from compressor.recipe import parse_recipe

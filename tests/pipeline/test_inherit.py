@@ -11,11 +11,11 @@ from torch import nn
 
 pytest.importorskip("onnx2torch")
 
-from compressor.architecture import Architecture
 from compressor.data import normalised
 from compressor.errors import DataError, ModelError, RunError
 from compressor.exporters import export_onnx
 from compressor.models import build, reference_architecture
+from compressor.models.architecture import Architecture
 from compressor.pipeline.inherit import given_weights, inherited
 from compressor.pipeline.runner import run
 from compressor.recipe import parse_recipe

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 from small import small_recipe
 
-from compressor.architecture import Architecture
 from compressor.bench import pairs
 from compressor.costs import latency_measurement as runtime
 from compressor.errors import BudgetError
 from compressor.files import read_json
+from compressor.models.architecture import Architecture
 from compressor.pipeline import runner as pipeline
 from compressor.pipeline.runner import run
 from compressor.recipe import parse_recipe

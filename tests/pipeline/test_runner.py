@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from small import small_recipe
 
 from compressor import recipes
-from compressor.architecture import Architecture
 from compressor.bench import open_session
 from compressor.costs import params_macs
 from compressor.errors import (
@@ -26,6 +25,7 @@ from compressor.errors import (
     UnavailableError,
 )
 from compressor.models import build, reference_architecture
+from compressor.models.architecture import Architecture
 from compressor.pipeline import doctor, run_folder
 from compressor.pipeline.runner import continue_run, run
 from compressor.pipeline.shipping import load_weights

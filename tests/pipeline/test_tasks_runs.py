@@ -10,10 +10,10 @@ import onnx
 import pytest
 import torch
 
-from compressor.architecture import Architecture
 from compressor.bench import measure_latency
 from compressor.data import load_data, ordered
 from compressor.errors import ModelError
+from compressor.models.architecture import Architecture
 from compressor.pipeline.compare import compare_methods
 from compressor.pipeline.runner import run
 from compressor.pipeline.shipping import load_weights, score_file

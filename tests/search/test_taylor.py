@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from compressor.dependency import plan_widths, resize_
 from compressor.models import build, example_input
 from compressor.search.gates import Gates
 from compressor.search.taylor import PruneSettings, TaylorPruner
-from compressor.widths import plan_widths, resize_
 
 
 class Gated(nn.Module):

@@ -14,9 +14,6 @@ import scipy.stats  # noqa: F401
 import sklearn.datasets  # noqa: F401
 import torch
 
-import compressor.pipeline.compare
-import compressor.pipeline.runner
-import compressor.widths.torch_pruning_graph  # noqa: F401
 from compressor.cli.root import main
 from compressor.report import svg
 

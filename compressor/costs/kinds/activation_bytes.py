@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
-    from compressor.architecture import Architecture
+    from compressor.models.architecture import Architecture
 
 _CLOSE = 0  # bytes by which an estimate may be too large
 _BYTES = {"fp32": 4, "fp16": 2, "int8": 1}  # of a value

@@ -15,7 +15,7 @@ from compressor.report.values import Record, dig
 from compressor.report.verification import latency_budget_section, verified_line
 
 if TYPE_CHECKING:
-    from compressor.architecture import Architecture
+    from compressor.models.architecture import Architecture
 
 _NAME = "latency_ms"
 _ROUGH = 2  # blocks

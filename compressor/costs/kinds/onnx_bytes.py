@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from compressor.recipe.cost import Cost, CostContext, ShippedNetwork
 
 if TYPE_CHECKING:
-    from compressor.architecture import Architecture
+    from compressor.models.architecture import Architecture
 
 BYTES = {"fp32": 4, "fp16": 2, "int8": 1}  # of a value
 # An int8 file of a trained network has a node more or less than that of an untrained one: where a range of activations

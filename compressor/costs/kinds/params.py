@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from compressor.recipe.cost import Cost, CostContext, ShippedNetwork
 
 if TYPE_CHECKING:
-    from compressor.architecture import Architecture
+    from compressor.models.architecture import Architecture
 
 
 def _evaluator(context: CostContext) -> Callable[[Architecture], float]:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field, PositiveFloat
 
-from compressor.architecture import Architecture
 from compressor.costs.solver import Solution, largest_within, of_widths
 from compressor.errors import BudgetError, ModelError, RunError
+from compressor.models.architecture import Architecture
 from compressor.recipe.method import Method, MethodConfig
 from compressor.recipe.values import PositiveInt
 from compressor.report.removal import removal_line, removal_section
@@ -24,9 +24,9 @@ from compressor.search.problem import Finetuning, Problem, SearchResult
 if TYPE_CHECKING:
     from torch import nn
 
+    from compressor.dependency import WidthPlan
     from compressor.search.streams import Streams
     from compressor.training.checkpoint import Snapshot
-    from compressor.widths import WidthPlan
 
 
 class L1Config(MethodConfig):
@@ -45,10 +45,10 @@ def search(problem: Problem, config: L1Config) -> SearchResult:
         ModelError: the network's widths cannot be pruned
         TrainingError: training diverged
     """
+    from compressor.dependency import ChannelRemover
     from compressor.models import build, example_input, follows, plan_of
     from compressor.search.filters import smallest_filters
     from compressor.search.streams import Streams, check_same_network
-    from compressor.widths import ChannelRemover
 
     reference = problem.reference
     model = build(reference, problem.seed)

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
-from compressor.architecture import Architecture
 from compressor.costs.solver import Bounds, Solution, largest_within, of_widths
 from compressor.files import read_json, write_json
+from compressor.models.architecture import Architecture
 from compressor.recipe.method import Method
 from compressor.recipe.values import PositiveInt
 from compressor.report.descent import descent_section, fit_section

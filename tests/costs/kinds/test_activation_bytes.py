@@ -9,12 +9,12 @@ import torch
 from small import small_recipe
 from torch import nn
 
-from compressor.architecture import Architecture
 from compressor.costs.kinds.activation_bytes import Step, _traced, of_file, peak, values_at_once
 from compressor.errors import ExportError
 from compressor.exporters import SCHEMES, Form, export_onnx, finish
-from compressor.initialise import noise_like, scatter_
 from compressor.models import build, example_input, reference_architecture
+from compressor.models.architecture import Architecture
+from compressor.models.initialise import noise_like, scatter_
 from compressor.pipeline import run
 from compressor.recipe import parse_recipe
 

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from compressor.architecture import Architecture
 from compressor.costs import params_macs
 from compressor.costs.solver import Solution
 from compressor.models import units
+from compressor.models.architecture import Architecture
 from compressor.search.gates import Gates
 from compressor.search.methods.growing.indicators import Indicators, IndicatorSettings
 from compressor.search.methods.growing.selection import Selection, select

@@ -9,13 +9,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.architecture import Architecture
 from compressor.costs.solver import Bounds
+from compressor.dependency import WidthPlan
 from compressor.models import follows, plan_of, units, with_units
+from compressor.models.architecture import Architecture
 from compressor.models.zoo import Unit
 from compressor.search.problem import Problem
 from compressor.search.streams import Streams
-from compressor.widths import WidthPlan
 
 Drawn = NDArray[np.bool_]
 _MIX = "mix"  # the option with which plain units can be partly there

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from compressor.architecture import Architecture
-from compressor.initialise import reinitialise_
 from compressor.models import build, build_meta
+from compressor.models.architecture import Architecture
+from compressor.models.initialise import reinitialise_
 from compressor.search.methods.growing.space import Drawn, Space, trained_form
 from compressor.training.checkpoint import Tensors, named
 

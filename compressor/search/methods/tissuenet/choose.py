@@ -7,11 +7,11 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from compressor.architecture import Architecture
 from compressor.costs.solver import Solution, largest_within
 from compressor.errors import BudgetError, RunError, TrainingError
 from compressor.files import read_json, write_json
 from compressor.models import build
+from compressor.models.architecture import Architecture
 from compressor.search.methods.tissuenet import TissueNetConfig
 from compressor.search.methods.tissuenet.forms import Form, forms_of
 from compressor.search.problem import Problem, SearchResult, agreed, calibrated_costs

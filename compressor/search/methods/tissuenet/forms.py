@@ -16,15 +16,15 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.architecture import Architecture
 from compressor.costs.solver import UNBOUNDED, Bounds
 from compressor.errors import ModelError, not_one_of
 from compressor.models import build_meta, plan_of, stackable
+from compressor.models.architecture import Architecture
+from compressor.models.stacked import Site, find_sites, select
+from compressor.models.stacked.spec import BasicUnit, Kind, Stack, drawn, grouped, most_units, spread
 from compressor.search.bounds import bounds_for
 from compressor.search.methods.tissuenet import TissueNetConfig
 from compressor.search.problem import Problem
-from compressor.stacking import Site, find_sites, select
-from compressor.units import BasicUnit, Kind, Stack, drawn, grouped, most_units, spread
 
 Mix = Literal["single", "hybrid", "given"]
 STRATEGIES = ("all", "r", "alternate")

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from compressor.errors import ModelError
-from compressor.stacking.layers import CONVOLUTIONS, Hybrid, StackedLinear, layer_at, part, set_layer
-from compressor.units import Stack
+from compressor.models.stacked.layers import CONVOLUTIONS, Hybrid, StackedLinear, layer_at, part, set_layer
+from compressor.models.stacked.spec import Stack
 
 
 def rearranged(model: nn.Module, stacks: Mapping[str, Stack], block: int | None) -> nn.Module:

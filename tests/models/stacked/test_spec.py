@@ -3,7 +3,7 @@
 import pytest
 
 from compressor.errors import ModelError
-from compressor.units import BasicUnit, Kind, Stack, drawn, grouped, most_units, spread
+from compressor.models.stacked.spec import BasicUnit, Kind, Stack, drawn, grouped, most_units, spread
 
 KINDS = (BasicUnit(2, 2, 2), BasicUnit(2, 4, 2), BasicUnit(2, 6, 2))
 

@@ -14,11 +14,11 @@ grouped convolution, the halves of a split).
 
 from __future__ import annotations
 
-from compressor.widths.plan import LayerSizes, Owners, Positions, WidthGroup, WidthPlan
-from compressor.widths.planning import plan_widths
-from compressor.widths.removal import ChannelRemover, Engine, Remove
-from compressor.widths.slicing import remove_channels_, resize_
-from compressor.widths.trace import Axis
+from compressor.dependency.graph import LayerSizes, Owners, Positions, WidthGroup, WidthPlan
+from compressor.dependency.grouping import plan_widths
+from compressor.dependency.removal import ChannelRemover, Engine, Remove
+from compressor.dependency.surgery import remove_channels_, resize_
+from compressor.dependency.trace import Axis
 
 __all__ = [
     "Axis",

@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import nn
 
-from compressor.architecture import Architecture
 from compressor.bench import measure_latencies
+from compressor.models.architecture import Architecture
+from compressor.models.stacked import rearranged
 from compressor.recipe import BenchConfig, Recipe, costs
-from compressor.stacking import rearranged
 
 BLOCK = 16  # channels of a group: ONNX Runtime's blocked CPU kernels need multiples of 8 or, with AVX-512, of 16
 _LOOKS, _WARMUP = 8, 2  # batches: forms differ by multiples, and a dense one may be slow

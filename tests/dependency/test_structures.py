@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from compressor.costs.params_macs import count_params, params_at
-from compressor.widths import plan_widths, remove_channels_, resize_
+from compressor.dependency import plan_widths, remove_channels_, resize_
 
 IMAGES = torch.zeros(2, 3, 8, 8)
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from compressor.dependency import plan_widths, remove_channels_, resize_
 from compressor.errors import ModelError
-from compressor.widths import plan_widths, remove_channels_, resize_
 
 
 class Net(nn.Module):

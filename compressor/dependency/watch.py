@@ -1,4 +1,4 @@
-"""Following the slots of every tensor through a forward pass; see `compressor.widths.trace`."""
+"""Following the slots of every tensor through a forward pass; see `compressor.dependency.trace`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from compressor.widths.operators import (
+from compressor.dependency.operators import (
     BATCH_NORMS,
     MOVED,
     NEW_TENSORS,
@@ -21,8 +21,8 @@ from compressor.widths.operators import (
     SPATIAL,
     elementwise,
 )
-from compressor.widths.slots import along_dim, core_of, living, spread_out, tensors_in
-from compressor.widths.trace import NONE, Trace
+from compressor.dependency.slots import along_dim, core_of, living, spread_out, tensors_in
+from compressor.dependency.trace import NONE, Trace
 
 
 def trace(model: nn.Module, example: torch.Tensor) -> Trace:

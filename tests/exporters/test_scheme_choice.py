@@ -15,10 +15,10 @@ from compressor.costs.latency_measurement import Runtime
 from compressor.data import normalised, ordered
 from compressor.errors import RecipeError, RunError
 from compressor.exporters import Form
+from compressor.exporters.scheme_choice import _best, calibration, form_of, judged
 from compressor.models import reference_architecture
 from compressor.pipeline.runner import run
 from compressor.pipeline.shipping import without_paths
-from compressor.precision import _best, calibration, form_of, judged
 from compressor.recipe import parse_recipe
 
 pytestmark = pytest.mark.usefixtures("quick_export", "no_figures")  # which have tests of their own

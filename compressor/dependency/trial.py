@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from compressor.dependency.graph import NEW
 from compressor.errors import ModelError
-from compressor.widths.plan import NEW
 
 Selections = dict[str, list[int]]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from compressor.errors import ModelError, not_one_of
-from compressor.units import Stack
+from compressor.models.stacked.spec import Stack
 
 _FIELDS = ("model", "options", "classes", "input_shape", "widths")
 _STACKS = "stacks"  # in the JSON only of networks that have some

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from compressor.errors import ModelError
-from compressor.units import Stack
+from compressor.models.stacked.spec import Stack
 
 Piece = tuple[int, int, int]  # units, inputs and outputs of each
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -8,9 +8,9 @@ import torch
 import torchvision
 
 from compressor.costs.params_macs import count_params, params_at
+from compressor.dependency import plan_widths, resize_
 from compressor.exporters import export_onnx
-from compressor.initialise import reinitialise_
-from compressor.widths import plan_widths, resize_
+from compressor.models.initialise import reinitialise_
 
 # name: (image side, free groups, fixed groups besides outputs)
 NETWORKS = {

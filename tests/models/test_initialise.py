@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.initialise import reinitialise_
-from compressor.widths import plan_widths, resize_
+from compressor.dependency import plan_widths, resize_
+from compressor.models.initialise import reinitialise_
 
 
 def test_fresh_weights_keep_the_scheme_of_the_reference():

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.widths import plan_widths
-from compressor.widths.trial import _Quick
+from compressor.dependency import plan_widths
+from compressor.dependency.trial import _Quick
 
 
 def seen(tensor):

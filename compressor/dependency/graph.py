@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from compressor.dependency.trace import Axis
 from compressor.errors import ModelError, not_one_of
-from compressor.widths.trace import Axis
 
 Indices = NDArray[np.int64]
 NEW = -1  # in a selection: a unit that the old network does not have

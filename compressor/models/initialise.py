@@ -18,7 +18,7 @@ def reinitialise_(model: nn.Module, reference: nn.Module, *, new_only: bool = Fa
     Args:
         model: resized; changed in place
         reference: the same network at its own widths, freshly initialised
-        new_only: keep the weights that it has and fill in what is NaN, as `compressor.widths.resize_` leaves new
+        new_only: keep the weights that it has and fill in what is NaN, as `compressor.dependency.resize_` leaves new
             channels with `fill=nan`
     """
     with torch.no_grad():

@@ -8,9 +8,9 @@ from torch import nn
 
 from compressor.errors import ModelError
 from compressor.exporters import export_onnx
-from compressor.stacking import rearranged, stack_
-from compressor.stacking.layers import Hybrid, StackedLinear
-from compressor.units import BasicUnit, Kind, Stack
+from compressor.models.stacked import rearranged, stack_
+from compressor.models.stacked.layers import Hybrid, StackedLinear
+from compressor.models.stacked.spec import BasicUnit, Kind, Stack
 
 EQUAL = (Kind(12, BasicUnit(2, 3, 2)),)
 MIXED = (Kind(3, BasicUnit(2, 5, 3)), Kind(2, BasicUnit(2, 1, 3)), Kind(1, BasicUnit(4, 4, 5)))

@@ -6,12 +6,12 @@ from functools import cache
 import pytest
 import torch
 
-from compressor.architecture import Architecture
+from compressor.dependency import plan_widths, resize_
 from compressor.errors import ModelError
 from compressor.models import build_meta, example_input, plan_of, reference_architecture, stackable
-from compressor.stacking import Site, find_sites, select, stack_
-from compressor.units import Stack, spread
-from compressor.widths import plan_widths, resize_
+from compressor.models.architecture import Architecture
+from compressor.models.stacked import Site, find_sites, select, stack_
+from compressor.models.stacked.spec import Stack, spread
 
 NETWORKS = [
     ("vgg16_bn", (3, 32, 32)),

@@ -9,12 +9,12 @@ import pytest
 import torch
 from small import small_recipe
 
-from compressor.arrangement import arranged, fastest, forms
 from compressor.errors import RecipeError
+from compressor.exporters.layouts import arranged, fastest, forms
 from compressor.models import build, reference_architecture
+from compressor.models.stacked.spec import Kind, Stack, spread
 from compressor.pipeline.runner import run
 from compressor.recipe import BenchConfig, parse_recipe
-from compressor.units import Kind, Stack, spread
 
 
 def recipe(**changes):

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
+from compressor.dependency import WidthPlan
 from compressor.errors import ModelError, not_one_of
-from compressor.stacking.layers import CONVOLUTIONS, channels_of
-from compressor.widths import WidthPlan
+from compressor.models.stacked.layers import CONVOLUTIONS, channels_of
 
 _STRATEGIES = ("all", "r", "alternate")
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from compressor.dependency.graph import NEW, Indices, WidthPlan, layer_of
 from compressor.errors import ModelError, not_one_of
-from compressor.widths.plan import NEW, Indices, WidthPlan, layer_of
 
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -196,8 +196,8 @@ def kept_units(plan: WidthPlan, removed: Mapping[str, Iterable[int]]) -> dict[st
 def resize_(model: nn.Module, plan: WidthPlan, widths: Mapping[str, int], fill: float = 0.0) -> WidthPlan:
     """Give groups another width, smaller or larger; the first channels keep their weights, new ones hold `fill`.
 
-    Call `compressor.initialise.reinitialise_` afterwards for a network to train from scratch, or, with `fill` NaN, to
-    draw the new channels only.
+    Call `compressor.models.initialise.reinitialise_` afterwards for a network to train from scratch, or, with `fill`
+    NaN, to draw the new channels only.
 
     Raises:
         ModelError: an unknown group, one that cannot be resized, with the reason, or a width that it cannot have

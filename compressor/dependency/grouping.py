@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from compressor.dependency.graph import Indices, Owners, WidthGroup, WidthPlan, layer_of
+from compressor.dependency.surgery import CONVS, RECURRENT, TRANSPOSED, apply_
+from compressor.dependency.trace import Axis, Trace
+from compressor.dependency.trial import resizable
+from compressor.dependency.watch import trace
 from compressor.errors import ModelError
-from compressor.widths.plan import Indices, Owners, WidthGroup, WidthPlan, layer_of
-from compressor.widths.slicing import CONVS, RECURRENT, TRANSPOSED, apply_
-from compressor.widths.trace import Axis, Trace
-from compressor.widths.trial import resizable
-from compressor.widths.watch import trace
 
 
 def plan_widths(model: nn.Module, example: torch.Tensor) -> WidthPlan:

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from compressor.dependency.graph import Indices, Owners, WidthPlan
+from compressor.dependency.surgery import kept_units, remove_channels_
+from compressor.dependency.trace import Axis
 from compressor.errors import ModelError
-from compressor.widths.plan import Indices, Owners, WidthPlan
-from compressor.widths.slicing import kept_units, remove_channels_
-from compressor.widths.trace import Axis
 
 if TYPE_CHECKING:
-    from compressor.widths.torch_pruning_graph import Cuts, DependencyGraph
+    from compressor.dependency.torch_pruning_engine import Cuts, DependencyGraph
 
 Engine = Literal["auto", "torch_pruning", "tracer"]
 Changes = Mapping[Axis, tuple[Indices, Owners]]
@@ -82,7 +82,7 @@ class ChannelRemover:
             raise ModelError(f"widths.engine: torch_pruning cannot remove the channels of {name}: {reason}")
 
     def _graph_of(self, model: nn.Module) -> DependencyGraph:
-        from compressor.widths.torch_pruning_graph import DependencyGraph  # takes seconds
+        from compressor.dependency.torch_pruning_engine import DependencyGraph  # takes seconds
 
         return DependencyGraph(model, self.example)
 

@@ -7,9 +7,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from compressor.errors import ModelError
 from compressor.exporters import export_onnx
-from compressor.stacking import stack_
-from compressor.stacking.layers import Hybrid, StackedLinear, stacked_layer
-from compressor.units import BasicUnit, Kind, Stack
+from compressor.models.stacked import stack_
+from compressor.models.stacked.layers import Hybrid, StackedLinear, stacked_layer
+from compressor.models.stacked.spec import BasicUnit, Kind, Stack
 
 EQUAL = (Kind(4, BasicUnit(2, 3, 2)),)
 MIXED = (Kind(3, BasicUnit(2, 5, 3)), Kind(2, BasicUnit(2, 1, 3)), Kind(1, BasicUnit(4, 4, 5)))

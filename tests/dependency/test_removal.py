@@ -7,11 +7,11 @@ import torch
 import torch_pruning
 from torch import nn
 
+from compressor.dependency import ChannelRemover, plan_widths, remove_channels_, resize_
+from compressor.dependency.surgery import Slicer
+from compressor.dependency.torch_pruning_engine import DependencyGraph
 from compressor.errors import ModelError
 from compressor.models import build, example_input, plan_of, reference_architecture
-from compressor.widths import ChannelRemover, plan_widths, remove_channels_, resize_
-from compressor.widths.slicing import Slicer
-from compressor.widths.torch_pruning_graph import DependencyGraph
 
 # Network, side of its images, width, groups that may lose channels, how many of them torch-pruning removes.
 NETWORKS = [

@@ -26,9 +26,9 @@ from torch_pruning import ops
 from torch_pruning.dependency import Group
 from torch_pruning.pruner import function
 
-from compressor.widths.plan import Indices, WidthPlan, layer_of
-from compressor.widths.slicing import RECURRENT, Slicer
-from compressor.widths.trace import Axis
+from compressor.dependency.graph import Indices, WidthPlan, layer_of
+from compressor.dependency.surgery import RECURRENT, Slicer
+from compressor.dependency.trace import Axis
 
 Cuts = dict[Axis, Indices]  # positions removed along a dimension of a parameter or buffer, rising
 _MOST = {"widths": 1_000_000, "dependencies": 20_000}  # looked at in one query; some graphs lead round in circles
