@@ -1,7 +1,7 @@
 """Width groups of a network: which channels must change together, and changing them.
 
-`trace` and `watch` follow a forward pass and say which indices of which parameters carry the same channel. From that a
-`WidthPlan` notes, for every dimension of every parameter and buffer, which unit of which group each position belongs
+`tracer` follows a forward pass, operator by operator (`rules`, `layer_rules`), and says which indices of which parameters
+carry the same channel. From that a `WidthPlan` notes, for every dimension of every parameter and buffer, which unit of which group each position belongs
 to. The plan is made once; removing or adding channels is then direct slicing, and returns the plan of the changed
 network.
 

@@ -13,8 +13,8 @@ from torch import nn
 from compressor.dependency.graph import Indices, Owners, WidthGroup, WidthPlan, layer_of
 from compressor.dependency.surgery import CONVS, RECURRENT, TRANSPOSED, apply_
 from compressor.dependency.trace import Axis, Trace
+from compressor.dependency.tracer import trace
 from compressor.dependency.trial import resizable
-from compressor.dependency.watch import trace
 from compressor.errors import ModelError
 
 
