@@ -102,7 +102,7 @@ class Comparison:
         """What the reader has to know about the inputs where they are not the same on both sides."""
         if self.base.inputs == self.candidate.inputs:
             return None
-        return f"inputs differ: base {_told(self.base.inputs)}; candidate {_told(self.candidate.inputs)}"
+        return f"inputs differ: base {_inputs_text(self.base.inputs)}; candidate {_inputs_text(self.candidate.inputs)}"
 
     def sentence(self) -> str:
         """Say the verdict with its numbers in one line."""
@@ -172,8 +172,8 @@ def compare_latency(
 ) -> Comparison:
     """Measure two ONNX files in pairs until the candidate is known to be slower than allowed, or not to be.
 
-    It stops at the first look (8, 16, 32, 64, 128 blocks) that tells whether the allowed regression is exceeded;
-    it does not go on to tell "improvement" from "ok". Each look has an interval of 99 %; a candidate exactly at the
+    It stops at the first look (8, 16, 32, 64, 128 blocks) that decides whether the allowed regression is exceeded;
+    it does not go on to separate "improvement" from "ok". Each look has an interval of 99 %; a candidate exactly at the
     limit mostly stays inconclusive.
 
     Args:
@@ -188,7 +188,7 @@ def compare_latency(
         clock: "wall", "cpu" (one thread on the CPU only), or "auto": the latter where it can be had
         seed: of the input values, the order of the turns and the bootstrap
         max_seconds: no further block is begun after so long; the first 8 are always measured
-        progress: told the blocks done and the most there may be
+        progress: called with the blocks done and the most there may be
 
     Raises:
         ProviderError: the provider asked for does not work here, or "auto" took two for these files
@@ -258,7 +258,7 @@ def _side_json(side: Side) -> dict[str, Any]:
     return asdict(side) | {"interval_ms": list(side.interval_ms), "inputs": inputs}
 
 
-def _told(inputs: Sequence[TensorSpec]) -> str:
+def _inputs_text(inputs: Sequence[TensorSpec]) -> str:
     return ", ".join(f"{spec.name} {list(spec.shape)} {spec.dtype}" for spec in inputs) or "none"
 
 

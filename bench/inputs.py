@@ -86,8 +86,8 @@ def resolve_inputs(session: Any, file: str, batch: int, shapes: Shapes) -> tuple
         TensorSpec(node.name, shape, dtype) for node, shape, dtype in zip(nodes, resolved, dtypes, strict=True)
     )
     if batch > 1 and not any(batch in spec.shape for spec in specs):
-        told = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in specs) or "there are none"
-        raise BenchError(f"{file}: batch={batch} is the size of no axis of the inputs: {told}")
+        listed = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in specs) or "there are none"
+        raise BenchError(f"{file}: batch={batch} is the size of no axis of the inputs: {listed}")
     return specs
 
 
@@ -97,13 +97,13 @@ def _stated_sizes(session: Any, nodes: Sequence[Any]) -> dict[str, int]:
     if text is None or len(nodes) != 1:
         return {}
     try:
-        told = json.loads(text)
+        listed = json.loads(text)
     except ValueError:
         return {}
     axes = nodes[0].shape[1:]
-    if not isinstance(told, list) or len(told) != len(axes) or not all(type(n) is int and n > 0 for n in told):
+    if not isinstance(listed, list) or len(listed) != len(axes) or not all(type(n) is int and n > 0 for n in listed):
         return {}
-    return {axis: size for axis, size in zip(axes, told, strict=True) if isinstance(axis, str)}
+    return {axis: size for axis, size in zip(axes, listed, strict=True) if isinstance(axis, str)}
 
 
 def random_tensor(spec: TensorSpec, rng: np.random.Generator) -> np.ndarray[Any, Any]:
@@ -119,7 +119,7 @@ def random_tensor(spec: TensorSpec, rng: np.random.Generator) -> np.ndarray[Any,
 
 
 def available_bytes() -> int | None:
-    """Tell how much memory can be had without swapping; None where the system does not tell."""
+    """Memory that can be had without swapping, in bytes; None where the system does not report it."""
     lines = _text("/proc/meminfo").splitlines()
     rooms = [int(line.split()[1]) * 2**10 for line in lines if line.startswith("MemAvailable:")]
     limit = _text("/sys/fs/cgroup/memory.max").strip()
@@ -140,20 +140,20 @@ def _sort_shapes(
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, int], set[str]]:
     """Split `shapes` into whole shapes by input, sizes by symbolic axis, and the symbolic axes that are the batch.
 
-    A whole shape tells the sizes of its own symbolic axes too, for inputs that share them.
+    A whole shape gives the sizes of its own symbolic axes too, for inputs that share them.
     """
     inputs = {node.name: node for node in nodes}
     axes = {axis for node in nodes for axis in node.shape if isinstance(axis, str)}
     whole: dict[str, tuple[int, ...]] = {}
     sizes: dict[str, int] = {}
     for name, given in shapes.items():
-        told = _numbers(name, file, batch, given)
-        if name in inputs and (name not in axes or len(told) == len(inputs[name].shape)):
-            whole[name] = _whole_shape(inputs[name], file, told)
+        listed = _numbers(name, file, batch, given)
+        if name in inputs and (name not in axes or len(listed) == len(inputs[name].shape)):
+            whole[name] = _whole_shape(inputs[name], file, listed)
         elif name in axes:
-            if len(told) != 1 or told[0] < 1:
+            if len(listed) != 1 or listed[0] < 1:
                 raise BenchError(f"{file}: the axis {name!r} takes one size of 1 or more, not {list(given)}")
-            sizes[name] = told[0]
+            sizes[name] = listed[0]
         else:
             symbolic = f"; symbolic axes: {', '.join(sorted(axes))}" if axes else ""
             raise BenchError(

@@ -88,7 +88,7 @@ class Latency:
 
     @property
     def cpu_share(self) -> float | None:
-        """Share of the graph's nodes that run on the CPU, 0 to 1; None where ONNX Runtime does not tell."""
+        """Share of the graph's nodes that run on the CPU, 0 to 1; None where ONNX Runtime does not report it."""
         total = sum(self.nodes.values())
         return self.nodes.get("cpu", 0) / total if total else None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 __all__ = ["machine_fingerprint", "physical_cores", "usable_cores"]
 
 # Instruction sets that ONNX Runtime's CPU kernels choose by. Virtual machines often hide the processor's
-# name ("AMD EPYC" alone), so these and the model numbers tell machines apart where the name does not.
+# name ("AMD EPYC" alone), so these and the model numbers distinguish machines whose names are equal.
 _ISA = (
     "avx2",
     "avx512f",
@@ -46,11 +46,11 @@ def machine_fingerprint() -> dict[str, str | int]:
     """Describe this machine and this process's share of it.
 
     Returns:
-        cpu: processor's name, with family, model and stepping where the system tells them;
-        isa: instruction sets that matter for inference, space-separated, "" where the system does not tell;
+        cpu: processor's name, with family, model and stepping where the system reports them;
+        isa: instruction sets that matter for inference, space-separated, "" where the system does not report it;
         physical_cores, logical_cores: of the machine;
         usable_cores: logical cores that this process may run on;
-        memory_gib: main memory in GiB, rounded, 0 where the system does not tell;
+        memory_gib: main memory in GiB, rounded, 0 where the system does not report it;
         system: for example "Linux x86_64"; os: the long form, with versions;
         python, onnxruntime: versions;
         gpu: names of the NVIDIA GPUs and gpu_driver: their driver, "none" where nvidia-smi finds none;
@@ -82,13 +82,13 @@ def usable_cores() -> int:
 
 
 def physical_cores() -> int:
-    """Count the machine's physical cores; its logical cores where the system does not tell."""
+    """Count the machine's physical cores; its logical cores where the system does not report it."""
     siblings = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings_list")
     cores = {_text(path) for path in siblings} - {""}
     if cores:
         return len(cores)
-    told = _output("sysctl", "-n", "hw.physicalcpu") if sys.platform == "darwin" else ""
-    return int(told) if told.isdigit() else os.cpu_count() or 1
+    printed = _output("sysctl", "-n", "hw.physicalcpu") if sys.platform == "darwin" else ""
+    return int(printed) if printed.isdigit() else os.cpu_count() or 1
 
 
 def _cpu() -> str:
@@ -126,8 +126,8 @@ def _memory_gib() -> int:
 
 def _gpu() -> tuple[str, str]:
     """Ask nvidia-smi for the names and the driver version of the GPUs; ("none", "none") without it."""
-    told = _output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
-    rows = [line.rpartition(",") for line in told.splitlines() if "," in line]
+    printed = _output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+    rows = [line.rpartition(",") for line in printed.splitlines() if "," in line]
     if not rows:
         return "none", "none"
     return "; ".join(name.strip() for name, _, _ in rows), rows[0][2].strip()

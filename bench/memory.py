@@ -33,7 +33,7 @@ class Memory:
     Attributes:
         host_bytes: growth of the resident set from before the session is created to its highest after a few runs;
             weights, activations, inputs and the provider's libraries are in it
-        device_bytes: growth of all GPUs' used memory as nvidia-smi tells it, at the end of the runs; what other
+        device_bytes: growth of all GPUs' used memory as nvidia-smi reports it, at the end of the runs; what other
             processes take or free meanwhile is in it
         problem: why nothing was measured, a sentence
         killed: whether the system ended the process, as Linux does where memory runs out
@@ -52,9 +52,9 @@ class Memory:
 def measure_memory(
     path: str | os.PathLike[str], conditions: "Conditions", *, runs: int = _RUNS, timeout: float = 1800
 ) -> Memory:
-    """Open and run a model in a fresh process, and tell how much memory that took there.
+    """Open and run a model in a fresh process, and measure how much memory that took there.
 
-    Whatever goes wrong there (the system ends it for want of memory, say) is told in `Memory.problem`.
+    Whatever goes wrong there (the system ends it for want of memory, say) is reported in `Memory.problem`.
 
     Args:
         path: the ONNX file
@@ -71,7 +71,7 @@ def measure_memory(
     try:
         return Memory(**json.loads(done.stdout.splitlines()[-1]))
     except (IndexError, TypeError, ValueError):
-        return Memory(None, problem=_told(done), killed=done.returncode == -_KILLED)
+        return Memory(None, problem=_reason(done), killed=done.returncode == -_KILLED)
 
 
 def _plain(conditions: "Conditions") -> dict[str, Any]:
@@ -91,7 +91,7 @@ def _child(asked: Mapping[str, Any], timeout: float) -> "subprocess.CompletedPro
     )
 
 
-def _told(done: "subprocess.CompletedProcess[str]") -> str:
+def _reason(done: "subprocess.CompletedProcess[str]") -> str:
     """Make a sentence of a process that ended without an answer."""
     if done.returncode < 0:
         cause = ": memory ran out, most likely" if done.returncode == -_KILLED else ""
@@ -138,7 +138,7 @@ def _forget_peak() -> None:
 
 
 def _resident_bytes() -> int | None:
-    """Resident set now; the highest so far where only that is told (macOS)."""
+    """Resident set now; the highest so far where only that is known (macOS)."""
     return _status("VmRSS") or _highest()
 
 
@@ -164,13 +164,13 @@ def _highest() -> int | None:
 
 
 def _device_bytes() -> int | None:
-    """Memory used on all GPUs as nvidia-smi tells it; None without it."""
+    """Memory used on all GPUs as nvidia-smi reports it; None without it."""
     command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.split()
+        printed = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.split()
     except (OSError, subprocess.SubprocessError):
         return None
-    return sum(int(mebibytes) for mebibytes in told) * 2**20 if told and all(map(str.isdigit, told)) else None
+    return sum(int(mebibytes) for mebibytes in printed) * 2**20 if printed and all(map(str.isdigit, printed)) else None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Two models measured in pairs, to tell their ratio with an interval.
+"""Two models measured in pairs, to find their ratio with an interval.
 
 A pair is one run of each, in random order. Pairs come in blocks, and every block opens both files anew: where a
 session's memory happens to lie makes it up to 4 % faster or slower for as long as it lives (densenet121 at batch 1),
@@ -153,7 +153,7 @@ def measure_pairs(
         clock: "wall", "cpu" (one thread on the CPU only), or "auto": the latter where it can be had
         looks: numbers of blocks, rising
         max_seconds: no further block is begun after so long; the first look is always reached
-        progress: told the blocks done and the most there may be
+        progress: called with the blocks done and the most there may be
 
     Raises:
         ProviderError: as `Turns`

@@ -53,7 +53,7 @@ class NodeTime:
 class Profile:
     """ONNX Runtime's profile of the measured runs; warm-up runs are not in it.
 
-    On a GPU the time of a node is that of the host, which only launches it, so shares tell little there.
+    On a GPU the time of a node is that of the host, which only launches it, so shares mean little there.
 
     Attributes:
         nodes: most expensive first
@@ -150,8 +150,8 @@ def _end(event: Event) -> float:
 
 
 def _key(event: Event) -> Key:
-    told = event.get("args", {})
-    return event["name"].removesuffix(_KERNEL), told.get("op_name", ""), short_name(told.get("provider", ""))
+    details = event.get("args", {})
+    return event["name"].removesuffix(_KERNEL), details.get("op_name", ""), short_name(details.get("provider", ""))
 
 
 def _per_run(kernels: Sequence[tuple[float, Key, float]], runs: Sequence[Event]) -> dict[Key, list[float]]:

@@ -141,7 +141,7 @@ class Record:
         path: the file as given
         limits: those of the test
         verdict: "ok", "improvement", "saved" (its baseline); or a failure: "regression", "too slow", "inconclusive",
-            "error" (nothing could be told)
+            "error" (no verdict)
         message: why it failed, "" where it passed
         note: what to know about the numbers of the baseline
         median_ms: wall time where `max_ms` asked for it, otherwise by the clock of the comparison; None: no measurement
@@ -198,7 +198,7 @@ class OnnxLatency:
 
         Args:
             path: the file
-            name: tells several checks of one test apart; letters, digits, "_", "-" and "."
+            name: distinguishes several checks of one test; letters, digits, "_", "-" and "."
 
         Returns:
             what was measured; a failing check raises instead, and its record is the last of `records`
@@ -339,7 +339,7 @@ class OnnxLatency:
     def _advice(self, verdict: str) -> str:
         if verdict == "regression":
             return f"if it is meant to be slower, make it the baseline: {self._settings.command}"
-        return "too little difference to what is allowed, or too busy a machine, to tell: measure on a quieter machine"
+        return "too near the limit, or too busy a machine, for a verdict: measure on a quieter machine"
 
     def _baseline(self, record: Record) -> "Baseline":
         """Load the baseline.
@@ -407,7 +407,7 @@ def _content(store: "BaselineStore", key: str) -> str | None:
     try:
         return store.load(key).sha256
     except BenchError:
-        return None  # damaged: that is to be told to the test that uses it
+        return None  # damaged: the test that uses it reports that
 
 
 def _file_of(node: str) -> str:

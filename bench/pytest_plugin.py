@@ -119,7 +119,7 @@ class _State:
         return node.split("::")[-1].partition("[")[0] in _functions(file)
 
     def orphans(self, baselines: Iterable[str]) -> list[str]:
-        """Those baselines that no test uses, as far as the collected files tell."""
+        """Those baselines that no test uses, as far as the collected files show."""
         if self.tests is None or not self.complete:
             return []
         used = {record["key"] for record in self.records if record["limits"]["max_regression"] is not None}
@@ -279,8 +279,8 @@ def pytest_terminal_summary(terminalreporter: "TerminalReporter", config: pytest
         if record["note"]:
             terminalreporter.write_line(f"{record['key']}: {record['note']}")
     if orphans:
-        told = "baselines that no test uses (renamed or removed?); remove one with: compressor baseline remove NAME"
-        terminalreporter.write_line(f"{_folder(config)} has {told}", yellow=True)
+        notice = "baselines that no test uses (renamed or removed?); remove one with: compressor baseline remove NAME"
+        terminalreporter.write_line(f"{_folder(config)} has {notice}", yellow=True)
     for key in orphans:
         terminalreporter.write_line(f"  {key}", yellow=True)
 

@@ -67,7 +67,7 @@ class Opened:
         provider: short name of the provider that runs it: "cpu", "cuda" or "tensorrt".
         create_ms: milliseconds to create the session: read, optimise, move weights to the device.
         nodes: number of graph nodes by the short name of the provider that took them; empty where ONNX
-            Runtime is too old to tell.
+            Runtime is too old to report them.
         cpu_ops: the nodes that another provider than "cpu" left to the CPU, counted by operator.
     """
 
@@ -114,7 +114,7 @@ def timed_session(
     cuda_graph: bool = False,
     profile: str | None = None,
 ) -> Opened:
-    """Open a session as `open_session` does, and tell how long its creation took and where its nodes are.
+    """Open a session as `open_session` does, and measure how long its creation took and where its nodes are.
 
     Args:
         path: as `open_session`.
@@ -155,7 +155,7 @@ def intra_op_threads(session: Any) -> int:
 
     A session opened with `threads=None` reports 0; ONNX Runtime then takes one thread for each physical core
     of the machine, even where the process may use fewer, so that is what is returned. Where the system does
-    not tell the physical cores (Windows), the logical ones stand in.
+    not report the physical cores (Windows), the logical ones stand in.
     """
     return int(session.get_session_options().intra_op_num_threads) or physical_cores()
 
@@ -199,9 +199,9 @@ def _open(file: Path, provider: str, options: Any, cuda_graph: bool = False) -> 
         raise ProviderError(f"{file}: {_asked_but(provider)} fell back to {taken}; {_remedy(provider)}")
     nodes, cpu_ops = _nodes(session)
     if nodes and provider not in nodes:
-        told = "the CPU" if set(nodes) == {"cpu"} else " and ".join(sorted(nodes))
+        where = "the CPU" if set(nodes) == {"cpu"} else " and ".join(sorted(nodes))
         raise ProviderError(
-            f"{file}: {_asked_but(provider)} placed all {sum(nodes.values())} nodes of the model on {told}"
+            f"{file}: {_asked_but(provider)} placed all {sum(nodes.values())} nodes of the model on {where}"
         )
     return Opened(session, provider, create_ms, nodes, cpu_ops if provider != "cpu" else {})
 
@@ -256,7 +256,7 @@ def reason(error: Exception) -> str:
 
 
 def _nodes(session: Any) -> tuple[dict[str, int], dict[str, int]]:
-    """Count nodes by provider, and those on the CPU by operator; empty before ONNX Runtime could tell."""
+    """Count nodes by provider, and those on the CPU by operator; empty before ONNX Runtime could report them."""
     if not hasattr(session, "get_provider_graph_assignment_info"):
         return {}, {}
     counts: Counter[str] = Counter()
@@ -284,6 +284,6 @@ def _gpu_attempt() -> Iterator[None]:
 @functools.cache
 def _preload() -> None:
     """Load the CUDA and cuDNN wheels' libraries once, so that no LD_LIBRARY_PATH is needed."""
-    # It prints what it does not find; the provider check afterwards tells whether that mattered.
+    # It prints what it does not find; the provider check afterwards shows whether that mattered.
     with contextlib.redirect_stdout(io.StringIO()):
         ort.preload_dlls()

@@ -202,8 +202,8 @@ def _open(path: Path, conditions: Conditions, several: bool, profile: str | None
 
 def _check_same_provider(paths: Sequence[Path], opened: Sequence[Opened]) -> None:
     if len({one.provider for one in opened}) > 1:
-        told = ", ".join(f"{os.fspath(path)} {one.provider}" for path, one in zip(paths, opened, strict=True))
-        raise ProviderError(f"provider 'auto' took different providers: {told}; name one of them for all files")
+        taken = ", ".join(f"{os.fspath(path)} {one.provider}" for path, one in zip(paths, opened, strict=True))
+        raise ProviderError(f"provider 'auto' took different providers: {taken}; name one of them for all files")
 
 
 def _bind(path: str, opened: Opened, conditions: Conditions) -> Entrant:
@@ -257,9 +257,9 @@ def _bind_outputs(path: str, opened: Opened, binding: Any, conditions: Condition
 
 
 def _does_not_run(path: str, batch: int, error: Exception) -> BenchError:
-    told = re.search(r"Failed to allocate memory for requested buffer of size (\d+)", str(error))
-    if told:
-        size = int(told[1]) / 2**20
+    taken = re.search(r"Failed to allocate memory for requested buffer of size (\d+)", str(error))
+    if taken:
+        size = int(taken[1]) / 2**20
         return BenchError(f"{path}: batch={batch} does not fit into memory: a buffer of {size:.0f} MiB more is needed")
     return BenchError(f"{path} does not run on random inputs: {reason(error)}")
 

@@ -43,7 +43,7 @@ def reported(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    # torch tells a GPU's lack of memory by a class of its own, the CPU's only in the text of a RuntimeError.
+    # torch has a class of its own for a GPU's lack of memory, but for the CPU's only the text of a RuntimeError.
     return isinstance(error, MemoryError) or any(
         sign in str(error) for sign in ("out of memory", "can't allocate memory")
     )

@@ -84,8 +84,8 @@ def export_also(
             raise
         except Exception as error:  # the plug-in's own code
             shutil.rmtree(beside, ignore_errors=True)
-            told = " ".join(str(error).split())[:300]
-            raise ExportError(f"export.also: {name} failed: {type(error).__name__}: {told}") from error
+            reason = " ".join(str(error).split())[:300]
+            raise ExportError(f"export.also: {name} failed: {type(error).__name__}: {reason}") from error
         shutil.rmtree(place, ignore_errors=True)
         beside.rename(place)
     return record

@@ -144,8 +144,8 @@ def _preprocess(proto: onnx.ModelProto, form: Form) -> None:
     own = list(graph.node)
     del graph.node[:]
     graph.node.extend([*nodes, *own])
-    told = {"dtype": "uint8", "layout": "NHWC", "size": None if resizes else [height, width], "range": [0, 255]}
-    _put(proto, INPUT, json.dumps(told | {"mean": list(form.mean), "std": list(form.std)}))
+    described = {"dtype": "uint8", "layout": "NHWC", "size": None if resizes else [height, width], "range": [0, 255]}
+    _put(proto, INPUT, json.dumps(described | {"mean": list(form.mean), "std": list(form.std)}))
     if resizes:
         _put(proto, INPUT_SHAPE, json.dumps([height, width, channels]))
 
@@ -164,17 +164,17 @@ def _put(proto: onnx.ModelProto, key: str, value: str) -> None:
     helper.set_model_props(proto, known | {key: value})
 
 
-def as_taken(inputs: NDArray[Any], told: dict[str, Any] | None) -> NDArray[Any]:
+def as_taken(inputs: NDArray[Any], described: dict[str, Any] | None) -> NDArray[Any]:
     """Normalised images (N, C, H, W) as a file takes them: bytes of a file with preprocessing, else as they are.
 
     Args:
         inputs: of images that were bytes once, or tokens
-        told: the file's metadata `INPUT`
+        described: the file's metadata `INPUT`
     """
-    if told is None or told.get("dtype") != "uint8":
+    if described is None or described.get("dtype") != "uint8":
         return inputs
     shape = (1, -1, 1, 1)
-    mean, std = (np.array(told[key], dtype=np.float64).reshape(shape) for key in ("mean", "std"))
+    mean, std = (np.array(described[key], dtype=np.float64).reshape(shape) for key in ("mean", "std"))
     raw = np.rint((inputs * std + mean) * 255).clip(0, 255).astype(np.uint8)
     return np.ascontiguousarray(raw.transpose(0, 2, 3, 1))
 

@@ -76,13 +76,13 @@ class OnnxNetwork:
         taken = self._session.get_inputs()[0]
         self._input = taken.name
         self._batch = taken.shape[0] if isinstance(taken.shape[0], int) else None
-        told = self._session.get_modelmeta().custom_metadata_map
-        self._told = json.loads(told[INPUT]) if INPUT in told else None
-        self._gives_probabilities = told.get(OUTPUT_KIND) == PROBABILITIES
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self._preprocessing = json.loads(metadata[INPUT]) if INPUT in metadata else None
+        self._gives_probabilities = metadata.get(OUTPUT_KIND) == PROBABILITIES
 
     def outputs(self, inputs: torch.Tensor) -> Floats:
         """What the file gives for normalised images (N, C, H, W) or for tokens, int64 (N, T), whatever form it has."""
-        batch = np.ascontiguousarray(as_taken(_fed(inputs.detach()).numpy(), self._told))
+        batch = np.ascontiguousarray(as_taken(_fed(inputs.detach()).numpy(), self._preprocessing))
         pieces = in_batches(batch, self._batch)
         found = [self._session.run(None, {self._input: piece})[0][:counts] for piece, counts in pieces]
         return found[0] if len(found) == 1 else np.concatenate(found)

@@ -74,7 +74,7 @@ def to_fp16(source: Path, target: Path) -> None:
         proto = converted.model
         onnx.checker.check_model(proto)
     except Exception as error:  # it raises what it likes
-        raise ExportError(f"export.precision: fp16: cannot convert {source.name}: {_told(error)}") from error
+        raise ExportError(f"export.precision: fp16: cannot convert {source.name}: {_reason(error)}") from error
     replace_atomic(target, lambda beside: onnx.save_model(proto, beside))
 
 
@@ -120,7 +120,7 @@ def to_int8(source: Path, target: Path, scheme: Scheme, samples: Samples) -> Non
                 )
             proto = onnx.load_model(made)
         except Exception as error:  # it raises what it likes
-            raise ExportError(f"export.precision: int8: cannot quantise {source.name}: {_told(error)}") from error
+            raise ExportError(f"export.precision: int8: cannot quantise {source.name}: {_reason(error)}") from error
     known = {entry.key: entry.value for entry in onnx.load_model(source).metadata_props}
     onnx.helper.set_model_props(proto, known)
     replace_atomic(target, lambda beside: onnx.save_model(proto, beside))
@@ -138,5 +138,5 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

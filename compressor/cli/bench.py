@@ -199,7 +199,7 @@ def _below(rows: list[_Row]) -> list[str]:
         lines.append("GPU MiB: growth of all GPUs' used memory by nvidia-smi, other processes included")
     for row in rows:
         if row.memory.host_bytes is None:
-            why = row.memory.problem or "this system does not tell"
+            why = row.memory.problem or "this system does not report it"
             lines.append(f"peak memory at batch {row.latency.batch} is not known: {why}")
         if row.profile is not None:
             lines += ["", *_profile(row.profile)]
@@ -208,7 +208,7 @@ def _below(rows: list[_Row]) -> list[str]:
 
 def _nodes(latency: Latency) -> str:
     if latency.cpu_share is None:
-        return "nodes on the CPU: not known, this ONNX Runtime does not tell"
+        return "nodes on the CPU: not known, this ONNX Runtime does not report it"
     named = ", ".join(f"{count} {op}" for op, count in sorted(latency.cpu_ops.items()))
     count, total = latency.nodes.get("cpu", 0), sum(latency.nodes.values())
     return f"nodes on the CPU: {count} of {total} ({latency.cpu_share:.1%}){': ' if named else ''}{named}"

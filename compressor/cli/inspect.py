@@ -19,5 +19,5 @@ def inspect_command(model: Path, as_json: bool) -> None:
     """Show what an ONNX file takes and gives, its size, precision, classes, budget and accuracy."""
     from compressor.cli.inspection import inspect_file, inspection_lines
 
-    told = inspect_file(model)
-    click.echo(json.dumps(told, indent=2) if as_json else "\n".join(inspection_lines(told)))
+    facts = inspect_file(model)
+    click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(inspection_lines(facts)))

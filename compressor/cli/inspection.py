@@ -51,18 +51,18 @@ def inspect_file(path: Path) -> dict[str, Any]:
     }
 
 
-def inspection_lines(told: dict[str, Any]) -> list[str]:
+def inspection_lines(facts: dict[str, Any]) -> list[str]:
     """The same for people."""
-    operators = list(told["operators"].items())
+    operators = list(facts["operators"].items())
     kinds = ", ".join(f"{count} {kind}" for kind, count in operators[:_SHOWN])
     lines = [
-        f"{told['file']}: {told['bytes']:,} bytes, {told['weights']:,} weights, {told['precision']}, "
-        f"opset {told['opset']}",
-        *(_tensor_line("input", value) for value in told["inputs"]),
-        *(_tensor_line("output", value) for value in told["outputs"]),
+        f"{facts['file']}: {facts['bytes']:,} bytes, {facts['weights']:,} weights, {facts['precision']}, "
+        f"opset {facts['opset']}",
+        *(_tensor_line("input", value) for value in facts["inputs"]),
+        *(_tensor_line("output", value) for value in facts["outputs"]),
         f"operators: {kinds}{' and others' if len(operators) > _SHOWN else ''}",
     ]
-    metadata = told["metadata"]
+    metadata = facts["metadata"]
     if "recipe" not in metadata:
         return [*lines, "no story: it was not made by compressor"]
     return [*lines, *_story(metadata)]

@@ -94,7 +94,7 @@ def gate_command(
     check_writable(json_file, picture)
     file, baseline = _base(base, folder)
     if baseline is not None:
-        click.echo(_told(baseline))
+        click.echo(_baseline_text(baseline))
     comparisons = [_compare(file, candidate, batch, max_regression=allowed, **conditions) for batch in batches]
     record = _record(comparisons, baseline)
     _write(record, json_file, picture)
@@ -262,7 +262,7 @@ def _lines(baseline: Baseline, here: bool) -> list[str]:
         f"date     {baseline.date}",
         *(f"latency  {_numbers(latency)}" for latency in baseline.latencies),
         f"machine  {baseline.machine.get('cpu')}; gpu {baseline.machine.get('gpu')}"
-        + (" (this one)" if here else ": not this one, so its numbers tell nothing here:"),
+        + (" (this one)" if here else ": not this one, so its numbers mean nothing here:"),
     ]
 
 
@@ -274,7 +274,7 @@ def _numbers(latency: Mapping[str, Any]) -> str:
     )
 
 
-def _told(baseline: Baseline) -> str:
+def _baseline_text(baseline: Baseline) -> str:
     """Say what BASE is, with its stored numbers: they are from another hour, if not machine, and decide nothing."""
     from compressor.bench import machine_fingerprint
 

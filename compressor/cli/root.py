@@ -1,7 +1,7 @@
 """The command line. Torch is imported only inside commands, so that --help answers at once.
 
 Exit codes: 0 budget met, 1 budget or gate missed, 2 bad input, 3 the machine lacks something (GPU, provider,
-package), 4 a gate that cannot tell, 70 a bug of ours, 130 interrupted.
+package), 4 a gate without a verdict, 70 a bug of ours, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def sweep_command(
     from compressor.pipeline.compare_plan import make_plan
     from compressor.recipe import load_recipe
 
-    loaded = load_recipe(recipe, overrides)  # before torch: bad input is told at once
+    loaded = load_recipe(recipe, overrides)  # before torch: bad input is refused at once
     make_plan(loaded, methods.split(","), budgets.split(","), seeds)
     from compressor.cli.interrupts import Interrupts
     from compressor.pipeline.compare import compare_methods
@@ -290,7 +290,7 @@ def _run(
 ) -> None:
     from compressor.recipe import load_recipe
 
-    loaded = load_recipe(recipe, overrides)  # before torch: bad input is told at once
+    loaded = load_recipe(recipe, overrides)  # before torch: bad input is refused at once
     from compressor.pipeline.runner import run
 
     _carry_out(
@@ -306,7 +306,7 @@ def _run(
 def _continue(out: Path, until: str, open_page: bool = False) -> None:
     from compressor.pipeline import run_folder
 
-    run_folder.load(out)  # before torch: bad input is told at once
+    run_folder.load(out)  # before torch: bad input is refused at once
     from compressor.pipeline.runner import continue_run
 
     _carry_out(out, until, lambda progress, pause: continue_run(out, until, progress, pause), open_page)
@@ -351,10 +351,10 @@ def _conclude_early(stopped: Stopped, out: Path, interrupted: bool) -> None:
         parts = [f"{name} {budget['costs'][name]:,.0f} of {limit:,.0f}" for name, limit in budget["limits"].items()]
         click.echo(f"network of now: {out / 'now' / 'model.onnx'}")
         click.echo(f"  {', '.join(parts)}; {metric['name']} {metric['onnx']:.4f}")
-    told = f"{stopped}; it goes on with: compressor run RECIPE -o {out} --resume"
+    message = f"{stopped}; it goes on with: compressor run RECIPE -o {out} --resume"
     if interrupted:
-        raise Failure(told, 130)
-    click.echo(told)
+        raise Failure(message, 130)
+    click.echo(message)
 
 
 def _console() -> Console:

@@ -52,7 +52,7 @@ class Runtime:
         conditions: how models are run
         opset: of shipped files
         folder: for files while it measures; what is in it may be kept for another `Runtime`
-        tell: told what is measured
+        progress: called with a sentence on what is measured
         stacked: how stacked layers are exported, see `compressor.exporters.layouts`
         form: of shipped files; the unscaled network takes the same
     """
@@ -63,12 +63,12 @@ class Runtime:
         conditions: Conditions,
         opset: int,
         folder: Path,
-        tell: Callable[[str], None] = lambda text: None,
+        progress: Callable[[str], None] = lambda text: None,
         stacked: str = "auto",
         form: Form = _PLAIN,
     ) -> None:
         self.conditions, self._stacked, self._form = conditions, stacked, form
-        self._reference, self._opset, self._folder, self._tell = reference, opset, folder, tell
+        self._reference, self._opset, self._folder, self._progress = reference, opset, folder, progress
         folder.mkdir(parents=True, exist_ok=True)
         # Another recipe may have left its own behind.
         what = f"{reference.to_json()} {opset} {torch.__version__}" + ("" if form.plain else f" {form}")
@@ -83,7 +83,7 @@ class Runtime:
         known = self._folder / f"unscaled-{_digest(what)}.json"
         if not known.exists():
             path = self._file_of_reference()
-            self._tell("measuring the unscaled network")
+            self._progress("measuring the unscaled network")
             median, (_, high) = median_alone(path, self.conditions, blocks=blocks)
             write_json(known, {"median_ms": median, "high_ms": high})
         record = read_json(known)
@@ -104,7 +104,7 @@ class Runtime:
         """Whether the unscaled network takes as long exported quickly as exported as it would be shipped."""
         same = self._ratio(self._reference, None, exact=False).median
         if abs(same - 1) > _TRUE:
-            self._tell(f"quick exports would take {same:.2f} times as long as shipped files: none is used")
+            self._progress(f"quick exports would take {same:.2f} times as long as shipped files: none is used")
         return abs(same - 1) <= _TRUE
 
     def _ratio(self, architecture: Architecture, limit: float | None, exact: bool) -> Ratio:
@@ -124,7 +124,7 @@ class Runtime:
             )
         ratio = pairs.ratio()
         self._cache.put(key, ratio, len(pairs.wall_ms))
-        self._tell(f"measured {architecture.model}: {ratio.median:.3f} of the unscaled network's latency")
+        self._progress(f"measured {architecture.model}: {ratio.median:.3f} of the unscaled network's latency")
         return ratio
 
     def verify(self, path: Path, limit_ms: float, share: float | None) -> dict[str, Any]:
@@ -153,7 +153,7 @@ class Runtime:
             lambda so_far: judge(so_far) != "inconclusive",
             looks=VERIFICATION_LOOKS,
             max_seconds=_PATIENCE_AT_LAST,
-            progress=lambda done, most: self._tell(f"verifying: block {done} of at most {most}"),
+            progress=lambda done, most: self._progress(f"verifying: block {done} of at most {most}"),
         )
         ratio, (median, interval) = pairs.ratio(), pairs.candidate_ms()
         return {
@@ -176,7 +176,7 @@ class Runtime:
 
     def _file_of_reference(self) -> Path:
         if not self._anchor.exists():
-            self._tell("exporting the unscaled network")
+            self._progress("exporting the unscaled network")
             self._export(self._reference, self._anchor, exact=True)
         return self._anchor
 
@@ -197,7 +197,7 @@ class Runtime:
             return None
         known = self._anchor.with_suffix(".json")
         if not known.exists():
-            self._tell("measuring which integers are fast")
+            self._progress("measuring which integers are fast")
             conditions = self.conditions
             config = BenchConfig(provider=conditions.provider, batch=conditions.batch, threads=conditions.threads)
             with tempfile.TemporaryDirectory(prefix="compressor-", dir=self._folder) as folder:
@@ -219,14 +219,14 @@ class Runtime:
             *(() if self._form.plain else (repr(self._form),)),
         )
         name = f"{machine_fingerprint()['id']}-{_digest(repr((what, how)))}.json"
-        return _Cache(cache_folder() / "latency" / name, self._tell)
+        return _Cache(cache_folder() / "latency" / name, self._progress)
 
 
 class _Cache:
     """Ratios by key, in a file that may be missing, damaged or not to be written: then they are measured."""
 
-    def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
-        self._path, self._tell = path, tell
+    def __init__(self, path: Path, progress: Callable[[str], None]) -> None:
+        self._path, self._progress = path, progress
         self._known = _read(path)
 
     def get(self, key: str) -> tuple[Ratio, int] | None:
@@ -244,7 +244,7 @@ class _Cache:
             # Another run may have written meanwhile; what it measured is as good.
             write_json(self._path, _read(self._path) | self._known)
         except (OSError, CompressorError) as error:
-            self._tell(f"what was measured is not kept for other runs: {error}")
+            self._progress(f"what was measured is not kept for other runs: {error}")
 
 
 def _read(path: Path) -> dict[str, Any]:

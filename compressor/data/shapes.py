@@ -39,7 +39,7 @@ def load(config: SourceConfig, seed: int, device: torch.device) -> DataSet:
     """
     side = config.image_size or DEFAULT_SIZE
     if side < LEAST_SIZE:
-        raise DataError(f"data.image_size: {side} pixels are too few to tell shapes apart, {LEAST_SIZE} are enough")
+        raise DataError(f"data.image_size: {side} pixels are too few to distinguish shapes, {LEAST_SIZE} are enough")
     channels = config.channels or 3
     part = MaskSplit(draw("train", config.limit or TRAIN, side, channels).to(device))
     test = MaskSplit(draw("test", TEST, side, channels).to(device))

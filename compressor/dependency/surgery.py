@@ -36,7 +36,7 @@ def _pick(tensor: torch.Tensor, cuts: Mapping[int, _Cut], fill: float) -> torch.
         shape = [cuts[dim].length if dim in cuts else size for dim, size in enumerate(tensor.shape)]
         return torch.empty(shape, dtype=tensor.dtype, device="meta")
     # Convolutions are slower when weights and images differ in memory format: rows are taken in the order of memory.
-    # Of a 1×1 kernel both orders are contiguous; its strides tell, and oneDNN may crash on those of the other format.
+    # Of a 1×1 kernel both orders are contiguous; its strides say which; oneDNN may crash on the other format's.
     last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
     last = last and tensor.stride() != torch.empty(tensor.shape, device="meta").stride()
     order = [0, 2, 3, 1] if last else list(range(tensor.dim()))

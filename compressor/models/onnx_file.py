@@ -119,8 +119,8 @@ def _converted(path: Path) -> nn.Module:
         _free_sizes_(proto)
         network = onnx2torch.convert(proto)
     except Exception as error:  # it raises what it likes
-        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise ModelError(f"model.onnx: {path}: onnx2torch cannot convert it: {told[:300]}") from error
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ModelError(f"model.onnx: {path}: onnx2torch cannot convert it: {reason[:300]}") from error
     _check_equal(path, network, shape)
     return network  # type: ignore[no-any-return]
 
@@ -132,8 +132,8 @@ def _read(path: Path) -> onnx.ModelProto:
         proto = onnx.load_model(path)
         onnx.checker.check_model(proto)
     except Exception as error:  # protobuf, the checker and missing external data each have their own classes
-        told = " ".join(str(error).split())[:200]
-        raise ModelError(f"model.onnx: {path} is not a valid ONNX model: {told}") from error
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"model.onnx: {path} is not a valid ONNX model: {reason}") from error
     return proto
 
 
@@ -229,8 +229,8 @@ def _check_equal(path: Path, network: nn.Module, shape: tuple[int, ...]) -> None
             made = network.eval()(images)
             pair = network(torch.cat([images, images]))
     except Exception as error:  # converted code may fail anywhere
-        told = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise ModelError(f"model.onnx: {path} does not run in torch: {told}") from error
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ModelError(f"model.onnx: {path} does not run in torch: {reason}") from error
     try:
         session, _ = open_session(path, provider="cpu", threads=1)
         taken = session.get_inputs()[0]

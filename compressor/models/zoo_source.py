@@ -148,7 +148,7 @@ def _planned(text: str, same: _Same) -> WidthPlan:
     """The plan of a network: tracing takes a second, and a run asks for the same plan several times."""
     architecture = Architecture.from_json(text)
     source = ZooSource(architecture.model)
-    # One channel more everywhere keeps equal widths equal, and a single channel is told from none.
+    # One channel more everywhere keeps equal widths equal, and a single channel differs from none.
     wider = replace(
         architecture,
         widths={name: width + 1 for name, width in architecture.widths.items()},

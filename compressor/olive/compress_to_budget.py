@@ -104,11 +104,12 @@ def _compressed(model: OliveModelHandler, parameters: dict[str, Any], folder: Pa
         raise BudgetMissedError(f"{PASS}: the budget is missed: {costs} (run folder: {out})")
     for name in ("model.onnx", *_EVIDENCE):
         copy_atomic(out / name, folder / name)
-    told = {key: report[key] for key in ("method", "params", "macs", "onnx_bytes", "accuracy", "metric", "latency_ms")}
+    shown = ("method", "params", "macs", "onnx_bytes", "accuracy", "metric", "latency_ms")
+    summary = {key: report[key] for key in shown}
     return ONNXModelHandler(
         model_path=str(folder / "model.onnx"),
         model_attributes=(model.model_attributes or {})
-        | {"compressor": told | {"budget": verdict}, "additional_files": [str(folder / name) for name in _EVIDENCE]},
+        | {"compressor": summary | {"budget": verdict}, "additional_files": [str(folder / name) for name in _EVIDENCE]},
     )
 
 

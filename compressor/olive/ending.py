@@ -38,7 +38,7 @@ class BudgetMissedError(CompressorError):
 def loud() -> Iterator[None]:
     """Turn every error inside into a line on stderr and a PassFailed, which Olive does not catch."""
     try:
-        with _told():
+        with _reported():
             yield
     except Failure as failure:
         for line in failure.message.splitlines():
@@ -48,7 +48,7 @@ def loud() -> Iterator[None]:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _reported() -> Iterator[None]:
     """What `reported` makes of errors, for a block."""
     try:
         yield

@@ -1,6 +1,6 @@
 """Methods side by side: every method at every budget with every seed, one joint measurement of latency, one page.
 
-    OUT/plan.json                         what is compared; made first, it tells our folder from others
+    OUT/plan.json                         what is compared; made first, it marks the folder as ours
     OUT/runs/<method>/<budget>/<seed>/    run folders as `compressor run` makes them; also runs/unscaled/<seed>/
     OUT/shared/<method>-<seed>/           what searches need not do again for another budget
     OUT/failures.json                     runs whose budget the method cannot meet
@@ -61,7 +61,7 @@ def compare_methods(
         seeds: how many runs of each, with the recipe's seed and those after it
         out: the folder of the comparison; must be empty or absent unless `resume`
         resume: go on in a folder that this comparison has begun
-        progress: told how it goes
+        progress: called with stage, text and share done
         ray: address of a Ray cluster on which seeds run side by side, see `compressor.pipeline.executors`;
             folders of the recipe and of the comparison must be the same on all its machines
 
@@ -100,7 +100,7 @@ class _Comparison:
         first = [job for job in self.plan.jobs if job.seed == self.plan.seeds[0]]
         for job in first:
             if not method_of(job.recipe.search).trains and job.method != UNSCALED:
-                self._run(job, "search")  # tells at once what cannot be done
+                self._run(job, "search")  # a budget that cannot be met is found at once
         if self.ray is not None:
             self._train_on(self.ray)
         for job in self.plan.jobs:
@@ -134,7 +134,7 @@ class _Comparison:
         if self.failures:
             write_json(self.out / "failures.json", self.failures)
 
-    def _teller(self, job: Job) -> Progress:
+    def _progress_of(self, job: Job) -> Progress:
         jobs = self.plan.jobs
         head = f"run {jobs.index(job) + 1}/{len(jobs)} {job.name}"
         return lambda stage, text, share: self.progress(stage, f"{head}: {text}", share)
@@ -143,15 +143,15 @@ class _Comparison:
         """Bring one run up to its search or its ONNX file, or record why its budget cannot be met."""
         if job.folder in self.failures:
             return
-        folder, tell = self.out / job.folder, self._teller(job)
+        folder, progress = self.out / job.folder, self._progress_of(job)
         method = _unscaled if job.method == UNSCALED else search
         shared = Shared(self.out / job.work, method, self.load)
         try:
-            run(job.recipe, folder, resume=True, until="search", progress=tell, shared=shared)
+            run(job.recipe, folder, resume=True, until="search", progress=progress, shared=shared)
             if until == "search":
                 return
             self._borrow(job)
-            run(job.recipe, folder, resume=True, until="export", progress=tell, shared=shared)
+            run(job.recipe, folder, resume=True, until="export", progress=progress, shared=shared)
         except BudgetError as error:
             self.failures[job.folder] = str(error)
             write_json(self.out / "failures.json", self.failures)
@@ -204,11 +204,11 @@ class _Comparison:
         own = {"networks": {"result": latency["networks"][job.folder]}, "machine": latency["machine"]}
         place, made = folder / "latency.json", folder / "report.json"
         if not (place.exists() and read_json(place) == own):
-            made.unlink(missing_ok=True)  # it may tell of an earlier measurement
+            made.unlink(missing_ok=True)  # it may be of an earlier measurement
             run_folder.record(folder, "bench", job.recipe)
             write_json(place, own)
         if not made.exists():
-            run(job.recipe, folder, resume=True, progress=self._teller(job))
+            run(job.recipe, folder, resume=True, progress=self._progress_of(job))
         report: dict[str, Any] = read_json(made)
         return report
 

@@ -107,7 +107,7 @@ def _check_names(what: str, names: Sequence[str]) -> None:
 
 
 def _unscaled(recipe: Recipe, seed: int) -> Job:
-    # Not by its latency: networks that a measurement cannot tell from the unscaled one are others all the same.
+    # Not by its latency: networks whose measured latency equals the unscaled one's are others all the same.
     untimed = [name for name in recipe.budget.names if not costs()[name].timed]
     budget = dict.fromkeys(untimed or ["params"], "1x")
     derived = _derived(recipe, UNSCALED, search={"method": "uniform"}, budget=budget, seed=seed)

@@ -37,7 +37,7 @@ class Contender:
 def network_record(
     contender: Contender, latency: dict[str, Any], budget: Budget, verified: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """What a report tells of one network, as JSON values.
+    """What a report says of one network, as JSON values.
 
     Args:
         contender: exported

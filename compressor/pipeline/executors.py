@@ -39,8 +39,10 @@ def map_on_ray(
             **({"include_dashboard": False} if address == "local" else {}),
         )
     except Exception as error:  # of the network, of Ray, of its C++ core
-        told = " ".join(str(error).split())[:200]
-        raise UnavailableError(f"--ray: {address!r} does not answer ({told}); valid: HOST:PORT, auto, local") from error
+        reason = " ".join(str(error).split())[:200]
+        raise UnavailableError(
+            f"--ray: {address!r} does not answer ({reason}); valid: HOST:PORT, auto, local"
+        ) from error
     try:
         task = ray.remote(function).options(num_cpus=cpus, num_gpus=gpus, max_retries=0)
         return ray.get([task.remote(*arguments) for arguments in calls])  # type: ignore[no-any-return]

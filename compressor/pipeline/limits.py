@@ -41,7 +41,7 @@ def limited_costs(context: CostContext) -> Limited:
         RecipeError: `widths` names a group that the network does not have
     """
     recipe, reference, known = context.recipe, context.reference, costs()
-    bounds = bounds_of(recipe.widths, reference)  # what is wrong with it is told before anything is measured
+    bounds = bounds_of(recipe.widths, reference)  # a wrong section is refused before anything is measured
     found: dict[str, Evaluator] = dict(params_macs.COSTS)
     for name in recipe.budget.names:
         found[name] = known[name].evaluator(context)

@@ -51,7 +51,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def _holder(handle: int) -> str:
-    """Such as " (pid 1234)", where the system tells."""
+    """Such as " (pid 1234)", where the system knows."""
     inode = os.fstat(handle).st_ino
     try:
         lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()

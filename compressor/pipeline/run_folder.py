@@ -61,7 +61,7 @@ def claim(folder: Path, recipe: Recipe, resume: bool) -> None:
     elif folder.exists() and any(not _ours(entry, folder) for entry in folder.iterdir()):
         raise RunError(f"{folder}: is not empty and holds no run; name another folder")
     if not (folder / "stages.json").exists():
-        write_json(folder / "stages.json", {})  # first: it tells our folder from one that has a recipe.yaml of its own
+        write_json(folder / "stages.json", {})  # first: it marks the folder as ours, whatever recipe.yaml it has
     write_atomic(kept, recipe.to_yaml())
 
 

@@ -81,6 +81,6 @@ class RunLog:
 
 
 def _timed(line: dict[str, Any]) -> bool:
-    """Whether a line tells how long a stage took so far."""
+    """Whether a line says how long a stage took so far."""
     named = all(isinstance(line.get(key), str) for key in ("session", "stage"))
     return named and isinstance(line.get("seconds"), int | float)

@@ -82,7 +82,7 @@ def run(
         out: the run folder; must be empty or absent unless `resume`
         resume: go on in a folder that this recipe has begun
         until: last stage to run, one of `STAGES`
-        progress: told how it goes
+        progress: called with stage, text and share done
         shared: what this run has in common with others
         pause: asked after every step of training; True ends the run there, to be resumed
         stop_at: end the run after so many epochs of a search that has a network at any time
@@ -136,8 +136,8 @@ class Stopped(Exception):  # noqa: N818 - nothing went wrong
         current: the export record of the network of that moment, in the folder `now`; None: there is none yet
     """
 
-    def __init__(self, told: str, current: dict[str, Any] | None = None) -> None:
-        super().__init__(told)
+    def __init__(self, message: str, current: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
         self.current = current
 
 
@@ -191,7 +191,7 @@ class _Run:
     @property
     def data(self) -> DataSet:
         if self._data is None:
-            self._tell(f"loading {self.recipe.data.name}", None)
+            self._show(f"loading {self.recipe.data.name}", None)
             loaded = self.shared.load(self.recipe.data, seed=self.recipe.seed, device=self.device)
             self._data = normalised(loaded, self.recipe.data.mean, self.recipe.data.std)
             self._check_same_images(self._data)
@@ -208,7 +208,7 @@ class _Run:
                 f"data.path: {self.recipe.data.path} holds other images than those the search of this run used"
             )
 
-    def _tell(self, text: str, share: float | None) -> None:
+    def _show(self, text: str, share: float | None) -> None:
         if self.team is not None and self.team.rank:
             return
         self.progress(self.stage, text, share)
@@ -231,7 +231,7 @@ class _Run:
             bf16,
             last,
             self.recipe.checkpoint_seconds,
-            self._tell,
+            self._show,
             self._pausing,
         )
 
@@ -261,7 +261,7 @@ class _Run:
         limited = limited_costs(self._cost_context(reference))
         costs, budget = limited.costs, limited.budget
         if needless := budget.needless(limited.own):
-            self._tell(needless, None)
+            self._show(needless, None)
         problem = Problem(
             reference,
             budget,
@@ -316,7 +316,7 @@ class _Run:
     def _ship_current(self, unfinished: Unfinished) -> dict[str, Any]:
         """Export the network of a search that was paused."""
         architecture = unfinished.architecture
-        self._tell(f"exporting the network of epoch {unfinished.epochs:.2f}", None)
+        self._show(f"exporting the network of epoch {unfinished.epochs:.2f}", None)
         shutil.rmtree(self.current, ignore_errors=True)
         note = {"architecture": architecture.to_json()}
         save_tensors(self.current / "weights.safetensors", unfinished.weights, note)
@@ -335,7 +335,7 @@ class _Run:
             conditions,
             self.recipe.export.opset,
             self.checkpoints / "latency",
-            lambda text: self._tell(text, None),
+            lambda text: self._show(text, None),
             self.recipe.export.stacked,
             form_of(self.recipe, self.data),
         )
@@ -346,7 +346,7 @@ class _Run:
             reference,
             lambda architecture, measure: measure_as_shipped(architecture, self.recipe, self.data, measure),
             functools.cache(lambda: self._runtime(reference)),
-            lambda text: self._tell(text, None),
+            lambda text: self._show(text, None),
         )
 
     def _found_before(self) -> bool:
@@ -425,7 +425,7 @@ class _Run:
         for contender in self._contenders():
             if not contender.has("export.json", "model.onnx"):
                 self._stop_if_asked()
-                self._tell(f"exporting {contender.name}", None)
+                self._show(f"exporting {contender.name}", None)
                 trainer = self._trainer()
                 limits = read_json(self.out / "search.json")["limits"]
                 ship(contender.name, contender.folder, contender.architecture, self.recipe, trainer, limits)
@@ -438,7 +438,7 @@ class _Run:
             if not contender.has("export.json", "model.onnx"):
                 raise RunError(f"{contender.folder / 'model.onnx'}: file not found; the export has not finished")
         if not (self.out / "latency.json").exists():
-            self._tell(f"measuring {config.warmup + config.runs} batches of {config.batch}", None)
+            self._show(f"measuring {config.warmup + config.runs} batches of {config.batch}", None)
             measured = measure_latencies(
                 [contender.folder / "model.onnx" for contender in contenders],
                 provider=config.provider,
@@ -464,7 +464,7 @@ class _Run:
         assert cost.verify is not None
         record = {}
         for contender in contenders:
-            self._tell(f"verifying {contender.name}: {cost.title}", None)
+            self._show(f"verifying {contender.name}: {cost.title}", None)
             record[contender.name] = cost.verify(context, contender.folder / "model.onnx", limit)
         write_json(self.out / f"{cost.record}.json", record)
 
@@ -521,5 +521,5 @@ def _searched(evaluators: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _identity(data: DataSet) -> list[Any]:
-    """What tells one set of images from another, as JSON values."""
+    """What identifies a set of images, as JSON values."""
     return [data.describe(), list(data.class_names), list(data.mean), list(data.std)]

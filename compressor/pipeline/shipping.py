@@ -218,11 +218,11 @@ def _metadata(
     limits: Mapping[str, float],
 ) -> dict[str, str]:
     options = without_paths(dict(architecture.options))
-    told = replace(architecture, model=without_paths(architecture.model), options=options)
+    stored = replace(architecture, model=without_paths(architecture.model), options=options)
     return {
         _RECIPE: yaml.safe_dump(without_paths(recipe.model_dump(mode="json")), sort_keys=False),
         "compressor.network": name,
-        "compressor.architecture": told.to_json(),
+        "compressor.architecture": stored.to_json(),
         "compressor.precision": recipe.export.precision,
         "compressor.budget": json.dumps(dict(limits)),
         "compressor.task": data.task,
@@ -238,8 +238,8 @@ def _metadata(
 
 def _input(data: DataSet) -> str:
     """What a file without preprocessing takes: one with it says so itself."""
-    told = {"dtype": "float32", "layout": "NCHW", "size": list(data.input_shape[1:]), "range": [0, 1]}
-    return json.dumps(told | {"mean": data.mean, "std": data.std})
+    described = {"dtype": "float32", "layout": "NCHW", "size": list(data.input_shape[1:]), "range": [0, 1]}
+    return json.dumps(described | {"mean": data.mean, "std": data.std})
 
 
 def without_paths(value: Any) -> Any:

@@ -64,8 +64,8 @@ class BudgetConfig(Section):
         if self.latency_ms is not None and self.latency is not None:
             raise ValueError(f"sets latency_ms: {self.latency_ms:g} and latency: {self.latency}; give one of them")
         if _LATENCY not in self.names and self.conditions:
-            told = ", ".join(self.conditions)
-            raise ValueError(f"sets {told} without a latency; give latency_ms or latency beside it")
+            names = ", ".join(self.conditions)
+            raise ValueError(f"sets {names} without a latency; give latency_ms or latency beside it")
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:

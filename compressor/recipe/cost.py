@@ -1,7 +1,7 @@
 """Costs: what the `budget` section of a recipe may limit, and what the rest of the package asks of each.
 
 A built-in cost is a module in `compressor.costs.kinds` with a `COST`; an installed package adds its own through the
-entry-point group `compressor.costs`. Nothing else tells one cost from another by its name, but for `BudgetConfig`,
+entry-point group `compressor.costs`. Nothing else knows a cost by its name, but for `BudgetConfig`,
 which declares the keys of the built-in ones; a cost that is not declared there gets a key of the kind of `params`.
 Neither this module nor the built-in costs import torch before a cost is evaluated.
 """
@@ -87,7 +87,7 @@ class Cost:
         step: what `widths.round_to: auto` stands for under a limit of this cost, if the budget can be met so
         always: every network's record has it, limited or not
         counts_zeros: zeros that are stored among the weights count like other values
-        by_channel: what is left of a limit is told in channels as well
+        by_channel: what is left of a limit is shown in channels as well
         place: in tables and messages, the lowest first
         title_of_result: of what counts against the limit, if that is not the value of the title
         text: a value as sentences have it

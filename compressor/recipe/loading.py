@@ -1,4 +1,4 @@
-"""From YAML to a checked recipe; what is wrong is told in one sentence each."""
+"""From YAML to a checked recipe; one sentence for each error."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class _StrictLoader(yaml.SafeLoader):
             self._values += self._within.get(node, 1)  # known already: an alias
             self._within.setdefault(node, self._values - before)
             if self._values > _MOST_VALUES:
-                told = f"more than {_MOST_VALUES:,} values, aliases written out"
-                raise yaml.composer.ComposerError(None, None, told, node.start_mark)
+                message = f"more than {_MOST_VALUES:,} values, aliases written out"
+                raise yaml.composer.ComposerError(None, None, message, node.start_mark)
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

@@ -24,7 +24,7 @@ from compressor.report.values import (
     widths_of,
 )
 
-# Okabe and Ito's colours: told apart with any colour vision, and in grey by their lightness.
+# Okabe and Ito's colours: distinct with any colour vision, and in grey by their lightness.
 COLOURS = {"result": BLUE, "uniform": "#e69f00", "reference": GREY}
 _MORE_COLOURS = ("#009e73", "#cc79a7", "#56b4e9")
 MAX_PANELS, MAX_DOTS = 60, 40

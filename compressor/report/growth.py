@@ -289,13 +289,13 @@ def _epoch_table(growth: Record) -> Markup:
         ]
         for row in rows
     ]
-    told = note(
+    caption = note(
         "Parameters, MACs, channels and units at the end of the epoch; a unit is a residual block, or a layer of a "
         "plain network. Added and removed: indicators, of channels that go together and of units, in all draws of the "
         "epoch; those of channels count whether their unit is there or not."
     )
     wide = element("div", table([*head, "seconds"], lines), class_="wide")
-    return element("details", element("summary", f"{_epochs(len(rows))} of growth"), wide, told)
+    return element("details", element("summary", f"{_epochs(len(rows))} of growth"), wide, caption)
 
 
 def _epochs(count: int) -> str:

@@ -15,7 +15,7 @@ from compressor.report.svg import FAINT, draw
 from compressor.report.values import compact, significant
 
 _WIDTH, _HEIGHT = 344, 250
-_MARKS = 6  # of each line, to tell it from others without its colour
+_MARKS = 6  # of each line, to distinguish it from others without its colour
 _UNITS = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -75,8 +75,8 @@ def growth_chart(
 
     label = f"{title}, {unit}, by epoch; at the end: {', '.join(_end(line) for line in every)}"
     figure = draw(paint, _HEIGHT, name, label, width=_WIDTH)
-    told = legend([line.title for line in lines], unscaled.title if unscaled is not None else None)
-    return element("div", element("h3", title), figure, told)
+    key = legend([line.title for line in lines], unscaled.title if unscaled is not None else None)
+    return element("div", element("h3", title), figure, key)
 
 
 def _end(line: Line) -> str:

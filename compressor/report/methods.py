@@ -118,7 +118,7 @@ def _verdict(record: Record) -> Markup:
         for group in best
     ]
     if not claims and len(record["methods"]) > 1:
-        few = "One seed tells nothing about noise: no method is called best."
+        few = "One seed says nothing about noise: no method is called best."
         none = "At no budget is one method ahead of all others by more than noise."
         claims = [element("span", few if len(record["seeds"]) < 2 else none)]
     return element(
@@ -155,7 +155,7 @@ def _means(record: Record) -> Markup:
     text = (
         f"{metric.heading} of the ONNX files on the test {on}{unit}, mean ± standard deviation over the seeds. "
         f"“best”: {'below' if metric.lower else 'above'} every other method at that budget by more than noise (Welch's "
-        f"t-test on the seeds, two-sided, 95 %{rounding}); no mark: the seeds do not tell."
+        f"t-test on the seeds, two-sided, 95 %{rounding}); no mark: the difference is not significant."
     )
     children = [element("div", table(["", *record["budgets"]], rows, "means"), class_="wide"), note(text)]
     failed = {(run["method"], run["budget"], run["error"]): None for run in record["runs"] if run["error"] is not None}
@@ -253,6 +253,6 @@ def _badge(met: bool | None) -> Markup:
 
 
 def _recipe(record: Record) -> Markup:
-    """What all runs share and what each method was told."""
+    """What all runs share, and the options of each method."""
     shared: dict[str, Any] = {key: value for key, value in record["recipe"].items() if key not in ("search", "budget")}
     return recipe_section({"methods": record["methods"], "recipe": shared})

@@ -232,9 +232,9 @@ def _image_usage(shape: Sequence[int], export: Mapping[str, Any], *, masks: bool
     else:
         last = 'print([json.loads(notes["compressor.classes"])[best] for best in scores.argmax(axis=1)])'
     if raw:
-        told = "of any size, " if export["preprocess"] == "resize" else ""
+        remark = "of any size, " if export["preprocess"] == "resize" else ""
         return (
-            f"images = np.zeros(({sizes}), dtype=np.uint8)  # yours, {told}channels last\n"
+            f"images = np.zeros(({sizes}), dtype=np.uint8)  # yours, {remark}channels last\n"
             'scores = session.run(None, {"images": images})[0]\n' + last
         )
     return (

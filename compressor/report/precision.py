@@ -15,38 +15,38 @@ _TITLES = {"fp16": "16-bit floating point", "int8": "8-bit integers"}
 
 def precision_section(record: Record) -> Markup:
     """Show the precision of the shipped file and the schemes tried; nothing for float32."""
-    told = record.get("precision") or {}
-    if told.get("name") not in _TITLES:
+    precision = record.get("precision") or {}
+    if precision.get("name") not in _TITLES:
         return Markup()
     return section(
-        f"Precision: {_TITLES[told['name']]}",
-        *_schemes(told),
-        note(f"{_errors(record, told)}{' Note: ' + told['note'] + '.' if told.get('note') else ''}"),
+        f"Precision: {_TITLES[precision['name']]}",
+        *_schemes(precision),
+        note(f"{_errors(record, precision)}{' Note: ' + precision['note'] + '.' if precision.get('note') else ''}"),
     )
 
 
 def precision_line(record: Record) -> str:
     """One sentence of plain text on the precision; "" for float32."""
-    told = record.get("precision") or {}
-    if told.get("name") not in _TITLES:
+    precision = record.get("precision") or {}
+    if precision.get("name") not in _TITLES:
         return ""
-    scheme, plain = dig(told, "scheme", "chosen"), dig(told, "scheme", "fp32", "median_ms")
-    parts = [f"precision: {told['name']}"]
+    scheme, plain = dig(precision, "scheme", "chosen"), dig(precision, "scheme", "fp32", "median_ms")
+    parts = [f"precision: {precision['name']}"]
     if scheme:
         parts[0] += f" ({scheme})"
-        chosen = dig(told, "scheme", "schemes", scheme, "median_ms")
+        chosen = dig(precision, "scheme", "schemes", scheme, "median_ms")
         if plain and chosen:
             parts.append(f"{plain / chosen:.2f} times as fast as its fp32 file")
-    if told.get("note"):
-        parts.append(told["note"])
+    if precision.get("note"):
+        parts.append(precision["note"])
     return "; ".join(parts)
 
 
-def _schemes(told: Record) -> list[Markup]:
-    schemes = dig(told, "scheme", "schemes")
+def _schemes(precision: Record) -> list[Markup]:
+    schemes = dig(precision, "scheme", "schemes")
     if not schemes:
         return []
-    chosen, plain = told["scheme"]["chosen"], told["scheme"]["fp32"]
+    chosen, plain = precision["scheme"]["chosen"], precision["scheme"]["fp32"]
     rows: list[list[object]] = []
     for name, entry in {"fp32": plain, **schemes}.items():
         title = element("b", f"{name} (shipped)") if name == chosen else name
@@ -58,20 +58,20 @@ def _schemes(told: Record) -> list[Markup]:
                 value_cell(entry.get("score"), lambda v: f"{v:.4f}"),
             ]
         )
-    heads = ["activations, weights", "median ms", "bytes", str(told.get("metric") or "score")]
-    calibrated, compared = (quantity(told.get(key) or 0) for key in ("calibration", "judged"))
+    heads = ["activations, weights", "median ms", "bytes", str(precision.get("metric") or "score")]
+    calibrated, compared = (quantity(precision.get(key) or 0) for key in ("calibration", "judged"))
     legend = note(
         f"Ranges of activations are those of {calibrated} training images; schemes are compared on {compared} images "
         "that are not of the test split: the fastest of those that lose little, the more accurate one where two are as "
         "fast."
     )
-    refused = told["scheme"].get("refused") or {}
+    refused = precision["scheme"].get("refused") or {}
     more = [note(f"{name}: {why}") for name, why in refused.items()]
     return [element("div", table(heads, rows), class_="wide"), legend, *more]
 
 
-def _errors(record: Record, told: Record) -> str:
-    shipped, plain = dig(record, "parity", "max_rel_error"), dig(told, "parity_of_fp32", "max_rel_error")
+def _errors(record: Record, precision: Record) -> str:
+    shipped, plain = dig(record, "parity", "max_rel_error"), dig(precision, "parity_of_fp32", "max_rel_error")
     if shipped is None or plain is None:
         return ""
     return (

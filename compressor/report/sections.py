@@ -73,7 +73,7 @@ def csv_text_link(name: str, text: str) -> Markup:
 
 
 def recipe_section(blocks: Mapping[str, object]) -> Markup:
-    """Show what a run or a comparison was told, folded away."""
+    """Show the recipe of a run or a sweep, folded away."""
     texts = [
         element("details", element("summary", title), element("pre", element("code", json.dumps(value, indent=2))))
         for title, value in blocks.items()

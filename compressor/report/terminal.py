@@ -32,8 +32,8 @@ def summary_lines(record: Record) -> list[str]:
     """
     found = networks(record)
     lines = [*_budget(record), *_accuracy(record)]
-    if told := precision_line(record):
-        lines.append(told)
+    if line := precision_line(record):
+        lines.append(line)
     if record.get("note"):
         lines.append(f"search: {record['note']}")
     if record.get("fallback"):

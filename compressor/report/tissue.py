@@ -47,9 +47,9 @@ def tissue_line(record: Record) -> str:
         return ""
     chosen, stacks = tissue["chosen"], tissue["stacks"]
     units = sum(row[0] for stack in stacks.values() for row in stack["units"])
-    told = f"{len(stacks)} stacked layers of {quantity(units)} units ({_title(chosen)})"
+    sentence = f"{len(stacks)} stacked layers of {quantity(units)} units ({_title(chosen)})"
     form = dig(record, "stacked", "chosen")
-    return f"{told}, exported as {form}" if form else told
+    return f"{sentence}, exported as {form}" if form else sentence
 
 
 def _layer_table(tissue: Record) -> Markup:
@@ -105,10 +105,10 @@ def _share(value: float) -> str:
 
 def _choice(tissue: Record) -> str:
     tried = [row for row in tissue["candidates"] if row.get("trial_loss") is not None]
-    told = "Every candidate is scaled to the budget; width × is the multiplier of all other widths."
+    sentence = "Every candidate is scaled to the budget; width × is the multiplier of all other widths."
     if not tried:
-        return told
+        return sentence
     return (
-        f"{told} {len(tried)} of them, those of most capacity (parameters × multiply-adds) for each k, were trained "
+        f"{sentence} {len(tried)}, those of most capacity (parameters × multiply-adds) for each k, were trained "
         f"for {tissue['trial_epochs']} epochs; the one of least validation loss was chosen and trained from scratch."
     )

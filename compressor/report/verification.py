@@ -12,7 +12,7 @@ from compressor.report.values import Network, Record, conditions, dig, networks,
 _VERDICTS = {
     "met": "within the limit",
     "missed": "above the limit",
-    "inconclusive": "not to be told from the limit, so it does not count as met",
+    "inconclusive": "within its error of the limit, so it does not count as met",
 }
 _CLOCKS = {"cpu": "CPU time of the thread", "wall": "time by the clock"}
 

@@ -79,7 +79,7 @@ class Team:
     def together(self, task: dict[str, Any]) -> Iterator[None]:
         """In process 0: let the others join in a task; what all of them raise alike ends it for all."""
         if self.rank == 0:
-            self._tell(task)
+            self._send(task)
         self._busy = True
         try:
             yield
@@ -101,10 +101,10 @@ class Team:
         if self._busy:
             return
         if self.rank == 0:
-            self._tell(None)
+            self._send(None)
         dist.destroy_process_group()
 
-    def _tell(self, task: dict[str, Any] | None) -> None:
+    def _send(self, task: dict[str, Any] | None) -> None:
         dist.broadcast_object_list([task], src=0)
 
     def _heard(self) -> dict[str, Any] | None:

@@ -79,7 +79,7 @@ class Task:
         found = [value for value in values if math.isfinite(value)]
         return (max if self.better == "higher" else min)(found, default=None)
 
-    def told(self, value: float) -> str:
+    def text(self, value: float) -> str:
         """A value of the metric in words, such as "93.1 %", "mIoU 61.0 %" or "perplexity 98.4"."""
         if self.metric == "perplexity":
             return f"perplexity {value:.1f}"

@@ -376,7 +376,7 @@ class _Fit:
             last = self.history[-1]
             text += f"  loss {last.loss:.3f}"
             if last.validation_metric is not None:
-                text += f"  validation {self.trainer.task.told(last.validation_metric)}"
+                text += f"  validation {self.trainer.task.text(last.validation_metric)}"
         self.trainer.progress(text, share)
 
     def _due(self) -> bool:

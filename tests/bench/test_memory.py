@@ -24,7 +24,7 @@ def save_wide(path, mebibytes):
     return path
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not report it")
 def test_growth_holds_weights_and_activations(tmp_path):
     path = save_wide(tmp_path / "wide.onnx", 32)
     small, large = measure_memory(path, Conditions("cpu", 1, 1)), measure_memory(path, Conditions("cpu", 3, 1))
@@ -139,7 +139,7 @@ def test_a_system_that_tells_nothing_gives_none(save_linear, monkeypatch):
     assert memory._measure(str(save_linear()), memory._plain(CPU), 1) == memory.Memory(None, None)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not report it")
 def test_the_highest_set_stands_in_for_status(monkeypatch):
     monkeypatch.setattr(memory, "_STATUS", Path("/nowhere/status"))
     assert memory._resident_bytes() == memory._peak_bytes() > 2**20

@@ -206,7 +206,7 @@ def test_memory_that_is_not_known_costs_no_latency(call, monkeypatch):
 
 def test_memory_that_the_system_does_not_tell(call, monkeypatch):
     monkeypatch.setattr(bench, "measure_memory", lambda model, conditions: Memory(None))
-    assert "at batch 100 is not known: this system does not tell" in call(save_relu(), *QUICK).stdout
+    assert "at batch 100 is not known: this system does not report it" in call(save_relu(), *QUICK).stdout
 
 
 def test_memory_that_ran_out_ends_the_command_before_it_ends_the_process(call, monkeypatch):
@@ -224,7 +224,7 @@ def test_nodes_on_the_cpu_are_named_on_a_gpu():
     whole = replace(plain, provider="tensorrt", nodes={"tensorrt": 4}, cpu_ops={})
     assert _below([_Row(whole, Memory(1), None)])[0] == "nodes on the CPU: 0 of 4 (0.0%)"
     old = replace(plain, provider="cuda", nodes={}, cpu_ops={})
-    assert "this ONNX Runtime does not tell" in _below([_Row(old, Memory(1), None)])[0]
+    assert "this ONNX Runtime does not report it" in _below([_Row(old, Memory(1), None)])[0]
     cells = _cells(split, Memory(2**20, 5 * 2**20))
     assert (cells["peak MiB"], cells["GPU MiB"]) == ("1.0", "5.0")
     assert _line(cells).endswith(" 1.0       5.0")

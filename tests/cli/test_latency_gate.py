@@ -321,7 +321,7 @@ def test_numbers_of_another_machine_are_shown_as_such(call):
     move_to_another_machine()
     lines = call("baseline", "show", "a").stdout.splitlines()
     assert lines[-2].startswith("machine  Z80; gpu ")
-    assert lines[-2].endswith(": not this one, so its numbers tell nothing here:")
+    assert lines[-2].endswith(": not this one, so its numbers mean nothing here:")
     assert lines[-1].startswith("  cpu: Z80, here ")
     assert call("baseline", "list").stdout.rstrip().endswith("(another machine)")
 

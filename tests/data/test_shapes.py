@@ -90,5 +90,5 @@ def test_a_single_shape_has_the_form_of_its_class():
 
 
 def test_images_too_small_to_tell_shapes_apart(load):
-    with pytest.raises(DataError, match=r"data\.image_size: 15 pixels are too few to tell shapes apart, 16 are enough"):
+    with pytest.raises(DataError, match=r"image_size: 15 pixels are too few to distinguish shapes, 16 are enough"):
         load(image_size=15)

@@ -152,7 +152,7 @@ def test_one_seed_has_no_spread_and_no_best():
 
 
 def test_the_verdict_says_when_nothing_can_be_said():
-    assert "One seed tells nothing about noise" in " ".join(Page(render_methods(make_comparison(make_runs(1)))).text)
+    assert "One seed says nothing about noise" in " ".join(Page(render_methods(make_comparison(make_runs(1)))).text)
     level = [{**run, "accuracy": 0.9 + 0.01 * run["seed"]} for run in make_runs()]
     text = " ".join(Page(render_methods(make_comparison(level))).text)
     assert "At no budget is one method ahead of all others by more than noise" in text

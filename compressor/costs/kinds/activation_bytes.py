@@ -92,7 +92,7 @@ def of_file(path: Path, input_shape: Sequence[int]) -> int:
         input_shape: of one sample of the network; gives the sizes that the file leaves open
 
     Raises:
-        ExportError: the size of a tensor cannot be told
+        ExportError: the size of a tensor cannot be found
     """
     import onnx
 
@@ -182,7 +182,7 @@ def _run(proto: onnx.ModelProto, names: Sequence[str], path: Path) -> dict[Hasha
     except (BenchError, RuntimeError, ValueError) as error:
         why = " ".join(str(error).split())[:200]
         raise ExportError(
-            f"budget.activation_bytes: the sizes of tensors in {path.name} cannot be told: {why}"
+            f"budget.activation_bytes: the sizes of tensors in {path.name} cannot be found: {why}"
         ) from error
     return {name: value.nbytes for name, value in zip(names, made, strict=True)}
 

@@ -27,7 +27,7 @@ def _evaluator(context: CostContext) -> Callable[[Architecture], float]:
 
     runtime, budget = context.runtime(), context.recipe.budget
     # A limit in milliseconds is to hold even if the unscaled network is as slow as it may be; of a share, milliseconds
-    # are only how it is told.
+    # are only for display.
     unit = runtime.unit_ms()[1] if budget.latency is None else runtime.unit_ms(_ROUGH)[0]
     limit = budget.resolve(dict.fromkeys(budget.names, unit))[_NAME]
     return LatencyCost(runtime.ratio, context.reference, unit, limit)

@@ -98,8 +98,8 @@ def _solve(problem: Problem, streams: Streams) -> Solution:
     costs = {name: streams.cost(of_widths(reference, problem.costs[name])) for name in limits}
     unpruned = {name: costs[name](present.tolist()) for name in limits}
     if all(unpruned[name] < limit for name, limit in limits.items()):
-        told = ", ".join(f"{name} {unpruned[name]:,.0f} of {limit:,.0f}" for name, limit in limits.items())
-        raise BudgetError(f"budget: l1 only removes filters, and the network is below the budget as it is: {told}")
+        own_costs = ", ".join(f"{name} {unpruned[name]:,.0f} of {limit:,.0f}" for name, limit in limits.items())
+        raise BudgetError(f"budget: l1 only removes filters, and the network is below the budget as it is: {own_costs}")
     bounds = streams.bounds(problem.bounds, present)
     return largest_within(costs, limits, lambda share: share * present, 0.1, 1.0, bounds)
 
@@ -118,7 +118,9 @@ def _train(problem: Problem, model: nn.Module) -> Snapshot:
     trained = load_snapshot(path) if path is not None else None
     if trained is None:
         if problem.final is None:
-            raise RunError("search.method: l1 trains the network before it prunes it, but was not told how (final)")
+            raise RunError(
+                "search.method: l1 trains the network before it prunes it, but problem.final does not say how"
+            )
         model = problem.trainer.prepare(model)
         history = problem.trainer.fit(
             model, problem.final, seed=problem.seed, label="search training", checkpoint=training

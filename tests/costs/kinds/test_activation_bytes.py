@@ -97,7 +97,7 @@ def test_a_size_that_cannot_be_told_is_an_error(tmp_path):
     graph = onnx.helper.make_graph([onnx.helper.make_node("Unheard", ["x"], ["y"])], "g", [one], [out])
     onnx.save_model(onnx.helper.make_model(graph), tmp_path / "net.onnx")
     with pytest.raises(
-        ExportError, match=r"budget.activation_bytes: the sizes of tensors in net.onnx cannot be told: "
+        ExportError, match=r"budget.activation_bytes: the sizes of tensors in net.onnx cannot be found: "
     ):
         of_file(tmp_path / "net.onnx", (4,))
 

@@ -121,7 +121,7 @@ def test_an_interruption_changes_nothing(tiny, problem, quick_trainer, tmp_path)
 
 
 def test_without_a_way_to_train_it_says_so(tiny, problem):
-    with pytest.raises(RunError, match="was not told how"):
+    with pytest.raises(RunError, match="does not say how"):
         search(problem(tiny, SMALL, final=None), CONFIG)
 
 

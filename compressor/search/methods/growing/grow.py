@@ -29,12 +29,12 @@ def grow(problem: Problem, config: GrowingConfig) -> SearchResult:
 
     Raises:
         BudgetError: the budget cannot be met, or the unscaled network is below it already
-        ModelError: the widths of the network cannot be told apart
+        ModelError: the widths of the network are not independent
         TrainingError: training diverged
         Unfinished: training was paused; holds the network of that moment
     """
     if problem.final is None or problem.final.epochs is None:
-        raise RunError("search.method: growing trains the network while it grows, but was not told how (final)")
+        raise RunError("search.method: growing trains the network while it grows, but problem.final does not say how")
     space = Space.of(problem)
     _check_budget(problem, space)
     final = replace(problem.final, keep="last")
@@ -104,8 +104,10 @@ def _check_budget(problem: Problem, space: Space) -> None:
     limits = problem.budget.limits
     own = {name: float(problem.costs[name](problem.reference)) for name in limits}
     if all(own[name] < limit for name, limit in limits.items()):
-        told = ", ".join(f"{name} {own[name]:,.0f} of {limit:,.0f}" for name, limit in limits.items())
-        raise BudgetError(f"budget: growing ends at the unscaled network, which is below the budget as it is: {told}")
+        own_costs = ", ".join(f"{name} {own[name]:,.0f} of {limit:,.0f}" for name, limit in limits.items())
+        raise BudgetError(
+            f"budget: growing ends at the unscaled network, which is below the budget as it is: {own_costs}"
+        )
     select(problem, space, np.full(space.length, -1.0))
 
 

@@ -135,7 +135,7 @@ def _trials(problem: Problem, config: TissueNetConfig, candidates: list[_Candida
     if len(candidates) == 1:
         return [math.nan]
     if problem.final is None or problem.final.epochs is None:
-        raise RunError("search.method: tissuenet trains candidates for a moment, but was not told how (final)")
+        raise RunError("search.method: tissuenet trains candidates for a moment, but problem.final does not say how")
     losses = [
         _trial(problem, config, candidate, f"trial {number} of {len(candidates)} ({candidate.form.name})")
         for number, candidate in enumerate(candidates, 1)
