@@ -92,7 +92,7 @@ def in_steps(batch: int) -> dict[str, float]:
     told = {}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["COMPRESSOR_CACHE"] = folder
-        runtime = Runtime(reference, Conditions("cpu", batch, 1), 20, Path(folder))
+        runtime = Runtime(reference, Conditions("cpu", batch, 1), opset=20, folder=Path(folder))
         for step in (1, 4, 8):
             bounds = bounds_of(WidthsConfig(round_to=step), reference)
             problem = Problem(reference, budget, params_macs.COSTS, None, bounds=bounds)  # type: ignore[arg-type]
@@ -136,7 +136,7 @@ def by_hand(model: str, batch: int, share: float) -> dict[str, Any]:
     reference = reference_architecture(model, {}, 10, (3, 32, 32))
     folder = Path(tempfile.mkdtemp())
     os.environ["COMPRESSOR_CACHE"] = str(folder)
-    runtime = Runtime(reference, Conditions("cpu", batch, 1), 20, folder)
+    runtime = Runtime(reference, Conditions("cpu", batch, 1), opset=20, folder=folder)
     told = {}
     for name, count in params_macs.COSTS.items():
         problem = Problem(reference, Budget({name: int(share * count(reference))}), params_macs.COSTS, None)  # type: ignore[arg-type]

@@ -61,6 +61,7 @@ class Runtime:
         self,
         reference: Architecture,
         conditions: Conditions,
+        *,
         opset: int,
         folder: Path,
         progress: Callable[[str], None] = lambda text: None,

@@ -32,10 +32,11 @@ from compressor.exporters import (
 )
 from compressor.exporters.layouts import fastest, forms
 from compressor.exporters.scheme_choice import calibration, choose, form_of, judged
-from compressor.files import copy_atomic, write_json
+from compressor.files import copy_atomic
 from compressor.models import build
 from compressor.models.architecture import Architecture
 from compressor.pipeline import environment
+from compressor.pipeline.records import ExportRecord
 from compressor.recipe import Recipe, ShippedNetwork, costs
 from compressor.training.checkpoint import load_tensors
 from compressor.training.tasks import Evaluation, task_of
@@ -77,17 +78,17 @@ def ship(
     also = export_also(recipe.export.also, model, _parity_batches(data)[-1][:2], folder / "exports", metadata)
     shipped = ShippedNetwork(model, architecture, path)
     counted = {n: c.shipped for n, c in costs().items() if c.shipped and (c.always or n in recipe.budget.names)}
-    record = {
+    record = ExportRecord(
         **{name: count(shipped) for name, count in counted.items()},
-        "opset": exported.opset,
-        "versions": environment.versions(),
-        "parity": exported.parity.to_json(),
-        "precision": precision,
-        "stacked": stacked,
-        "also": also,
+        opset=exported.opset,
+        versions=environment.versions(),
+        parity=exported.parity.to_json(),
+        precision=precision,
+        stacked=stacked,
+        also=also,
         **scores,
-    }
-    write_json(folder / "export.json", record)
+    )
+    record.write(folder / "export.json")
 
 
 def _export(

@@ -53,7 +53,7 @@ def cache(monkeypatch, tmp_path):
 
 
 def make(tmp_path, conditions=CONDITIONS, reference=MLP):
-    made = Runtime(reference, conditions, 20, tmp_path / "work")
+    made = Runtime(reference, conditions, opset=20, folder=tmp_path / "work")
     made._quick_is_true = True  # without asking
     return made
 
@@ -123,7 +123,7 @@ def test_quick_exports_are_only_measured_if_they_are_true(tmp_path, measured, mo
         export(self, architecture, path, exact)
 
     monkeypatch.setattr(Runtime, "_export", spy)
-    bench = Runtime(MLP, CONDITIONS, 20, tmp_path / "work")
+    bench = Runtime(MLP, CONDITIONS, opset=20, folder=tmp_path / "work")
     bench.ratio(HALF, 0.5, exact=False)
     assert len(asked) == 2  # the unscaled network exported quickly, and what was asked for
     assert exported == [True, False, exports == 3]
@@ -150,7 +150,7 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path, measured, monkeypatch)
     monkeypatch.setenv("COMPRESSOR_CACHE", "/dev/null")
     measured[1].append(pairs(2.0, 1.0))
     told = []
-    bench = Runtime(MLP, CONDITIONS, 20, tmp_path / "work", told.append)
+    bench = Runtime(MLP, CONDITIONS, opset=20, folder=tmp_path / "work", progress=told.append)
     bench._quick_is_true = True
     assert bench.ratio(HALF, 0.7, exact=False).median == pytest.approx(0.5)
     assert any("is not kept for other runs" in line for line in told)

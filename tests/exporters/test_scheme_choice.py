@@ -116,11 +116,11 @@ def test_the_unscaled_network_is_measured_in_the_same_form(tmp_path):
 
     mlp = reference_architecture("mlp", {}, 10, (1, 8, 8), 0.1)
     form = Form("int8", "uint8", (0.5,), (0.5,), 1)
-    runtime = Runtime(mlp, Conditions("cpu", 2, 1), 20, tmp_path, form=form)
+    runtime = Runtime(mlp, Conditions("cpu", 2, 1), opset=20, folder=tmp_path, form=form)
     graph = onnx.load(runtime._file_of_reference()).graph
     assert graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
     assert {"QuantizeLinear", "Softmax"} <= {node.op_type for node in graph.node}
-    plain = Runtime(mlp, Conditions("cpu", 2, 1), 20, tmp_path)
+    plain = Runtime(mlp, Conditions("cpu", 2, 1), opset=20, folder=tmp_path)
     assert plain._anchor != runtime._anchor
 
 

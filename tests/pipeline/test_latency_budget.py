@@ -13,7 +13,7 @@ from compressor.costs import latency_measurement as runtime
 from compressor.errors import BudgetError
 from compressor.files import read_json
 from compressor.models.architecture import Architecture
-from compressor.pipeline import runner as pipeline
+from compressor.pipeline import context
 from compressor.pipeline.runner import run
 from compressor.recipe import parse_recipe
 from compressor.report import comparison_lines, render_html, summary_lines
@@ -33,7 +33,7 @@ UNIT = 5.0
 class Fake:
     """A runtime on which latency is overhead and a power of the multiply-adds; files take what their size says."""
 
-    def __init__(self, reference, conditions, opset, folder, tell, stacked, form):
+    def __init__(self, reference, conditions, *, opset, folder, progress, stacked, form):
         self.reference, self.conditions = reference, conditions
         assert stacked == "auto"  # as the recipe has it
         assert form.plain
@@ -78,7 +78,7 @@ class Fake:
 
 @pytest.fixture
 def fake(monkeypatch):
-    monkeypatch.setattr(pipeline, "Runtime", Fake)
+    monkeypatch.setattr(context, "Runtime", Fake)
     Fake.calls, Fake.stop_at, Fake.drift = [], None, 1.0
     return Fake
 

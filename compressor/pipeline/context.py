@@ -1,0 +1,228 @@
+"""What the stages of a run work with: recipe, folder, data, trainers, and how they show their progress."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compressor.bench import Conditions
+from compressor.costs.latency_measurement import Runtime
+from compressor.data import DataSet, load_data, normalised
+from compressor.errors import DataError, RecipeError, RunError
+from compressor.exporters.scheme_choice import form_of
+from compressor.files import read_text
+from compressor.models import reference_architecture, supports_channels_last
+from compressor.models.architecture import Architecture
+from compressor.pipeline.records import SearchRecord
+from compressor.pipeline.run_log import RunLog
+from compressor.pipeline.run_network import RunNetwork
+from compressor.pipeline.shipping import measure_as_shipped
+from compressor.recipe import CostContext, Recipe
+from compressor.search import Problem, SearchResult, search
+from compressor.training.distributed import Team, team
+from compressor.training.trainer import Trainer, pick_device
+
+Progress = Callable[[str, str, float | None], None]  # stage, text, share done
+
+
+class Stopped(Exception):  # noqa: N818 - nothing went wrong
+    """A run was paused or stopped while it trained.
+
+    Attributes:
+        current: the export record of the network of that moment, in the folder `now`; None: there is none yet
+    """
+
+    def __init__(self, message: str, current: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.current = current
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What a run takes from outside when it is one of several.
+
+    Attributes:
+        work: folder of the search's checkpoints, kept for the next run; None: in the run folder, until the search ends
+        search: finds the architecture
+        load: loads the images
+    """
+
+    work: Path | None = None
+    search: Callable[[Problem, Any], SearchResult] = search
+    load: Callable[..., DataSet] = load_data
+
+
+@dataclass
+class RunContext:
+    """One run.
+
+    Attributes:
+        recipe: what to do
+        out: the run folder
+        progress: called with stage, text and share done
+        shared: what this run has in common with others
+        pause: asked after every step of training; True ends the run there
+        stop_at: end the run after so many epochs of a search that has a network at any time
+        stage: that runs now
+        team: the processes of torchrun, if there are several
+    """
+
+    recipe: Recipe
+    out: Path
+    progress: Progress
+    shared: Shared = Shared()
+    pause: Callable[[], bool] = lambda: False
+    stop_at: float | None = None
+    stage: str = "search"
+    team: Team | None = field(default_factory=team)
+    _data: DataSet | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.device = pick_device(self.recipe.device)
+        if self.recipe.threads is not None:
+            torch.set_num_threads(self.recipe.threads)
+        self.log = RunLog(self.out / "log.jsonl")
+
+    # the folder --------------------------------------------------------------------------------------------------
+
+    @property
+    def checkpoints(self) -> Path:
+        """Files of training and searching that are deleted with the report."""
+        return self.out / "checkpoints"
+
+    @property
+    def current(self) -> Path:
+        """Files of the network that a paused search has."""
+        return self.out / "now"
+
+    @property
+    def reference_folders(self) -> dict[str, Path]:
+        """{name: folder} of the networks that are trained beside the result."""
+        return {name: self.out / "baselines" / name for name in self.recipe.baselines}
+
+    @property
+    def searched(self) -> SearchRecord:
+        """What the search has left.
+
+        Raises:
+            RunError: it has not finished, or its record is damaged
+        """
+        return SearchRecord.read(self.out / "search.json")
+
+    def networks(self) -> list[RunNetwork]:
+        """The result, then the references.
+
+        Raises:
+            RunError: the search has not finished
+        """
+        found = []
+        for name, folder in ({"result": self.out} | self.reference_folders).items():
+            path = folder / "architecture.json"
+            if not path.exists():
+                raise RunError(f"{path}: file not found; the search has not finished in this folder")
+            architecture = Architecture.from_json(read_text(path), str(path))
+            found.append(RunNetwork(name, folder, architecture, self.searched.finetuning if name == "result" else None))
+        return found
+
+    # what stages need --------------------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> DataSet:
+        """The images or the text, loaded once."""
+        if self._data is None:
+            config = self.recipe.data
+            self.show(f"loading {config.name}")
+            loaded = self.shared.load(config, seed=self.recipe.seed, device=self.device)
+            self._data = normalised(loaded, config.mean, config.std)
+            self._check_same_images(self._data)
+            if len(self._data.train) < 2:
+                raise DataError(f"data: {config.name} leaves one training image; batch-norm needs two or more")
+        return self._data
+
+    def _check_same_images(self, data: DataSet) -> None:
+        known = self.searched.images if (self.out / "search.json").exists() else None
+        if known is not None and known != identity(data):
+            raise RunError(
+                f"data.path: {self.recipe.data.path} holds other images than those the search of this run used"
+            )
+
+    def reference(self) -> Architecture:
+        """The unscaled network."""
+        model, data = self.recipe.model, self.data
+        return reference_architecture(model.name, model.options, data.classes, data.input_shape, model.width)
+
+    def trainer(self, trained: Architecture | None = None, narrower: bool = False) -> Trainer:
+        """A trainer of one network, whose widths may fall while it trains; without it, one that only evaluates."""
+        config, on_cpu = self.recipe.train, self.device.type == "cpu"
+        fits = trained is not None and supports_channels_last(trained, on_cpu=on_cpu, narrower=narrower)
+        if config.channels_last is True and trained is not None and not fits:
+            raise RecipeError(
+                f"train.channels_last: true, but {trained.model} cannot train so on this device; valid: auto, false"
+            )
+        return Trainer(
+            data=self.data,
+            device=self.device,
+            augment=self.recipe.data.augment,
+            bf16=config.precision == "bf16" or (config.precision == "auto" and self.device.type == "cuda"),
+            channels_last=fits and config.channels_last is not False,
+            checkpoint_seconds=self.recipe.checkpoint_seconds,
+            progress=self.show,
+            pause=self._pausing,
+        )
+
+    def runtime(self, reference: Architecture) -> Runtime:
+        """What measures latency beside the unscaled network."""
+        bench = self.recipe.measured
+        return Runtime(
+            reference,
+            Conditions(bench.provider, bench.batch, bench.threads, self.recipe.seed),
+            opset=self.recipe.export.opset,
+            folder=self.checkpoints / "latency",
+            progress=self.show,
+            stacked=self.recipe.export.stacked,
+            form=form_of(self.recipe, self.data),
+        )
+
+    def cost_context(self, reference: Architecture) -> CostContext:
+        """What costs are evaluated with."""
+        return CostContext(
+            self.recipe,
+            reference,
+            measure_file=lambda architecture, measure: measure_as_shipped(
+                architecture, self.recipe, self.data, measure
+            ),
+            runtime=functools.cache(lambda: self.runtime(reference)),
+            progress=self.show,
+        )
+
+    # progress ----------------------------------------------------------------------------------------------------
+
+    def show(self, text: str, share: float | None = None) -> None:
+        """Say what is done now, and how much of it."""
+        if self.team is not None and self.team.rank:
+            return
+        self.progress(self.stage, text, share)
+        self.log.beat(text)
+
+    def stop_if_asked(self) -> None:
+        """End the run between two steps, if that is asked for.
+
+        Raises:
+            Stopped: it is
+        """
+        if self.pause():
+            raise Stopped(f"{self.stage}: stopped")
+
+    def _pausing(self, epochs: float) -> bool:
+        stop = self.stop_at if self.stage == "search" else None
+        return self.pause() or (stop is not None and epochs >= stop)
+
+
+def identity(data: DataSet) -> list[Any]:
+    """What identifies a set of images, as JSON values."""
+    return [data.describe(), list(data.class_names), list(data.mean), list(data.std)]

@@ -1,0 +1,40 @@
+"""A network of a run: the result, or one trained beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from compressor.models.architecture import Architecture
+from compressor.search import Finetuning
+
+
+@dataclass(frozen=True)
+class RunNetwork:
+    """A network that a run trains, exports and measures.
+
+    Attributes:
+        name: "result", or that of a reference
+        folder: of its files
+        architecture: of the network
+        finetuning: of the weights in start.safetensors; None: as the recipe's `train` says
+    """
+
+    name: str
+    folder: Path
+    architecture: Architecture
+    finetuning: Finetuning | None = None
+
+    def has(self, *names: str) -> bool:
+        """Whether all of these files are in its folder."""
+        return all((self.folder / name).exists() for name in names)
+
+    @property
+    def trained(self) -> bool:
+        """Whether its final weights are there."""
+        return self.has("training.json", "weights.safetensors")
+
+    @property
+    def exported(self) -> bool:
+        """Whether its file is there."""
+        return self.has("export.json", "model.onnx")

@@ -1,0 +1,52 @@
+"""Bench: the latency of all files in turns, and those limits that are measured on the shipped file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from compressor.bench import measure_latencies
+from compressor.errors import RunError
+from compressor.pipeline import environment
+from compressor.pipeline.context import RunContext
+from compressor.pipeline.records import LatencyRecord, VerificationRecord
+from compressor.pipeline.run_network import RunNetwork
+from compressor.recipe import Cost, Recipe, costs
+
+
+def bench(context: RunContext) -> None:
+    """Measure; leaves latency.json, and a record for every limited cost that is measured."""
+    networks, config = context.networks(), context.recipe.measured
+    for network in networks:
+        if not network.exported:
+            raise RunError(f"{network.folder / 'model.onnx'}: file not found; the export has not finished")
+    if not (context.out / "latency.json").exists():
+        context.show(f"measuring {config.warmup + config.runs} batches of {config.batch}")
+        measured = measure_latencies(
+            [network.folder / "model.onnx" for network in networks],
+            provider=config.provider,
+            batch=config.batch,
+            warmup=config.warmup,
+            runs=config.runs,
+            threads=config.threads,
+        )
+        found = {network.name: one.to_json() for network, one in zip(networks, measured, strict=True)}
+        LatencyRecord(networks=found, machine=environment.machine(context.device)).write(context.out / "latency.json")
+    for cost in measured_costs(context.recipe):
+        if not (context.out / f"{cost.record}.json").exists():
+            _verify(context, cost, networks)
+
+
+def measured_costs(recipe: Recipe) -> list[Cost]:
+    """The limited costs that are measured on the shipped file."""
+    return [cost for name in recipe.budget.names if (cost := costs()[name]).verify is not None]
+
+
+def _verify(context: RunContext, cost: Cost, networks: Sequence[RunNetwork]) -> None:
+    """Measure the shipped files against a limit of the budget."""
+    given, limit = context.cost_context(context.reference()), context.searched.limits[cost.name]
+    assert cost.verify is not None
+    record = {}
+    for network in networks:
+        context.show(f"verifying {network.name}: {cost.title}")
+        record[network.name] = dict(cost.verify(given, network.folder / "model.onnx", limit))
+    VerificationRecord(record).write(context.out / f"{cost.record}.json")

@@ -1,0 +1,36 @@
+"""Export: every trained network to one ONNX file, with its scores and its record."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+from compressor.costs.budget import Budget
+from compressor.files import read_json, write_atomic
+from compressor.pipeline.context import RunContext
+from compressor.pipeline.shipping import ship
+from compressor.search import Unfinished
+from compressor.training.checkpoint import save_tensors
+
+
+def export(context: RunContext) -> None:
+    """Export every network; leaves model.onnx and export.json of each."""
+    for network in context.networks():
+        if not network.exported:
+            context.stop_if_asked()
+            context.show(f"exporting {network.name}")
+            limits = context.searched.limits
+            ship(network.name, network.folder, network.architecture, context.recipe, context.trainer(), limits)
+
+
+def export_current(context: RunContext, unfinished: Unfinished) -> dict[str, Any]:
+    """Export the network of a search that was paused, into the folder `now`; returns its record, with the budget."""
+    architecture, folder = unfinished.architecture, context.current
+    context.show(f"exporting the network of epoch {unfinished.epochs:.2f}")
+    shutil.rmtree(folder, ignore_errors=True)
+    save_tensors(folder / "weights.safetensors", unfinished.weights, {"architecture": architecture.to_json()})
+    write_atomic(folder / "architecture.json", architecture.to_json())
+    ship("now", folder, architecture, context.recipe, context.trainer(), unfinished.limits)
+    record: dict[str, Any] = read_json(folder / "export.json")
+    counted = {name: limit for name, limit in unfinished.limits.items() if name in record}  # latency was not measured
+    return record | {"budget": Budget(counted).verdict(record)}

@@ -1,0 +1,91 @@
+"""Report: all records of a run in one, as JSON and as a page."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from compressor.costs.budget import Budget
+from compressor.pipeline.context import RunContext
+from compressor.pipeline.records import ExportRecord, LatencyRecord, TrainRecord, VerificationRecord
+from compressor.pipeline.run_network import RunNetwork
+from compressor.pipeline.shipping import without_paths
+from compressor.pipeline.stages.bench import measured_costs
+from compressor.recipe import costs
+from compressor.report import efficiency_of, write_report
+
+
+def report(context: RunContext) -> None:
+    """Leave report.json and report.html, and delete the checkpoints."""
+    write_report(run_report(context), context.out)
+    shutil.rmtree(context.checkpoints, ignore_errors=True)
+
+
+def run_report(context: RunContext) -> dict[str, Any]:
+    """The content of report.json."""
+    recipe, searched = context.recipe, context.searched
+    latency = LatencyRecord.read(context.out / "latency.json")
+    budget = Budget(searched.limits)
+    verified = {c.name: VerificationRecord.read(context.out / f"{c.record}.json").root for c in measured_costs(recipe)}
+    networks = {
+        network.name: _network(
+            network,
+            latency.networks[network.name],
+            budget,
+            {name: found[network.name] for name, found in verified.items()},
+        )
+        for network in context.networks()
+    }
+    if reference := networks.get("reference"):
+        for network in networks.values():
+            network["efficiency"] = efficiency_of(network, reference)
+    result = networks.pop("result")
+    result["budget"] |= {"one_channel": searched.one_channel, "binding": searched.binding, "note": searched.note}
+    finetuning = searched.finetuning
+    return {
+        **result,
+        "name": recipe.model.name,
+        "recipe": without_paths(recipe.model_dump(mode="json")),
+        "method": recipe.search.method,
+        "seed": recipe.seed,
+        "dataset": searched.dataset,
+        "reference_widths": searched.reference_widths,
+        **{f"{key}_search": searched.of_cost(key) for cost in costs().values() if (key := cost.search_record)},
+        "baseline": networks,
+        "trace": searched.trace,
+        "finetuning": None if finetuning is None else {"epochs": finetuning.epochs, "lr": finetuning.lr},
+        "machine": latency.machine,
+        "fallback": searched.trace.get("fallback"),
+        "note": searched.trace.get("note"),
+        "versions": ExportRecord.read(context.out / "export.json").versions,
+        "seconds": context.log.seconds(),
+    }
+
+
+def _network(
+    network: RunNetwork, latency: Mapping[str, Any], budget: Budget, verified: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What a report says of one network, as JSON values.
+
+    Args:
+        network: exported
+        latency: of its file, as measured beside the others
+        budget: of the run
+        verified: {cost name: what was measured of its file against the limit}, of limited costs that take measuring
+    """
+    known = costs()
+    exported = ExportRecord.read(network.folder / "export.json")
+    measured = {name: record[known[name].verified] for name, record in verified.items()}
+    kept = ("opset", "accuracy", "metric", "parity", "precision", "stacked")
+    return {
+        **exported.costs,
+        **exported.model_dump(include=set(kept)),
+        "budget": budget.verdict(exported.costs | measured),
+        "latency_ms": {key.removesuffix("_ms"): value for key, value in latency.items() if key != "path"},
+        **{cost.record: verified.get(name) for name, cost in known.items() if cost.record},
+        "efficiency": None,
+        "widths": dict(network.architecture.widths),
+        "stacks": {first: stack.to_json() for first, stack in network.architecture.stacks.items()},
+        "training": TrainRecord.read(network.folder / "training.json").epochs,
+    }

@@ -1,0 +1,68 @@
+"""Final training: of the result and of the networks beside it, from scratch or from weights that they begin with."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+
+from compressor.errors import TrainingError
+from compressor.files import copy_atomic
+from compressor.models import build
+from compressor.pipeline.context import RunContext
+from compressor.pipeline.records import TrainRecord
+from compressor.pipeline.run_network import RunNetwork
+from compressor.pipeline.settings import final_settings, finetuning_settings
+from compressor.pipeline.shipping import load_weights
+from compressor.training.checkpoint import save_tensors
+
+
+def train(context: RunContext) -> None:
+    """Train every network; leaves training.json and weights.safetensors of each.
+
+    Raises:
+        Paused: training was paused
+        TrainingError: it diverged
+    """
+    networks = context.networks()
+    for place, network in enumerate(networks):
+        if network.trained:
+            continue
+        alike = (network.architecture, network.finetuning)
+        twin = next((n for n in networks[:place] if (n.architecture, n.finetuning) == alike), None)
+        if twin is None:
+            train_network(context, network)
+            continue
+        for name in ("training.json", "weights.safetensors"):  # same network, seed and training: the same weights
+            copy_atomic(twin.folder / name, network.folder / name)
+
+
+def train_network(context: RunContext, network: RunNetwork) -> None:
+    """Train one network; in the processes of torchrun, all of them train it together."""
+    if network.finetuning is not None and network.finetuning.epochs == 0:
+        copy_atomic(network.folder / "start.safetensors", network.folder / "weights.safetensors")
+        TrainRecord.of(context.searched.training).write(network.folder / "training.json")
+        return
+    recipe, team = context.recipe, context.team
+    trainer = replace(context.trainer(network.architecture), team=team)
+    settings, verb = final_settings(recipe.train), "training"
+    if network.finetuning is None and not recipe.model.inherits:
+        model = build(network.architecture, recipe.seed)
+    else:
+        model, verb = load_weights(network.architecture, network.folder / "start.safetensors"), "fine-tuning"
+    if network.finetuning is not None:
+        settings = finetuning_settings(settings, network.finetuning)
+    model = trainer.prepare(model)
+    checkpoint = context.checkpoints / f"train-{network.name}.safetensors"
+    joined = nullcontext() if team is None else team.together({"recipe": recipe, "name": network.name})
+    try:
+        with joined:
+            label = f"{verb} {network.name}"
+            history = trainer.fit(model, settings, seed=recipe.seed, label=label, checkpoint=checkpoint)
+    except TrainingError:
+        checkpoint.unlink(missing_ok=True)  # it leads to the same end; train.lr may be changed now
+        raise
+    if team is not None and team.rank:
+        return
+    TrainRecord.of(history).write(network.folder / "training.json")
+    note = {"architecture": network.architecture.to_json()}
+    save_tensors(network.folder / "weights.safetensors", model.state_dict(), note)
