@@ -1,7 +1,7 @@
 """Files of fewer bits: float16 and int8 (static quantisation in QDQ form), by ONNX Runtime's own tools.
 
 Which integer types are fast depends on the machine: the dot products of x86 CPUs multiply unsigned activations by
-signed weights, TensorRT wants both signed. So a scheme is chosen by measuring, see `compressor.precision`.
+signed weights, TensorRT wants both signed. So a scheme is chosen by measuring (`scheme_choice`).
 """
 
 from __future__ import annotations

@@ -54,10 +54,10 @@ def write(tmp_path):
 def install(tmp_path, monkeypatch):
     """Install a package with search methods, in the form in which pip would leave it."""
 
-    def install_one(package, entry_point):
+    def install_one(package, entry_point, group="compressor.methods"):
         (tmp_path / f"{package}.py").write_text(
             textwrap.dedent("""
-            from typing import Literal
+            from typing import ClassVar, Literal
             from pydantic import BaseModel
 
             class Config(BaseModel, extra="forbid"):
@@ -73,6 +73,20 @@ def install(tmp_path, monkeypatch):
             from compressor.report.sections import section
             from compressor.search import Method
 
+            class Odd(BaseModel, extra="forbid"):
+                uses: ClassVar = ("train",)
+                method: Literal["dice"] = "dice"
+
+            ODD = (Odd, search)
+
+            from compressor.costs import Cost
+
+            WEIGHT = {"name": "weight", "title": "weight", "description": "grams", "evaluator": lambda context: len}
+            WEIGHT_OF_NOTHING = Cost(**WEIGHT)
+            WEIGHT_WITHOUT_RECORD = Cost(**WEIGHT, verify=lambda context, path, limit: {"cost": 1})
+            BATCH = Cost(**WEIGHT | {"name": "batch"}, shipped=lambda network: 1)
+            WIDTHS = Cost(**WEIGHT | {"name": "widths"}, shipped=lambda network: 1)
+
             WHOLE = Method(
                 Config,
                 search,
@@ -86,7 +100,7 @@ def install(tmp_path, monkeypatch):
         info = tmp_path / f"{package}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[compressor.methods]\n{entry_point}\n")
+        (info / "entry_points.txt").write_text(f"[{group}]\n{entry_point}\n")
         monkeypatch.syspath_prepend(tmp_path)
 
     return install_one
@@ -471,6 +485,38 @@ def test_a_third_party_method_is_accepted_and_dispatched(install):
     assert "dice, " in refusal({**SMALL, "search": {"method": "disc"}})
 
 
+@pytest.mark.parametrize(
+    ("point", "message"),
+    [
+        ("weight = costs_odd:WEIGHT_OF_NOTHING", "'weight' must have one of shipped and verify"),
+        ("weight = costs_odd:WEIGHT_WITHOUT_RECORD", "'weight' has verify, and so must have record"),
+        ("weight = costs_odd:WHOLE", "'weight' must be a compressor.costs.Cost of that name"),
+        ("batch = costs_odd:BATCH", "the name 'batch' has another meaning under budget"),
+        ("widths = costs_odd:WIDTHS", "the name 'widths' has another meaning in reports"),
+    ],
+)
+def test_a_third_party_cost_that_cannot_work_is_refused(install, point, message):
+    install("costs_odd", point, "compressor.costs")
+    with pytest.raises(RecipeError, match=message):
+        parse_recipe(SMALL)
+
+
+def test_a_pair_says_by_its_config_class_what_it_depends_on(install):
+    install("methods_odd", "dice = methods_odd:ODD")
+    assert "train" in run_folder._used("search", parse_recipe({**SMALL, "search": {"method": "dice"}}))
+
+
+def test_a_pair_is_a_method_with_what_its_trace_and_config_say(install):
+    install("methods_pair", "dice = methods_pair:METHOD")
+    recipe = parse_recipe({**SMALL, "search": {"method": "dice"}})
+    assert "train" not in run_folder._used("search", recipe)
+    removal = {"torch_pruning": ["a"], "tracer": {}, "groups": 1, "version": "1.6", "events": {"tracer": 0}}
+    record = {"method": "dice", "trace": {"iterations": [], "removal": removal}}
+    assert "Channel removal" in render_html(record)
+    assert "Channel removal" in render_html(record | {"method": "of a package that is not installed"})
+    assert "Channel removal" not in render_html(record | {"method": "uniform"})
+
+
 def test_a_third_party_method_brings_all_that_the_package_asks_of_one(install, tmp_path):
     install("methods_whole", "dice = methods_whole:WHOLE")
     recipe = parse_recipe({**SMALL, "search": {"method": "dice"}})
@@ -478,7 +524,7 @@ def test_a_third_party_method_brings_all_that_the_package_asks_of_one(install, t
     assert message.endswith("train.keep: best is not for search.method: dice, whose network changes; valid: last")
     with pytest.raises(RecipeError, match=r"search.method: uniform has no network to stop at; valid: growing, dice$"):
         run(parse_recipe(SMALL), tmp_path / "out", stop_at=1)
-    assert "train" in run_folder.used(recipe)
+    assert "train" in run_folder._used("search", recipe)
     record = {"method": "dice", "trace": {"eyes": 5}}
     assert "5 eyes" in render_html(record)
     assert "rolled 5" in summary_lines(record)
@@ -512,7 +558,22 @@ def test_a_recipe_goes_through_pickle():
 
 def test_the_recipe_class_reads_the_options_of_every_method():
     raw = {**SMALL, "search": {"method": "growing", "settle": 0.5}}
-    assert recipe_module.Recipe.model_validate(raw) == parse_recipe(raw)
+    kind = recipe_module.Recipe
+    assert kind.model_validate(raw) == kind(**raw) == kind.model_validate_json(json.dumps(raw)) == parse_recipe(raw)
+    assert copy.deepcopy(kind(**raw)) == parse_recipe(raw)
+    assert schema()["description"] == kind.__doc__
+
+
+def test_names_of_config_classes_are_found_and_others_are_not():
+    assert recipe_module.PruningConfig.model_fields
+    assert recipe_module.method_configs()["l1"] is recipe_module.L1Config
+    assert not hasattr(recipe_module, "NothingConfig")
+    assert not hasattr(recipe_module, "nothing")
+
+
+def test_a_section_of_no_method_is_refused():
+    with pytest.raises(RecipeError, match="DataConfig is the section of no search method"):
+        recipe_module.method_of(parse_recipe(SMALL).data)
 
 
 def test_a_method_name_taken_twice(install):

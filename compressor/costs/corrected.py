@@ -1,12 +1,14 @@
 """A cost that is read off the ONNX file: estimated while a search goes on, corrected by files really exported.
 
 An export takes seconds, and a search asks for a cost hundreds of times. So a search works with an estimate. The network
-that it finds is exported, untrained; what the estimate lacked there is added to it from then on, and the search's last
-step is repeated until the network found is one whose cost is known.
+that it finds is exported, untrained; from then on the estimate is corrected by a line between what was measured, and
+the search's last step is repeated until the network found is one whose cost is known.
 """
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +18,7 @@ from compressor.recipe.cost import CostContext
 if TYPE_CHECKING:
     from compressor.models.architecture import Architecture
 
-_TRUSTED = 5  # exports after which the correction only rises and any estimate is close enough that is not too small
+_TRUSTED = 5  # exports after which any estimate is close enough that is not too small, and none is below a step
 
 
 def corrected(
@@ -46,7 +48,7 @@ class Corrected:
 
     Args:
         measure: exports an architecture and gives its true cost; called by `calibrate` alone
-        estimate: of an architecture; what the true cost is larger by should be about the same for all
+        estimate: of an architecture; the true cost should rise with it
         close: by how much an estimate may be too large
     """
 
@@ -55,12 +57,12 @@ class Corrected:
     ) -> None:
         self._measure, self._estimate, self._close = measure, estimate, close
         self._known: dict[str, float] = {}
-        self._offset = 0.0
+        self._points: dict[float, float] = {}  # {estimate: true cost}, the largest of several
 
     def __call__(self, architecture: Architecture) -> float:
         """The true cost where it is known, else an estimate."""
         known = self._known.get(architecture.to_json())
-        return known if known is not None else self._estimate(architecture) + self._offset
+        return known if known is not None else self._corrected(self._estimate(architecture))
 
     def begin(self, least: Architecture) -> None:
         """Measure the least network of a search."""
@@ -80,9 +82,23 @@ class Corrected:
         key = architecture.to_json()
         if key in self._known:
             return True
-        before = self(architecture)
+        before, estimate = self(architecture), self._estimate(architecture)
         self._known[key] = true = self._measure(architecture)
-        offset = true - self._estimate(architecture)
-        self._offset = max(offset, self._offset) if len(self._known) > _TRUSTED else offset
+        self._points[estimate] = max(true, self._points.get(estimate, true))
         spare = before - true
         return spare >= 0 and (spare <= self._close or len(self._known) > _TRUSTED)
+
+    def _corrected(self, estimate: float) -> float:
+        """The true cost that goes with an estimate: on a line through the measured ones beside it."""
+        if not self._points:
+            return estimate
+        estimates = sorted(self._points)
+        true = list(itertools.accumulate((self._points[one] for one in estimates), max))
+        place = bisect.bisect_left(estimates, estimate)
+        if len(estimates) == 1:
+            return true[0] + estimate - estimates[0]
+        if 0 < place < len(estimates) and len(self._known) > _TRUSTED:
+            return true[place]  # the cost may rise in steps: no more than what is known to fit is taken
+        first = min(max(place - 1, 0), len(estimates) - 2)
+        run, rise = estimates[first + 1] - estimates[first], true[first + 1] - true[first]
+        return true[first] + (estimate - estimates[first]) * rise / run

@@ -32,7 +32,7 @@ from compressor.pipeline.executors import map_on_ray
 from compressor.pipeline.lock import alone_in
 from compressor.pipeline.run_log import RunLog
 from compressor.pipeline.runner import Progress, Shared, run
-from compressor.recipe import Recipe, method_of
+from compressor.recipe import Recipe, costs, method_of
 from compressor.recipe.sections import DataConfig
 from compressor.report import dig, metric_of, score_of, summarise, write_comparison
 from compressor.search import Problem, SearchResult, search
@@ -254,7 +254,8 @@ class _Comparison:
             "seed": job.seed,
             "folder": job.folder,
             "error": self.failures.get(job.folder),
-            **{key: report.get(key) for key in ("params", "macs", "onnx_bytes", "fallback")},
+            **{name: report.get(name) for name, cost in costs().items() if cost.shown_in(report)},
+            "fallback": report.get("fallback"),
             "accuracy": dig(report, "accuracy", "onnx"),
             "value": score_of(report),
             "samples": dig(report, "accuracy", "samples"),

@@ -5,7 +5,10 @@ The config classes of the search methods lie beside these (`compressor.search.me
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
+
+from pydantic import BaseModel
 
 from compressor.recipe.budget import BudgetConfig
 from compressor.recipe.cost import Cost, CostContext, ShippedNetwork, cost_title, costs
@@ -39,6 +42,7 @@ __all__ = [
     "cost_title",
     "costs",
     "load_recipe",
+    "method_configs",
     "method_of",
     "methods",
     "parse_recipe",
@@ -47,8 +51,15 @@ __all__ = [
 ]
 
 
+def method_configs() -> dict[str, type[BaseModel]]:
+    """Config class of every search method by the method's name."""
+    return {name: method.config for name, method in methods().items()}
+
+
 def __getattr__(name: str) -> Any:
-    configs = {method.config.__name__: method.config for method in methods().values()} if name[0] != "_" else {}
+    if name == "PruningConfig":
+        return import_module("compressor.search.pruning_config").PruningConfig
+    configs = {config.__name__: config for config in method_configs().values()} if name.endswith("Config") else {}
     if name not in configs:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
     return configs[name]

@@ -10,10 +10,12 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, create_model, model_validator
 
+from compressor.errors import RecipeError
 from compressor.recipe.cost import costs
 from compressor.recipe.values import Batch, Limit, Provider, Section, Share, Threads, empty, is_share, no_bool
 
 _LATENCY = "latency_ms"
+_DECLARED = ("params", "macs", "onnx_bytes", "activation_bytes", _LATENCY)
 _CONDITIONS = ("batch", "provider", "threads")
 _LONGEST_MS = 10**6
 
@@ -44,7 +46,7 @@ class BudgetConfig(Section):
     macs: Limit | None = Field(None, description="multiply-adds for one image, such as 10M or 0.25x")
     onnx_bytes: Limit | None = Field(None, description="size of the ONNX file, such as 200k or 0.25x")
     activation_bytes: Limit | None = Field(
-        None, description="most memory that activations take at once, at batch 1, such as 256k or 0.5x"
+        None, description="most memory that activations take at once, at batch 1 or export.batch, such as 256k or 0.5x"
     )
     latency_ms: Milliseconds | None = Field(
         None, description="milliseconds of one batch on ONNX Runtime, median by the clock, such as 3.0"
@@ -117,7 +119,10 @@ class BudgetConfig(Section):
 
 def budget_type() -> type[BudgetConfig]:
     """`BudgetConfig`, with a key for every cost that it does not declare itself."""
-    return _limiting(*((n, c.description) for n, c in costs().items() if n not in BudgetConfig.model_fields))
+    others = {name: cost.description for name, cost in costs().items() if name not in _DECLARED}
+    if taken := [name for name in others if hasattr(BudgetConfig, name) or name in BudgetConfig.model_fields]:
+        raise RecipeError(f"entry point compressor.costs: the name {taken[0]!r} has another meaning under budget")
+    return _limiting(*others.items())
 
 
 @functools.cache  # sections are equal only if their class is the same
@@ -125,7 +130,7 @@ def _limiting(*others: tuple[str, str]) -> type[BudgetConfig]:
     if not others:
         return BudgetConfig
     fields: dict[str, Any] = {name: (Limit | None, Field(None, description=text)) for name, text in others}
-    return create_model("BudgetConfig", __base__=BudgetConfig, **fields)
+    return create_model("BudgetConfig", __base__=BudgetConfig, __doc__=BudgetConfig.__doc__, **fields)
 
 
 def _resolved(value: int | str, whole: float) -> float:

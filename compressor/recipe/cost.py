@@ -26,6 +26,23 @@ if TYPE_CHECKING:
     from compressor.report.values import Record
 
 _GROUP = "compressor.costs"
+_TAKEN = {  # keys of reports
+    *("name", "recipe", "method", "seed", "dataset", "reference_widths", "baseline", "trace", "finetuning", "machine"),
+    *(
+        "fallback",
+        "note",
+        "versions",
+        "seconds",
+        "opset",
+        "accuracy",
+        "metric",
+        "parity",
+        "precision",
+        "stacked",
+        "also",
+    ),
+    *("budget", "verification", "efficiency", "widths", "stacks", "training", "value", "samples", "folder", "error"),
+}
 
 
 @dataclass(frozen=True)
@@ -122,6 +139,10 @@ class Cost:
         """Whether it is a matter of this machine's speed."""
         return "bench" in self.depends_on
 
+    def shown_in(self, record: Record) -> bool:
+        """Whether tables list it for a network: it is always there, or the network's record has it."""
+        return self.always or (self.shipped is not None and record.get(self.name) is not None)
+
 
 def costs() -> dict[str, Cost]:
     """All costs by name, those of installed packages included, in their order.
@@ -135,6 +156,12 @@ def costs() -> dict[str, Cost]:
     for name, cost in found.items():
         if not isinstance(cost, Cost) or cost.name != name:
             raise RecipeError(f"entry point {_GROUP}: {name!r} must be a compressor.costs.Cost of that name")
+        if (cost.shipped is None) == (cost.verify is None):
+            raise RecipeError(f"entry point {_GROUP}: {name!r} must have one of shipped and verify")
+        if name in _TAKEN:
+            raise RecipeError(f"entry point {_GROUP}: the name {name!r} has another meaning in reports")
+        if cost.verify is not None and not cost.record:
+            raise RecipeError(f"entry point {_GROUP}: {name!r} has verify, and so must have record")
     return dict(sorted(found.items(), key=lambda item: (item[1].place, item[0])))
 
 

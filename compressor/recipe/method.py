@@ -74,19 +74,52 @@ def methods() -> dict[str, Method]:
 
 
 def method_of(config: BaseModel) -> Method:
-    """The search method that a `search` section belongs to."""
-    return next(method for method in methods().values() if method.config is type(config))
+    """The search method that a `search` section belongs to.
+
+    Raises:
+        RecipeError: there is none
+    """
+    for method in methods().values():
+        if method.config is type(config):
+            return method
+    raise RecipeError(f"search: {type(config).__name__} is the section of no search method that is installed")
+
+
+def sections_of(record: Record) -> tuple[Callable[[Record], Markup], ...]:
+    """The sections that the search method of a run brings; those of all built-in ones where it is not installed."""
+    method = methods().get(str(record.get("method")))
+    return _general()[0] if method is None else method.sections
+
+
+def lines_of(record: Record) -> tuple[Callable[[Record], str], ...]:
+    """Likewise the lines of the summary."""
+    method = methods().get(str(record.get("method")))
+    return _general()[1] if method is None else method.lines
+
+
+def _general() -> tuple[tuple[Callable[[Record], Markup], ...], tuple[Callable[[Record], str], ...]]:
+    """Sections and lines of all built-in methods: each is empty where the record lacks what it shows."""
+    own = built_in("compressor.search.methods", "METHOD")
+    sections = dict.fromkeys(section for method in own for section in method.sections)
+    return tuple(sections), tuple(dict.fromkeys(line for method in own for line in method.lines))
 
 
 def _plugin(name: str, value: Any) -> Method:
-    """The method of an entry point: a `Method`, or a pair of its first two attributes, as in version 0.1."""
-    method = Method(*value) if isinstance(value, tuple) and len(value) == 2 else value
-    config = method.config if isinstance(method, Method) else None
-    if isinstance(config, type) and issubclass(config, BaseModel):
-        field = config.model_fields.get("method")
+    """The method of an entry point: a `Method`, or a pair (config class, search function) as in version 0.1."""
+    method = _of_pair(*value) if isinstance(value, tuple) and len(value) == 2 else value
+    if isinstance(method, Method) and isinstance(method.config, type) and issubclass(method.config, BaseModel):
+        field = method.config.model_fields.get("method")
         if field is not None and get_args(field.annotation) == (name,):
             return method
     raise RecipeError(
         f"entry point {_GROUP}: {name!r} must be a compressor.search.Method, or a pair (pydantic config class, search "
         f"function), whose config class has the field method: Literal[{name!r}]"
     )
+
+
+def _of_pair(config: Any, search: Callable[[Problem, Any], SearchResult]) -> Method:
+    """What a pair is: what it depends on may stand in its config class, and what it shows in its trace."""
+    depends_on: tuple[str, ...] = getattr(config, "uses", ())
+    anytime: bool = getattr(config, "anytime", False)
+    sections, lines = _general()
+    return Method(config, search, depends_on, anytime=anytime, sections=sections, lines=lines)

@@ -268,11 +268,24 @@ class Recipe(Section):
         fixed = {} if self.export.batch is None else {"batch": self.export.batch}
         return self.bench.model_copy(update=fixed | self.budget.conditions)
 
+    def __new__(cls, *args: Any, **values: Any) -> Self:
+        """A recipe is of the class of `recipe_type`, whoever makes it."""
+        kind: Any = recipe_type() if cls is Recipe else cls
+        made: Self = super().__new__(kind)
+        return made
+
     @classmethod
     def model_validate(cls, obj: Any, **options: Any) -> Self:
         """Check values; the class itself stands for the one of all costs and methods, see `recipe_type`."""
         kind: Any = recipe_type()
         checked: Self = kind.model_validate(obj, **options) if cls is Recipe else super().model_validate(obj, **options)
+        return checked
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
+        """See `model_validate`."""
+        kind: Any = recipe_type() if cls is Recipe else super()
+        checked: Self = kind.model_validate_json(json_data, **options)
         return checked
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -293,4 +306,4 @@ def recipe_type() -> type[Recipe]:
 def _admitting(budget: type[BudgetConfig], *configs: type[BaseModel]) -> type[Recipe]:
     union: Any = Union[configs]  # noqa: UP007 - its members are known at run time only
     search: Any = (Annotated[union, Field(discriminator="method")], ...)
-    return create_model("Recipe", __base__=Recipe, search=search, budget=(budget, ...))
+    return create_model("Recipe", __base__=Recipe, __doc__=Recipe.__doc__, search=search, budget=(budget, ...))

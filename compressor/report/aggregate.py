@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from compressor.recipe.cost import costs
 from compressor.report.values import ACCURACY, Metric, Record, number, numbers
 
-METRICS = ("params", "macs", "onnx_bytes", "accuracy", "value", "latency_mean_ms", "latency_median_ms")
+METRICS = ("accuracy", "value", "latency_mean_ms", "latency_median_ms")  # beside the costs
 SAME = 0.01  # costs that differ by a smaller share are the same: leftovers of a budget, noise of a clock
 _LEVEL = 0.05  # of the test whether one method is ahead of another
 FRONTS = ("params", "macs", "latency_median_ms")
@@ -19,7 +20,7 @@ def summarise(runs: Sequence[Record], metric: Metric = ACCURACY) -> list[dict[st
     """Take the runs of one method and budget together.
 
     Args:
-        runs: each with `method`, `budget`, `seed`, `met`, `error` (None unless it failed) and `METRICS`
+        runs: each with `method`, `budget`, `seed`, `met`, `error` (None unless it failed) `METRICS` and costs
         metric: what they are compared by
 
     Returns:
@@ -43,6 +44,11 @@ def summarise(runs: Sequence[Record], metric: Metric = ACCURACY) -> list[dict[st
     return groups
 
 
+def cost_columns(runs: Sequence[Record]) -> list[str]:
+    """The costs that tables of runs list: those of every network, and others that one of these was limited by."""
+    return [name for name, cost in costs().items() if any(map(cost.shown_in, ({}, *runs)))]
+
+
 def _group(key: tuple[str, str], runs: Sequence[Record]) -> dict[str, Any]:
     done = [run for run in runs if run["error"] is None]
     verdicts = [run["met"] for run in runs if run["met"] is not None]
@@ -53,7 +59,7 @@ def _group(key: tuple[str, str], runs: Sequence[Record]) -> dict[str, Any]:
         "failed": [run["seed"] for run in runs if run["error"] is not None],
         "met": all(verdicts) if verdicts else None,
     }
-    for metric in METRICS:
+    for metric in (*cost_columns(runs), *METRICS):
         values = numbers(run.get(metric) for run in done)
         group[metric] = {"mean": fmean(values), "std": deviation(values)} if values else None
     return group

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from compressor.report.aggregate import FRONTS, SAME
+from compressor.recipe.cost import cost_title
+from compressor.report.aggregate import FRONTS, SAME, cost_columns
 from compressor.report.comparison import value_cell
 from compressor.report.markup import Markup, element, table
 from compressor.report.method_figures import TITLES, cost_chart, legend
@@ -30,9 +31,6 @@ _COLUMNS = (
     "method",
     "budget",
     "seed",
-    "params",
-    "macs",
-    "onnx_bytes",
     "accuracy",
     "latency_mean_ms",
     "latency_median_ms",
@@ -57,6 +55,7 @@ def runs_csv(record: Record) -> str:
     Where the metric is not the accuracy, its name and its value stand behind that.
     """
     text, metric, columns = io.StringIO(), metric_of(record), list(_COLUMNS)
+    columns[3:3] = cost_columns(record["runs"])
     if not metric.is_accuracy:
         behind = columns.index("accuracy") + 1
         columns[behind:behind] = ["metric", "value"]
@@ -214,8 +213,9 @@ def _front_cell(group: Group, cost: str) -> Markup:
 
 def _runs(record: Record) -> Markup:
     metric = metric_of(record)
-    head = ["run", metric.name, "parameters", "MACs", "bytes", "ms, median", "ms, mean", "budget", "remarks"]
-    rows = [_run_row(run, metric) for run in record["runs"]]
+    sizes = cost_columns(record["runs"])
+    head = ["run", metric.name, *map(cost_title, sizes), "ms, median", "ms, mean", "budget", "remarks"]
+    rows = [_run_row(run, metric, sizes) for run in record["runs"]]
     many = element(
         "details",
         element("summary", f"{len(rows)} runs"),
@@ -225,10 +225,15 @@ def _runs(record: Record) -> Markup:
     return section("Runs", csv_text_link("comparison.csv", runs_csv(record)), many)
 
 
-def _run_row(run: Record, metric: Metric) -> list[object]:
+def _run_row(run: Record, metric: Metric, sizes: Sequence[str]) -> list[object]:
     name = f"{title_of(run)}, seed {run['seed']}"
     if run["error"] is not None:
-        return [name, *(element("td", ABSENT) for _ in range(6)), _badge(False), element("td", "cannot be met")]
+        return [
+            name,
+            *(element("td", ABSENT) for _ in range(3 + len(sizes))),
+            _badge(False),
+            element("td", "cannot be met"),
+        ]
     remarks = []
     if run.get("binding"):
         remarks.append(f"{run['binding']} binds")
@@ -239,7 +244,7 @@ def _run_row(run: Record, metric: Metric) -> list[object]:
     return [
         element("a", name, href=f"{run['folder']}/report.html"),
         value_cell(run[metric.column], metric.text),
-        *(value_cell(run[key]) for key in ("params", "macs", "onnx_bytes")),
+        *(value_cell(run.get(key)) for key in sizes),
         *(value_cell(run[key], significant) for key in ("latency_median_ms", "latency_mean_ms")),
         _badge(run["met"]) if run["budget"] else element("td"),
         element("td", "; ".join(remarks)),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compressor.recipe.cost import cost_title, costs
-from compressor.recipe.method import methods
+from compressor.recipe.method import sections_of
 from compressor.report import figures
 from compressor.report.comparison import comparison_notes, comparison_table, value_cell
 from compressor.report.markup import Markup, element, join, table
@@ -51,7 +51,7 @@ def render_html(record: Record) -> str:
     parts = (
         _comparison,
         _channels,
-        *_of_method(record),
+        *sections_of(record),
         _training,
         _latency,
         *(section for cost in costs().values() for section in cost.sections),
@@ -63,12 +63,6 @@ def render_html(record: Record) -> str:
     )
     body = [_header(record, name), _verdict(record), *(part(record) for part in parts)]
     return document(f"{name}: compression report", *body)
-
-
-def _of_method(record: Record) -> tuple[Callable[[Record], Markup], ...]:
-    """The sections that the search method brings; none where it is not installed here."""
-    method = methods().get(str(record.get("method")))
-    return () if method is None else method.sections
 
 
 def _header(record: Record, name: str) -> Markup:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compressor.recipe.cost import cost_title, costs
-from compressor.recipe.method import methods
+from compressor.recipe.method import lines_of
 from compressor.report.methods import spread_text, title_of
 from compressor.report.precision import precision_line
 from compressor.report.values import (
@@ -39,8 +39,7 @@ def summary_lines(record: Record) -> list[str]:
     if record.get("fallback"):
         lines.append(f"uniform scaling was used instead of {record.get('method')}: {record['fallback']}")
     lines += [line for other in found[1:] for line in _against(other, record)]
-    if (method := methods().get(str(record.get("method")))) is not None:
-        lines += [text for line in method.lines if (text := line(record))]
+    lines += [text for line in lines_of(record) if (text := line(record))]
     latency = [text for network in found if (text := _latency(network))]
     if latency:
         lines.append("latency: " + "; ".join(latency))

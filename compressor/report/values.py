@@ -168,7 +168,7 @@ def networks(record: Record) -> list[Network]:
 
 def recorded_costs(found: Sequence[Network]) -> list[str]:
     """The costs that tables list: those of every network, and others that one of these has."""
-    return [name for name, cost in costs().items() if cost.always or any(name in network.data for network in found)]
+    return [name for name, cost in costs().items() if any(map(cost.shown_in, ({}, *(one.data for one in found))))]
 
 
 def widths_of(network: Network, record: Record) -> Mapping[str, int]:

@@ -45,6 +45,31 @@ def test_the_result_is_within_the_limit_by_its_true_size(mlp, limit):
     assert limit - rough(found.architecture) < 2 * found.one_channel["onnx_bytes"] + 37 * 6 + 40
 
 
+@pytest.mark.parametrize("limit", [0.9, 0.5, 0.2])
+@pytest.mark.parametrize(
+    "true",
+    [
+        lambda params: 8 * params,  # another slope than the estimate's
+        lambda params: max(20_000, 12 * params - 30_000),  # nothing changes up to a point, and much beyond it
+        lambda params: 40_000 * (1 + params // 7_000),  # in steps
+    ],
+    ids=["slope", "bend", "steps"],
+)
+def test_an_estimate_of_another_slope_leaves_no_more_unused_than_it_must(mlp, true, limit):
+    """The network found is not much smaller than the largest uniform one."""
+
+    def measure(architecture):
+        return true(params_macs.params(architecture))
+
+    allowed = int(limit * measure(mlp))
+    found, measured = solve(mlp, allowed, measure)
+    size = params_macs.params(found.architecture)
+    assert measure(found.architecture) <= allowed
+    assert len(measured) <= 20
+    largest = max(params for params in range(0, params_macs.params(mlp), 100) if true(params) <= allowed)
+    assert size > 0.8 * largest
+
+
 def test_a_true_estimate_is_found_at_once(mlp):
     found, measured = solve(mlp, 50_000, lambda architecture: 4 * params_macs.params(architecture) + 1234)
     assert len(measured) <= 3

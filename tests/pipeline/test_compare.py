@@ -182,6 +182,19 @@ def test_stopped_anywhere_it_ends_the_same(finished, tmp_path, fits):
     assert len([label for label in fits if label.startswith("training")]) <= 10 + len(moments)
 
 
+def test_a_cost_that_is_limited_has_its_column(tmp_path):
+    budgets = ["activation_bytes=0.8x", "params=0.5x"]
+    record = compare_methods(parse_recipe(RAW), ["uniform"], budgets, 1, tmp_path / "out")
+    rows = {(run["method"], run["budget"]): run for run in record["runs"]}
+    limited = rows["uniform", "activation_bytes=0.8x"]
+    assert limited["activation_bytes"] <= limited["limits"]["activation_bytes"]
+    assert "activation_bytes" not in rows["uniform", "params=0.5x"]
+    lines = (tmp_path / "out" / "comparison.csv").read_text().splitlines()
+    assert lines[0].startswith("method,budget,seed,params,macs,onnx_bytes,activation_bytes,accuracy")
+    assert any(f",{limited['activation_bytes']}," in line for line in lines)
+    assert "activations at once, bytes" in (tmp_path / "out" / "comparison.html").read_text()
+
+
 def test_other_arguments_are_refused(finished):
     out, *_ = finished
     recipe = parse_recipe(RAW)

@@ -326,7 +326,8 @@ def _lines(
 def _evaluator(context: CostContext) -> Callable[[Architecture], float]:
     from compressor.costs.corrected import corrected
 
-    size, shape = _BYTES[context.recipe.export.precision], context.reference.input_shape
+    export, shape = context.recipe.export, context.reference.input_shape
+    size = _BYTES[export.precision] * (export.batch or 1)
     return corrected(
         context,
         lambda path: of_file(path, shape),
@@ -343,7 +344,7 @@ def _shipped(network: ShippedNetwork) -> int:
 COST = Cost(
     name="activation_bytes",
     title="activations at once, bytes",
-    description="most memory that activations take at once, at batch 1, such as 256k or 0.5x",
+    description="most memory that activations take at once, at batch 1 or export.batch, such as 256k or 0.5x",
     evaluator=_evaluator,
     shipped=_shipped,
     depends_on=("export",),

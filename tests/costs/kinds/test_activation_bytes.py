@@ -134,6 +134,26 @@ def test_counting_by_widths_is_counting_a_trace(name):
 
 
 @pytest.mark.usefixtures("traced_export", "no_figures")
+@pytest.mark.parametrize(("batch", "width"), [(2, 0.5), (8, 0.25)])
+def test_a_fixed_batch_leaves_the_networks_as_they_are(batch, width, tmp_path):
+    found = {}
+    for fixed in (None, batch):
+        recipe = parse_recipe(
+            small_recipe(
+                model={"name": "resnet20", "width": width},
+                data={"name": "digits", "image_size": 16, "limit": 100},
+                budget={"activation_bytes": "0.5x"},
+                export={"batch": fixed},
+            )
+        )
+        report = run(recipe, tmp_path / str(fixed), until="search")
+        assert report == {}
+        found[fixed] = json.loads((tmp_path / str(fixed) / "architecture.json").read_text())["widths"]
+    assert found[batch] == found[None]
+    assert min(found[batch].values()) > 1
+
+
+@pytest.mark.usefixtures("traced_export", "no_figures")
 @pytest.mark.parametrize(
     ("model", "search", "budget"),
     [
