@@ -1,11 +1,11 @@
-"""Time of NeuralScale's pruning phase: physical (ours), masked by gates (the paper's way), and torch-pruning's pruner.
+"""Time of NeuralScale's pruning phase: physical (ours), masked by scales (the paper's way), and torch-pruning's pruner.
 
     python experiments/pruning_speed.py --data .data/cifar10 --width 0.25
 
 All three start from the same weights and see the same batches; they take turns after every pruning event, so slow
 minutes of the machine hit all. Ratios are of CPU time, which other processes disturb least; wall time stands beside it.
-The masked network keeps its size: a gate after every batch-norm is multiplied in, its gradient is squared and summed,
-and pruning sets gates to zero. Ours removes through torch-pruning's graph, but ranks the channels itself; the peer runs
+The masked network keeps its size: a scale after every batch-norm is multiplied in, its gradient is squared and summed,
+pruning zeroes scales. Ours removes through torch-pruning's graph, but ranks the channels itself; the peer runs
 its iterative global pruner with GroupTaylorImportance, which looks at the gradients of one batch an event, and as many
 events for as many channels; its optimizer is made anew after each.
 The numbers go to experiments/pruning_speed.json.
@@ -29,7 +29,7 @@ from compressor.dependency import ChannelRemover
 from compressor.models import build, example_input, plan_of, reference_architecture
 from compressor.models.architecture import Architecture
 from compressor.recipe import DataConfig
-from compressor.search.taylor import PruneSettings, TaylorPruner
+from compressor.search.taylor_pruner import PruneSettings, TaylorPruner
 
 HERE = Path(__file__).parent
 
@@ -156,31 +156,31 @@ class Physical:
 
 
 class Masked:
-    """The paper's way: gates after the batch-norms of a network that keeps its size."""
+    """The paper's way: scales after the batch-norms of a network that keeps its size."""
 
     def __init__(self, model: nn.Module, settings: PruneSettings) -> None:
         self.model, self.settings = model.train(), settings
         norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-        self.gates = [nn.Parameter(torch.ones(norm.num_features)) for norm in norms]
-        for norm, gate in zip(norms, self.gates, strict=True):
-            norm.register_forward_hook(lambda module, inputs, output, gate=gate: output * gate[:, None, None])
+        self.scales = [nn.Parameter(torch.ones(norm.num_features)) for norm in norms]
+        for norm, scale in zip(norms, self.scales, strict=True):
+            norm.register_forward_hook(lambda module, inputs, output, scale=scale: output * scale[:, None, None])
         self.convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
         self.norms = norms
         self.optimizer = optimizer(model)
-        self.criteria = [torch.zeros_like(gate) for gate in self.gates]
+        self.criteria = [torch.zeros_like(scale) for scale in self.scales]
         self.steps, self.done = 0, False
 
     @property
     def widths(self) -> list[int]:
-        return [int(gate.detach().sum()) for gate in self.gates]
+        return [int(scale.detach().sum()) for scale in self.scales]
 
     def step(self, x: Tensor, y: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        for gate in self.gates:
-            gate.grad = None
+        for scale in self.scales:
+            scale.grad = None
         nn.functional.cross_entropy(self.model(x), y).backward()
-        for total, gate in zip(self.criteria, self.gates, strict=True):
-            total += gate.grad.square()
+        for total, scale in zip(self.criteria, self.scales, strict=True):
+            total += scale.grad.square()
         self.optimizer.step()
         self.steps += 1
         if self.steps % self.settings.every == 0:
@@ -188,12 +188,12 @@ class Masked:
 
     @torch.no_grad()
     def prune(self) -> None:
-        alive = torch.cat([gate.detach() for gate in self.gates]) > 0
+        alive = torch.cat([scale.detach() for scale in self.scales]) > 0
         criteria = torch.cat(self.criteria).masked_fill(~alive, torch.inf)
         worst = criteria.argsort(stable=True)[: self.settings.channels]
-        keep = torch.ones_like(criteria).index_fill_(0, worst, 0).split([len(gate) for gate in self.gates])
-        for gate, kept, conv, norm in zip(self.gates, keep, self.convs, self.norms, strict=True):
-            gate *= kept
+        keep = torch.ones_like(criteria).index_fill_(0, worst, 0).split([len(scale) for scale in self.scales])
+        for scale, kept, conv, norm in zip(self.scales, keep, self.convs, self.norms, strict=True):
+            scale *= kept
             for parameter in (conv.weight, conv.bias, norm.weight, norm.bias):
                 buffer = self.optimizer.state[parameter]["momentum_buffer"]
                 buffer *= kept.view(-1, *[1] * (buffer.dim() - 1))

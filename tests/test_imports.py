@@ -37,7 +37,7 @@ def modules():
 
 
 def room(name):
-    """`compressor.search.taylor` lies in `search`; the package's own file in `compressor`."""
+    """`compressor.search.taylor_pruner` lies in `search`; the package's own file in `compressor`."""
     parts = name.split(".")
     return parts[1] if len(parts) > 1 else parts[0]
 

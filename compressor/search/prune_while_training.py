@@ -12,7 +12,7 @@ from compressor.models import build, example_input, follows, plan_of, prunable
 from compressor.models.architecture import Architecture
 from compressor.search.problem import Problem
 from compressor.search.pruning_config import PruningConfig
-from compressor.search.taylor import PruneSettings, TaylorPruner
+from compressor.search.taylor_pruner import PruneSettings, TaylorPruner
 from compressor.training.trainer import Settings
 
 

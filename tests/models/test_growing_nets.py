@@ -49,17 +49,17 @@ def shaken(architecture):
 
 
 @pytest.mark.parametrize(("name", "options"), NETS, ids=IDS)
-def test_a_closed_gate_leaves_what_the_network_without_the_unit_gives(name, options):
+def test_a_closed_scale_leaves_what_the_network_without_the_unit_gives(name, options):
     whole = of_primes(name, options)
     for path, unit in units(whole).items():
         if not unit.detachable:
-            assert unit.gates == ()
+            assert unit.scales == ()
             continue
         model, images = shaken(whole)
         before = model(images)
         with torch.no_grad():
-            for gate in unit.gates:
-                model.get_parameter(gate).mul_(0)
+            for scale in unit.scales:
+                model.get_parameter(scale).mul_(0)
         fewer = build(with_units(whole, set(units(whole)) - {path})).eval()
         missing = fewer.load_state_dict(model.state_dict(), strict=False).missing_keys
         assert not missing
@@ -68,7 +68,7 @@ def test_a_closed_gate_leaves_what_the_network_without_the_unit_gives(name, opti
 
 
 @pytest.mark.parametrize(("name", "options"), NETS, ids=IDS)
-def test_a_gate_goes_from_the_input_to_the_unit(name, options):
+def test_a_scale_goes_from_the_input_to_the_unit(name, options):
     """x + m·f(x), or (1 - m)·x + m·f(x), at m = 0.3: before the last ReLU, which inputs of 5 and more pass."""
     whole = of_primes(name, options)
     model, _ = shaken(whole)
@@ -80,8 +80,8 @@ def test_a_gate_goes_from_the_input_to_the_unit(name, options):
             if value.dim() == 4:
                 value.mul_(0.1)
         open_, share = module(x), 0.3
-        for gate in unit.gates:
-            model.get_parameter(gate).mul_(share)
+        for scale in unit.scales:
+            model.get_parameter(scale).mul_(share)
         assert torch.allclose(module(x), x + share * (open_ - x), atol=1e-5)
 
 

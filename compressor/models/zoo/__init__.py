@@ -41,13 +41,13 @@ class Unit:
     Attributes:
         stage: module path of its stage, such as layer1
         number: its place in the stage, kept when others are absent; its own path is `{stage}.{number}`
-        gates: parameters that, all multiplied by m, turn the unit into x + m·f(x), or into (1 - m)·x + m·f(x)
+        scales: parameters that, all multiplied by m, turn the unit into x + m·f(x), or into (1 - m)·x + m·f(x)
         detachable: False where it changes resolution or width
     """
 
     stage: str
     number: int
-    gates: tuple[str, ...]
+    scales: tuple[str, ...]
     detachable: bool
 
 

@@ -158,10 +158,10 @@ def _units(seed: _Seed, options: Options) -> dict[str, Unit]:
     for stage, numbers in zip(seed.bases, options["units"], strict=True):
         for number in numbers:
             path = f"{stage}.{number}"
-            gates: tuple[str, ...] = (f"{path}.{last}.weight", f"{path}.{last}.bias")
+            scales: tuple[str, ...] = (f"{path}.{last}.weight", f"{path}.{last}.bias")
             if seed.plain:
-                gates = (f"{path}.mix",) if options["mix"] else ()
-            found[path] = Unit(stage, number, gates if number else (), number != 0)
+                scales = (f"{path}.mix",) if options["mix"] else ()
+            found[path] = Unit(stage, number, scales if number else (), number != 0)
     return found
 
 

@@ -136,10 +136,10 @@ def test_a_drawn_network_computes_what_the_whole_one_does_without_the_other_chan
     drawn = np.random.default_rng(0).random(space.length) < 0.5
     part = store.network(space.architecture(drawn), drawn, 1).eval()
     assert params_macs.count_params(part) == params_macs.params(space.architecture(drawn)) < params_macs.params(tiny)
-    from compressor.search.gates import Gates
+    from compressor.search.channel_scale import ChannelScales
 
-    gates = Gates(whole, space.plan, space.groups)
-    gates.scale_(torch.from_numpy(drawn).float())
+    scales = ChannelScales(whole, space.plan, space.groups)
+    scales.scale_(torch.from_numpy(drawn).float())
     images = torch.randn(4, 1, 8, 8)
     torch.testing.assert_close(part(images), whole(images))
 
@@ -157,13 +157,13 @@ def test_fresh_weights_depend_on_the_seed_and_the_turn_alone(tiny, quick_trainer
     assert not torch.equal(fresh(1, 2), fresh(2, 2))
 
 
-def gated_loss(grower, model, raw, s, images, labels):
+def scaled_loss(grower, model, raw, s, images, labels):
     """The loss of a network whose parameters are scaled by σ(β·s), as autograd sees it."""
     factors = torch.sigmoid(grower.indicators.beta() * s)[grower._where]
     padded = torch.cat([factors, torch.ones(1)])
     scaled = dict(raw)
     names = {parameter: name for name, parameter in model.named_parameters()}
-    for term in grower.gates._terms:
+    for term in grower.scales._terms:
         name = names[term.parameter]
         scaled[name] = scaled[name] * padded[term.entries].view(term.shape)
     output = torch.func.functional_call(model, scaled, (images,))
@@ -190,11 +190,11 @@ def test_gradients_of_indicators_and_weights_are_those_of_autograd(kind, request
     indicators.s += torch.randn(len(indicators.s), generator=torch.Generator().manual_seed(2))
     names = {parameter: name for name, parameter in model.named_parameters()}
     raw = {name: p.detach().clone() for name, p in model.named_parameters()}
-    raw |= {names[p]: value.clone() for p, value in zip(grower.gates.parameters, grower._raw, strict=True)}
+    raw |= {names[p]: value.clone() for p, value in zip(grower.scales.parameters, grower._raw, strict=True)}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(raw[name])
-    grower._put_gates_on()
+    grower._put_scales_on()
     images, labels = torch.randn(16, *architecture.input_shape).double(), torch.randint(10, (16,))
     nn.functional.cross_entropy(model(images), labels).backward()
     grower._look_every, indicators.force = 10**9, 0.0
@@ -203,7 +203,7 @@ def test_gradients_of_indicators_and_weights_are_those_of_autograd(kind, request
 
     s = before.double().requires_grad_()
     leaves = {name: value.clone().requires_grad_() for name, value in raw.items()}
-    gated_loss(grower, model, leaves, s, images, labels).backward()
+    scaled_loss(grower, model, leaves, s, images, labels).backward()
     moved = (before - indicators.s) / (INDICATORS.lr * 390 / INDICATORS.steps)
     torch.testing.assert_close(moved, s.grad.float(), rtol=2e-3, atol=2e-6)
     for name, parameter in model.named_parameters():
@@ -449,7 +449,7 @@ def test_folding_scales_weights_and_momentum_alike(tiny, quick_trainer):
     grower.indicators.s.fill_(0.7)
     grower.store.momentum = {name: torch.ones_like(value) for name, value in grower.store.momentum.items()}
     grower.settle()
-    gate = model.bn2.weight  # of `inner`: fresh γ = 1
-    assert grower.gates is None
-    torch.testing.assert_close(gate.detach()[1:], optimizer.state[gate]["momentum_buffer"][1:])
-    assert bool((gate.detach()[1:] < 1).all())
+    scale = model.bn2.weight  # of `inner`: fresh γ = 1
+    assert grower.scales is None
+    torch.testing.assert_close(scale.detach()[1:], optimizer.state[scale]["momentum_buffer"][1:])
+    assert bool((scale.detach()[1:] < 1).all())

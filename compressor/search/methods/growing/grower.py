@@ -15,7 +15,7 @@ from compressor.costs import params_macs
 from compressor.costs.solver import Solution
 from compressor.models import units
 from compressor.models.architecture import Architecture
-from compressor.search.gates import Gates
+from compressor.search.channel_scale import ChannelScales
 from compressor.search.methods.growing.indicators import Indicators, IndicatorSettings
 from compressor.search.methods.growing.selection import Selection, select
 from compressor.search.methods.growing.space import Drawn, Space, trained_form
@@ -52,7 +52,7 @@ class GrowthSettings:
 class Grower:
     """Draws a network every round, trains its indicators at every step, and settles on what meets the budget.
 
-    Between two draws the network holds only what is drawn, its gated parameters multiplied by σ(β·s).
+    Between two draws the network holds only what is drawn, its scaled parameters multiplied by σ(β·s).
 
     Args:
         problem: budget and costs
@@ -80,7 +80,7 @@ class Grower:
         self.selection: Selection | None = None
         self._epoch: dict[str, float] = {"flops": 0.0, "added": 0, "removed": 0}
         self._raw: list[torch.Tensor] = []
-        self.gates: Gates | None = None
+        self.scales: ChannelScales | None = None
 
     def seed_network(self) -> Drawn:
         """What the network starts with: one filter in every layer, one unit in every stage."""
@@ -112,13 +112,13 @@ class Grower:
         self._begin_round()
 
     def after_backward(self) -> None:
-        """Move the indicators, and hand the optimizer the weights and gradients without their gates."""
-        if self.gates is None:
+        """Move the indicators, and hand the optimizer the weights and gradients without their scales."""
+        if self.scales is None:
             return
-        products = self.gates.derivatives()
-        self.gates.scale_(self._factors, lambda parameter: parameter.grad)
+        products = self.scales.derivatives()
+        self.scales.scale_(self._factors, lambda parameter: parameter.grad)
         with torch.no_grad():
-            for parameter, raw in zip(self.gates.parameters, self._raw, strict=True):
+            for parameter, raw in zip(self.scales.parameters, self._raw, strict=True):
                 parameter.copy_(raw)
         for parameter in self._held:
             parameter.grad = None
@@ -128,7 +128,7 @@ class Grower:
             self.indicators.step(self._where, products)
 
     def after_step(self) -> bool:
-        """Count what the step took, draw anew if a round is over, put the gates on; never ends training."""
+        """Count what the step took, draw anew if a round is over, put the scales on; never ends training."""
         self.step += 1
         self._epoch["flops"] += 2 * _PASSES * self._macs * self.settings.samples
         if self.selection is None and self.step == self.settings.steps:
@@ -139,8 +139,8 @@ class Grower:
             self.settle()
         elif self.selection is None and self.step % self.settings.indicators.steps == 0:
             self._redraw()
-        elif self.gates is not None:
-            self._put_gates_on()
+        elif self.scales is not None:
+            self._put_scales_on()
         return False
 
     def _end_epoch(self) -> None:
@@ -174,16 +174,16 @@ class Grower:
         self._begin_round()
 
     def settle(self) -> None:
-        """Select what meets the budget, and fold the gates into its weights."""
+        """Select what meets the budget, and fold the scales into its weights."""
         scores = self.indicators.scores()
         selection = select(self.problem, self.space, scores)
         while not agreed(self.problem, self.space.architecture(selection.drawn)):
             selection = select(self.problem, self.space, scores)  # with what was learned of its cost
         self._become(selection.drawn, selection)
-        gates = self._attach()
-        self._put_gates_on()
-        gates.scale_(self._factors, self._momentum)
-        self.gates = None
+        scales = self._attach()
+        self._put_scales_on()
+        scales.scale_(self._factors, self._momentum)
+        self.scales = None
 
     def _momentum(self, parameter: nn.Parameter) -> torch.Tensor | None:
         momentum: torch.Tensor | None = self.optimizer.state[parameter].get(MOMENTUM)
@@ -208,30 +208,32 @@ class Grower:
         self.rounds.append((self.step, costs, self.indicators.force))
         self.indicators.count_draw(self.space.effective(self.drawn))
         self._attach()
-        self._put_gates_on()
+        self._put_scales_on()
 
-    def _attach(self) -> Gates:
-        """Find the gates of the network of now."""
+    def _attach(self) -> ChannelScales:
+        """Find the scales of the network of now."""
         space, there = self.space, self.space.there(self.drawn)
         plan = space.plan.select({name: np.flatnonzero(mask) for name, mask in space.masks(self.drawn).items()})
         parameters = dict(self.model.named_parameters())
         every = units(self.space.reference)
-        whole = {path: [gate for gate in every[path].gates if gate in parameters] for path in space.present(self.drawn)}
-        gates = Gates(self.model, plan, there, whole)
+        whole = {
+            path: [scale for scale in every[path].scales if scale in parameters] for path in space.present(self.drawn)
+        }
+        scales = ChannelScales(self.model, plan, there, whole)
         entries = [space.slices[name].start + np.flatnonzero(self.drawn[space.slices[name]]) for name in there]
         entries += [np.array([space.starts[path]]) for path in whole]
-        self._where = torch.from_numpy(np.concatenate(entries)).to(gates.device)
-        self.gates = gates
-        # A plain unit's mixing weight is nothing but its gate.
-        self._held = [parameters[gate] for path in whole for gate in every[path].gates if gate.endswith(".mix")]
+        self._where = torch.from_numpy(np.concatenate(entries)).to(scales.device)
+        self.scales = scales
+        # A plain unit's mixing weight is nothing but its scale.
+        self._held = [parameters[scale] for path in whole for scale in every[path].scales if scale.endswith(".mix")]
         self._macs = params_macs.macs(self.architecture)
-        return gates
+        return scales
 
-    def _put_gates_on(self) -> None:
-        assert self.gates is not None
-        self._factors = self.indicators.gates()[self._where]
-        self._raw = [parameter.detach().clone() for parameter in self.gates.parameters]
-        self.gates.scale_(self._factors)
+    def _put_scales_on(self) -> None:
+        assert self.scales is not None
+        self._factors = self.indicators.scales()[self._where]
+        self._raw = [parameter.detach().clone() for parameter in self.scales.parameters]
+        self.scales.scale_(self._factors)
 
     def _excess(self) -> float:
         """Δu: by how much the network exceeds its budget, the nearest of several limits, in shares of the unscaled one.
@@ -298,7 +300,7 @@ class Grower:
             "epoch": self._epoch,
             "indicators": own.values,
         }
-        raw = {str(number): tensor for number, tensor in enumerate(self._raw)} if self.gates is not None else {}
+        raw = {str(number): tensor for number, tensor in enumerate(self._raw)} if self.scales is not None else {}
         return Snapshot(
             {**named("indicators", own.tensors), **named("store", self.store.state()), **named("raw", raw)}, values
         )
@@ -319,12 +321,12 @@ class Grower:
         self.optimizer.param_groups[0]["params"] = list(self.model.parameters())
         self._attach()
         if self.selection is not None:
-            self.gates = None
+            self.scales = None
             return
         raw: Tensors = snapshot.part("raw")
-        assert self.gates is not None
-        self._raw = [raw[str(number)].to(self.gates.device) for number in range(len(raw))]
-        self._factors = self.indicators.gates()[self._where]
+        assert self.scales is not None
+        self._raw = [raw[str(number)].to(self.scales.device) for number in range(len(raw))]
+        self._factors = self.indicators.scales()[self._where]
 
 
 def become_(model: nn.Module, other: nn.Module) -> None:

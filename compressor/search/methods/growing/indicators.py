@@ -95,7 +95,7 @@ class Indicators:
         rounds = self.count if settings.temperature == "structure" else torch.full_like(self.count, float(self.round))
         return settings.beta_max ** (rounds / settings.rounds)
 
-    def gates(self) -> torch.Tensor:
+    def scales(self) -> torch.Tensor:
         """(length,) σ(β·s), with which what is drawn takes part."""
         if self.settings.fixed is not None:
             return torch.ones_like(self.s)
@@ -107,7 +107,7 @@ class Indicators:
         Raises:
             TrainingError: the indicators are not numbers any more
         """
-        found: NDArray[np.float64] = self.gates().double().cpu().numpy()
+        found: NDArray[np.float64] = self.scales().double().cpu().numpy()
         if not np.isfinite(found).all():
             raise TrainingError("growing: the indicators are not finite: training diverged; try a smaller train.lr")
         return found if self.settings.fixed is None else np.full_like(found, self.settings.fixed)
@@ -150,7 +150,7 @@ class Indicators:
         """One step of SGD on s.
 
         Args:
-            where: (P,) entries of the gates of the network
+            where: (P,) entries of the scales of the network
             products: (P,) m·∂L/∂m of each, m = σ(β·s)
         """
         beta = self.beta()

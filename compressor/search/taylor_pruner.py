@@ -1,10 +1,10 @@
 """Global first-order Taylor pruning with physical removal (NeuralScale Algorithm 1; Molchanov et al. 2019).
 
-The importance of a channel is (∂L/∂z)² of a gate z = 1 (`compressor.search.gates`), summed over the mini-batches since
-the last event. No gate is computed with: where it scales a batch-norm, ∂L/∂z = γ·∂L/∂γ + β·∂L/∂β, and where it scales
+The importance of a channel is (∂L/∂z)² of a scale z = 1 (`compressor.search.channel_scale`), summed over the
+mini-batches since the last event. No scale is computed with: where it scales a batch-norm, ∂L/∂z = γ·∂L/∂γ + β·∂L/∂β, and where it scales
 the weights w that read a channel, Σ w·∂L/∂w over those.
 
-A unit of several channels (the groups of a grouped convolution keep equal sizes) has one gate for all of them. Units
+A unit of several channels (the groups of a grouped convolution keep equal sizes) has one scale for all of them. Units
 of a group that no removal fits exactly (channel shuffles) are taken out by zeroing what makes them and what normalises
 them, as the paper's authors do with all channels; the network keeps its size there.
 """
@@ -22,7 +22,7 @@ from torch import nn
 
 from compressor.costs.params_macs import params_at
 from compressor.dependency import ChannelRemover, Remove, WidthPlan, remove_channels_
-from compressor.search.gates import Gates, made_at
+from compressor.search.channel_scale import ChannelScales, made_at
 from compressor.training.checkpoint import Snapshot
 
 
@@ -127,15 +127,15 @@ class TaylorPruner:
         self._attach()
 
     def _attach(self) -> None:
-        self.gates = Gates(self.model, self.plan, [*self.searched, *self.follows])
-        self.criteria = torch.zeros(self.gates.total, device=self.gates.device, dtype=self.gates.dtype)
+        self.scales = ChannelScales(self.model, self.plan, [*self.searched, *self.follows])
+        self.criteria = torch.zeros(self.scales.total, device=self.scales.device, dtype=self.scales.dtype)
         self.batches = 0
         self.zeroed.find(self.model, self.plan)
         self.zeroed.zero()
 
     def after_backward(self) -> None:
-        """Add the squared gate derivatives of one mini-batch."""
-        self.criteria += self.gates.derivatives().square_()
+        """Add the squared scale derivatives of one mini-batch."""
+        self.criteria += self.scales.derivatives().square_()
         self.batches += 1
         now = time.monotonic()
         self.seconds, self._clock = self.seconds + now - self._clock, now
@@ -181,7 +181,7 @@ class TaylorPruner:
                 break
             name = self._owner(position)
             if left[name] > 0:
-                removed.setdefault(name, []).append(position - self.gates.starts[name])
+                removed.setdefault(name, []).append(position - self.scales.starts[name])
                 left[name] -= 1
                 wanted -= 1
             elif self.settings.stop_at_minimum:
@@ -194,9 +194,9 @@ class TaylorPruner:
         return removed | self._followers(removed)
 
     def _ranking(self) -> list[int]:
-        """Positions of the searched units in the vector of gates that are not zeroed, the least important first."""
+        """Positions of the searched units in the vector of scales that are not zeroed, the least important first."""
         ranked = sum(self.plan.groups[name].units for name in self.searched)
-        zeroed = {self.gates.starts[name] + unit for name in self.searched for unit in self.zeroed.units.get(name, ())}
+        zeroed = {self.scales.starts[name] + unit for name in self.searched for unit in self.zeroed.units.get(name, ())}
         order = self.criteria[:ranked].argsort(stable=True).tolist()
         return [position for position in order if position not in zeroed]
 
@@ -205,7 +205,7 @@ class TaylorPruner:
         return f"{channels} channel" + ("s" if channels > 1 else "")
 
     def _owner(self, position: int) -> str:
-        starts = [self.gates.starts[name] for name in self.searched]
+        starts = [self.scales.starts[name] for name in self.searched]
         return self.searched[bisect_right(starts, position) - 1]
 
     def _followers(self, removed: Mapping[str, list[int]]) -> dict[str, list[int]]:
@@ -214,7 +214,7 @@ class TaylorPruner:
             size = self.plan.groups[name].channels
             surplus = size - factor * (self.plan.groups[source].channels - len(removed.get(source, ())))
             if surplus > 0:
-                begin = self.gates.starts[name]
+                begin = self.scales.starts[name]
                 order = self.criteria[begin : begin + size].argsort(stable=True)
                 extra[name] = sorted(order[:surplus].tolist())
         return extra

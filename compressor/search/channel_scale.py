@@ -1,10 +1,10 @@
-"""Gates: factors of whole channels, which no module computes with but which parameters can be scaled by.
+"""Channel scales: factors of whole channels, which no module computes with but which parameters can be multiplied by.
 
-Where one layer makes the channels and an affine batch-norm with a ReLU behind it alone reads it, the gate sits behind
+Where one layer makes the channels and an affine batch-norm with a ReLU behind it alone reads it, the scale sits behind
 the batch-norm: it scales γ and β. Elsewhere (a residual stream, a layer without batch-norm) it scales the weights that
 read the channel, which is what removal takes away; behind a ReLU the two are the same. Gating what makes a residual
 stream would not do: where batch-norms read it, as in pre-activation networks, scaling it changes nothing. Only channels
-that no weight reads, or that activations are multiplied along (queries and keys), are gated where they are made.
+that no weight reads, or that activations are multiplied along (queries and keys), are scaled where they are made.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from compressor.dependency import Axis, WidthPlan
 
 @dataclass(frozen=True)
 class _Term:
-    """A gated parameter: entry (L,) of the vector of gates for every position along one of its dimensions."""
+    """A scaled parameter: entry (L,) of the vector of scales for every position along one of its dimensions."""
 
     parameter: nn.Parameter
     dim: int
@@ -30,14 +30,14 @@ class _Term:
     shape: tuple[int, ...]  # in which one factor for each position is broadcast to the parameter
 
 
-class Gates:
-    """All gates of a network as one vector: one for every unit of the groups named, then the whole ones.
+class ChannelScales:
+    """All scales of a network as one vector: one for every unit of the groups named, then the whole ones.
 
     Args:
         model: the network
         plan: of the network as it is now
-        names: groups to gate; a unit of several channels has one gate for all of them
-        whole: {gate: parameters that it scales as a whole}
+        names: groups to scale; a unit of several channels has one scale for all of them
+        whole: {scale: parameters that it scales as a whole}
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Gates:
         self.total = sum(sizes)
         self.starts = dict(zip([*names, *whole], accumulate([0, *sizes]), strict=False))
         self._parameters = dict(model.named_parameters())
-        made = {name for name in names if _gated_where_made(plan, name)}
+        made = {name for name in names if _scaled_where_made(plan, name)}
         axes = [axis for name in names if name in made for axis in made_at(plan, name, self._parameters)]
         read = set(names) - made
         numbers = {plan.order.index(name) for name in read}
@@ -80,12 +80,12 @@ class Gates:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """The gated parameters, each once."""
+        """The scaled parameters, each once."""
         return list(dict.fromkeys(term.parameter for term in self._terms))
 
     @torch.no_grad()
     def derivatives(self) -> torch.Tensor:
-        """z·∂L/∂z of the mini-batch whose gradients the network holds, (total,); gates at 1: their derivatives."""
+        """z·∂L/∂z of the mini-batch whose gradients the network holds, (total,); scales at 1: their derivatives."""
         result = torch.zeros(self.total + 1, device=self.device, dtype=self.dtype)
         for term in self._terms:
             # A layer that this step did not reach, or that is frozen, has no gradient.
@@ -100,10 +100,10 @@ class Gates:
     def scale_(
         self, factors: torch.Tensor, of: Callable[[nn.Parameter], torch.Tensor | None] = lambda parameter: parameter
     ) -> None:
-        """Multiply the gated parameters by their gates' factors (total,).
+        """Multiply the scaled parameters by their scales' factors (total,).
 
         Args:
-            factors: of the gates
+            factors: of the scales
             of: what of a parameter to multiply, such as its gradient: that of what was scaled follows; None: nothing
         """
         for term, spread in self._spread(factors):
@@ -115,7 +115,7 @@ class Gates:
         return [(term, padded[term.entries].view(term.shape).to(term.parameter.dtype)) for term in self._terms]
 
 
-def _gated_where_made(plan: WidthPlan, name: str) -> bool:
+def _scaled_where_made(plan: WidthPlan, name: str) -> bool:
     group = plan.groups[name]
     return group.norm is not None or not group.exact or group.summed or not plan.readers(name)
 

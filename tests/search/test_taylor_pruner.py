@@ -6,12 +6,12 @@ from torch import nn
 
 from compressor.dependency import plan_widths, resize_
 from compressor.models import build, example_input
-from compressor.search.gates import Gates
-from compressor.search.taylor import PruneSettings, TaylorPruner
+from compressor.search.channel_scale import ChannelScales
+from compressor.search.taylor_pruner import PruneSettings, TaylorPruner
 
 
-class Gated(nn.Module):
-    """`Tiny` with the gates z written out, each a parameter of ones: where removal takes a channel away."""
+class Scaled(nn.Module):
+    """`Tiny` with the scales z written out, each a parameter of ones: where removal takes a channel away."""
 
     def __init__(self, tiny):
         super().__init__()
@@ -44,15 +44,15 @@ def shaken(architecture):
     return model
 
 
-def test_the_derivatives_are_those_of_gates_written_out(tiny, batch):
+def test_the_derivatives_are_those_of_scales_written_out(tiny, batch):
     model = shaken(tiny)
-    gated = Gated(copy.deepcopy(model))
-    nn.functional.cross_entropy(gated(batch[0]), batch[1]).backward()
+    scaled = Scaled(copy.deepcopy(model))
+    nn.functional.cross_entropy(scaled(batch[0]), batch[1]).backward()
     plan = plan_widths(model, example_input(tiny))
-    gates = Gates(model, plan, ["stem", "inner"])
+    scales = ChannelScales(model, plan, ["stem", "inner"])
     nn.functional.cross_entropy(model(batch[0]), batch[1]).backward()
-    expected = torch.cat([gated.z_stem.grad.flatten(), gated.z_inner.grad.flatten()])
-    torch.testing.assert_close(gates.derivatives(), expected)
+    expected = torch.cat([scaled.z_stem.grad.flatten(), scaled.z_inner.grad.flatten()])
+    torch.testing.assert_close(scales.derivatives(), expected)
 
 
 def pruner_for(architecture, model, **changes):
@@ -79,12 +79,12 @@ def test_squares_of_single_batches_are_summed(tiny, batch):
     model = shaken(tiny)
     pruner = pruner_for(tiny, model, every=100)
     pruner.start(model, torch.optim.SGD(model.parameters(), lr=0.0), 3)
-    gates = Gates(model, pruner.plan, list(tiny.widths))
+    scales = ChannelScales(model, pruner.plan, list(tiny.widths))
     total = torch.zeros(36, dtype=torch.float64)
     for part in (slice(0, 8), slice(8, 16)):
         model.zero_grad()
         nn.functional.cross_entropy(model(batch[0][part]), batch[1][part]).backward()
-        total += gates.derivatives() ** 2
+        total += scales.derivatives() ** 2
         pruner.after_backward()
     torch.testing.assert_close(pruner.criteria, total)
 
@@ -131,15 +131,15 @@ def test_every_event_is_recorded_and_pruning_ends_at_the_floor(tiny):
 
 def rank_last(pruner, name):
     """Make every channel of one group less important than all others, whatever the gradients of this machine."""
-    derivatives = pruner.gates.derivatives
+    derivatives = pruner.scales.derivatives
 
     def ranked():
         values = derivatives().abs() + 1
-        start = pruner.gates.starts[name]
+        start = pruner.scales.starts[name]
         values[start : start + pruner.plan.groups[name].units] = 0
         return values
 
-    pruner.gates.derivatives = ranked
+    pruner.scales.derivatives = ranked
 
 
 class Ranked(TaylorPruner):
@@ -237,42 +237,42 @@ def test_a_restored_pruner_goes_on_as_if_never_stopped(tiny):
     torch.testing.assert_close(again.criteria, pruner.criteria)
 
 
-def test_physical_removal_is_masking_with_gates_to_the_last_digit(tiny):
-    """Same channels removed, same losses, as with the paper's gates that are only set to zero."""
+def test_physical_removal_is_masking_with_scales_to_the_last_digit(tiny):
+    """Same channels removed, same losses, as with the paper's scales that are only set to zero."""
     model = shaken(tiny)
-    gated = Gated(copy.deepcopy(model))
-    gates = {"stem": gated.z_stem, "inner": gated.z_inner}
-    alive = {name: list(range(gate.numel())) for name, gate in gates.items()}
-    criteria = {name: torch.zeros(gate.numel(), dtype=torch.float64) for name, gate in gates.items()}
+    scaled = Scaled(copy.deepcopy(model))
+    scales = {"stem": scaled.z_stem, "inner": scaled.z_inner}
+    alive = {name: list(range(scale.numel())) for name, scale in scales.items()}
+    criteria = {name: torch.zeros(scale.numel(), dtype=torch.float64) for name, scale in scales.items()}
     pruner = pruner_for(tiny, model, every=3, channels=2)
-    optimizers = [torch.optim.SGD(m.parameters(), 0.05, 0.5, weight_decay=5e-4) for m in (model, gated.net)]
+    optimizers = [torch.optim.SGD(m.parameters(), 0.05, 0.5, weight_decay=5e-4) for m in (model, scaled.net)]
     pruner.start(model, optimizers[0], 3)
     torch.manual_seed(6)
     for step in range(1, 31):
         x, y = torch.randn(8, 1, 8, 8, dtype=torch.float64), torch.randint(10, (8,))
-        losses = [nn.functional.cross_entropy(network(x), y) for network in (model, gated)]
+        losses = [nn.functional.cross_entropy(network(x), y) for network in (model, scaled)]
         torch.testing.assert_close(losses[0], losses[1], rtol=1e-12, atol=1e-12)
         for loss, optimizer in zip(losses, optimizers, strict=True):
             optimizer.zero_grad()
             loss.backward()
         pruner.after_backward()
-        for name, gate in gates.items():
-            criteria[name] += gate.grad.flatten() ** 2
+        for name, scale in scales.items():
+            criteria[name] += scale.grad.flatten() ** 2
         for optimizer in optimizers:
             optimizer.step()
         pruner.after_step()
-        for gate in gates.values():
-            gate.grad = None
+        for scale in scales.values():
+            scale.grad = None
         if step % 3 == 0:
-            ranked = sorted((float(criteria[name][c]), name, c) for name in gates for c in alive[name])
+            ranked = sorted((float(criteria[name][c]), name, c) for name in scales for c in alive[name])
             for _, name, channel in ranked[:2]:
                 alive[name].remove(channel)
-                gates[name].data[channel] = 0
+                scales[name].data[channel] = 0
             for total in criteria.values():
                 total.zero_()
             assert pruner.plan.widths == {name: len(channels) for name, channels in alive.items()}
     assert pruner.events == 10
-    assert torch.allclose(model.inner.weight, gated.net.inner.weight[alive["inner"]][:, alive["stem"]], rtol=1e-10)
+    assert torch.allclose(model.inner.weight, scaled.net.inner.weight[alive["inner"]][:, alive["stem"]], rtol=1e-10)
 
 
 def test_a_stream_that_only_batch_norms_read_has_derivatives_that_are_not_zero():
@@ -282,14 +282,14 @@ def test_a_stream_that_only_batch_norms_read_has_derivatives_that_are_not_zero()
     architecture = reference_architecture("preact_resnet18", {}, 10, (1, 8, 8), 0.2)
     model = build(architecture, 0).double()
     plan = plan_widths(model, example_input(architecture))
-    gates = Gates(model, plan, list(architecture.widths))
+    scales = ChannelScales(model, plan, list(architecture.widths))
     torch.manual_seed(0)
     x, y = torch.randn(32, 1, 8, 8, dtype=torch.float64), torch.arange(32) % 10
     nn.functional.cross_entropy(model(x), y).backward()
-    slopes = gates.derivatives().abs()
+    slopes = scales.derivatives().abs()
     typical = slopes.median()
     for name in ("conv1", "layer2.0.conv2", "layer3.0.conv2"):
-        start = gates.starts[name]
+        start = scales.starts[name]
         assert slopes[start : start + architecture.widths[name]].median() > 0.1 * typical
 
 
@@ -303,12 +303,12 @@ def test_no_group_looks_worthless_only_because_a_batch_norm_rescales_it(name):
     plan = (
         source_of(name).referenced(architecture)[1] if ":" in name else plan_widths(model, example_input(architecture))
     )
-    gates = Gates(model, plan, list(plan.groups))
+    scales = ChannelScales(model, plan, list(plan.groups))
     torch.manual_seed(0)
     x, y = torch.randn(8, 3, side, side, dtype=torch.float64), torch.arange(8) % 10
     nn.functional.cross_entropy(model(x), y).backward()
-    slopes = gates.derivatives().abs()
-    for group, start in gates.starts.items():
+    slopes = scales.derivatives().abs()
+    for group, start in scales.starts.items():
         largest = slopes[start : start + plan.groups[group].channels].max()
         assert largest > 1e-6 * slopes.max(), group
 
