@@ -1,8 +1,8 @@
 """Global first-order Taylor pruning with physical removal (NeuralScale Algorithm 1; Molchanov et al. 2019).
 
 The importance of a channel is (∂L/∂z)² of a scale z = 1 (`compressor.search.channel_scale`), summed over the
-mini-batches since the last event. No scale is computed with: where it scales a batch-norm, ∂L/∂z = γ·∂L/∂γ + β·∂L/∂β, and where it scales
-the weights w that read a channel, Σ w·∂L/∂w over those.
+mini-batches since the last event. No scale is computed with: where it scales a batch-norm, ∂L/∂z = γ·∂L/∂γ + β·∂L/∂β,
+and where it scales the weights w that read a channel, Σ w·∂L/∂w over those.
 
 A unit of several channels (the groups of a grouped convolution keep equal sizes) has one scale for all of them. Units
 of a group that no removal fits exactly (channel shuffles) are taken out by zeroing what makes them and what normalises
