@@ -25,7 +25,7 @@ from record import write_result
 from torch import nn
 
 from compressor.costs.params_macs import count_params, params_at
-from compressor.dependency import WidthPlan, plan_widths, resize_
+from compressor.dependency import DependencyGraph, dependency_graph, resize_
 from compressor.exporters import export_onnx
 from compressor.models.initialise import reinitialise_
 
@@ -74,23 +74,23 @@ def outputs(value: Any) -> list[torch.Tensor]:
     return [tensor for tensor in values if tensor is not None]
 
 
-def draw(plan: WidthPlan, kind: str) -> dict[str, int]:
+def draw(graph: DependencyGraph, kind: str) -> dict[str, int]:
     """Widths of all groups: half, one and a half times, or each at random."""
     rng = random.Random(kind)
     share = {"half": lambda: 0.5, "more": lambda: 1.5, "random": lambda: rng.uniform(0.25, 1.75)}[kind]
-    return {name: max(1, round(group.units * share())) * group.step for name, group in plan.groups.items()}
+    return {name: max(1, round(group.units * share())) * group.step for name, group in graph.groups.items()}
 
 
-def resized(model: nn.Module, plan: WidthPlan, kind: str, side: int) -> dict[str, Any]:
+def resized(model: nn.Module, graph: DependencyGraph, kind: str, side: int) -> dict[str, Any]:
     """Resize a copy, train one step, export it, compare."""
-    network, widths = copy.deepcopy(model), draw(plan, kind)
-    after = resize_(network, plan, widths)
+    network, widths = copy.deepcopy(model), draw(graph, kind)
+    after = resize_(network, graph, widths)
     reinitialise_(network, model)
     with torch.no_grad():
         for parameter in network.parameters():  # heads and scales that begin at 0 would make any two networks agree
             parameter.add_(torch.randn_like(parameter), alpha=0.02)
     assert after.widths == widths
-    assert count_params(network) == params_at(model, plan, widths)
+    assert count_params(network) == params_at(model, graph, widths)
     x = torch.randn(2, 3, side, side)
     network.train()
     torch.stack([output.float().square().mean() for output in outputs(network(x))]).sum().backward()
@@ -111,19 +111,19 @@ def measure(name: str) -> dict[str, Any]:
     model = make(name)
     side = SIDES.get(name, 224)
     begun = time.perf_counter()
-    plan = plan_widths(model, torch.zeros(2, 3, side, side))
+    graph = dependency_graph(model, torch.zeros(2, 3, side, side))
     seconds = time.perf_counter() - begun
     small = side if any(word in name for word in FULL_ONLY) else SMALL
     if name.startswith("deeplab"):
         small = 64
     return {
-        "groups": len(plan.groups),
+        "groups": len(graph.groups),
         "params": count_params(model),
         "plan_seconds": round(seconds, 2),
-        "steps": sorted({group.step for group in plan.groups.values()}),
-        "inexact": [group.name for group in plan.groups.values() if not group.exact],
-        "fixed": dict(plan.fixed),
-        "resized": {kind: resized(model, plan, kind, small) for kind in ("half", "more", "random")},
+        "steps": sorted({group.step for group in graph.groups.values()}),
+        "inexact": [group.name for group in graph.groups.values() if not group.exact],
+        "fixed": dict(graph.fixed),
+        "resized": {kind: resized(model, graph, kind, small) for kind in ("half", "more", "random")},
     }
 
 

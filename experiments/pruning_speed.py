@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from compressor.costs.params_macs import macs
 from compressor.data import Batches, load_data
 from compressor.dependency import ChannelRemover
-from compressor.models import build, example_input, plan_of, reference_architecture
+from compressor.models import build, example_input, graph_of, reference_architecture
 from compressor.models.architecture import Architecture
 from compressor.recipe import DataConfig
 from compressor.search.taylor_pruner import PruneSettings, TaylorPruner
@@ -137,15 +137,15 @@ class Physical:
     def __init__(self, model: nn.Module, architecture: Architecture, settings: PruneSettings) -> None:
         self.model = model.train()
         self.optimizer = optimizer(model)
-        plan, groups = plan_of(architecture), list(architecture.widths)
-        remover = ChannelRemover(self.model, plan, example_input(architecture), groups)
-        self.pruner = TaylorPruner(plan, groups, {}, settings, remover)
+        graph, groups = graph_of(architecture), list(architecture.widths)
+        remover = ChannelRemover(self.model, graph, example_input(architecture), groups)
+        self.pruner = TaylorPruner(graph, groups, {}, settings, remover)
         self.pruner.start(self.model, self.optimizer, 1)
         self.done = False
 
     @property
     def widths(self) -> list[int]:
-        return list(self.pruner.plan.widths.values())
+        return list(self.pruner.graph.widths.values())
 
     def step(self, x: Tensor, y: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)

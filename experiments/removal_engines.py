@@ -23,9 +23,9 @@ import torch
 from record import write_result
 from torch import nn
 
-from compressor.dependency import ChannelRemover, WidthPlan, remove_channels_
+from compressor.dependency import ChannelRemover, DependencyGraph, remove_channels_
 from compressor.files import read_json
-from compressor.models import build, example_input, plan_of, reference_architecture
+from compressor.models import build, example_input, graph_of, reference_architecture
 
 HERE = Path(__file__).parent
 JSON = HERE / "removal_engines.json"
@@ -89,34 +89,34 @@ def main() -> None:
 def measure(name: str, options: dict[str, Any], shape: tuple[int, ...], events: int, channels: int) -> dict[str, Any]:
     architecture = reference_architecture(name, options, 1000 if len(shape) == 1 else 10, shape)
     models = [build(architecture, 0)]
-    plan, example = plan_of(architecture), example_input(architecture)
+    graph, example = graph_of(architecture), example_input(architecture)
     if len(shape) == 3:
         models[0] = models[0].to(memory_format=torch.channels_last)
     optimizers = [momentum(models[0])]
     models.append(copy.deepcopy(models[0]))
     optimizers.append(momentum(models[1]))
-    groups = [group.name for group in plan.groups.values() if group.exact]
+    groups = [group.name for group in graph.groups.values() if group.exact]
     began = time.process_time()
-    remover = ChannelRemover(models[0], plan, example, groups)
+    remover = ChannelRemover(models[0], graph, example, groups)
     check = time.process_time() - began
-    remover(models[0], plan, {})
-    plans, draw, spent = [plan, plan], random.Random(0), ([], [])
+    remover(models[0], graph, {})
+    graphs, draw, spent = [graph, graph], random.Random(0), ([], [])
     for event in range(events):
-        removed = drawn(plans[0], groups, draw, channels)
+        removed = drawn(graphs[0], groups, draw, channels)
         if not removed:
             break
         for side in (0, 1) if event % 2 else (1, 0):
             remove = (remover, remove_channels_)[side]
             began = time.process_time()
-            plans[side] = remove(models[side], plans[side], removed, optimizers[side])
+            graphs[side] = remove(models[side], graphs[side], removed, optimizers[side])
             spent[side].append(time.process_time() - began)
-        assert plans[0].widths == plans[1].widths
-        assert plans[0].owners == plans[1].owners
+        assert graphs[0].widths == graphs[1].widths
+        assert graphs[0].owners == graphs[1].owners
     theirs, ours = ([1000 * statistics.median(times[1:]) for times in spent]) if len(spent[0]) > 1 else (None, None)
     record = remover.record()
     return {
         "groups": len(groups),
-        "free": len(plan.groups),
+        "free": len(graph.groups),
         "by_torch_pruning": len(record["torch_pruning"]),
         "reasons": sorted(set(record["tracer"].values()))[:5],
         "events": record["events"],
@@ -138,14 +138,14 @@ def momentum(model: nn.Module) -> torch.optim.Optimizer:
     return optimizer
 
 
-def drawn(plan: WidthPlan, groups: list[str], draw: random.Random, channels: int) -> dict[str, list[int]]:
+def drawn(graph: DependencyGraph, groups: list[str], draw: random.Random, channels: int) -> dict[str, list[int]]:
     """Units of any groups, at random; each group keeps one."""
-    units = [(name, unit) for name in groups for unit in range(plan.groups[name].units)]
+    units = [(name, unit) for name in groups for unit in range(graph.groups[name].units)]
     removed: dict[str, list[int]] = {}
     for name, unit in draw.sample(units, len(units)):
         if sum(map(len, removed.values())) == channels:
             break
-        if len(removed.get(name, ())) + 1 < plan.groups[name].units:
+        if len(removed.get(name, ())) + 1 < graph.groups[name].units:
             removed.setdefault(name, []).append(unit)
     return removed
 

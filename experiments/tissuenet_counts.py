@@ -17,7 +17,7 @@ from typing import Any
 from record import write_result
 
 from compressor.costs import params_macs
-from compressor.models import build_meta, example_input, plan_of, reference_architecture, stackable
+from compressor.models import build_meta, example_input, graph_of, reference_architecture, stackable
 from compressor.models.architecture import Architecture
 from compressor.models.stacked import find_sites, select
 from compressor.models.stacked.spec import BasicUnit, Kind, Stack
@@ -174,9 +174,9 @@ def built(row: Row) -> Architecture:
     if row.unit is None:
         return reference
     skeleton, firsts = stackable(reference, row.strategy)
-    plan = plan_of(skeleton)
-    sites = find_sites(build_meta(skeleton), plan)
-    streams = {name for name in plan.groups if len(plan.producers(name)) > 1}
+    graph = graph_of(skeleton)
+    sites = find_sites(build_meta(skeleton), graph)
+    streams = {name for name in graph.groups if len(graph.producers(name)) > 1}
     chosen = select(sites, firsts or row.strategy, streams=streams)
     widths, stacks = dict(skeleton.widths), {}
     for site in chosen:

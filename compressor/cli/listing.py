@@ -70,12 +70,12 @@ def width_groups(model: str, shape: tuple[int, int, int], classes: int, options:
     kept = cache_folder() / "widths" / f"{hashlib.sha256(what.encode()).hexdigest()[:24]}.json"
     if sources is not None and (found := _kept(kept)) is not None:
         return found
-    from compressor.models import plan_of, prunable, reference_architecture
+    from compressor.models import graph_of, prunable, reference_architecture
 
     architecture = reference_architecture(model, options, classes, shape)
-    plan = plan_of(prunable(architecture))
-    groups = [[name, channels, plan.steps.get(name, 1)] for name, channels in architecture.widths.items()]
-    found = {"groups": groups, "fixed": list(plan.fixed.values())}
+    graph = graph_of(prunable(architecture))
+    groups = [[name, channels, graph.steps.get(name, 1)] for name, channels in architecture.widths.items()]
+    found = {"groups": groups, "fixed": list(graph.fixed.values())}
     if sources is not None:
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)

@@ -18,8 +18,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from compressor.dependency import LayerSizes, WidthPlan
-from compressor.models import build_meta, example_input, follows, plan_of, prunable, reference_architecture, units
+from compressor.dependency import DependencyGraph, LayerSizes
+from compressor.models import build_meta, example_input, follows, graph_of, prunable, reference_architecture, units
 from compressor.models.architecture import Architecture
 from compressor.models.stacked.spec import Stack
 
@@ -61,9 +61,9 @@ def macs(architecture: Architecture) -> int:
     return count_macs(build_meta(architecture), example_input(architecture, 1).to("meta"))
 
 
-def params_at(model: nn.Module, plan: WidthPlan, widths: Mapping[str, int]) -> int:
+def params_at(model: nn.Module, graph: DependencyGraph, widths: Mapping[str, int]) -> int:
     """Parameter count that a network would have at other widths, {group: channels}."""
-    length = LayerSizes(plan).at(plan.widths | dict(widths))
+    length = LayerSizes(graph).at(graph.widths | dict(widths))
     return sum(
         math.prod(length(name, dim, size) for dim, size in enumerate(parameter.shape))
         for name, parameter in model.named_parameters()
@@ -80,7 +80,7 @@ class _LayerCosts:
 
     Args:
         model: at its own widths
-        plan: of the model
+        graph: of the model
         example: what to count its multiply-adds with
         follows: {group: (searched group, factor)}
         between: {parameter: weight} of layers that are left out where that weight has as many inputs as outputs: the
@@ -91,27 +91,27 @@ class _LayerCosts:
     def __init__(
         self,
         model: nn.Module,
-        plan: WidthPlan,
+        graph: DependencyGraph,
         example: torch.Tensor,
         follows: Mapping[str, tuple[str, int]],
         between: Mapping[str, str],
         built: Callable[[Mapping[str, int]], nn.Module],
     ) -> None:
-        self._sizes, self._products, self._follows, self._between = LayerSizes(plan), plan.products, follows, between
+        self._sizes, self._products, self._follows, self._between = LayerSizes(graph), graph.products, follows, between
         # (parameter, values at fixed lengths, (dimension, present length) that may change, positions)
         self._terms: list[tuple[str, int, tuple[tuple[int, int], ...], int]] = []
         for name, parameter in model.named_parameters():
-            grows = tuple((dim, length) for dim, length in enumerate(parameter.shape) if (name, dim) in plan.owners)
+            grows = tuple((dim, length) for dim, length in enumerate(parameter.shape) if (name, dim) in graph.owners)
             factor = parameter.numel() // math.prod(length for _, length in grows)
-            self._terms.append((name, factor, grows, plan.uses.get(name, 0)))
+            self._terms.append((name, factor, grows, graph.uses.get(name, 0)))
         self._taps = {name: math.prod(parameter.shape[2:]) for name, parameter in model.named_parameters()}
-        halves = {name: max(1, group.units // 2) * group.step for name, group in plan.groups.items()}
+        halves = {name: max(1, group.units // 2) * group.step for name, group in graph.groups.items()}
         halves |= {name: factor * halves[source] for name, (source, factor) in follows.items()}
-        checked = [plan.widths, halves]
+        checked = [graph.widths, halves]
         if between:  # layers come and go: among unlike widths too
             draw = random.Random(0)
             for _ in range(3):
-                mixed = {name: max(1, draw.randint(1, 3)) * group.step for name, group in plan.groups.items()}
+                mixed = {name: max(1, draw.randint(1, 3)) * group.step for name, group in graph.groups.items()}
                 checked.append(mixed | {name: factor * mixed[source] for name, (source, factor) in follows.items()})
         self.exact = set(COSTS)
         for widths in checked:
@@ -151,16 +151,16 @@ def _layer_costs_of(
     whole = prunable(own)
     if set(own.widths) != set(names) - set(following) or set(whole.widths) != set(own.widths) or units(own):
         return None  # its layers are not the same at all widths; or there are too many such networks to trace each
-    network, plan = build_meta(whole), plan_of(whole)
+    network, graph = build_meta(whole), graph_of(whole)
 
     def at(architecture: Architecture, widths: Mapping[str, int]) -> nn.Module:
         return build_meta(architecture.with_widths({name: widths[name] for name in architecture.widths}))
 
-    alike = dict.fromkeys(own.widths, math.lcm(*(group.step for group in plan.groups.values())))
+    alike = dict.fromkeys(own.widths, math.lcm(*(group.step for group in graph.groups.values())))
     between = _left_out(at(whole, alike), at(own, alike)) if whole != own else {}
     if between is None:
         return None
-    return _LayerCosts(network, plan, example_input(own, 1).to("meta"), following, between, partial(at, own))
+    return _LayerCosts(network, graph, example_input(own, 1).to("meta"), following, between, partial(at, own))
 
 
 def _left_out(whole: nn.Module, own: nn.Module) -> dict[str, str] | None:

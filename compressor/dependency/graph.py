@@ -78,7 +78,7 @@ class Positions:
 
 
 @dataclass(frozen=True)
-class WidthPlan:
+class DependencyGraph:
     """All resizable groups of one network at its present widths.
 
     Attributes:
@@ -130,8 +130,8 @@ class WidthPlan:
                 found.append(Positions(tensor, dim, index, owners.unit[index]))
         return tuple(found)
 
-    def fixing(self, reasons: Mapping[str, str]) -> WidthPlan:
-        """The plan without the groups named, {group name: why it cannot, or shall not, be resized}."""
+    def fixing(self, reasons: Mapping[str, str]) -> DependencyGraph:
+        """The graph without the groups named, {group name: why it cannot, or shall not, be resized}."""
         gone, owners = [number for number, name in enumerate(self.order) if name in reasons], {}
         for axis, owner in self.owners.items():
             group = np.where(np.isin(owner.group, gone), -1, owner.group)
@@ -140,8 +140,8 @@ class WidthPlan:
         groups = {name: group for name, group in self.groups.items() if name not in reasons}
         return replace(self, groups=groups, owners=owners, fixed={**self.fixed, **reasons})
 
-    def at(self, widths: Mapping[str, int]) -> WidthPlan:
-        """The plan of the same network at other widths.
+    def at(self, widths: Mapping[str, int]) -> DependencyGraph:
+        """The graph of the same network at other widths.
 
         Raises:
             ModelError: an unknown group, one that cannot be resized, or a width that it cannot have
@@ -164,11 +164,11 @@ class WidthPlan:
                 select[name] = np.where(units < group.units, units, NEW)
         return select
 
-    def select(self, select: Mapping[str, Indices]) -> WidthPlan:
-        """The plan after a selection of units, {group: old unit or `NEW`}."""
+    def select(self, select: Mapping[str, Indices]) -> DependencyGraph:
+        """The graph after a selection of units, {group: old unit or `NEW`}."""
         return self.after(select, self.changes(select))
 
-    def after(self, select: Mapping[str, Indices], changes: Mapping[Axis, tuple[Indices, Owners]]) -> WidthPlan:
+    def after(self, select: Mapping[str, Indices], changes: Mapping[Axis, tuple[Indices, Owners]]) -> DependencyGraph:
         """`select`, with its changes known."""
         groups = {
             name: replace(group, channels=len(select[name]) * group.step) if name in select else group
@@ -217,7 +217,7 @@ class WidthPlan:
 
 
 def _with_new(owners: Owners, numbers: Mapping[int, Indices]) -> tuple[Indices, Owners]:
-    """One dimension's part of `WidthPlan.changes` with units that are new.
+    """One dimension's part of `DependencyGraph.changes` with units that are new.
 
     Positions of one group stand in runs of rising units (one run for a plain layer, one per part where parts must
     stay equal); within a run a unit holds a block of positions (a flattened map holds H·W of them).
@@ -244,24 +244,24 @@ class LayerSizes:
     """How long every dimension of every parameter is, as a linear function of the widths: to count without resizing.
 
     Args:
-        plan: of the network
+        graph: of the network
     """
 
-    def __init__(self, plan: WidthPlan) -> None:
-        self.groups = list(plan.groups)
-        self._units = np.array([plan.groups[name].step for name in self.groups], dtype=np.int64)
-        column = {plan.order.index(name): index for index, name in enumerate(self.groups)}
-        self._row = {axis: index for index, axis in enumerate(plan.owners)}
-        self._base = np.zeros(len(plan.owners), dtype=np.int64)
-        self._slope = np.zeros((len(plan.owners), len(self.groups)), dtype=np.int64)
-        for row, owner in enumerate(plan.owners.values()):
+    def __init__(self, graph: DependencyGraph) -> None:
+        self.groups = list(graph.groups)
+        self._units = np.array([graph.groups[name].step for name in self.groups], dtype=np.int64)
+        column = {graph.order.index(name): index for index, name in enumerate(self.groups)}
+        self._row = {axis: index for index, axis in enumerate(graph.owners)}
+        self._base = np.zeros(len(graph.owners), dtype=np.int64)
+        self._slope = np.zeros((len(graph.owners), len(self.groups)), dtype=np.int64)
+        for row, owner in enumerate(graph.owners.values()):
             numbers, held = np.unique(owner.group, return_counts=True)
             for number, positions in zip(numbers.tolist(), held.tolist(), strict=True):
                 if number < 0:
                     self._base[row] = positions
                 else:
-                    name = plan.order[number]
-                    self._slope[row, column[number]] = positions // plan.groups[name].units
+                    name = graph.order[number]
+                    self._slope[row, column[number]] = positions // graph.groups[name].units
 
     def at(self, widths: Mapping[str, int]) -> Callable[[str, int, int], int]:
         """A function (parameter, dimension, otherwise) → length at these widths; `otherwise` for a fixed one."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from compressor.dependency.graph import Indices, Owners, WidthGroup, WidthPlan, layer_of
+from compressor.dependency.graph import DependencyGraph, Indices, Owners, WidthGroup, layer_of
 from compressor.dependency.surgery import CONVS, RECURRENT, TRANSPOSED, apply_
 from compressor.dependency.trace import Axis, Trace
 from compressor.dependency.tracer import trace
@@ -18,7 +18,7 @@ from compressor.dependency.trial import resizable
 from compressor.errors import ModelError
 
 
-def plan_widths(model: nn.Module, example: torch.Tensor) -> WidthPlan:
+def dependency_graph(model: nn.Module, example: torch.Tensor) -> DependencyGraph:
     """Find the width groups of a network.
 
     Args:
@@ -29,16 +29,16 @@ def plan_widths(model: nn.Module, example: torch.Tensor) -> WidthPlan:
         ModelError: it does not run, or its layers share parameters
     """
     traced, probe, found = _traced(model, example)
-    plan = _plan(traced, found)
+    graph = _graph(traced, found)
 
     def runs_at(units: Mapping[str, Sequence[int]]) -> nn.Module:
         changed = copy.deepcopy(traced)
-        apply_(changed, plan, {name: np.asarray(chosen) for name, chosen in units.items()})
+        apply_(changed, graph, {name: np.asarray(chosen) for name, chosen in units.items()})
         return changed
 
-    units = {name: group.units for name, group in plan.groups.items() if name not in plan.fixed}
+    units = {name: group.units for name, group in graph.groups.items() if name not in graph.fixed}
     refused = resizable(traced, probe, units, runs_at)
-    return plan.fixing(dict(plan.fixed) | refused)
+    return graph.fixing(dict(graph.fixed) | refused)
 
 
 def _traced(model: nn.Module, example: torch.Tensor) -> tuple[nn.Module, torch.Tensor, Trace]:
@@ -75,7 +75,7 @@ def _check_unshared(model: nn.Module) -> None:
             holders[parameter] = path
 
 
-def _plan(model: nn.Module, found: Trace) -> WidthPlan:
+def _graph(model: nn.Module, found: Trace) -> DependencyGraph:
     """The groups of a trace, before any was tried."""
     channel = found.channels()
     producing, reading = _axes(found, found.produced), _axes(found, found.read)
@@ -100,7 +100,7 @@ def _plan(model: nn.Module, found: Trace) -> WidthPlan:
         for path, m in model.named_modules()
         if isinstance(m, (*CONVS, *TRANSPOSED)) and m.groups > 1 and m.groups == m.in_channels
     }
-    return WidthPlan(
+    return DependencyGraph(
         groups,
         owners,
         tuple(names),

@@ -1,4 +1,4 @@
-"""Which engine removes the channels of which group: torch-pruning where its graph agrees with the width plan."""
+"""Which engine removes the channels of which group: torch-pruning where its graph agrees with the dependency graph."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from compressor.dependency.graph import Indices, Owners, WidthPlan
+from compressor.dependency.graph import DependencyGraph, Indices, Owners
 from compressor.dependency.surgery import kept_units, remove_channels_
 from compressor.dependency.trace import Axis
 from compressor.errors import ModelError
 
 if TYPE_CHECKING:
-    from compressor.dependency.torch_pruning_engine import Cuts, DependencyGraph
+    from compressor.dependency.torch_pruning_engine import Cuts, TorchPruningGraph
 
 Engine = Literal["auto", "torch_pruning", "tracer"]
 Changes = Mapping[Axis, tuple[Indices, Owners]]
@@ -28,15 +28,15 @@ class Remove(Protocol):
     def __call__(
         self,
         model: nn.Module,
-        plan: WidthPlan,
+        graph: DependencyGraph,
         removed: Mapping[str, Iterable[int]],
         optimizer: torch.optim.Optimizer | None = None,
-    ) -> WidthPlan:
-        """Remove units, {group: units}; the plan of the smaller network."""
+    ) -> DependencyGraph:
+        """Remove units, {group: units}; the graph of the smaller network."""
 
 
 class ChannelRemover:
-    """Removes channels of one network, through torch-pruning where that cuts what the width plan says.
+    """Removes channels of one network, through torch-pruning where that cuts what the dependency graph says.
 
     At first the first, the middle and the last unit of every group are asked for; a group of which torch-pruning would
     cut something else goes to our own removal, `remove_channels_`. In every event what torch-pruning would cut is
@@ -44,7 +44,7 @@ class ChannelRemover:
 
     Args:
         model: the network
-        plan: of it as it is now
+        graph: of it as it is now
         example: one batch of inputs (N, …)
         groups: the groups that may lose channels
         engine: `torch_pruning`: where it cannot remove a group's channels, that is an error; `tracer`: it is not used
@@ -54,96 +54,104 @@ class ChannelRemover:
     """
 
     def __init__(
-        self, model: nn.Module, plan: WidthPlan, example: torch.Tensor, groups: Sequence[str], engine: Engine = "auto"
+        self,
+        model: nn.Module,
+        graph: DependencyGraph,
+        example: torch.Tensor,
+        groups: Sequence[str],
+        engine: Engine = "auto",
     ) -> None:
         self.example, self.engine, self.groups = example, engine, list(groups)
         self.events = {"torch_pruning": 0, "tracer": 0}
         self.refused: dict[str, str] = {}
-        self._graph: DependencyGraph | None = None
+        self._pruner: TorchPruningGraph | None = None
         if engine == "tracer":
             self.refused = dict.fromkeys(self.groups, "the recipe asks for it (widths.engine)")
         else:
-            self._choose(model, plan)
+            self._choose(model, graph)
 
-    def _choose(self, model: nn.Module, plan: WidthPlan) -> None:
+    def _choose(self, model: nn.Module, graph: DependencyGraph) -> None:
         try:
-            graph = self._graph_of(model)
+            pruner = self._pruner_of(model)
         except Exception as error:  # torch-pruning does not say what it raises
             self.refused = dict.fromkeys(self.groups, f"torch-pruning cannot trace the network: {_line(error)}")
         else:
             for name in self.groups:
-                units = plan.groups[name].units
+                units = graph.groups[name].units
                 for unit in sorted({0, units // 2, units - 1}) if units > 1 else ():
-                    if (reason := _difference(graph, plan, {name: [unit]})) is not None:
+                    if (reason := _difference(pruner, graph, {name: [unit]})) is not None:
                         self.refused[name] = reason
                         break
         if self.refused and self.engine == "torch_pruning":
             name, reason = next(iter(self.refused.items()))
             raise ModelError(f"widths.engine: torch_pruning cannot remove the channels of {name}: {reason}")
 
-    def _graph_of(self, model: nn.Module) -> DependencyGraph:
-        from compressor.dependency.torch_pruning_engine import DependencyGraph  # takes seconds
+    def _pruner_of(self, model: nn.Module) -> TorchPruningGraph:
+        from compressor.dependency.torch_pruning_engine import TorchPruningGraph  # takes seconds
 
-        return DependencyGraph(model, self.example)
+        return TorchPruningGraph(model, self.example)
 
     def __call__(
         self,
         model: nn.Module,
-        plan: WidthPlan,
+        graph: DependencyGraph,
         removed: Mapping[str, Iterable[int]],
         optimizer: torch.optim.Optimizer | None = None,
-    ) -> WidthPlan:
+    ) -> DependencyGraph:
         """Remove units, {group: units}, as `remove_channels_` does.
 
         Raises:
             ModelError: an unknown group, a group that would lose its last channel, or the engine cannot do it
         """
         wanted = {name: sorted(units) for name, units in removed.items()}
-        kept_units(plan, wanted)
+        kept_units(graph, wanted)
         by_graph = {name: units for name, units in wanted.items() if units and name not in self.refused}
         by_tracer = {name: units for name, units in wanted.items() if units and name not in by_graph}
         if by_tracer:
-            plan = self._by_tracer(model, plan, by_tracer, optimizer)
+            graph = self._by_tracer(model, graph, by_tracer, optimizer)
         if by_graph:
-            plan = self._by_graph(model, plan, by_graph, optimizer)
-        return plan
+            graph = self._by_graph(model, graph, by_graph, optimizer)
+        return graph
 
     def _by_tracer(
         self,
         model: nn.Module,
-        plan: WidthPlan,
+        graph: DependencyGraph,
         removed: Mapping[str, Sequence[int]],
         optimizer: torch.optim.Optimizer | None,
-    ) -> WidthPlan:
-        self._graph = None  # it does not see what happens here
+    ) -> DependencyGraph:
+        self._pruner = None  # it does not see what happens here
         self.events["tracer"] += 1
-        return remove_channels_(model, plan, removed, optimizer)
+        return remove_channels_(model, graph, removed, optimizer)
 
     def _by_graph(
         self,
         model: nn.Module,
-        plan: WidthPlan,
+        graph: DependencyGraph,
         removed: Mapping[str, Sequence[int]],
         optimizer: torch.optim.Optimizer | None,
-    ) -> WidthPlan:
-        select = kept_units(plan, removed)
-        changes = plan.changes(select)
+    ) -> DependencyGraph:
+        select = kept_units(graph, removed)
+        changes = graph.changes(select)
         reason: str | None = None
-        for graph in (self._graph, None):  # torch-pruning's notes of concatenations may have drifted: then a new graph
-            if graph is not None and graph.model is not model:
+        for pruner in (
+            self._pruner,
+            None,
+        ):  # its notes of concatenations may have drifted: then a new one
+            if pruner is not None and pruner.model is not model:
                 continue
             try:
-                self._graph = graph = graph or self._graph_of(model)
-                group = graph.query(plan, removed)
-                if (reason := _unequal(graph.cuts(group), changes, plan)) is None:
-                    graph.remove(group, optimizer, {axis: len(index) for axis, (index, _) in changes.items()})
+                self._pruner = pruner = pruner or self._pruner_of(model)
+                group = pruner.query(graph, removed)
+                if (reason := _unequal(pruner.cuts(group), changes, graph)) is None:
+                    pruner.remove(group, optimizer, {axis: len(index) for axis, (index, _) in changes.items()})
                     self.events["torch_pruning"] += 1
-                    return plan.after(select, changes)
+                    return graph.after(select, changes)
             except Exception as error:  # torch-pruning does not say what it raises; nothing has changed
                 reason = _line(error)
         if self.engine == "torch_pruning":
             raise ModelError(f"widths.engine: torch_pruning cannot remove channels of {min(removed)}: {reason}")
-        return self._by_tracer(model, plan, removed, optimizer)
+        return self._by_tracer(model, graph, removed, optimizer)
 
     def record(self) -> dict[str, Any]:
         """Which engine removes which groups, as JSON values."""
@@ -157,18 +165,18 @@ class ChannelRemover:
         }
 
 
-def _difference(graph: DependencyGraph, plan: WidthPlan, removed: Mapping[str, Sequence[int]]) -> str | None:
-    """How what torch-pruning would cut differs from the plan, or None if it does not."""
+def _difference(pruner: TorchPruningGraph, graph: DependencyGraph, removed: Mapping[str, Sequence[int]]) -> str | None:
+    """How what torch-pruning would cut differs from the graph, or None if it does not."""
     try:
-        return _unequal(graph.cuts(graph.query(plan, removed)), plan.changes(kept_units(plan, removed)), plan)
+        return _unequal(pruner.cuts(pruner.query(graph, removed)), graph.changes(kept_units(graph, removed)), graph)
     except Exception as error:  # torch-pruning does not say what it raises
         return _line(error)
 
 
-def _unequal(cuts: Cuts, changes: Changes, plan: WidthPlan) -> str | None:
+def _unequal(cuts: Cuts, changes: Changes, graph: DependencyGraph) -> str | None:
     expected = {}
     for axis, (kept, _) in changes.items():
-        removed = np.setdiff1d(np.arange(len(plan.owners[axis].group)), kept)
+        removed = np.setdiff1d(np.arange(len(graph.owners[axis].group)), kept)
         if len(removed):
             expected[axis] = removed
     for (tensor, dim), removed in expected.items():

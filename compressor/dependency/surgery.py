@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from compressor.dependency.graph import NEW, Indices, WidthPlan, layer_of
+from compressor.dependency.graph import NEW, DependencyGraph, Indices, layer_of
 from compressor.errors import ModelError, not_one_of
 
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -134,14 +134,14 @@ def _sync(path: str, module: nn.Module, channelwise: bool) -> None:
 
 def apply_(
     model: nn.Module,
-    plan: WidthPlan,
+    graph: DependencyGraph,
     select: Mapping[str, Indices],
     optimizer: torch.optim.Optimizer | None = None,
     fill: float = 0.0,
-) -> WidthPlan:
-    """Select units of some groups, {group: old unit or `NEW`}; the plan of the changed network."""
+) -> DependencyGraph:
+    """Select units of some groups, {group: old unit or `NEW`}; the graph of the changed network."""
     slicer, cuts = Slicer(model, optimizer, fill), dict[str, dict[int, Indices]]()
-    changes = plan.changes(select)
+    changes = graph.changes(select)
     for (name, dim), (index, _) in changes.items():
         if not len(index):
             raise ModelError(f"{name}: no channel would be left to it")
@@ -150,34 +150,34 @@ def apply_(
         slicer.cut(name, positions)
     slicer.finish()
     for path in dict.fromkeys(layer_of(name) for name in cuts):
-        _sync(path, model.get_submodule(path), path in plan.channelwise)
-    return plan.after(select, changes)
+        _sync(path, model.get_submodule(path), path in graph.channelwise)
+    return graph.after(select, changes)
 
 
 def remove_channels_(
     model: nn.Module,
-    plan: WidthPlan,
+    graph: DependencyGraph,
     removed: Mapping[str, Iterable[int]],
     optimizer: torch.optim.Optimizer | None = None,
-) -> WidthPlan:
+) -> DependencyGraph:
     """Physically remove channels from a network, and their state from its optimizer.
 
     Args:
         model: changed in place; its parameters become new objects
-        plan: of the model as it is now
+        graph: of the model as it is now
         removed: {group name: units to remove}; a unit is one channel, or `step` of them
         optimizer: its parameter lists and per-parameter state follow
 
     Returns:
-        the plan of the smaller network
+        the graph of the smaller network
 
     Raises:
         ModelError: an unknown group, or a group that would lose its last channel
     """
-    return apply_(model, plan, kept_units(plan, removed), optimizer)
+    return apply_(model, graph, kept_units(graph, removed), optimizer)
 
 
-def kept_units(plan: WidthPlan, removed: Mapping[str, Iterable[int]]) -> dict[str, Indices]:
+def kept_units(graph: DependencyGraph, removed: Mapping[str, Iterable[int]]) -> dict[str, Indices]:
     """{group: units that stay} for {group: units to remove}.
 
     Raises:
@@ -185,15 +185,15 @@ def kept_units(plan: WidthPlan, removed: Mapping[str, Iterable[int]]) -> dict[st
     """
     kept = {}
     for name, units in removed.items():
-        if name not in plan.groups:
-            raise ModelError(f"width group {not_one_of(name, plan.groups)}")
-        kept[name] = np.delete(np.arange(plan.groups[name].units), np.fromiter(units, dtype=np.int64))
+        if name not in graph.groups:
+            raise ModelError(f"width group {not_one_of(name, graph.groups)}")
+        kept[name] = np.delete(np.arange(graph.groups[name].units), np.fromiter(units, dtype=np.int64))
         if not len(kept[name]):
             raise ModelError(f"width group {name}: cannot lose its last channel")
     return kept
 
 
-def resize_(model: nn.Module, plan: WidthPlan, widths: Mapping[str, int], fill: float = 0.0) -> WidthPlan:
+def resize_(model: nn.Module, graph: DependencyGraph, widths: Mapping[str, int], fill: float = 0.0) -> DependencyGraph:
     """Give groups another width, smaller or larger; the first channels keep their weights, new ones hold `fill`.
 
     Call `compressor.models.initialise.reinitialise_` afterwards for a network to train from scratch, or, with `fill`
@@ -202,4 +202,4 @@ def resize_(model: nn.Module, plan: WidthPlan, widths: Mapping[str, int], fill: 
     Raises:
         ModelError: an unknown group, one that cannot be resized, with the reason, or a width that it cannot have
     """
-    return apply_(model, plan, plan.selection(widths), fill=fill)
+    return apply_(model, graph, graph.selection(widths), fill=fill)

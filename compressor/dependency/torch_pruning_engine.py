@@ -1,8 +1,8 @@
 """torch-pruning's dependency graph of a network, whose pruning functions remove the channels.
 
 Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023; torch-pruning 1.6.1. The graph groups the layers and
-cuts them; what its functions would cut is listed first (`DependencyGraph.cuts`), so that it can be compared with a
-width plan before anything is touched. Its slices are ours: they carry optimizer state, memory format and requires_grad.
+cuts them; what its functions would cut is listed first (`TorchPruningGraph.cuts`), so that it can be compared with
+our graph before anything is touched. Its slices are ours: they carry optimizer state, memory format and requires_grad.
 
 Importing this module imports torch_pruning, which takes seconds.
 """
@@ -26,7 +26,7 @@ from torch_pruning import ops
 from torch_pruning.dependency import Group
 from torch_pruning.pruner import function
 
-from compressor.dependency.graph import Indices, WidthPlan, layer_of
+from compressor.dependency.graph import DependencyGraph, Indices, layer_of
 from compressor.dependency.surgery import RECURRENT, Slicer
 from compressor.dependency.trace import Axis
 
@@ -34,7 +34,7 @@ Cuts = dict[Axis, Indices]  # positions removed along a dimension of a parameter
 _MOST = {"widths": 1_000_000, "dependencies": 20_000}  # looked at in one query; some graphs lead round in circles
 
 
-class DependencyGraph(torch_pruning.DependencyGraph):  # type: ignore[misc]
+class TorchPruningGraph(torch_pruning.DependencyGraph):  # type: ignore[misc]
     """The graph of one network at its present widths.
 
     Args:
@@ -79,7 +79,7 @@ class DependencyGraph(torch_pruning.DependencyGraph):  # type: ignore[misc]
         if weight is None:  # a norm without bias
             return None
         if self._slicer is None:
-            raise RuntimeError("channels are removed by DependencyGraph.remove only")
+            raise RuntimeError("channels are removed by TorchPruningGraph.remove only")
         kept = np.sort(np.array([int(index) for index in keep_idxs], dtype=np.int64))
         return self._slicer.sliced(weight, {pruning_dim % weight.dim(): kept})
 
@@ -122,8 +122,8 @@ class DependencyGraph(torch_pruning.DependencyGraph):  # type: ignore[misc]
         self.unwrapped_parameters = []
         self._module2name = {module: name for name, module in modules.items()}
 
-    def query(self, plan: WidthPlan, removed: Mapping[str, Sequence[int]]) -> Group:
-        """What torch-pruning would cut to remove units, {group of the plan: units}, as one group.
+    def query(self, graph: DependencyGraph, removed: Mapping[str, Sequence[int]]) -> Group:
+        """What torch-pruning would cut to remove units, {group of the graph: units}, as one group.
 
         Raises:
             Exception: whatever torch-pruning raises
@@ -132,7 +132,7 @@ class DependencyGraph(torch_pruning.DependencyGraph):  # type: ignore[misc]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what it cannot infer; what counts is compared
             for name, units in removed.items():
-                module, pruner, positions = self._root(plan, name, units)
+                module, pruner, positions = self._root(graph, name, units)
                 self._looked = dict.fromkeys(_MOST, 0)
                 for dependency, indices in self.get_pruning_group(module, pruner.prune_out_channels, positions):
                     key = dependency.target, dependency.handler
@@ -143,9 +143,9 @@ class DependencyGraph(torch_pruning.DependencyGraph):  # type: ignore[misc]
             group.add_dep(dependency, sorted(indices))
         return group
 
-    def _root(self, plan: WidthPlan, name: str, units: Sequence[int]) -> tuple[Any, Any, list[int]]:
+    def _root(self, graph: DependencyGraph, name: str, units: Sequence[int]) -> tuple[Any, Any, list[int]]:
         """Where the removal of a group begins: a module or parameter, its pruner, positions in it."""
-        made = plan.producers(name)[0]
+        made = graph.producers(name)[0]
         layer = self.model.get_submodule(layer_of(made.tensor))
         root: Any = layer if layer in self.module2node else self.model.get_parameter(made.tensor)
         if root not in self.module2node:

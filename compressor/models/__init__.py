@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from compressor.models.networks import check_task as check_task
     from compressor.models.networks import example_input as example_input
     from compressor.models.networks import follows as follows
+    from compressor.models.networks import graph_of as graph_of
     from compressor.models.networks import network_with_weights as network_with_weights
-    from compressor.models.networks import plan_of as plan_of
     from compressor.models.networks import prunable as prunable
     from compressor.models.networks import reference_architecture as reference_architecture
     from compressor.models.networks import source_of as source_of
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _NETWORKS = (
     *("build", "build_meta", "check_reference", "check_task", "example_input", "follows", "network_with_weights"),
-    *("plan_of", "prunable", "reference_architecture", "source_of", "stackable", "steps", "supports_channels_last"),
+    *("graph_of", "prunable", "reference_architecture", "source_of", "stackable", "steps", "supports_channels_last"),
     *("takes_tokens", "units", "with_options", "with_units"),
 )
 _HOME = {

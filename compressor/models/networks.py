@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compressor.dependency import WidthPlan
+from compressor.dependency import DependencyGraph
 from compressor.errors import ModelError, not_one_of
 from compressor.models.architecture import Architecture
 from compressor.models.factory_source import FactorySource
@@ -155,13 +155,13 @@ def with_units(architecture: Architecture, present: Collection[str]) -> Architec
     return with_options(architecture, units=list(stages.values()))
 
 
-def plan_of(architecture: Architecture) -> WidthPlan:
-    """The width plan of an architecture's network.
+def graph_of(architecture: Architecture) -> DependencyGraph:
+    """The dependency graph of an architecture's network.
 
     Raises:
         ModelError: the network cannot be traced
     """
-    return source_of(architecture.model).plan(architecture)
+    return source_of(architecture.model).graph(architecture)
 
 
 def stackable(architecture: Architecture, strategy: str, width: float = 1.0) -> tuple[Architecture, list[str] | None]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compressor.dependency import WidthPlan, plan_widths, resize_
+from compressor.dependency import DependencyGraph, dependency_graph, resize_
 from compressor.errors import ModelError
 from compressor.models.architecture import Architecture
 from compressor.models.initialise import reinitialise_
@@ -31,41 +31,41 @@ class ReferencedSource(ModelSource):
         widths = _planned(type(self), self.model, text, classes, input_shape)[1].widths
         return Architecture(self.model, classes, input_shape, widths, dict(options))
 
-    def referenced(self, architecture: Architecture) -> tuple[nn.Module, WidthPlan]:
-        """The network at its own widths on the meta device, and its plan; not to be changed.
+    def referenced(self, architecture: Architecture) -> tuple[nn.Module, DependencyGraph]:
+        """The network at its own widths on the meta device, and its graph; not to be changed.
 
         Raises:
             ModelError: a width name of the architecture is unknown or missing
         """
         options = json.dumps(dict(architecture.options), sort_keys=True)
         shape = architecture.input_shape
-        model, plan = _planned(type(self), self.model, options, architecture.classes, shape)
-        check_names(architecture, plan.widths)
-        return model, plan
+        model, graph = _planned(type(self), self.model, options, architecture.classes, shape)
+        check_names(architecture, graph.widths)
+        return model, graph
 
     def build(self, architecture: Architecture) -> nn.Module:
         """See `ModelSource`."""
-        plan = self.referenced(architecture)[1]
+        graph = self.referenced(architecture)[1]
         fresh = self.network(architecture.classes, architecture.options)
         if ModelName.of(self.model).carries_weights:  # its own are not asked for
             _redraw_(fresh)
-        if plan.widths == dict(architecture.widths):
+        if graph.widths == dict(architecture.widths):
             return fresh
         resized = copy.deepcopy(fresh)
-        resize_(resized, plan, architecture.widths)
+        resize_(resized, graph, architecture.widths)
         check_logits(self.model, resized, architecture.classes, self.example(architecture.input_shape, 2))
         reinitialise_(resized, fresh)
         return resized
 
     def build_meta(self, architecture: Architecture) -> nn.Module:
         """See `ModelSource`."""
-        model, plan = self.referenced(architecture)  # to be watched as it runs, it needs weights
+        model, graph = self.referenced(architecture)  # to be watched as it runs, it needs weights
         with on_meta():
             built = copy.deepcopy(model)
-            resize_(built, plan, architecture.widths)
+            resize_(built, graph, architecture.widths)
             return built
 
-    def plan(self, architecture: Architecture) -> WidthPlan:
+    def graph(self, architecture: Architecture) -> DependencyGraph:
         """See `ModelSource`; planned at its own widths, since narrower ones may hide what goes together."""
         return self.referenced(architecture)[1].at(architecture.widths)
 
@@ -77,18 +77,18 @@ class ReferencedSource(ModelSource):
 @lru_cache(maxsize=16)
 def _planned(
     kind: type[ReferencedSource], model: str, options: str, classes: int, input_shape: Shape
-) -> tuple[nn.Module, WidthPlan]:
-    """The network on the meta device, at its own widths, and its width plan."""
+) -> tuple[nn.Module, DependencyGraph]:
+    """The network on the meta device, at its own widths, and its dependency graph."""
     source = kind(model)
     with torch.random.fork_rng(devices=[]):
         built = source.network(classes, json.loads(options))
     example = source.example(input_shape, 2)
-    plan = plan_widths(built, example)
-    if not plan.groups:
-        reasons = "; ".join(plan.fixed.values()) or "it has no layers with a width"
+    graph = dependency_graph(built, example)
+    if not graph.groups:
+        reasons = "; ".join(graph.fixed.values()) or "it has no layers with a width"
         raise ModelError(f"model.name: {model} cannot be resized: {reasons}")
     check_logits(model, built, classes, example)
-    return built.to("meta"), plan
+    return built.to("meta"), graph
 
 
 def _redraw_(model: nn.Module) -> None:

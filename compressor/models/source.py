@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compressor.dependency import WidthPlan
+from compressor.dependency import DependencyGraph
 from compressor.errors import ModelError, not_one_of
 from compressor.models.architecture import Architecture
 from compressor.models.zoo import Shape, Unit
@@ -61,7 +61,7 @@ class ModelSource(ABC):
         """The same on the meta device."""
 
     @abstractmethod
-    def plan(self, architecture: Architecture) -> WidthPlan:
+    def graph(self, architecture: Architecture) -> DependencyGraph:
         """Which channels go together.
 
         Raises:

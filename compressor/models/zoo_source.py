@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from compressor.dependency import WidthPlan, plan_widths
+from compressor.dependency import DependencyGraph, dependency_graph
 from compressor.errors import ModelError, not_one_of
 from compressor.models.architecture import Architecture
 from compressor.models.source import ModelSource, check_names, long_enough
@@ -70,7 +70,7 @@ class ZooSource(ModelSource):
         with on_meta():
             return self.build(architecture)
 
-    def plan(self, architecture: Architecture) -> WidthPlan:
+    def graph(self, architecture: Architecture) -> DependencyGraph:
         """See `ModelSource`."""
         return _planned(architecture.to_json(), _Same(self.family))
 
@@ -144,8 +144,8 @@ class _Same:
 
 
 @lru_cache(maxsize=32)
-def _planned(text: str, same: _Same) -> WidthPlan:
-    """The plan of a network: tracing takes a second, and a run asks for the same plan several times."""
+def _planned(text: str, same: _Same) -> DependencyGraph:
+    """The graph of a network: tracing takes a second, and a run asks for the same graph several times."""
     architecture = Architecture.from_json(text)
     source = ZooSource(architecture.model)
     # One channel more everywhere keeps equal widths equal, and a single channel differs from none.
@@ -154,13 +154,13 @@ def _planned(text: str, same: _Same) -> WidthPlan:
         widths={name: width + 1 for name, width in architecture.widths.items()},
         options=same.family.traced(architecture.options),
     )
-    plan = plan_widths(source.build_meta(wider), long_enough(source.example(architecture.input_shape, 2)))
+    graph = dependency_graph(source.build_meta(wider), long_enough(source.example(architecture.input_shape, 2)))
     searched = {*architecture.widths, *source.follows(architecture)}
-    others = [name for name in plan.groups if name not in searched]
-    plan = plan.fixing({name: f"{name}: its width is part of {architecture.model}" for name in others})
+    others = [name for name in graph.groups if name not in searched]
+    graph = graph.fixing({name: f"{name}: its width is part of {architecture.model}" for name in others})
     built = {name: parameter.shape for name, parameter in source.build_meta(architecture).named_parameters()}
     widths = {}
-    for name, group in plan.groups.items():
-        made = plan.producers(name)[0]
+    for name, group in graph.groups.items():
+        made = graph.producers(name)[0]
         widths[name] = built[made.tensor][made.dim] * group.channels // len(made.index)
-    return plan.at(widths)
+    return graph.at(widths)

@@ -16,7 +16,7 @@ from torch import nn
 from compressor.data import DataSet, ordered
 from compressor.dependency import ChannelRemover, Engine, resize_
 from compressor.errors import ModelError
-from compressor.models import build, example_input, network_with_weights, plan_of
+from compressor.models import build, example_input, graph_of, network_with_weights
 from compressor.models.architecture import Architecture
 from compressor.models.initialise import reinitialise_
 from compressor.models.onnx_file import settle_
@@ -69,17 +69,17 @@ def inherited(
         )
     model = build(reference, seed)
     model.load_state_dict(dict(weights))
-    plan = plan_of(reference)
+    graph = graph_of(reference)
     widths = architecture.widths
     removed = {
-        name: smallest_filters(model, plan, name, widths[name])
+        name: smallest_filters(model, graph, name, widths[name])
         for name, own in reference.widths.items()
-        if widths[name] < own and plan.groups[name].exact
+        if widths[name] < own and graph.groups[name].exact
     }
-    plan = ChannelRemover(model, plan, example_input(reference), list(removed), engine)(model, plan, removed)
-    wider = {name: width for name, width in widths.items() if plan.groups[name].channels != width}
+    graph = ChannelRemover(model, graph, example_input(reference), list(removed), engine)(model, graph, removed)
+    wider = {name: width for name, width in widths.items() if graph.groups[name].channels != width}
     if wider:
-        resize_(model, plan, wider, fill=float("nan"))
+        resize_(model, graph, wider, fill=float("nan"))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             reinitialise_(model, build(reference, seed), new_only=True)

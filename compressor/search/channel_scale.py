@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from compressor.dependency import Axis, WidthPlan
+from compressor.dependency import Axis, DependencyGraph
 
 
 @dataclass(frozen=True)
@@ -35,28 +35,32 @@ class ChannelScales:
 
     Args:
         model: the network
-        plan: of the network as it is now
+        graph: of the network as it is now
         names: groups to scale; a unit of several channels has one scale for all of them
         whole: {scale: parameters that it scales as a whole}
     """
 
     def __init__(
-        self, model: nn.Module, plan: WidthPlan, names: Sequence[str], whole: Mapping[str, Sequence[str]] | None = None
+        self,
+        model: nn.Module,
+        graph: DependencyGraph,
+        names: Sequence[str],
+        whole: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         weight = next(model.parameters())
         self.device, self.dtype = weight.device, torch.promote_types(weight.dtype, torch.float32)
         whole = whole or {}
-        sizes = [*(plan.groups[name].units for name in names), *(1 for _ in whole)]
+        sizes = [*(graph.groups[name].units for name in names), *(1 for _ in whole)]
         self.total = sum(sizes)
         self.starts = dict(zip([*names, *whole], accumulate([0, *sizes]), strict=False))
         self._parameters = dict(model.named_parameters())
-        made = {name for name in names if _scaled_where_made(plan, name)}
-        axes = [axis for name in names if name in made for axis in made_at(plan, name, self._parameters)]
+        made = {name for name in names if _scaled_where_made(graph, name)}
+        axes = [axis for name in names if name in made for axis in made_at(graph, name, self._parameters)]
         read = set(names) - made
-        numbers = {plan.order.index(name) for name in read}
-        axes += [axis for axis, owners in plan.owners.items() if axis in plan.reading and owners.numbers & numbers]
+        numbers = {graph.order.index(name) for name in read}
+        axes += [axis for axis, owners in graph.owners.items() if axis in graph.reading and owners.numbers & numbers]
         self._terms = [
-            self._term(axis, self._entries(plan, axis, read if axis in plan.reading else made))
+            self._term(axis, self._entries(graph, axis, read if axis in graph.reading else made))
             for axis in axes
             if axis[0] in self._parameters
         ]
@@ -70,11 +74,11 @@ class ChannelScales:
         parameter, dim = self._parameters[axis[0]], axis[1]
         return _Term(parameter, dim, entries, tuple(-1 if own == dim else 1 for own in range(parameter.dim())))
 
-    def _entries(self, plan: WidthPlan, axis: Axis, names: Set[str]) -> torch.Tensor:
-        owners = plan.owners[axis]
+    def _entries(self, graph: DependencyGraph, axis: Axis, names: Set[str]) -> torch.Tensor:
+        owners = graph.owners[axis]
         entries = np.full(len(owners.group), self.total)
         for name in names:
-            mine = owners.group == plan.order.index(name)
+            mine = owners.group == graph.order.index(name)
             entries[mine] = self.starts[name] + owners.unit[mine]
         return torch.from_numpy(entries).to(self.device)
 
@@ -115,17 +119,17 @@ class ChannelScales:
         return [(term, padded[term.entries].view(term.shape).to(term.parameter.dtype)) for term in self._terms]
 
 
-def _scaled_where_made(plan: WidthPlan, name: str) -> bool:
-    group = plan.groups[name]
-    return group.norm is not None or not group.exact or group.summed or not plan.readers(name)
+def _scaled_where_made(graph: DependencyGraph, name: str) -> bool:
+    group = graph.groups[name]
+    return group.norm is not None or not group.exact or group.summed or not graph.readers(name)
 
 
-def made_at(plan: WidthPlan, name: str, parameters: Mapping[str, nn.Parameter]) -> list[Axis]:
+def made_at(graph: DependencyGraph, name: str, parameters: Mapping[str, nn.Parameter]) -> list[Axis]:
     """Where the channels of a group are made: the batch-norm behind each weight, or else the weight and its bias."""
     axes: list[Axis] = []
-    for made in plan.producers(name):
-        norm = plan.norms.get(made.tensor)
+    for made in graph.producers(name):
+        norm = graph.norms.get(made.tensor)
         own = [made.tensor.removesuffix("weight") + "bias"] if norm is None else [f"{norm}.weight", f"{norm}.bias"]
         axes += [(made.tensor, made.dim)] if norm is None else []
-        axes += [(tensor, 0) for tensor in own if tensor in parameters and (tensor, 0) in plan.owners]
+        axes += [(tensor, 0) for tensor in own if tensor in parameters and (tensor, 0) in graph.owners]
     return axes

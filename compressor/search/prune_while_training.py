@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from compressor.dependency import ChannelRemover, WidthPlan
+from compressor.dependency import ChannelRemover, DependencyGraph
 from compressor.errors import ModelError
-from compressor.models import build, example_input, follows, plan_of, prunable
+from compressor.models import build, example_input, follows, graph_of, prunable
 from compressor.models.architecture import Architecture
 from compressor.search.problem import Problem
 from compressor.search.pruning_config import PruningConfig
@@ -70,15 +70,15 @@ def prune(
     pruned = prunable(architecture)
     model = build(pruned, seed)
     problem.begin_with_given_(model, pruned)
-    plan = plan_of(pruned)
-    _check_independent(pruned, plan)
+    graph = graph_of(pruned)
+    _check_independent(pruned, graph)
     model = problem.trainer.prepare(model)
     searched = searched_groups(problem)
     following = [name for name, (source, _) in follows(pruned).items() if source in searched]
-    losing = [name for name in (*searched, *following) if plan.groups[name].exact]
-    remover = ChannelRemover(model, plan, example_input(pruned), losing, problem.engine)
+    losing = [name for name in (*searched, *following) if graph.groups[name].exact]
+    remover = ChannelRemover(model, graph, example_input(pruned), losing, problem.engine)
     pruner = TaylorPruner(
-        plan,
+        graph,
         searched,
         follows(pruned),
         PruneSettings(
@@ -123,13 +123,13 @@ def discard(problem: Problem, name: str) -> None:
             path.unlink(missing_ok=True)
 
 
-def _check_independent(architecture: Architecture, plan: WidthPlan) -> None:
+def _check_independent(architecture: Architecture, graph: DependencyGraph) -> None:
     """Refuse a network in which other channels go together than its widths say.
 
     Raises:
         ModelError: names a width that cannot be pruned by itself
     """
-    if missing := (set(architecture.widths) | set(follows(architecture))) ^ set(plan.groups):
+    if missing := (set(architecture.widths) | set(follows(architecture))) ^ set(graph.groups):
         raise ModelError(
             f"model {architecture.model}: the width of {min(missing)} cannot be pruned on its own; "
             "this method needs a network whose searched widths are independent of each other"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from compressor.costs.solver import Bounds, Cost
-from compressor.dependency import WidthPlan
+from compressor.dependency import DependencyGraph
 from compressor.errors import ModelError
 from compressor.models import build_meta
 from compressor.models.architecture import Architecture
@@ -26,7 +26,7 @@ class Streams:
     stream, which the architecture names one by one, lose the same channels.
 
     Attributes:
-        names: (G,) groups of the network's plan
+        names: (G,) groups of the network's graph
         members: (L,) index of its group for every width of the architecture
         reference: (L,) names of those widths
     """
@@ -36,7 +36,7 @@ class Streams:
     reference: tuple[str, ...]
 
     @classmethod
-    def of(cls, architecture: Architecture, plan: WidthPlan) -> Streams:
+    def of(cls, architecture: Architecture, graph: DependencyGraph) -> Streams:
         """Find the group of every width.
 
         Raises:
@@ -44,13 +44,13 @@ class Streams:
         """
         makers = {f"{name}.weight": name for name in architecture.widths}
         found: dict[str, str] = {}
-        for group in plan.groups:
-            for made in plan.producers(group):
+        for group in graph.groups:
+            for made in graph.producers(group):
                 if made.tensor in makers:
                     found[makers[made.tensor]] = group
-        found |= {name: name for name in architecture.widths if name in plan.groups}
+        found |= {name: name for name in architecture.widths if name in graph.groups}
         if missing := set(architecture.widths) - set(found):
-            reason = "; ".join(plan.fixed.values()) or "no layer makes it"
+            reason = "; ".join(graph.fixed.values()) or "no layer makes it"
             raise ModelError(f"model {architecture.model}: the width of {min(missing)} cannot be pruned: {reason}")
         names = tuple(dict.fromkeys(found[name] for name in architecture.widths))
         return cls(names, tuple(names.index(found[name]) for name in architecture.widths), tuple(architecture.widths))

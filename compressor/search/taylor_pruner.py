@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from compressor.costs.params_macs import params_at
-from compressor.dependency import ChannelRemover, Remove, WidthPlan, remove_channels_
+from compressor.dependency import ChannelRemover, DependencyGraph, Remove, remove_channels_
 from compressor.search.channel_scale import ChannelScales, made_at
 from compressor.training.checkpoint import Snapshot
 
@@ -49,19 +49,19 @@ class PruneSettings:
 class _ZeroedUnits:
     """Units that are zeroed instead of removed, by group."""
 
-    def __init__(self, plan: WidthPlan) -> None:
-        self.units: dict[str, list[int]] = {name: [] for name, group in plan.groups.items() if not group.exact}
+    def __init__(self, graph: DependencyGraph) -> None:
+        self.units: dict[str, list[int]] = {name: [] for name, group in graph.groups.items() if not group.exact}
         self.masks: list[tuple[nn.Parameter, torch.Tensor]] = []
 
-    def find(self, model: nn.Module, plan: WidthPlan) -> None:
+    def find(self, model: nn.Module, graph: DependencyGraph) -> None:
         """Find the parameters of the zeroed units; a removal elsewhere replaces them."""
         self.masks = []
         parameters = dict(model.named_parameters()) if any(self.units.values()) else {}
         for name, gone in self.units.items():
-            makers = [(made.tensor, made.dim) for made in plan.producers(name)] if gone else []
-            for tensor, dim in dict.fromkeys([*makers, *(made_at(plan, name, parameters) if gone else [])]):
-                owners, parameter = plan.owners[tensor, dim], parameters[tensor]
-                alive = ~((owners.group == plan.order.index(name)) & np.isin(owners.unit, gone))
+            makers = [(made.tensor, made.dim) for made in graph.producers(name)] if gone else []
+            for tensor, dim in dict.fromkeys([*makers, *(made_at(graph, name, parameters) if gone else [])]):
+                owners, parameter = graph.owners[tensor, dim], parameters[tensor]
+                alive = ~((owners.group == graph.order.index(name)) & np.isin(owners.unit, gone))
                 shape = [-1 if axis == dim else 1 for axis in range(parameter.dim())]
                 self.masks.append((parameter, torch.from_numpy(alive).to(parameter).view(shape)))
 
@@ -76,7 +76,7 @@ class TaylorPruner:
     """Observer of a training loop that removes the least important channels every few steps.
 
     Args:
-        plan: of the network at the start of pruning
+        graph: of the network at the start of pruning
         searched: groups that compete in the global ranking
         follows: {group: (searched group, factor)}; each loses its own least important channels until it has
             factor × the channels of the group it follows
@@ -93,19 +93,19 @@ class TaylorPruner:
 
     def __init__(
         self,
-        plan: WidthPlan,
+        graph: DependencyGraph,
         searched: list[str],
         follows: Mapping[str, tuple[str, int]],
         settings: PruneSettings,
         remove: Remove = remove_channels_,
     ) -> None:
         self.remove = remove
-        self.plan, self.searched, self.follows, self.settings = plan, searched, dict(follows), settings
-        self.initial = {name: plan.groups[name].channels for name in searched}
-        steps = plan.steps
+        self.graph, self.searched, self.follows, self.settings = graph, searched, dict(follows), settings
+        self.initial = {name: graph.groups[name].channels for name in searched}
+        steps = graph.steps
         self.least = {name: max(1, -(-settings.minimum.get(name, 1) // steps[name])) for name in searched}  # units
-        self._prunable = [name for name in searched if plan.groups[name].units > self.least[name]]
-        self.zeroed = _ZeroedUnits(plan)
+        self._prunable = [name for name in searched if graph.groups[name].units > self.least[name]]
+        self.zeroed = _ZeroedUnits(graph)
         self.records: list[tuple[int, dict[str, int]]] = []
         self.early = 0
         self.events = 0
@@ -117,8 +117,8 @@ class TaylorPruner:
     @property
     def widths(self) -> dict[str, int]:
         """{group: channels left}."""
-        steps, zeroed = self.plan.steps, self.zeroed.units
-        return {name: width - steps[name] * len(zeroed.get(name, ())) for name, width in self.plan.widths.items()}
+        steps, zeroed = self.graph.steps, self.zeroed.units
+        return {name: width - steps[name] * len(zeroed.get(name, ())) for name, width in self.graph.widths.items()}
 
     def start(self, model: nn.Module, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> None:
         """Attach to a network about to be trained."""
@@ -127,10 +127,10 @@ class TaylorPruner:
         self._attach()
 
     def _attach(self) -> None:
-        self.scales = ChannelScales(self.model, self.plan, [*self.searched, *self.follows])
+        self.scales = ChannelScales(self.model, self.graph, [*self.searched, *self.follows])
         self.criteria = torch.zeros(self.scales.total, device=self.scales.device, dtype=self.scales.dtype)
         self.batches = 0
-        self.zeroed.find(self.model, self.plan)
+        self.zeroed.find(self.model, self.graph)
         self.zeroed.zero()
 
     def after_backward(self) -> None:
@@ -152,7 +152,7 @@ class TaylorPruner:
         self.events += 1
         self._attach()
         widths = self.widths
-        params = params_at(self.model, self.plan, widths)
+        params = params_at(self.model, self.graph, widths)
         self.records.append((params, {name: widths[name] for name in self.searched}))
         if any(widths[name] == self.initial[name] for name in self._prunable):
             self.early = len(self.records)
@@ -166,12 +166,12 @@ class TaylorPruner:
             if name in self.zeroed.units:
                 self.zeroed.units[name] += units
         physical = {name: units for name, units in removed.items() if name not in self.zeroed.units}
-        self.plan = self.remove(self.model, self.plan, physical, self.optimizer)
+        self.graph = self.remove(self.model, self.graph, physical, self.optimizer)
 
     def _choose(self) -> dict[str, list[int]] | None:
         """The units to remove, or None (and the reason) if there are none."""
         left = {
-            name: self.plan.groups[name].units - len(self.zeroed.units.get(name, ())) - self.least[name]
+            name: self.graph.groups[name].units - len(self.zeroed.units.get(name, ())) - self.least[name]
             for name in self.searched
         }
         removed: dict[str, list[int]] = {}
@@ -195,13 +195,13 @@ class TaylorPruner:
 
     def _ranking(self) -> list[int]:
         """Positions of the searched units in the vector of scales that are not zeroed, the least important first."""
-        ranked = sum(self.plan.groups[name].units for name in self.searched)
+        ranked = sum(self.graph.groups[name].units for name in self.searched)
         zeroed = {self.scales.starts[name] + unit for name in self.searched for unit in self.zeroed.units.get(name, ())}
         order = self.criteria[:ranked].argsort(stable=True).tolist()
         return [position for position in order if position not in zeroed]
 
     def _minimum(self, name: str) -> str:
-        channels = self.least[name] * self.plan.groups[name].step
+        channels = self.least[name] * self.graph.groups[name].step
         return f"{channels} channel" + ("s" if channels > 1 else "")
 
     def _owner(self, position: int) -> str:
@@ -211,8 +211,8 @@ class TaylorPruner:
     def _followers(self, removed: Mapping[str, list[int]]) -> dict[str, list[int]]:
         extra = {}
         for name, (source, factor) in self.follows.items():
-            size = self.plan.groups[name].channels
-            surplus = size - factor * (self.plan.groups[source].channels - len(removed.get(source, ())))
+            size = self.graph.groups[name].channels
+            surplus = size - factor * (self.graph.groups[source].channels - len(removed.get(source, ())))
             if surplus > 0:
                 begin = self.scales.starts[name]
                 order = self.criteria[begin : begin + size].argsort(stable=True)
@@ -222,7 +222,7 @@ class TaylorPruner:
     def state(self) -> Snapshot:
         """Widths, records and criteria so far."""
         values = {
-            "widths": self.plan.widths,
+            "widths": self.graph.widths,
             "silent": self.zeroed.units,
             "records": self.records,
             "early": self.early,
@@ -240,10 +240,10 @@ class TaylorPruner:
         gone = {
             name: range(width // group.step, group.units)
             for name, width in values["widths"].items()
-            if width < (group := self.plan.groups[name]).channels
+            if width < (group := self.graph.groups[name]).channels
         }
         # Which channels these are does not matter, since the weights come with the snapshot: no engine is asked.
-        self.plan = remove_channels_(self.model, self.plan, gone, self.optimizer)
+        self.graph = remove_channels_(self.model, self.graph, gone, self.optimizer)
         if isinstance(self.remove, ChannelRemover):
             self.remove.events = dict(values["removals"])
         self.zeroed.units = {name: list(units) for name, units in values["silent"].items()}

@@ -8,7 +8,7 @@ import torch
 import torchvision
 
 from compressor.costs.params_macs import count_params, params_at
-from compressor.dependency import plan_widths, resize_
+from compressor.dependency import dependency_graph, resize_
 from compressor.exporters import export_onnx
 from compressor.models.initialise import reinitialise_
 
@@ -39,9 +39,11 @@ def outputs(value):
     return list(value.values() if isinstance(value, dict) else value)
 
 
-def any_widths(plan, seed):
+def any_widths(graph, seed):
     draw = random.Random(seed)
-    return {name: max(1, int(group.units * draw.uniform(0.3, 1.7))) * group.step for name, group in plan.groups.items()}
+    return {
+        name: max(1, int(group.units * draw.uniform(0.3, 1.7))) * group.step for name, group in graph.groups.items()
+    }
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -49,14 +51,14 @@ def test_a_network_runs_at_any_widths_of_its_free_groups(name):
     side, free, fixed = NETWORKS[name]
     model = make(name).to("meta")
     x = torch.zeros(2, 3, side, side, device="meta")
-    plan = plan_widths(model, x)
-    assert len(plan.groups) == free
-    assert sum("network's output" not in reason for reason in plan.fixed.values()) == fixed
+    graph = dependency_graph(model, x)
+    assert len(graph.groups) == free
+    assert sum("network's output" not in reason for reason in graph.fixed.values()) == fixed
     expected = [output.shape for output in outputs(model.train()(x))]
     for seed in range(2):
-        widths, network = any_widths(plan, seed), copy.deepcopy(model)
-        assert resize_(network, plan, widths).widths == widths
-        assert count_params(network) == params_at(model, plan, widths)
+        widths, network = any_widths(graph, seed), copy.deepcopy(model)
+        assert resize_(network, graph, widths).widths == widths
+        assert count_params(network) == params_at(model, graph, widths)
         results = outputs(network.train()(x))
         assert [output.shape for output in results] == expected
         torch.stack([output.sum() for output in results]).sum().backward()
@@ -66,9 +68,9 @@ def test_a_network_runs_at_any_widths_of_its_free_groups(name):
 @pytest.mark.usefixtures("traced_export")
 def test_the_onnx_file_of_a_resized_network_computes_the_same(tmp_path):
     model = make("shufflenet_v2_x1_0")
-    plan = plan_widths(model, torch.zeros(2, 3, 64, 64))
+    graph = dependency_graph(model, torch.zeros(2, 3, 64, 64))
     network = copy.deepcopy(model)
-    resize_(network, plan, any_widths(plan, 0))
+    resize_(network, graph, any_widths(graph, 0))
     reinitialise_(network, model)
     images = torch.randn(3, 3, 64, 64)
     assert export_onnx(network.eval(), tmp_path / "model.onnx", [images, images[:1]]).parity.max_rel_error < 1e-4
@@ -77,7 +79,7 @@ def test_the_onnx_file_of_a_resized_network_computes_the_same(tmp_path):
 def test_timm_networks_are_planned_as_well():
     timm = pytest.importorskip("timm")
     model = timm.create_model("convnextv2_atto", num_classes=10)
-    plan = plan_widths(model, torch.zeros(2, 3, 64, 64))
-    assert set(plan.fixed) == {"head.fc"}
-    resize_(model, plan, any_widths(plan, 0))
+    graph = dependency_graph(model, torch.zeros(2, 3, 64, 64))
+    assert set(graph.fixed) == {"head.fc"}
+    resize_(model, graph, any_widths(graph, 0))
     assert model(torch.randn(2, 3, 64, 64)).shape == (2, 10)

@@ -7,11 +7,11 @@ import torch
 import torch_pruning
 from torch import nn
 
-from compressor.dependency import ChannelRemover, plan_widths, remove_channels_, resize_
+from compressor.dependency import ChannelRemover, dependency_graph, remove_channels_, resize_
 from compressor.dependency.surgery import Slicer
-from compressor.dependency.torch_pruning_engine import DependencyGraph
+from compressor.dependency.torch_pruning_engine import TorchPruningGraph
 from compressor.errors import ModelError
-from compressor.models import build, example_input, plan_of, reference_architecture
+from compressor.models import build, example_input, graph_of, reference_architecture
 
 # Network, side of its images, width, groups that may lose channels, how many of them torch-pruning removes.
 NETWORKS = [
@@ -35,8 +35,8 @@ NETWORKS = [
 def network(name, options, side, width):
     shape = (side,) if name == "lstm" else (1 if ":" not in name else 3, side, side)
     architecture = reference_architecture(name, options, 50 if name == "lstm" else 10, shape, width)
-    model, plan = build(architecture, 0), plan_of(architecture)
-    return model, plan, example_input(architecture), [group.name for group in plan.groups.values() if group.exact]
+    model, graph = build(architecture, 0), graph_of(architecture)
+    return model, graph, example_input(architecture), [group.name for group in graph.groups.values() if group.exact]
 
 
 def state_of(model, optimizer):
@@ -77,33 +77,33 @@ def optimizer_of(model, kind="sgd"):
     return optimizer
 
 
-def drawn(plan, groups, draw, most=3):
+def drawn(graph, groups, draw, most=3):
     """Units of a few groups to remove, at random; nothing if every group is down to one."""
-    free = [name for name in groups if plan.groups[name].units > 1]
+    free = [name for name in groups if graph.groups[name].units > 1]
     removed = {}
     for name in draw.sample(free, min(len(free), most)):
-        units = plan.groups[name].units
+        units = graph.groups[name].units
         removed[name] = draw.sample(range(units), draw.randint(1, min(3, units - 1)))
     return removed
 
 
 @pytest.mark.parametrize(("name", "options", "side", "width", "groups", "theirs"), NETWORKS)
 def test_either_engine_leaves_the_same_network(name, options, side, width, groups, theirs):
-    model, plan, example, names = network(name, options, side, width)
-    remover = ChannelRemover(model, plan, example, names)
+    model, graph, example, names = network(name, options, side, width)
+    remover = ChannelRemover(model, graph, example, names)
     record = remover.record()
     assert (record["groups"], len(record["torch_pruning"])) == (groups, theirs), record["tracer"]
     model = model.to(memory_format=torch.channels_last) if len(example.shape) == 4 else model
     model.train()
     other = copy.deepcopy(model)
     optimizers = optimizer_of(model), optimizer_of(other)
-    draw, ours = random.Random(0), plan
+    draw, ours = random.Random(0), graph
     for _ in range(12):
-        removed = drawn(plan, names, draw)
-        plan = remover(model, plan, removed, optimizers[0])
+        removed = drawn(graph, names, draw)
+        graph = remover(model, graph, removed, optimizers[0])
         ours = remove_channels_(other, ours, removed, optimizers[1])
-        assert plan.widths == ours.widths
-        assert plan.owners == ours.owners
+        assert graph.widths == ours.widths
+        assert graph.owners == ours.owners
     assert_equal_states(state_of(model, optimizers[0]), state_of(other, optimizers[1]))
     if theirs == groups:
         assert remover.events == {"torch_pruning": 12, "tracer": 0}
@@ -117,43 +117,43 @@ def vgg():
 
 
 def test_a_hundred_events_down_to_one_channel_a_layer(vgg):
-    model, plan, example, names = vgg
-    remover, other, ours = ChannelRemover(model, plan, example, names), copy.deepcopy(model), plan
+    model, graph, example, names = vgg
+    remover, other, ours = ChannelRemover(model, graph, example, names), copy.deepcopy(model), graph
     optimizers = optimizer_of(model, "adam"), optimizer_of(other, "adam")
     draw, count = random.Random(1), 0
-    while removed := drawn(plan, names, draw, most=4):
-        plan = remover(model, plan, removed, optimizers[0])
+    while removed := drawn(graph, names, draw, most=4):
+        graph = remover(model, graph, removed, optimizers[0])
         ours = remove_channels_(other, ours, removed, optimizers[1])
         count += 1
-    assert set(plan.widths.values()) == {1}
+    assert set(graph.widths.values()) == {1}
     assert remover.events == {"torch_pruning": count, "tracer": 0}
     assert_equal_states(state_of(model, optimizers[0]), state_of(other, optimizers[1]))
 
 
 def test_frozen_parameters_stay_frozen_and_the_network_keeps_its_mode(vgg):
-    model, plan, example, names = vgg
+    model, graph, example, names = vgg
     first = names[0]
     model.get_submodule(first).weight.requires_grad_(False)
     model.eval()
-    remover = ChannelRemover(model, plan, example, names, "torch_pruning")
-    remover(model, plan, {first: [0, 3]})
+    remover = ChannelRemover(model, graph, example, names, "torch_pruning")
+    remover(model, graph, {first: [0, 3]})
     assert not model.get_submodule(first).weight.requires_grad
     assert sum(not parameter.requires_grad for parameter in model.parameters()) == 1
     assert not any(module.training for module in model.modules())
 
 
 def test_only_what_the_recipe_asks_for_is_used(vgg):
-    model, plan, example, names = vgg
-    remover = ChannelRemover(model, plan, example, names, "tracer")
-    remover(model, plan, {names[0]: [0]})
+    model, graph, example, names = vgg
+    remover = ChannelRemover(model, graph, example, names, "tracer")
+    remover(model, graph, {names[0]: [0]})
     assert remover.events == {"torch_pruning": 0, "tracer": 1}
     assert set(remover.record()["tracer"]) == set(names)
 
 
 def test_a_network_that_torch_pruning_cannot_do_is_an_error_where_it_must():
-    model, plan, example, names = network("torchvision:shufflenet_v2_x0_5", {}, 64, 1.0)
+    model, graph, example, names = network("torchvision:shufflenet_v2_x0_5", {}, 64, 1.0)
     with pytest.raises(ModelError, match=r"^widths.engine: torch_pruning cannot remove the channels of stage\d\.0"):
-        ChannelRemover(model, plan, example, names, "torch_pruning")
+        ChannelRemover(model, graph, example, names, "torch_pruning")
 
 
 class Folded(nn.Module):
@@ -170,28 +170,28 @@ class Folded(nn.Module):
 
 def test_a_network_whose_layers_torch_pruning_does_not_see_goes_to_the_tracer():
     model, example = Folded(), torch.zeros(2, 3, 8, 8)
-    plan = plan_widths(model, example)
-    remover = ChannelRemover(model, plan, example, list(plan.groups))
-    assert remover(model, plan, {"stem": [0, 12]}).widths == {"stem": 11}
+    graph = dependency_graph(model, example)
+    remover = ChannelRemover(model, graph, example, list(graph.groups))
+    assert remover(model, graph, {"stem": [0, 12]}).widths == {"stem": 11}
     assert model(example).shape == (2, 5, 6, 6)
     assert remover.record()["torch_pruning"] == []
     assert remover.refused["stem"] == "stem.weight is not in torch-pruning's graph"
 
 
 def test_an_event_in_which_the_graph_would_cut_something_else_goes_to_the_tracer(vgg, monkeypatch):
-    model, plan, example, names = vgg
-    remover, before = ChannelRemover(model, plan, example, names), copy.deepcopy(model)
-    real = DependencyGraph.cuts
+    model, graph, example, names = vgg
+    remover, before = ChannelRemover(model, graph, example, names), copy.deepcopy(model)
+    real = TorchPruningGraph.cuts
 
     def wrong(self, group):
         found = real(self, group)
         axis = next(iter(found))
         return {**found, axis: np.append(found[axis], found[axis].max() + 1)}
 
-    monkeypatch.setattr(DependencyGraph, "cuts", wrong)
-    after = remover(model, plan, {names[0]: [1]})
+    monkeypatch.setattr(TorchPruningGraph, "cuts", wrong)
+    after = remover(model, graph, {names[0]: [1]})
     assert remover.events == {"torch_pruning": 0, "tracer": 1}
-    assert remove_channels_(before, plan, {names[0]: [1]}) == after
+    assert remove_channels_(before, graph, {names[0]: [1]}) == after
     strict = ChannelRemover(before, after, example, names, "tracer")
     strict.engine, strict.refused = "torch_pruning", {}
     with pytest.raises(ModelError, match=r"torch-pruning would cut other channels of"):
@@ -267,18 +267,18 @@ def without_statistics():
 def test_layers_that_torch_pruning_gets_wrong_end_as_ours_do(make, strict):
     torch.manual_seed(0)
     model, example = make().train(), torch.randn(4, 3, 8, 8)
-    plan = plan_widths(model, example)
-    first = next(iter(plan.groups))
-    plan = resize_(model, plan, {first: plan.groups[first].channels + 4})
-    other, ours = copy.deepcopy(model), plan
-    remover = ChannelRemover(model, plan, example, list(plan.groups))
+    graph = dependency_graph(model, example)
+    first = next(iter(graph.groups))
+    graph = resize_(model, graph, {first: graph.groups[first].channels + 4})
+    other, ours = copy.deepcopy(model), graph
+    remover = ChannelRemover(model, graph, example, list(graph.groups))
     optimizers = optimizer_of(model), optimizer_of(other)
     draw = random.Random(0)
     for _ in range(3):
-        removed = drawn(plan, list(plan.groups), draw)
-        plan = remover(model, plan, removed, optimizers[0])
+        removed = drawn(graph, list(graph.groups), draw)
+        graph = remover(model, graph, removed, optimizers[0])
         ours = remove_channels_(other, ours, removed, optimizers[1])
-    assert plan.owners == ours.owners
+    assert graph.owners == ours.owners
     assert_equal_states(state_of(model, optimizers[0]), state_of(other, optimizers[1]))
     assert [name for name, _ in model.named_parameters()] == [name for name, _ in other.named_parameters()]
     model.eval()(example)
@@ -287,8 +287,8 @@ def test_layers_that_torch_pruning_gets_wrong_end_as_ours_do(make, strict):
 
 
 def test_what_fails_half_way_is_put_back(vgg, monkeypatch):
-    model, plan, example, names = vgg
-    remover, optimizer = ChannelRemover(model, plan, example, names, "torch_pruning"), optimizer_of(model)
+    model, graph, example, names = vgg
+    remover, optimizer = ChannelRemover(model, graph, example, names, "torch_pruning"), optimizer_of(model)
     before, real, calls = state_of(model, optimizer), Slicer.sliced, []
 
     def fails(self, old, positions):
@@ -299,17 +299,17 @@ def test_what_fails_half_way_is_put_back(vgg, monkeypatch):
 
     monkeypatch.setattr(Slicer, "sliced", fails)
     with pytest.raises(ModelError, match="IndexError: in the middle"):
-        remover(model, plan, {names[0]: [0]}, optimizer)
+        remover(model, graph, {names[0]: [0]}, optimizer)
     assert len(calls) == 8  # with the graph that was there, and with a new one
     assert_equal_states(state_of(model, optimizer), before)
 
 
 def test_building_the_graph_draws_nothing_and_leaves_the_network_alone(vgg):
-    model, plan, example, names = vgg
+    model, graph, example, names = vgg
     model.train()
     state = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    ChannelRemover(model, plan, example, names)
+    ChannelRemover(model, graph, example, names)
     assert torch.equal(torch.get_rng_state(), state[0])
     assert random.getstate() == state[1]
     assert np.array_equal(np.random.get_state()[1], state[2])
@@ -321,12 +321,12 @@ def test_building_the_graph_draws_nothing_and_leaves_the_network_alone(vgg):
     ("removed", "message"), [({"nothing": [0]}, "nothing"), (None, "cannot lose its last channel")]
 )
 def test_what_cannot_be_removed_is_refused_before_anything_is_touched(vgg, removed, message):
-    model, plan, example, names = vgg
-    remover = ChannelRemover(model, plan, example, names)
+    model, graph, example, names = vgg
+    remover = ChannelRemover(model, graph, example, names)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    given = removed or {names[0]: [0], names[1]: range(plan.groups[names[1]].units)}
+    given = removed or {names[0]: [0], names[1]: range(graph.groups[names[1]].units)}
     with pytest.raises(ModelError, match=message):
-        remover(model, plan, given)
+        remover(model, graph, given)
     assert_equal_states(dict(model.state_dict()), before)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from compressor.costs.params_macs import count_params, params_at
-from compressor.dependency import plan_widths, remove_channels_, resize_
+from compressor.dependency import dependency_graph, remove_channels_, resize_
 
 IMAGES = torch.zeros(2, 3, 8, 8)
 
@@ -183,21 +183,21 @@ EXACT = [
 ALL = [*EXACT, channel_attention, standardised]
 
 
-def widths_of(plan, share):
-    return {name: max(1, int(group.units * share())) * group.step for name, group in plan.groups.items()}
+def widths_of(graph, share):
+    return {name: max(1, int(group.units * share())) * group.step for name, group in graph.groups.items()}
 
 
 @pytest.mark.parametrize("make", ALL, ids=lambda make: make.__name__)
 def test_every_layer_but_the_last_is_free_and_any_width_runs_and_trains(make):
     torch.manual_seed(0)
     model, draw = make(), random.Random(0)
-    plan = plan_widths(model, IMAGES)
-    assert set(plan.fixed) == {"fc"}
+    graph = dependency_graph(model, IMAGES)
+    assert set(graph.fixed) == {"fc"}
     for share in (lambda: 0.5, lambda: 1.5, *[lambda: draw.uniform(0.1, 2.5)] * 5):
-        widths, network = widths_of(plan, share), copy.deepcopy(model)
-        after = resize_(network, plan, widths)
+        widths, network = widths_of(graph, share), copy.deepcopy(model)
+        after = resize_(network, graph, widths)
         assert after.widths == widths
-        assert count_params(network) == params_at(model, plan, widths)
+        assert count_params(network) == params_at(model, graph, widths)
         output = network(torch.randn(3, 3, 8, 8))
         assert output.shape == (3, 5)
         output.sum().backward()
@@ -205,13 +205,13 @@ def test_every_layer_but_the_last_is_free_and_any_width_runs_and_trains(make):
 
 
 @pytest.mark.parametrize("make", ALL, ids=lambda make: make.__name__)
-def test_a_plan_at_other_widths_is_the_plan_of_the_resized_network(make):
+def test_a_graph_at_other_widths_is_the_graph_of_the_resized_network(make):
     model, draw = make(), random.Random(1)
-    plan = plan_widths(model, IMAGES)
-    widths = widths_of(plan, lambda: draw.uniform(0.6, 1.8))
-    after = resize_(copy.deepcopy(model), plan, widths)
-    assert after.widths == plan.at(widths).widths
-    assert after.owners == plan.at(widths).owners
+    graph = dependency_graph(model, IMAGES)
+    widths = widths_of(graph, lambda: draw.uniform(0.6, 1.8))
+    after = resize_(copy.deepcopy(model), graph, widths)
+    assert after.widths == graph.at(widths).widths
+    assert after.owners == graph.at(widths).owners
 
 
 @pytest.mark.parametrize("make", EXACT, ids=lambda make: make.__name__)
@@ -220,34 +220,34 @@ def test_removing_units_is_zeroing_them_where_they_are_read(make):
     model, draw = make().double().eval(), random.Random(2)
     for parameter in model.parameters():
         nn.init.normal_(parameter, 0.3)
-    plan = plan_widths(model, IMAGES)
+    graph = dependency_graph(model, IMAGES)
     removed = {
         name: draw.sample(range(group.units), draw.randint(1, max(1, group.units // 2)))
-        for name, group in plan.groups.items()
+        for name, group in graph.groups.items()
         if group.units > 1 and not (make in (group_normed, layer_normed) and name == "a")  # normed over channels
     }
     silent = copy.deepcopy(model)
     for name, units in removed.items():
-        for read in plan.readers(name):
+        for read in graph.readers(name):
             gone = [int(index) for index, unit in zip(read.index, read.unit, strict=True) if unit in units]
             silent.get_parameter(read.tensor).data.index_fill_(read.dim, torch.tensor(gone), 0.0)
     if make is squeeze_excite:  # the squeezed mean is read as well as the gated map: both readers are zeroed above
-        assert len(plan.readers("a")) == 2
+        assert len(graph.readers("a")) == 2
     x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
     expected = silent(x)
-    remove_channels_(model, plan, removed)
+    remove_channels_(model, graph, removed)
     torch.testing.assert_close(model(x), expected, rtol=1e-10, atol=1e-10)
 
 
 def test_steps_are_what_the_parts_need():
-    assert {name: group.step for name, group in plan_widths(grouped(), IMAGES).groups.items()} == {
+    assert {name: group.step for name, group in dependency_graph(grouped(), IMAGES).groups.items()} == {
         "a": 3,
         "g": 3,
         "b": 1,
     }
-    assert plan_widths(chunked(), IMAGES).steps == {"a": 2, "b": 1}
-    assert plan_widths(group_normed(), IMAGES).steps == {"a": 4}
-    assert plan_widths(unflattened(), IMAGES).steps == {"enter": 16, "b": 1}
+    assert dependency_graph(chunked(), IMAGES).steps == {"a": 2, "b": 1}
+    assert dependency_graph(group_normed(), IMAGES).steps == {"a": 4}
+    assert dependency_graph(unflattened(), IMAGES).steps == {"enter": 16, "b": 1}
 
 
 def shuffled(x, groups=2):
@@ -271,12 +271,12 @@ def shuffle_net(blocks):
 
 def test_shuffled_channels_change_their_number_and_are_not_called_exact():
     model = shuffle_net(3)
-    plan = plan_widths(model, IMAGES)
+    graph = dependency_graph(model, IMAGES)
     # No shuffle follows the last block, so its channels are its own affair.
-    assert {name: group.exact for name, group in plan.groups.items()} == {"left": False, "block2": True}
+    assert {name: group.exact for name, group in graph.groups.items()} == {"left": False, "block2": True}
     for width in (1, 5, 11, 20):
         network = copy.deepcopy(model)
-        resize_(network, plan, {"left": width, "block2": 7})
+        resize_(network, graph, {"left": width, "block2": 7})
         assert network(torch.randn(2, 3, 8, 8)).shape == (2, 5)
         assert network.block1.weight.shape == (width, width, 1, 1)
 
@@ -357,10 +357,10 @@ INSISTING += [flipped_sum, transposed_grouped]
 @pytest.mark.parametrize("make", INSISTING, ids=lambda make: make.__name__)
 def test_what_the_networks_own_code_insists_on_is_fixed_with_a_reason_and_the_rest_is_free(make):
     model = make()
-    plan = plan_widths(model, IMAGES)
-    assert set(plan.groups) == {"b"}
-    assert all(plan.fixed[name].startswith(f"{name}: ") for name in plan.fixed)
-    resize_(model, plan, {"b": 3})
+    graph = dependency_graph(model, IMAGES)
+    assert set(graph.groups) == {"b"}
+    assert all(graph.fixed[name].startswith(f"{name}: ") for name in graph.fixed)
+    resize_(model, graph, {"b": 3})
     assert model(torch.randn(2, 3, 8, 8)).shape == (2, 5)
 
 
@@ -369,8 +369,8 @@ def test_a_network_that_looks_at_values_is_planned_on_real_tensors():
         x = F.relu(n.a(x))
         return n.fc(pooled(x if float(x.sum()) > -1 else -x))
 
-    plan = plan_widths(Net(forward, a=conv(3, 6), fc=nn.Linear(6, 5)), IMAGES)
-    assert plan.widths == {"a": 6}
+    graph = dependency_graph(Net(forward, a=conv(3, 6), fc=nn.Linear(6, 5)), IMAGES)
+    assert graph.widths == {"a": 6}
 
 
 def test_auxiliary_heads_in_training_are_resized_with_the_rest():
@@ -380,19 +380,19 @@ def test_auxiliary_heads_in_training_are_resized_with_the_rest():
         return (logits, n.aux(pooled(x))) if n.training else logits
 
     model = Net(forward, a=conv(3, 6), aux=nn.Linear(6, 5), fc=nn.Linear(6, 5))
-    resize_(model, plan_widths(model, IMAGES), {"a": 9})
+    resize_(model, dependency_graph(model, IMAGES), {"a": 9})
     assert [tuple(output.shape) for output in model.train()(torch.randn(2, 3, 8, 8))] == [(2, 5), (2, 5)]
 
 
 def test_all_parameters_of_a_computed_weight_read_what_it_reads():
-    plan = plan_widths(summed_weights(), IMAGES)
-    assert {read.tensor for read in plan.readers("a")} == {"b.weight", "c.weight"}
-    assert {made.tensor for made in plan.producers("b")} == {"b.weight", "c.weight"}
+    graph = dependency_graph(summed_weights(), IMAGES)
+    assert {read.tensor for read in graph.readers("a")} == {"b.weight", "c.weight"}
+    assert {made.tensor for made in graph.producers("b")} == {"b.weight", "c.weight"}
 
 
 def test_two_groups_of_one_parameter_have_names_of_their_own():
-    plan = plan_widths(transposed_use(), IMAGES)
-    assert len({*plan.groups, *plan.fixed}) == 3
+    graph = dependency_graph(transposed_use(), IMAGES)
+    assert len({*graph.groups, *graph.fixed}) == 3
 
 
 def test_queries_and_keys_are_known_to_be_summed_over():
@@ -401,7 +401,7 @@ def test_queries_and_keys_are_known_to_be_summed_over():
         return n.fc(F.relu(n.out(torch.softmax(q @ k.transpose(1, 2), -1) @ v)).mean(1))
 
     model = Net(forward, qkv=nn.Linear(3, 12), out=nn.Linear(4, 6), fc=nn.Linear(6, 5))
-    groups = plan_widths(model, IMAGES).groups
+    groups = dependency_graph(model, IMAGES).groups
     assert {name: (group.step, group.summed) for name, group in groups.items()} == {"qkv": (3, True), "out": (1, False)}
 
 
@@ -409,26 +409,26 @@ def test_queries_and_keys_are_known_to_be_summed_over():
 def test_widths_between_two_grouped_convolutions_suit_both(groups, following):
     layers = {"a": conv(3, 12), "g": conv(12, 12, 3, groups=groups), "h": conv(12, 24, 3, groups=following)}
     model = Net(lambda n, x: n.fc(pooled(n.h(F.relu(n.g(n.a(x)))))), **layers, fc=nn.Linear(24, 5))
-    plan = plan_widths(model, IMAGES)
+    graph = dependency_graph(model, IMAGES)
     for count in (1, 2, 3):
         network = copy.deepcopy(model)
-        resize_(network, plan, {name: count * group.step for name, group in plan.groups.items()})
+        resize_(network, graph, {name: count * group.step for name, group in graph.groups.items()})
         assert network(torch.randn(2, 3, 8, 8)).shape == (2, 5)
     layers = {"a": conv(3, 12), "g": conv(12, 4, 3, groups=4), "fc": nn.Linear(4, 5)}
-    assert plan_widths(Net(lambda n, x: n.fc(pooled(n.g(n.a(x)))), **layers), IMAGES).steps["g"] == 4
+    assert dependency_graph(Net(lambda n, x: n.fc(pooled(n.g(n.a(x)))), **layers), IMAGES).steps["g"] == 4
 
 
 def test_modules_that_compute_their_weights_by_code_are_fixed_or_resized_but_never_crash():
     first = nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 6, 3))
     model = nn.Sequential(first, nn.ReLU(), nn.Conv2d(6, 7, 1), nn.Flatten(), nn.Linear(252, 5))
-    plan = plan_widths(model, IMAGES)
-    resize_(model, plan, {name: 2 * group.step for name, group in plan.groups.items()})
+    graph = dependency_graph(model, IMAGES)
+    resize_(model, graph, {name: 2 * group.step for name, group in graph.groups.items()})
     assert model(torch.randn(2, 3, 8, 8)).shape == (2, 5)
 
 
 def test_instance_norms_follow():
     norm = nn.InstanceNorm2d(6, affine=True, track_running_stats=True)
     model = Net(lambda n, x: n.fc(pooled(F.relu(n.norm(n.a(x))))), a=conv(3, 6), norm=norm, fc=nn.Linear(6, 5))
-    plan = plan_widths(model, IMAGES)
-    resize_(model, plan, {"a": 9})
+    graph = dependency_graph(model, IMAGES)
+    resize_(model, graph, {"a": 9})
     assert model(torch.randn(2, 3, 8, 8)).shape == (2, 5)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.dependency import plan_widths
+from compressor.dependency import dependency_graph
 from compressor.dependency.trial import _Quick
 
 
@@ -117,7 +117,7 @@ class Patches(nn.Module):
 
 
 def test_a_network_that_views_and_differentiates_is_planned():
-    assert plan_widths(Patches(), torch.zeros(2, 1, 8, 8)).widths == {"cut": 12}
+    assert dependency_graph(Patches(), torch.zeros(2, 1, 8, 8)).widths == {"cut": 12}
 
 
 def test_an_lstm_with_a_weight_of_another_width_is_refused():

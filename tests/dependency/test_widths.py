@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.dependency import plan_widths, remove_channels_, resize_
+from compressor.dependency import dependency_graph, remove_channels_, resize_
 from compressor.errors import ModelError
 
 
@@ -49,22 +49,22 @@ def net():
 
 
 @pytest.fixture
-def plan(net):
-    return plan_widths(net, torch.zeros(2, 3, 4, 4))
+def graph(net):
+    return dependency_graph(net, torch.zeros(2, 3, 4, 4))
 
 
 def shapes(model):
     return {name: tuple(p.shape) for name, p in model.named_parameters()}
 
 
-def test_groups_are_named_by_their_first_producer_and_leave_out_the_output(plan):
-    assert plan.widths == WIDTHS
-    assert set(plan.fixed) == {"fc"}
-    assert "output" in plan.fixed["fc"]
+def test_groups_are_named_by_their_first_producer_and_leave_out_the_output(graph):
+    assert graph.widths == WIDTHS
+    assert set(graph.fixed) == {"fc"}
+    assert "output" in graph.fixed["fc"]
 
 
-def test_a_group_has_a_batch_norm_only_if_one_layer_makes_it_and_nothing_else_reads_that(plan):
-    norms = {name: group.norm for name, group in plan.groups.items()}
+def test_a_group_has_a_batch_norm_only_if_one_layer_makes_it_and_nothing_else_reads_that(graph):
+    norms = {name: group.norm for name, group in graph.groups.items()}
     assert norms == {"stem": None, "inner": "bn1", "side": None, "point": None}
 
 
@@ -73,21 +73,21 @@ def test_planning_leaves_the_network_alone(net):
     net.train()
     for parameter in net.parameters():
         parameter.requires_grad_(False)
-    plan_widths(net, torch.zeros(2, 3, 4, 4))
+    dependency_graph(net, torch.zeros(2, 3, 4, 4))
     assert net.training
     assert not any(parameter.requires_grad for parameter in net.parameters())
     for name, value in net.state_dict().items():
         assert torch.equal(value, before[name])
 
 
-def masked_output(model, plan, removed, x):
+def masked_output(model, graph, removed, x):
     """What the full network computes when the removed channels are multiplied by zero wherever they are produced."""
     model = copy.deepcopy(model).eval()
     handles = []
     for name, channels in removed.items():
         # the depth-wise chain behind a removed channel would still add its biases: close it everywhere
-        number = plan.order.index(name)
-        makers = [axis for axis, owners in plan.owners.items() if number in owners.group and axis not in plan.reading]
+        number = graph.order.index(name)
+        makers = [axis for axis, owners in graph.owners.items() if number in owners.group and axis not in graph.reading]
         for path in {tensor.rpartition(".")[0] for tensor, _ in makers}:
 
             def zero(module, inputs, output, channels=tuple(channels)):
@@ -109,29 +109,29 @@ def masked_output(model, plan, removed, x):
         {"stem": [0], "inner": [7], "side": [2, 3], "point": [9]},
     ],
 )
-def test_removing_channels_computes_what_masking_them_does(net, plan, removed):
+def test_removing_channels_computes_what_masking_them_does(net, graph, removed):
     net.double()
     x = torch.randn(5, 3, 4, 4, dtype=torch.float64)
-    expected = masked_output(net, plan, removed, x)
+    expected = masked_output(net, graph, removed, x)
     small = copy.deepcopy(net)
-    after = remove_channels_(small, plan, removed)
+    after = remove_channels_(small, graph, removed)
     assert after.widths == {name: width - len(removed.get(name, ())) for name, width in WIDTHS.items()}
     torch.testing.assert_close(small.eval()(x), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_the_plan_after_removal_is_the_plan_of_the_smaller_network(net, plan):
-    after = remove_channels_(net, plan, {"stem": [3], "point": [0, 28], "side": [1]})
-    again = plan_widths(net, torch.zeros(2, 3, 4, 4))
+def test_the_plan_after_removal_is_the_plan_of_the_smaller_network(net, graph):
+    after = remove_channels_(net, graph, {"stem": [3], "point": [0, 28], "side": [1]})
+    again = dependency_graph(net, torch.zeros(2, 3, 4, 4))
     assert after.widths == again.widths
     assert after.owners == again.owners
 
 
-def test_the_optimizer_state_follows(net, plan):
+def test_the_optimizer_state_follows(net, graph):
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     nn.functional.cross_entropy(net(torch.randn(8, 3, 4, 4)), torch.arange(8)).backward()
     optimizer.step()
     before = {name: optimizer.state[p]["momentum_buffer"].clone() for name, p in net.named_parameters()}
-    remove_channels_(net, plan, {"inner": [0, 5]}, optimizer)
+    remove_channels_(net, graph, {"inner": [0, 5]}, optimizer)
     kept = [channel for channel in range(23) if channel not in (0, 5)]
     names = dict(net.named_parameters())
     assert torch.equal(optimizer.state[names["inner.weight"]]["momentum_buffer"], before["inner.weight"][kept])
@@ -146,10 +146,10 @@ def test_the_optimizer_state_follows(net, plan):
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_slices_have_the_strides_of_their_memory_format(net, plan, memory_format):
+def test_slices_have_the_strides_of_their_memory_format(net, graph, memory_format):
     """Of a 1×1 kernel too, whose rows are contiguous in both orders: oneDNN crashed on the strides of the other."""
     net = net.to(memory_format=memory_format)
-    after = remove_channels_(net, plan, {"stem": [3], "side": [1], "point": [0, 5]})
+    after = remove_channels_(net, graph, {"stem": [3], "side": [1], "point": [0, 5]})
     resize_(net, after, {"stem": 21, "inner": 9})
     for parameter in net.parameters():
         fresh = torch.empty(parameter.shape)
@@ -157,14 +157,14 @@ def test_slices_have_the_strides_of_their_memory_format(net, plan, memory_format
         assert parameter.stride() == fresh.stride()
 
 
-def test_a_group_never_loses_its_last_channel(net, plan):
+def test_a_group_never_loses_its_last_channel(net, graph):
     with pytest.raises(ModelError, match="last channel"):
-        remove_channels_(net, plan, {"side": range(17)})
+        remove_channels_(net, graph, {"side": range(17)})
 
 
 @pytest.mark.parametrize("widths", [{"stem": 5, "point": 7}, {"stem": 19, "inner": 31, "point": 37}, {"side": 1}])
-def test_resizing_gives_a_network_that_trains(net, plan, widths):
-    after = resize_(net, plan, widths)
+def test_resizing_gives_a_network_that_trains(net, graph, widths):
+    after = resize_(net, graph, widths)
     assert after.widths == WIDTHS | widths
     assert shapes(net)["fc.weight"] == (10, after.widths["point"] * 16)
     assert shapes(net)["point.weight"][1] == after.widths["stem"] + after.widths["side"]
@@ -175,21 +175,21 @@ def test_resizing_gives_a_network_that_trains(net, plan, widths):
     assert all(parameter.grad is not None for parameter in net.parameters())
 
 
-def test_growing_keeps_what_the_network_computes_and_shrinking_back_is_the_identity(net, plan):
+def test_growing_keeps_what_the_network_computes_and_shrinking_back_is_the_identity(net, graph):
     net.eval()
     x = torch.randn(3, 3, 4, 4)
     before, state = net(x), copy.deepcopy(net.state_dict())
-    wide = resize_(net, plan, {"inner": 31, "point": 31})
+    wide = resize_(net, graph, {"inner": 31, "point": 31})
     torch.testing.assert_close(net(x), before)
     resize_(net, wide, {"inner": 23, "point": 29})
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
 
 
-def test_wrong_names_are_told(net, plan):
+def test_wrong_names_are_told(net, graph):
     with pytest.raises(ModelError, match=r"'innner' is not one of inner, .*did you mean inner"):
-        resize_(net, plan, {"innner": 3})
+        resize_(net, graph, {"innner": 3})
     with pytest.raises(ModelError, match=r"fc cannot be resized: .*output"):
-        resize_(net, plan, {"fc": 3})
+        resize_(net, graph, {"fc": 3})
 
 
 def test_a_network_that_insists_on_its_width_is_refused_before_training():
@@ -202,9 +202,9 @@ def test_a_network_that_insists_on_its_width_is_refused_before_training():
         def forward(self, x):
             return self.fc(self.conv(x).reshape(-1, 128))
 
-    plan = plan_widths(Literal(), torch.zeros(2, 3, 4, 4))
-    assert "conv" in plan.fixed
-    assert not plan.groups
+    graph = dependency_graph(Literal(), torch.zeros(2, 3, 4, 4))
+    assert "conv" in graph.fixed
+    assert not graph.groups
 
 
 def test_an_untraceable_network_is_told_in_one_sentence():
@@ -217,7 +217,7 @@ def test_an_untraceable_network_is_told_in_one_sentence():
             raise RuntimeError("no forward today")
 
     with pytest.raises(ModelError, match=r"Broken does not run on images of shape \(3, 4, 4\): no forward today"):
-        plan_widths(Broken(), torch.zeros(2, 3, 4, 4))
+        dependency_graph(Broken(), torch.zeros(2, 3, 4, 4))
 
 
 class Tied(nn.Module):
@@ -266,10 +266,10 @@ class Insisting(nn.Module):
 def test_what_cannot_be_resized_is_fixed_and_the_rest_still_trains(kind, free, fixed):
     torch.manual_seed(0)
     model = kind()
-    plan = plan_widths(model, torch.zeros(2, 3, 4, 4))
-    assert set(plan.groups) == free
-    assert fixed == set(plan.fixed)
-    resize_(model, plan, dict.fromkeys(free, 5))
+    graph = dependency_graph(model, torch.zeros(2, 3, 4, 4))
+    assert set(graph.groups) == free
+    assert fixed == set(graph.fixed)
+    resize_(model, graph, dict.fromkeys(free, 5))
     output = model(torch.randn(3, 3, 4, 4))
     assert output.shape == (3, 2)
     output.sum().backward()
@@ -277,10 +277,10 @@ def test_what_cannot_be_resized_is_fixed_and_the_rest_still_trains(kind, free, f
 
 def test_shared_parameters_are_refused_and_a_module_under_two_names_is_not():
     with pytest.raises(ModelError, match="Tied: second and third share a parameter"):
-        plan_widths(Tied(), torch.zeros(2, 3, 4, 4))
+        dependency_graph(Tied(), torch.zeros(2, 3, 4, 4))
     net = Net()
     net.again = net.inner
-    assert plan_widths(net, torch.zeros(2, 3, 4, 4)).widths == WIDTHS
+    assert dependency_graph(net, torch.zeros(2, 3, 4, 4)).widths == WIDTHS
 
 
 class Sliced(nn.Module):
@@ -303,6 +303,6 @@ class Sliced(nn.Module):
 def test_a_sliced_layer_is_fixed_or_survives_every_width(part):
     for width in (4, 7, 12):
         model = Sliced(part)
-        plan = plan_widths(model, torch.zeros(2, 3, 4, 4))
-        resize_(model, plan, dict.fromkeys(plan.groups, width))
+        graph = dependency_graph(model, torch.zeros(2, 3, 4, 4))
+        resize_(model, graph, dict.fromkeys(graph.groups, width))
         assert model(torch.randn(3, 3, 4, 4)).shape == (3, 2)

@@ -7,7 +7,7 @@ from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large
 
 from compressor.costs import params_macs
 from compressor.errors import ModelError
-from compressor.models import build, build_meta, check_task, plan_of, reference_architecture
+from compressor.models import build, build_meta, check_task, graph_of, reference_architecture
 from compressor.models.deeplab import deeplabv3_small, segmenter_of
 
 SMALL = "compressor.models.deeplab:deeplabv3_small"
@@ -33,7 +33,7 @@ def test_the_small_network_at_odd_widths():
     branches = [odd.widths[group] for group in odd.widths if ".convs." in group]
     assert len(branches) == 5, "each branch of the pyramid has a width of its own"
     assert model.classifier[0].project[0].in_channels == sum(branches)
-    assert plan_of(odd).widths == dict(odd.widths)
+    assert graph_of(odd).widths == dict(odd.widths)
     assert params_macs.params(odd) == params_macs.count_params(model)
     for height, width in ((24, 24), (17, 30)):
         assert model.eval()(images(2, height, width)).shape == (2, 7, height, width)

@@ -12,7 +12,7 @@ from compressor.models import (
     build,
     build_meta,
     example_input,
-    plan_of,
+    graph_of,
     reference_architecture,
     units,
     with_options,
@@ -92,15 +92,15 @@ def stream_of(architecture, stage):
 @pytest.mark.parametrize(("name", "options"), [*NETS, *PLAIN], ids=[*IDS, "plain3net unmixed", "plain4net unmixed"])
 def test_the_trace_finds_the_groups_that_the_family_names(name, options):
     architecture = of_primes(name, options)
-    plan = plan_of(architecture)
-    assert plan.widths == dict(architecture.widths)
+    graph = graph_of(architecture)
+    assert graph.widths == dict(architecture.widths)
     model = build_meta(architecture)
     shapes = {path: value.shape for path, value in (*model.named_parameters(), *model.named_buffers())}
-    for (path, dim), owners in plan.owners.items():
+    for (path, dim), owners in graph.owners.items():
         assert len(owners.group) == shapes[path][dim], path
     for group, width in architecture.widths.items():
         assert model.get_submodule(group).out_channels == width
-        for made in plan.producers(group):
+        for made in graph.producers(group):
             assert len(made.index) == width, made.tensor
 
 
@@ -108,7 +108,7 @@ def test_the_trace_finds_the_groups_that_the_family_names(name, options):
 def test_widths_of_one_channel_are_found_again(name):
     reference = reference_architecture(name, {"units": 3}, 10, (3, 16, 16))
     narrow = reference.with_widths(dict.fromkeys(reference.widths, 1))
-    assert plan_of(narrow).widths == dict(narrow.widths)
+    assert graph_of(narrow).widths == dict(narrow.widths)
 
 
 def conv(a, b, kernel=3):

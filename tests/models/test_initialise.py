@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.dependency import plan_widths, resize_
+from compressor.dependency import dependency_graph, resize_
 from compressor.models.initialise import reinitialise_
 
 
@@ -15,8 +15,8 @@ def test_fresh_weights_keep_the_scheme_of_the_reference():
     nn.init.normal_(reference[3].weight, 0, 0.01)
     nn.init.constant_(reference[1].weight, 0.5)
     wide = copy.deepcopy(reference)
-    plan = plan_widths(wide, torch.zeros(2, 3, 16, 16))
-    resize_(wide, plan, {"0": 31, "2": 53})
+    graph = dependency_graph(wide, torch.zeros(2, 3, 16, 16))
+    resize_(wide, graph, {"0": 31, "2": 53})
     reinitialise_(wide, reference)
     fan_out, fan_in, fixed = (float(wide[index].weight.detach().std()) for index in (0, 2, 3))
     assert fan_out == pytest.approx((2 / (31 * 9)) ** 0.5, rel=0.1)  # Kaiming
@@ -31,9 +31,9 @@ def test_a_grown_network_keeps_its_weights_and_draws_the_new_ones():
         nn.Conv2d(3, 13, 3), nn.BatchNorm2d(13), nn.ReLU(), nn.Conv2d(13, 23, 1), nn.Flatten(), nn.Linear(23 * 4, 10)
     )
     net(torch.randn(8, 3, 4, 4))  # running statistics of its own
-    plan = plan_widths(net, torch.zeros(2, 3, 4, 4))
+    graph = dependency_graph(net, torch.zeros(2, 3, 4, 4))
     wide = copy.deepcopy(net)
-    resize_(wide, plan, {"0": 31, "3": 5}, fill=float("nan"))
+    resize_(wide, graph, {"0": 31, "3": 5}, fill=float("nan"))
     reinitialise_(wide, net, new_only=True)
     assert torch.equal(wide[0].weight[:13], net[0].weight)
     assert torch.equal(wide[3].weight[:, :13], net[3].weight[:5])

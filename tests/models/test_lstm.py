@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from compressor.costs import params_macs
-from compressor.dependency import plan_widths, remove_channels_, resize_
+from compressor.dependency import dependency_graph, remove_channels_, resize_
 from compressor.errors import ModelError
-from compressor.models import build, build_meta, check_task, example_input, plan_of, reference_architecture
+from compressor.models import build, build_meta, check_task, example_input, graph_of, reference_architecture
 from compressor.models.architecture import Architecture
 
 SMALL = Architecture("lstm", 29, (5,), {"lstm1": 13, "lstm2": 11}, {"embedding": 7, "hidden": 17, "dropout": 0.0})
@@ -40,36 +40,36 @@ def test_multiply_adds_are_those_of_a_sequence(length):
 
 @pytest.mark.parametrize("length", [1, 2, 5])
 def test_a_width_is_its_units_rows_in_all_gates_and_their_readers(length):
-    plan = plan_of(Architecture("lstm", 29, (length,), SMALL.widths, SMALL.options))
-    assert plan.widths == dict(SMALL.widths)
-    assert set(plan.steps.values()) == {1}
-    assert set(plan.fixed) == {"embedding", "decoder"}
-    reads = {name: {(read.tensor, read.dim, len(read.index)) for read in plan.readers(name)} for name in SMALL.widths}
+    graph = graph_of(Architecture("lstm", 29, (length,), SMALL.widths, SMALL.options))
+    assert graph.widths == dict(SMALL.widths)
+    assert set(graph.steps.values()) == {1}
+    assert set(graph.fixed) == {"embedding", "decoder"}
+    reads = {name: {(read.tensor, read.dim, len(read.index)) for read in graph.readers(name)} for name in SMALL.widths}
     assert reads == {
         "lstm1": {("lstm1.weight_hh_l0", 1, 13), ("lstm2.weight_ih_l0", 1, 13)},
         "lstm2": {("lstm2.weight_hh_l0", 1, 11), ("decoder.weight", 1, 11)},
     }
     for name, width in SMALL.widths.items():
-        rows = {made.tensor: made for made in plan.producers(name)}
+        rows = {made.tensor: made for made in graph.producers(name)}
         assert rows.keys() >= {f"{name}.weight_ih_l0", f"{name}.weight_hh_l0"}
         assert all(made.dim == 0 and made.unit.tolist() == [*range(width)] * 4 for made in rows.values())
         for kind in ("bias_ih_l0", "bias_hh_l0"):
-            assert plan.owners[f"{name}.{kind}", 0].unit.tolist() == [*range(width)] * 4
+            assert graph.owners[f"{name}.{kind}", 0].unit.tolist() == [*range(width)] * 4
 
 
 def test_removing_silent_units_changes_nothing():
-    model, plan = build(SMALL).eval(), plan_of(SMALL)
+    model, graph = build(SMALL).eval(), graph_of(SMALL)
     gone = {"lstm1": [0, 5, 12], "lstm2": [3, 4]}
     with torch.no_grad():
         for name, unit in ((name, unit) for name, units in gone.items() for unit in units):
-            for read in plan.readers(name):
+            for read in graph.readers(name):
                 model.get_parameter(read.tensor)[:, read.index[read.unit == unit]] = 0
     smaller = copy.deepcopy(model)
     optimizer = torch.optim.SGD(smaller.parameters(), 0.1, momentum=0.9)
     smaller(tokens(2, 5)).square().sum().backward()
     optimizer.step()
     smaller.load_state_dict(model.state_dict())
-    after = remove_channels_(smaller, plan, gone, optimizer)
+    after = remove_channels_(smaller, graph, gone, optimizer)
     assert after.widths == {"lstm1": 10, "lstm2": 9}
     assert (smaller.lstm2.input_size, smaller.lstm2.hidden_size, smaller.decoder.in_features) == (10, 9, 9)
     assert smaller.lstm1.weight_ih_l0.shape == (40, 7)
@@ -81,9 +81,9 @@ def test_removing_silent_units_changes_nothing():
 
 
 def test_new_units_that_nothing_reads_change_nothing():
-    model, plan = build(SMALL).eval(), plan_of(SMALL)
+    model, graph = build(SMALL).eval(), graph_of(SMALL)
     before = model(tokens(3, 8))
-    resize_(model, plan, {"lstm1": 19, "lstm2": 23})
+    resize_(model, graph, {"lstm1": 19, "lstm2": 23})
     assert (model.lstm1.hidden_size, model.lstm2.hidden_size) == (19, 23)
     assert torch.allclose(model(tokens(3, 8)), before, atol=1e-6)
 
@@ -183,10 +183,10 @@ class Reader(nn.Module):
 )  # fmt: skip
 def test_recurrent_layers_of_other_networks_are_resized_too(layer, options):
     model = Reader(layer, **options).eval()
-    plan = plan_widths(model, tokens(2, 5))
-    assert plan.widths == {"embedding": 7, "rnn": 13} | ({"rnn.weight_hr_l0": 5} if "proj_size" in options else {})
+    graph = dependency_graph(model, tokens(2, 5))
+    assert graph.widths == {"embedding": 7, "rnn": 13} | ({"rnn.weight_hr_l0": 5} if "proj_size" in options else {})
     before = model(tokens(3, 8))
-    resize_(model, plan, {"rnn": 17, "embedding": 11})
+    resize_(model, graph, {"rnn": 17, "embedding": 11})
     assert (model.rnn.input_size, model.rnn.hidden_size) == (11, 17)
     assert torch.allclose(model(tokens(3, 8)), before, atol=1e-6)
     assert {path: p.shape for path, p in model.named_parameters() if path.startswith("rnn")} == {

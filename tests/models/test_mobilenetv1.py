@@ -7,7 +7,7 @@ import torch
 
 from compressor.costs import params_macs
 from compressor.dependency import remove_channels_
-from compressor.models import build, build_meta, plan_of, reference_architecture
+from compressor.models import build, build_meta, graph_of, reference_architecture
 
 PRIMES = [n for n in range(5, 400) if all(n % d for d in range(2, n))]
 
@@ -49,10 +49,10 @@ def test_small_images_are_not_halved_at_once(side, stride):
 
 def test_depth_wise_channels_go_with_the_convolution_before():
     architecture = of_primes()
-    model, plan = build(architecture).eval(), plan_of(architecture)
-    assert plan.widths == dict(architecture.widths)
-    assert len(plan.channelwise) == 13
-    remove_channels_(model, plan, {"conv1": [0, 2], "blocks.3.pointwise": [1]})
+    model, graph = build(architecture).eval(), graph_of(architecture)
+    assert graph.widths == dict(architecture.widths)
+    assert len(graph.channelwise) == 13
+    remove_channels_(model, graph, {"conv1": [0, 2], "blocks.3.pointwise": [1]})
     assert model.blocks[0].depthwise.groups == model.blocks[0].depthwise.out_channels == 5 - 2
     assert model.blocks[4].depthwise.groups == model.blocks[4].pointwise.in_channels == 17 - 1
     assert model(torch.zeros(2, 3, 16, 16)).shape == (2, 11)
@@ -61,7 +61,7 @@ def test_depth_wise_channels_go_with_the_convolution_before():
 def test_widths_of_one_channel_are_found_again():
     reference = of_primes()
     narrow = reference.with_widths(dict.fromkeys(reference.widths, 1))
-    assert plan_of(narrow).widths == dict(narrow.widths)
+    assert graph_of(narrow).widths == dict(narrow.widths)
 
 
 def test_gradients_reach_every_parameter():

@@ -17,7 +17,7 @@ from torch import nn
 
 from compressor import models
 from compressor.costs import params_macs
-from compressor.dependency import plan_widths
+from compressor.dependency import dependency_graph
 from compressor.errors import ModelError, UnavailableError
 from compressor.models import (
     build,
@@ -25,7 +25,7 @@ from compressor.models import (
     example_input,
     families,
     follows,
-    plan_of,
+    graph_of,
     reference_architecture,
     steps,
     supports_channels_last,
@@ -173,7 +173,7 @@ def test_every_width_is_that_of_the_layer_it_names(name, options):
 def test_the_group_graph_of_a_network_is_what_the_family_says(name, options):
     """The trace, which knows nothing of the zoo, must find the same groups."""
     architecture = of_primes(name, options, shape=(3, 32, 32))
-    found = plan_widths(build(architecture), example_input(architecture)).widths
+    found = dependency_graph(build(architecture), example_input(architecture)).widths
     followers = {g: architecture.widths[source] * factor for g, (source, factor) in follows(architecture).items()}
     assert found == {**architecture.widths, **followers}
 
@@ -401,9 +401,9 @@ def test_widths_of_one_channel_are_found_again():
     for name, options in (("vgg11_bn", {}), ("mobilenetv2", {"shortcut": "convcut"}), ("preact_resnet18", {})):
         reference = reference_architecture(name, options, 10, (3, 32, 32))
         narrow = reference.with_widths(dict.fromkeys(reference.widths, 1))
-        plan = plan_of(narrow)
-        assert set(plan.groups) == set(narrow.widths) | set(follows(narrow))
-        assert {group: plan.widths[group] for group in narrow.widths} == narrow.widths
+        graph = graph_of(narrow)
+        assert set(graph.groups) == set(narrow.widths) | set(follows(narrow))
+        assert {group: graph.widths[group] for group in narrow.widths} == narrow.widths
 
 
 def test_an_option_that_the_torchvision_network_does_not_know():
@@ -471,8 +471,8 @@ def test_factories_that_give_no_network(module):
 def test_equal_widths_of_two_stages_do_not_tie_them_together(equal):
     architecture = reference_architecture("mobilenetv2", {}, 10, (1, 8, 8), 0.1)
     flat = architecture.with_widths(dict.fromkeys(architecture.widths, equal))
-    plan = plan_widths(build(flat), torch.zeros(2, 1, 8, 8))
-    assert set(plan.groups) == set(flat.widths) | set(follows(flat))
+    graph = dependency_graph(build(flat), torch.zeros(2, 1, 8, 8))
+    assert set(graph.groups) == set(flat.widths) | set(follows(flat))
 
 
 def test_widths_that_the_networks_own_code_cannot_bear_are_refused(module):

@@ -15,7 +15,7 @@ pytest.importorskip("onnx2torch")
 from compressor.bench import open_session
 from compressor.errors import CompressorError, ModelError
 from compressor.exporters import export_onnx
-from compressor.models import build, plan_of, reference_architecture
+from compressor.models import build, graph_of, reference_architecture
 from compressor.models.onnx_file import network_of, settle_
 
 
@@ -114,7 +114,7 @@ def test_its_widths_can_be_changed(file):
     half = own.with_widths({name: width // 2 for name, width in own.widths.items()})
     with torch.no_grad():
         assert build(half).eval()(torch.rand(2, 1, 8, 8)).shape == (2, 10)
-    assert set(plan_of(own).groups) == set(own.widths)
+    assert set(graph_of(own).groups) == set(own.widths)
 
 
 def shallow(name):

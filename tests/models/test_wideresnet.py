@@ -5,7 +5,7 @@ import torch
 
 from compressor.costs import params_macs
 from compressor.errors import ModelError
-from compressor.models import build, build_meta, plan_of, prunable, reference_architecture
+from compressor.models import build, build_meta, graph_of, prunable, reference_architecture
 
 PRIMES = [n for n in range(5, 400) if all(n % d for d in range(2, n))]
 SHORTCUTS = ("identity", "conv", "convcut")
@@ -37,7 +37,7 @@ def test_it_has_the_papers_size(shortcut):
 @pytest.mark.parametrize("shortcut", ["identity", "convcut"])
 def test_the_trace_finds_the_groups_that_the_family_names(shortcut):
     architecture = of_primes(shortcut=shortcut)
-    assert plan_of(architecture).widths == dict(architecture.widths)
+    assert graph_of(architecture).widths == dict(architecture.widths)
     assert len(architecture.widths) == {"identity": 1 + 12 + 3, "convcut": 1 + 24}[shortcut]
     model = build_meta(architecture)
     assert all(model.get_submodule(group).out_channels == width for group, width in architecture.widths.items())
@@ -54,13 +54,13 @@ def test_shortcuts(shortcut, found):
 def test_equal_widths_tie_no_stages():
     reference = reference_architecture("wrn28_10", {}, 10, (3, 8, 8))
     even = reference.with_widths(dict.fromkeys(reference.widths, 7))
-    assert plan_of(even).widths == dict(even.widths)
+    assert graph_of(even).widths == dict(even.widths)
 
 
 def test_it_is_pruned_with_convolutions_in_all_shortcuts():
     conv = reference_architecture("wrn28_10", {"shortcut": "conv"}, 10, (3, 32, 32), 0.1)
     assert prunable(conv).options["shortcut"] == "convcut"
-    assert plan_of(prunable(conv)).widths == dict(conv.widths)
+    assert graph_of(prunable(conv)).widths == dict(conv.widths)
 
 
 def test_dropout_acts_in_training_alone():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.dependency import plan_widths, resize_
+from compressor.dependency import dependency_graph, resize_
 from compressor.models import build, example_input
 from compressor.search.channel_scale import ChannelScales
 from compressor.search.taylor_pruner import PruneSettings, TaylorPruner
@@ -48,17 +48,17 @@ def test_the_derivatives_are_those_of_scales_written_out(tiny, batch):
     model = shaken(tiny)
     scaled = Scaled(copy.deepcopy(model))
     nn.functional.cross_entropy(scaled(batch[0]), batch[1]).backward()
-    plan = plan_widths(model, example_input(tiny))
-    scales = ChannelScales(model, plan, ["stem", "inner"])
+    graph = dependency_graph(model, example_input(tiny))
+    scales = ChannelScales(model, graph, ["stem", "inner"])
     nn.functional.cross_entropy(model(batch[0]), batch[1]).backward()
     expected = torch.cat([scaled.z_stem.grad.flatten(), scaled.z_inner.grad.flatten()])
     torch.testing.assert_close(scales.derivatives(), expected)
 
 
 def pruner_for(architecture, model, **changes):
-    plan = plan_widths(model, example_input(architecture))
+    graph = dependency_graph(model, example_input(architecture))
     settings = PruneSettings(**{"every": 2, "channels": 3, "floor": 0.2} | changes)
-    return TaylorPruner(plan, list(architecture.widths), {}, settings)
+    return TaylorPruner(graph, list(architecture.widths), {}, settings)
 
 
 def steps(model, pruner, optimizer, count):
@@ -79,7 +79,7 @@ def test_squares_of_single_batches_are_summed(tiny, batch):
     model = shaken(tiny)
     pruner = pruner_for(tiny, model, every=100)
     pruner.start(model, torch.optim.SGD(model.parameters(), lr=0.0), 3)
-    scales = ChannelScales(model, pruner.plan, list(tiny.widths))
+    scales = ChannelScales(model, pruner.graph, list(tiny.widths))
     total = torch.zeros(36, dtype=torch.float64)
     for part in (slice(0, 8), slice(8, 16)):
         model.zero_grad()
@@ -126,7 +126,7 @@ def test_every_event_is_recorded_and_pruning_ends_at_the_floor(tiny):
         assert all(width >= 1 for width in widths.values())
         assert sum(widths.values()) == 36 - 2 * (index + 1)
     assert pruner.records[-1][0] == sum(p.numel() for p in model.parameters())
-    assert pruner.plan.widths == pruner.records[-1][1]
+    assert pruner.graph.widths == pruner.records[-1][1]
 
 
 def rank_last(pruner, name):
@@ -136,7 +136,7 @@ def rank_last(pruner, name):
     def ranked():
         values = derivatives().abs() + 1
         start = pruner.scales.starts[name]
-        values[start : start + pruner.plan.groups[name].units] = 0
+        values[start : start + pruner.graph.groups[name].units] = 0
         return values
 
     pruner.scales.derivatives = ranked
@@ -153,8 +153,8 @@ class Ranked(TaylorPruner):
 @pytest.mark.parametrize(("minimum", "least"), [({}, 1), ({"stem": 4}, 4), ({"stem": 4, "inner": 9}, 4)])
 def test_a_group_at_its_minimum_leaves_the_ranking_and_the_others_go_on(tiny, minimum, least):
     model = shaken(tiny)
-    plan = plan_widths(model, example_input(tiny))
-    pruner = Ranked(plan, list(tiny.widths), {}, PruneSettings(1, 5, 0.2, minimum))
+    graph = dependency_graph(model, example_input(tiny))
+    pruner = Ranked(graph, list(tiny.widths), {}, PruneSettings(1, 5, 0.2, minimum))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     pruner.start(model, optimizer, 3)
     steps(model, pruner, optimizer, 1000)
@@ -198,14 +198,14 @@ def test_a_following_group_keeps_its_factor_and_loses_its_least_important_channe
 
     architecture = reference_architecture("mobilenetv2", {}, 10, (1, 8, 8), 0.2)
     model = build(architecture, 0).double()
-    plan = plan_widths(model, example_input(architecture))
+    graph = dependency_graph(model, example_input(architecture))
     following = follows(architecture)
-    pruner = TaylorPruner(plan, list(architecture.widths), following, PruneSettings(1, 60, 0.05))
+    pruner = TaylorPruner(graph, list(architecture.widths), following, PruneSettings(1, 60, 0.05))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     pruner.start(model, optimizer, 3)
     steps(model, pruner, optimizer, 1)
     assert pruner.events == 1
-    widths = pruner.plan.widths
+    widths = pruner.graph.widths
     assert sum(widths[name] for name in architecture.widths) == sum(architecture.widths.values()) - 60
     for name, (source, factor) in following.items():
         assert widths[name] == factor * widths[source]
@@ -229,11 +229,11 @@ def test_a_restored_pruner_goes_on_as_if_never_stopped(tiny):
     other, again, other_optimizer = start()
     again.restore(snapshot)
     other.load_state_dict(weights)
-    assert again.plan.owners == pruner.plan.owners
+    assert again.graph.owners == pruner.graph.owners
     steps(model, pruner, optimizer, 20)
     steps(other, again, other_optimizer, 20)
     assert again.records == pruner.records
-    assert again.plan.widths == pruner.plan.widths
+    assert again.graph.widths == pruner.graph.widths
     torch.testing.assert_close(again.criteria, pruner.criteria)
 
 
@@ -270,7 +270,7 @@ def test_physical_removal_is_masking_with_scales_to_the_last_digit(tiny):
                 scales[name].data[channel] = 0
             for total in criteria.values():
                 total.zero_()
-            assert pruner.plan.widths == {name: len(channels) for name, channels in alive.items()}
+            assert pruner.graph.widths == {name: len(channels) for name, channels in alive.items()}
     assert pruner.events == 10
     assert torch.allclose(model.inner.weight, scaled.net.inner.weight[alive["inner"]][:, alive["stem"]], rtol=1e-10)
 
@@ -281,8 +281,8 @@ def test_a_stream_that_only_batch_norms_read_has_derivatives_that_are_not_zero()
 
     architecture = reference_architecture("preact_resnet18", {}, 10, (1, 8, 8), 0.2)
     model = build(architecture, 0).double()
-    plan = plan_widths(model, example_input(architecture))
-    scales = ChannelScales(model, plan, list(architecture.widths))
+    graph = dependency_graph(model, example_input(architecture))
+    scales = ChannelScales(model, graph, list(architecture.widths))
     torch.manual_seed(0)
     x, y = torch.randn(32, 1, 8, 8, dtype=torch.float64), torch.arange(32) % 10
     nn.functional.cross_entropy(model(x), y).backward()
@@ -300,16 +300,18 @@ def test_no_group_looks_worthless_only_because_a_batch_norm_rescales_it(name):
     side = 8 if name == "mobilenetv2" else 32
     architecture = reference_architecture(name, {}, 10, (3, side, side), 0.1 if side == 8 else 1.0)
     model = build(architecture, 0).double()
-    plan = (
-        source_of(name).referenced(architecture)[1] if ":" in name else plan_widths(model, example_input(architecture))
+    graph = (
+        source_of(name).referenced(architecture)[1]
+        if ":" in name
+        else dependency_graph(model, example_input(architecture))
     )
-    scales = ChannelScales(model, plan, list(plan.groups))
+    scales = ChannelScales(model, graph, list(graph.groups))
     torch.manual_seed(0)
     x, y = torch.randn(8, 3, side, side, dtype=torch.float64), torch.arange(8) % 10
     nn.functional.cross_entropy(model(x), y).backward()
     slopes = scales.derivatives().abs()
     for group, start in scales.starts.items():
-        largest = slopes[start : start + plan.groups[group].channels].max()
+        largest = slopes[start : start + graph.groups[group].channels].max()
         assert largest > 1e-6 * slopes.max(), group
 
 
@@ -339,9 +341,9 @@ def test_shuffled_channels_are_zeroed_where_they_are_made_and_counted_as_removed
     def start():
         torch.manual_seed(0)
         model = Shuffling().double()
-        plan = plan_widths(model, torch.zeros(2, 1, 8, 8))
-        assert {name: group.exact for name, group in plan.groups.items()} == {"left": False, "last": True}
-        pruner = TaylorPruner(plan, ["left", "last"], {}, PruneSettings(1, 2, 0.3))
+        graph = dependency_graph(model, torch.zeros(2, 1, 8, 8))
+        assert {name: group.exact for name, group in graph.groups.items()} == {"left": False, "last": True}
+        pruner = TaylorPruner(graph, ["left", "last"], {}, PruneSettings(1, 2, 0.3))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2)
         pruner.start(model, optimizer, 3)
         return model, pruner, optimizer
@@ -366,5 +368,5 @@ def test_shuffled_channels_are_zeroed_where_they_are_made_and_counted_as_removed
     assert model.last.out_channels == pruner.widths["last"]
     params, widths = pruner.records[-1]
     small = copy.deepcopy(model)
-    resize_(small, pruner.plan, widths)
+    resize_(small, pruner.graph, widths)
     assert params == sum(parameter.numel() for parameter in small.parameters())

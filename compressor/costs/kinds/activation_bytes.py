@@ -1,7 +1,7 @@
 """The most memory that activations take at once, at batch 1: what a microcontroller's working memory must hold.
 
 Read off the ONNX file: its operators run in the order of the file, and a tensor lives from the operator that makes it
-to the last one that reads it; weights are not counted, inputs and outputs are. As in runtimes that plan their memory,
+to the last one that reads it; weights are not counted, inputs and outputs are. As in runtimes that graph their memory,
 an elementwise operator writes over an input that nothing reads after it, and a reshape is no copy. Quantised tensors
 count in their integer type. A runtime's own buffers (an im2col, say) come on top.
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from compressor.dependency import WidthPlan
+from compressor.dependency import DependencyGraph
 from compressor.errors import ModelError, not_one_of
 from compressor.models.stacked.layers import CONVOLUTIONS, channels_of
 
@@ -51,17 +51,17 @@ class Site:
     taps: tuple[int, int] = (1, 1)
 
 
-def find_sites(model: nn.Module, plan: WidthPlan) -> list[Site]:
-    """All eligible pairs, in the order of the plan's groups.
+def find_sites(model: nn.Module, graph: DependencyGraph) -> list[Site]:
+    """All eligible pairs, in the order of the graph's groups.
 
     Args:
         model: the network
-        plan: of it, at its present widths
+        graph: of it, at its present widths
     """
     # A layer that is registered twice would be replaced in one place only.
     places = Counter(child for module in model.modules() for child in module._modules.values())
     modules = {path: module for path, module in model.named_modules() if places[module] < 2}
-    found = [_site(modules, plan, name) for name in plan.groups]
+    found = [_site(modules, graph, name) for name in graph.groups]
     return [site for site in found if site is not None]
 
 
@@ -134,10 +134,10 @@ def _size(site: Site) -> int:
     return (site.taps[0] * site.inputs + site.taps[1] * site.outputs) * site.nodes
 
 
-def _site(modules: dict[str, nn.Module], plan: WidthPlan, name: str) -> Site | None:
-    group = plan.groups[name]
-    made = [axis for axis in plan.producers(name) if axis.tensor.rpartition(".")[0] not in plan.channelwise]
-    read = [axis for axis in plan.readers(name) if axis.tensor.rpartition(".")[0] not in plan.channelwise]
+def _site(modules: dict[str, nn.Module], graph: DependencyGraph, name: str) -> Site | None:
+    group = graph.groups[name]
+    made = [axis for axis in graph.producers(name) if axis.tensor.rpartition(".")[0] not in graph.channelwise]
+    read = [axis for axis in graph.readers(name) if axis.tensor.rpartition(".")[0] not in graph.channelwise]
     weights = [axis for axis in made if axis.tensor.endswith(".weight")]
     if group.step != 1 or not group.exact or group.summed or len(weights) != 1 or len(made) != 1 or len(read) != 1:
         return None
@@ -158,9 +158,9 @@ def _site(modules: dict[str, nn.Module], plan: WidthPlan, name: str) -> Site | N
         and np.array_equal(reader.index, straight)
         and np.array_equal(reader.unit, straight)
     )
-    if not whole or math.gcd(inputs, outputs) < 2 or not _same_resolution(plan, name, maker.tensor, reader.tensor):
+    if not whole or math.gcd(inputs, outputs) < 2 or not _same_resolution(graph, name, maker.tensor, reader.tensor):
         return None
-    reads, makes = _side(plan, (maker.tensor, 1), inputs), _side(plan, (reader.tensor, 0), outputs)
+    reads, makes = _side(graph, (maker.tensor, 1), inputs), _side(graph, (reader.tensor, 0), outputs)
     if reads is _MIXED or not isinstance(makes, str) or nodes < min(inputs, outputs):
         return None
     return Site(
@@ -172,7 +172,7 @@ def _site(modules: dict[str, nn.Module], plan: WidthPlan, name: str) -> Site | N
         inputs,
         nodes,
         outputs,
-        len(plan.producers(makes)) > 1,
+        len(graph.producers(makes)) > 1,
         (_taps(one), _taps(two)),
     )
 
@@ -190,30 +190,30 @@ def _alike(layers: Sequence[nn.Module | None]) -> bool:
     return all(isinstance(layer, CONVOLUTIONS) and layer.groups == 1 and set(layer.stride) == {1} for layer in layers)
 
 
-def _same_resolution(plan: WidthPlan, name: str, first: str, second: str) -> bool:
+def _same_resolution(graph: DependencyGraph, name: str, first: str, second: str) -> bool:
     """Whether both weights, and the depth-wise ones between them, are applied at as many positions."""
-    number = plan.order.index(name)
+    number = graph.order.index(name)
     between = {
         tensor
-        for (tensor, _), owners in plan.owners.items()
-        if number in owners.numbers and tensor.rpartition(".")[0] in plan.channelwise and tensor.endswith(".weight")
+        for (tensor, _), owners in graph.owners.items()
+        if number in owners.numbers and tensor.rpartition(".")[0] in graph.channelwise and tensor.endswith(".weight")
     }
-    return len({plan.uses.get(tensor, 0) for tensor in (first, second, *between)}) == 1
+    return len({graph.uses.get(tensor, 0) for tensor in (first, second, *between)}) == 1
 
 
 _MIXED = object()
 
 
-def _side(plan: WidthPlan, axis: tuple[str, int], channels: int) -> object:
+def _side(graph: DependencyGraph, axis: tuple[str, int], channels: int) -> object:
     """The width group of a whole dimension, None if the width is fixed, or `_MIXED`."""
-    owners = plan.owners.get(axis)
+    owners = graph.owners.get(axis)
     if owners is None or not owners.numbers:
         return None
     numbers = owners.numbers
     if len(numbers) > 1 or (owners.group < 0).any():
         return _MIXED
-    name = plan.order[next(iter(numbers))]
-    if name not in plan.groups:
+    name = graph.order[next(iter(numbers))]
+    if name not in graph.groups:
         return None
-    one_each = len(owners.unit) == channels == plan.groups[name].channels and plan.groups[name].step == 1
+    one_each = len(owners.unit) == channels == graph.groups[name].channels and graph.groups[name].step == 1
     return name if one_each else _MIXED

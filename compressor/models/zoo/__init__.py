@@ -63,7 +63,8 @@ class Family:
         min_side: smallest image side in pixels that the network's strides and poolings allow
         prunable: options -> options of the build to prune: same names of widths, each of which loses channels by
             itself
-        traced: options -> options of the build that is traced for the width plan, if this one hides what goes together
+        traced: options -> options of the build that is traced for the dependency graph, if this one hides what goes
+            together
         units: options -> {module path: unit} of what layer-growing may leave out; the option `units` then lists the
             numbers of those that are there, stage by stage
         inputs: images (C, H, W), or tokens (T,) whose vocabulary is the classes

@@ -24,7 +24,7 @@ from compressor.search.problem import Finetuning, Problem, SearchResult
 if TYPE_CHECKING:
     from torch import nn
 
-    from compressor.dependency import WidthPlan
+    from compressor.dependency import DependencyGraph
     from compressor.search.streams import Streams
     from compressor.training.checkpoint import Snapshot
 
@@ -46,26 +46,26 @@ def search(problem: Problem, config: L1Config) -> SearchResult:
         TrainingError: training diverged
     """
     from compressor.dependency import ChannelRemover
-    from compressor.models import build, example_input, follows, plan_of
+    from compressor.models import build, example_input, follows, graph_of
     from compressor.search.filters import smallest_filters
     from compressor.search.streams import Streams, check_same_network
 
     reference = problem.reference
     model = build(reference, problem.seed)
-    plan = plan_of(reference)
-    _check_exact(reference, plan)
-    streams = Streams.of(reference, plan)
+    graph = graph_of(reference)
+    _check_exact(reference, graph)
+    streams = Streams.of(reference, graph)
     solution = _solve(problem, streams)  # a budget that cannot be met is refused before any training
     architecture = reference.with_widths(streams.expand(solution.widths))
     widths = dict(zip(streams.names, solution.widths, strict=True))
     for name, (source, factor) in follows(reference).items():
         widths[name] = factor * architecture.widths[source]
-    falling = [name for name, width in widths.items() if width < plan.groups[name].channels]
-    remove = ChannelRemover(model, plan, example_input(reference), falling, problem.engine)
+    falling = [name for name, width in widths.items() if width < graph.groups[name].channels]
+    remove = ChannelRemover(model, graph, example_input(reference), falling, problem.engine)
     trained = _train(problem, model)
     model = build(reference, problem.seed)
     model.load_state_dict(trained.tensors)
-    remove(model, plan, {name: smallest_filters(model, plan, name, width) for name, width in widths.items()})
+    remove(model, graph, {name: smallest_filters(model, graph, name, width) for name, width in widths.items()})
     check_same_network(architecture, model)
     trace: dict[str, Any] = {
         "iterations": [],
@@ -83,8 +83,8 @@ def search(problem: Problem, config: L1Config) -> SearchResult:
     )
 
 
-def _check_exact(reference: Architecture, plan: WidthPlan) -> None:
-    if mixed := [name for name, group in plan.groups.items() if not group.exact]:
+def _check_exact(reference: Architecture, graph: DependencyGraph) -> None:
+    if mixed := [name for name, group in graph.groups.items() if not group.exact]:
         raise ModelError(
             f"model {reference.model}: l1 keeps trained weights, but the channels of {mixed[0]} are shuffled, "
             "so none of them can be taken out everywhere; take another method"

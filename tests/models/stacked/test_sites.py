@@ -6,9 +6,9 @@ from functools import cache
 import pytest
 import torch
 
-from compressor.dependency import plan_widths, resize_
+from compressor.dependency import dependency_graph, resize_
 from compressor.errors import ModelError
-from compressor.models import build_meta, example_input, plan_of, reference_architecture, stackable
+from compressor.models import build_meta, example_input, graph_of, reference_architecture, stackable
 from compressor.models.architecture import Architecture
 from compressor.models.stacked import Site, find_sites, select, stack_
 from compressor.models.stacked.spec import Stack, spread
@@ -28,19 +28,19 @@ NETWORKS = [
 @cache
 def planned(model, shape):
     reference = reference_architecture(model, {}, 10, shape)
-    return reference, plan_of(reference)
+    return reference, graph_of(reference)
 
 
 def sites_of(model, shape):
-    reference, plan = planned(model, shape)
+    reference, graph = planned(model, shape)
     network = build_meta(reference)
-    return reference, plan, network, find_sites(network, plan)
+    return reference, graph, network, find_sites(network, graph)
 
 
 @pytest.mark.parametrize(("model", "shape"), NETWORKS, ids=[name for name, _ in NETWORKS])
 def test_whatever_is_selected_runs_with_any_units(model, shape):
-    reference, plan, network, sites = sites_of(model, shape)
-    streams = {name for name in plan.groups if len(plan.producers(name)) > 1}
+    reference, graph, network, sites = sites_of(model, shape)
+    streams = {name for name in graph.groups if len(graph.producers(name)) > 1}
     chosen = select(sites, "all", streams=streams)
     assert chosen
     used = [path for site in chosen for path in (site.first, site.second)]
@@ -50,7 +50,7 @@ def test_whatever_is_selected_runs_with_any_units(model, shape):
         count = min(d for d in range(2, site.inputs + 1) if math.gcd(site.inputs, site.outputs) % d == 0)
         stacks[site.first] = Stack(site.second, spread(site.inputs, 7 * count + number % 2, site.outputs, count))
         hidden[site.hidden] = stacks[site.first].hidden
-    resize_(network, plan, hidden)
+    resize_(network, graph, hidden)
     stack_(network, stacks)
     output = network(example_input(reference).to("meta"))
     assert output.shape == (2, 10)
@@ -58,8 +58,8 @@ def test_whatever_is_selected_runs_with_any_units(model, shape):
 
 @pytest.mark.parametrize(("model", "shape"), NETWORKS, ids=[name for name, _ in NETWORKS])
 def test_normal_layers_lie_between_stacked_ones(model, shape):
-    *_, plan, _, sites = sites_of(model, shape)
-    streams = {name for name in plan.groups if len(plan.producers(name)) > 1}
+    *_, graph, _, sites = sites_of(model, shape)
+    streams = {name for name in graph.groups if len(graph.producers(name)) > 1}
     for strategy in ("all", "alternate"):
         chosen = select(sites, strategy, streams=streams)
         direct = {a.reads for a in chosen for b in chosen if a is not b and a.reads == b.makes}
@@ -82,8 +82,8 @@ def test_the_basic_blocks_that_keep_the_resolution_are_the_pairs_of_a_resnet():
     ],
 )
 def test_alternate_takes_every_second_pair_of_a_residual_stream(model, firsts):
-    _, plan, _, sites = sites_of(model, (3, 32, 32))
-    streams = {name for name in plan.groups if len(plan.producers(name)) > 1}
+    _, graph, _, sites = sites_of(model, (3, 32, 32))
+    streams = {name for name in graph.groups if len(graph.producers(name)) > 1}
     assert [site.first for site in select(sites, "alternate", streams=streams)] == firsts
 
 
@@ -126,8 +126,8 @@ class Odd(torch.nn.Module):
 
 def test_layers_that_do_more_than_meet_are_no_pair():
     network = Odd(10)
-    plan = plan_widths(network, torch.zeros(2, 3, 16, 16))
-    firsts = {site.first for site in find_sites(network, plan)}
+    graph = dependency_graph(network, torch.zeros(2, 3, 16, 16))
+    firsts = {site.first for site in find_sites(network, graph)}
     assert firsts & {"enter", "strided", "shared", "one", "two", "thin", "first"} == set()
 
 
@@ -148,7 +148,7 @@ class Twofold(torch.nn.Module):
 @pytest.mark.parametrize(("whole_block", "found"), [(True, True), (False, False)])
 def test_a_layer_that_has_two_places_is_in_no_pair(whole_block, found):
     network, images = Twofold(whole_block), torch.zeros(2, 3, 16, 16)
-    sites = find_sites(network, plan_widths(network, images))
+    sites = find_sites(network, dependency_graph(network, images))
     assert ("block.0" in {site.first for site in sites}) == found
 
 
@@ -169,7 +169,7 @@ def test_vgg16_has_the_papers_counts(classes, k, printed):
     from compressor.costs.params_macs import count_params
 
     skeleton, firsts = stackable(reference_architecture("vgg16_bn", {}, classes, (3, 32, 32)), "all")
-    sites = {site.first: site for site in find_sites(build_meta(skeleton), plan_of(skeleton))}
+    sites = {site.first: site for site in find_sites(build_meta(skeleton), graph_of(skeleton))}
     widths, stacks = dict(skeleton.widths), {}
     for first in firsts:
         site = sites[first]

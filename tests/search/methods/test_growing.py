@@ -138,7 +138,7 @@ def test_a_drawn_network_computes_what_the_whole_one_does_without_the_other_chan
     assert params_macs.count_params(part) == params_macs.params(space.architecture(drawn)) < params_macs.params(tiny)
     from compressor.search.channel_scale import ChannelScales
 
-    scales = ChannelScales(whole, space.plan, space.groups)
+    scales = ChannelScales(whole, space.graph, space.groups)
     scales.scale_(torch.from_numpy(drawn).float())
     images = torch.randn(4, 1, 8, 8)
     torch.testing.assert_close(part(images), whole(images))

@@ -7,7 +7,7 @@ import torch
 from compressor.costs import params_macs
 from compressor.costs.solver import Bounds
 from compressor.errors import BudgetError, ModelError, RunError
-from compressor.models import build, follows, plan_of, reference_architecture
+from compressor.models import build, follows, graph_of, reference_architecture
 from compressor.recipe import L1Config, UniformConfig
 from compressor.search import Finetuning, search
 from compressor.search.filters import filter_norms, smallest_filters
@@ -34,10 +34,10 @@ def test_the_result_meets_every_budget_and_is_full(tiny, problem, assert_full, l
 
 def test_norms_of_layers_that_make_the_same_channels_are_added_up(tiny):
     model = build(tiny, 3)
-    plan = plan_of(tiny)
+    graph = graph_of(tiny)
     for name, makers in {"stem": (model.stem, model.outer), "inner": (model.inner,)}.items():
         expected = sum(layer.weight.detach().double().abs().sum((1, 2, 3)) for layer in makers)
-        torch.testing.assert_close(filter_norms(model, plan, name), expected)
+        torch.testing.assert_close(filter_norms(model, graph, name), expected)
 
 
 def test_the_filters_of_largest_norm_stay_with_their_trained_weights(tiny, problem):
@@ -77,10 +77,10 @@ def test_every_width_loses_the_same_share(problem):
 
 def test_equal_norms_lose_the_first_filters(tiny):
     model = build(tiny)
-    plan = plan_of(tiny)
+    graph = graph_of(tiny)
     torch.nn.init.ones_(model.inner.weight)
-    assert smallest_filters(model, plan, "inner", 20) == [0, 1, 2]
-    assert smallest_filters(model, plan, "inner", 23) == []
+    assert smallest_filters(model, graph, "inner", 20) == [0, 1, 2]
+    assert smallest_filters(model, graph, "inner", 23) == []
 
 
 @pytest.mark.parametrize("limits", [{"params": 10**6}, {"params": 10**6, "macs": 10**9}])

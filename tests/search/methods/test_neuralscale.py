@@ -10,7 +10,7 @@ from compressor import models
 from compressor.costs import params_macs
 from compressor.costs.solver import Bounds
 from compressor.errors import BudgetError, ModelError
-from compressor.models import follows, plan_of, prunable, reference_architecture
+from compressor.models import follows, graph_of, prunable, reference_architecture
 from compressor.models.zoo import Family
 from compressor.recipe import NeuralScaleConfig, UniformConfig
 from compressor.search import prune_while_training, search
@@ -211,10 +211,10 @@ def test_the_build_to_prune_has_the_widths_of_the_network_as_its_groups(name, sh
     pruned = prunable(reference)
     assert pruned.widths == reference.widths
     assert pruned.options == {"shortcut": "convcut" if shortcut == "conv" else shortcut}
-    plan = plan_of(pruned)
+    graph = graph_of(pruned)
     expected = dict(reference.widths)
     expected |= {name: factor * expected[source] for name, (source, factor) in follows(reference).items()}
-    assert plan.widths == expected
+    assert graph.widths == expected
 
 
 def test_frozen_groups_keep_their_width_in_every_iteration(tiny, problem):

@@ -143,7 +143,7 @@ def _stages(space: Space) -> dict[str, list[str]]:
     """{positions of an image: widths}, by the size of the map in which their channels are made."""
     stages: dict[str, list[str]] = {}
     for name, member in zip(space.streams.reference, space.streams.members, strict=True):
-        made = space.plan.producers(space.streams.names[member])
-        uses = space.plan.uses.get(made[0].tensor, 0) if made else 0
+        made = space.graph.producers(space.streams.names[member])
+        uses = space.graph.uses.get(made[0].tensor, 0) if made else 0
         stages.setdefault(str(uses), []).append(name)
     return stages

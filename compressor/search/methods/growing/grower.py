@@ -213,13 +213,13 @@ class Grower:
     def _attach(self) -> ChannelScales:
         """Find the scales of the network of now."""
         space, there = self.space, self.space.there(self.drawn)
-        plan = space.plan.select({name: np.flatnonzero(mask) for name, mask in space.masks(self.drawn).items()})
+        graph = space.graph.select({name: np.flatnonzero(mask) for name, mask in space.masks(self.drawn).items()})
         parameters = dict(self.model.named_parameters())
         every = units(self.space.reference)
         whole = {
             path: [scale for scale in every[path].scales if scale in parameters] for path in space.present(self.drawn)
         }
-        scales = ChannelScales(self.model, plan, there, whole)
+        scales = ChannelScales(self.model, graph, there, whole)
         entries = [space.slices[name].start + np.flatnonzero(self.drawn[space.slices[name]]) for name in there]
         entries += [np.array([space.starts[path]]) for path in whole]
         self._where = torch.from_numpy(np.concatenate(entries)).to(scales.device)
@@ -254,7 +254,7 @@ class Grower:
             return prices
         every = np.ones(space.length, dtype=bool)
         for name, own in space.slices.items():
-            uses = len(space.plan.producers(name)) + len(space.plan.readers(name))
+            uses = len(space.graph.producers(name)) + len(space.graph.readers(name))
             fewer = every.copy()
             fewer[own.start] = own.stop - own.start == 1
             costs = {name: self.problem.costs[name] for name in limits}
@@ -279,7 +279,7 @@ class Grower:
         """The draw with the likeliest of the others added, up to a multiple of `pad_to` channels in every group."""
         padded = drawn.copy()
         for name, own in self.space.slices.items():
-            step, count = self.space.plan.groups[name].step, int(drawn[own].sum())
+            step, count = self.space.graph.groups[name].step, int(drawn[own].sum())
             pad = max(1, self.settings.pad_to // step)
             missing = min(-count % pad, len(drawn[own]) - count)
             others = np.argsort(np.where(drawn[own], np.inf, -chances[own]), kind="stable")

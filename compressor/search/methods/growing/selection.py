@@ -84,13 +84,13 @@ def _select(problem: Problem, space: Space, scores: NDArray[np.float64], kept: D
     ranks = _ranks(space, scores, there)
     places = [space.streams.names.index(name) for name in names]
     bounds = Bounds(*(array[places] for array in (space.bounds.minimum, space.bounds.maximum, space.bounds.multiple)))
-    steps = np.array([space.plan.groups[name].step for name in names])
+    steps = np.array([space.graph.groups[name].step for name in names])
     total = sum(len(ranks[name]) for name in there)
 
     def widths_at(share: float) -> NDArray[np.float64]:
         """Channels (G,) of the groups when so large a share of all is kept."""
         counts = [
-            np.searchsorted(ranks[n], share * total, "right") if n in ranks else space.plan.groups[n].units
+            np.searchsorted(ranks[n], share * total, "right") if n in ranks else space.graph.groups[n].units
             for n in names
         ]
         return np.asarray(counts * steps, dtype=np.float64)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.costs.solver import Bounds
-from compressor.dependency import WidthPlan
-from compressor.models import follows, plan_of, units, with_units
+from compressor.dependency import DependencyGraph
+from compressor.models import follows, graph_of, units, with_units
 from compressor.models.architecture import Architecture
 from compressor.models.zoo import Unit
 from compressor.search.problem import Problem
@@ -27,14 +27,14 @@ class Space:
 
     Attributes:
         reference: the unscaled network
-        plan: its width plan
+        graph: its dependency graph
         streams: which of its widths go together
         bounds: of the groups (G,), in the order of `streams.names`
         layers: {path: layer} of those that can be detached
     """
 
     reference: Architecture
-    plan: WidthPlan
+    graph: DependencyGraph
     streams: Streams
     bounds: Bounds
     layers: Mapping[str, Unit]
@@ -47,11 +47,11 @@ class Space:
             ModelError: a width of the network is not that of a group that can be resized
         """
         reference = problem.reference
-        plan = plan_of(trained_form(reference))
-        streams = Streams.of(reference, plan)
-        present = np.array([plan.groups[name].channels for name in streams.names])
+        graph = graph_of(trained_form(reference))
+        streams = Streams.of(reference, graph)
+        present = np.array([graph.groups[name].channels for name in streams.names])
         layers = {path: unit for path, unit in units(reference).items() if unit.detachable}
-        return cls(reference, plan, streams, streams.bounds(problem.bounds, present), layers)
+        return cls(reference, graph, streams, streams.bounds(problem.bounds, present), layers)
 
     @cached_property
     def groups(self) -> tuple[str, ...]:
@@ -62,7 +62,7 @@ class Space:
     @cached_property
     def sizes(self) -> tuple[int, ...]:
         """Units of every group in `groups`."""
-        return tuple(self.plan.groups[name].units for name in self.groups)
+        return tuple(self.graph.groups[name].units for name in self.groups)
 
     @cached_property
     def starts(self) -> dict[str, int]:
@@ -119,9 +119,9 @@ class Space:
         return found
 
     def masks(self, drawn: Drawn) -> dict[str, Drawn]:
-        """{group of the plan: which of its units (U,) a draw has}; frozen groups have all."""
+        """{group of the graph: which of its units (U,) a draw has}; frozen groups have all."""
         there, found = set(self.there(drawn)), dict[str, Drawn]()
-        for name, group in self.plan.groups.items():
+        for name, group in self.graph.groups.items():
             if name in self.slices:
                 own = drawn[self.slices[name]]
                 found[name] = own if name in there else np.zeros_like(own)
@@ -134,7 +134,7 @@ class Space:
 
     def architecture(self, drawn: Drawn) -> Architecture:
         """The network of a draw."""
-        masks, steps = self.masks(drawn), self.plan.steps
+        masks, steps = self.masks(drawn), self.graph.steps
         counts = self.streams.expand([int(masks[name].sum()) * steps[name] for name in self.streams.names])
         kept = self.of_layers(drawn)
         return kept.with_widths({name: counts[name] for name in kept.widths})

@@ -36,14 +36,14 @@ class Store:
         self.weights |= {name: buffer.clone() for name, buffer in self.reference.named_buffers()}
         self.momentum: Tensors = {name: torch.zeros_like(v) for name, v in self.reference.named_parameters()}
         self.ever = np.zeros(space.length, dtype=bool)  # was drawn at least once
-        sizes = [space.plan.groups[name].units for name in space.plan.groups]
-        first = dict(zip(space.plan.groups, np.cumsum([0, *sizes]).tolist(), strict=False))
+        sizes = [space.graph.groups[name].units for name in space.graph.groups]
+        first = dict(zip(space.graph.groups, np.cumsum([0, *sizes]).tolist(), strict=False))
         # {parameter: {dimension: entry (L,) of the vector of all groups' units, its end where there is none}}
         self._entries: dict[str, dict[int, torch.Tensor]] = {}
-        for (tensor, dim), owners in space.plan.owners.items():
+        for (tensor, dim), owners in space.graph.owners.items():
             entries = np.full(len(owners.group), sum(sizes))
             for number in owners.numbers:
-                if (name := space.plan.order[number]) in first:
+                if (name := space.graph.order[number]) in first:
                     mine = owners.group == number
                     entries[mine] = first[name] + owners.unit[mine]
             self._entries.setdefault(tensor, {})[dim] = torch.from_numpy(entries)
@@ -93,7 +93,7 @@ class Store:
             yield name, tensor, self._index(name, there)
 
     def _there(self, masks: Mapping[str, Drawn]) -> torch.Tensor:
-        return torch.from_numpy(np.concatenate([*(masks[name] for name in self.space.plan.groups), [True]]))
+        return torch.from_numpy(np.concatenate([*(masks[name] for name in self.space.graph.groups), [True]]))
 
     def _index(self, name: str, there: torch.Tensor) -> tuple[torch.Tensor, ...]:
         shape, own = self.weights[name].shape, self._entries.get(name, {})

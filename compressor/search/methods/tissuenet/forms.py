@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from compressor.costs.solver import UNBOUNDED, Bounds
 from compressor.errors import ModelError, not_one_of
-from compressor.models import build_meta, plan_of, stackable
+from compressor.models import build_meta, graph_of, stackable
 from compressor.models.architecture import Architecture
 from compressor.models.stacked import Site, find_sites, select
 from compressor.models.stacked.spec import BasicUnit, Kind, Stack, drawn, grouped, most_units, spread
@@ -284,11 +284,11 @@ def _sites(problem: Problem, strategy: str | tuple[str, ...]) -> tuple[Architect
     """The network in the form that a strategy stacks, and the pairs of its layers that it stacks."""
     named = not isinstance(strategy, str)
     skeleton, firsts = stackable(problem.reference, "all" if named else str(strategy), problem.width)
-    plan = plan_of(skeleton)
+    graph = graph_of(skeleton)
     frozen = {name for name, kept in zip(problem.reference.widths, problem.bounds.frozen, strict=True) if kept}
-    sites = [site for site in find_sites(build_meta(skeleton), plan) if site.hidden not in frozen]
+    sites = [site for site in find_sites(build_meta(skeleton), graph) if site.hidden not in frozen]
     if named or firsts is None:
-        streams = {name for name in plan.groups if len(plan.producers(name)) > 1}
+        streams = {name for name in graph.groups if len(graph.producers(name)) > 1}
         return skeleton, select(sites, strategy if named else str(strategy), streams=streams)
     known = {site.first: site for site in sites}
     if missing := [first for first in firsts if first not in known and first not in frozen]:
