@@ -19,8 +19,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from compressor.errors import CompressorError
+from compressor.files import replace_atomic, sha256_of
+
 from .errors import BenchError
-from .latency import Latency, sha256_of
+from .latency import Latency
 from .machine import machine_fingerprint
 from .session import open_session
 
@@ -280,15 +283,7 @@ def _dump(record: Mapping[str, Any], file: Path) -> None:
 
 def _write(path: Path, fill: Callable[[Path], object]) -> None:
     """Let `fill` write a file beside `path`, flush it to the disk, then rename it: whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            fill(beside)
-            with beside.open("rb+") as stream:
-                os.fsync(stream.fileno())
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
-    except OSError as error:
-        raise BenchError(f"{path} cannot be written: {error.strerror or error}") from error
+        replace_atomic(path, fill)
+    except CompressorError as error:
+        raise BenchError(str(error)) from error

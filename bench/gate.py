@@ -13,9 +13,10 @@ from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
+from compressor.files import sha256_of
+
 from .errors import BenchError
 from .inputs import TensorSpec
-from .latency import sha256_of
 from .machine import machine_fingerprint
 from .pairs import LOOKS, Clock, Pairs, Ratio, block_interval, measure_pairs
 from .turns import Conditions

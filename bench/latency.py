@@ -4,7 +4,6 @@ Models that are to be compared go through `measure_latencies`, where they take t
 result comes from the same round.
 """
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+
+from compressor.files import sha256_of
 
 from .errors import BenchError
 from .inputs import TensorSpec
@@ -207,9 +208,3 @@ def latency_of(turns: Turns, index: int, conditions: Conditions, warmup: int) ->
         path=entrant.path,
         sha256=sha256_of(Path(entrant.path)),
     )
-
-
-def sha256_of(file: Path) -> str:
-    """Hash a file's content, 64 hex digits."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -362,7 +362,7 @@ class OnnxLatency:
 
     def _left_behind(self, store: "BaselineStore", record: Record) -> list[str]:
         """Baselines that may be this check's under an earlier name, those of the same content first."""
-        from .latency import sha256_of
+        from compressor.files import sha256_of
 
         sha256, checked = sha256_of(Path(record.path)), {one.key for one in self.records}
         found = []

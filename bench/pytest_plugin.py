@@ -8,13 +8,14 @@ import ast
 import json
 import os
 import shlex
-import tempfile
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+
+from compressor.files import write_json
 
 from .pytest_gate import FIXTURE, MARK, LimitsError, OnnxLatency, Settings, limits_of, node_of
 
@@ -259,9 +260,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if target is None or hasattr(config, "workerinput"):
         return
     content = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "records": config.stash[_STATE].records}
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=target.parent, delete=False) as stream:
-        json.dump(content, stream, indent=2, allow_nan=False)
-    Path(stream.name).replace(target)
+    write_json(target, content)
 
 
 def pytest_terminal_summary(terminalreporter: "TerminalReporter", config: pytest.Config) -> None:

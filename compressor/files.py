@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -100,14 +100,21 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path}: not valid JSON: nested too deeply") from error
 
 
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest_of(text: str, digits: int) -> str:
+    """The first hexadecimal digits of a text's SHA-256, for names of files that stand for it."""
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+
+
 def cache_folder() -> Path:
     """Where findings are kept between runs: $COMPRESSOR_CACHE, else `compressor` in the user's cache folder."""
     if own := os.environ.get("COMPRESSOR_CACHE"):
         return Path(own)
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = str(Path.home() / "Library" / "Caches")
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "compressor"
+    from platformdirs import user_cache_path
+
+    return user_cache_path("compressor", appauthor=False)

@@ -18,7 +18,7 @@ from record import write_result
 
 from compressor.files import read_json
 from compressor.pipeline.compare import compare_methods
-from compressor.pipeline.compare_plan import make_plan
+from compressor.pipeline.sweep_jobs import make_sweep
 from compressor.recipe import load_recipe
 
 HERE = Path(__file__).parent
@@ -51,9 +51,9 @@ def main() -> None:
 
 def finished(out: Path, methods: list[str], budgets: list[str]) -> list[dict[str, Any]]:
     """What the runs that are finished gave."""
-    plan = make_plan(load_recipe(HERE.parent / "recipes" / "tissuenet-cifar10.yaml"), methods, budgets, 10)
+    sweep = make_sweep(load_recipe(HERE.parent / "recipes" / "tissuenet-cifar10.yaml"), methods, budgets, 10)
     rows = []
-    for job in plan.jobs:
+    for job in sweep.jobs:
         record = out / job.folder / "export.json"
         if record.exists():
             found = read_json(record)

@@ -1,4 +1,4 @@
-"""Ctrl-C or SIGTERM as a wish: training ends at its next step with everything saved; a second one ends it at once."""
+"""Ctrl-C or SIGTERM ends training at its next step with everything saved; a second one ends it at once."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import CompressorError
-from compressor.files import cache_folder, read_json, write_json
+from compressor.files import cache_folder, digest_of, read_json, write_json
 from compressor.plugins import plugin_names
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def width_groups(model: str, shape: tuple[int, int, int], classes: int, options:
     """
     sources = _sources(model)
     what = json.dumps([model, shape, classes, dict(options), sources], sort_keys=True)
-    kept = cache_folder() / "widths" / f"{hashlib.sha256(what.encode()).hexdigest()[:24]}.json"
+    kept = cache_folder() / "widths" / f"{digest_of(what, 24)}.json"
     if sources is not None and (found := _kept(kept)) is not None:
         return found
     from compressor.models import graph_of, prunable, reference_architecture

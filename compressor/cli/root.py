@@ -135,11 +135,11 @@ def sweep_command(
     open_page: bool,
 ) -> None:
     """Run several methods at several budgets with several seeds and draw accuracy against cost."""
-    from compressor.pipeline.compare_plan import make_plan
+    from compressor.pipeline.sweep_jobs import make_sweep
     from compressor.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides)  # before torch: bad input is refused at once
-    make_plan(loaded, methods.split(","), budgets.split(","), seeds)
+    make_sweep(loaded, methods.split(","), budgets.split(","), seeds)
     from compressor.cli.interrupts import Interrupts
     from compressor.pipeline.compare import compare_methods
 
@@ -349,7 +349,7 @@ def _conclude_early(stopped: Stopped, out: Path, interrupted: bool) -> None:
     if current := stopped.current:
         metric, budget = current["metric"], current["budget"]
         parts = [f"{name} {budget['costs'][name]:,.0f} of {limit:,.0f}" for name, limit in budget["limits"].items()]
-        click.echo(f"network of now: {out / 'now' / 'model.onnx'}")
+        click.echo(f"current network: {out / 'now' / 'model.onnx'}")
         click.echo(f"  {', '.join(parts)}; {metric['name']} {metric['onnx']:.4f}")
     message = f"{stopped}; it goes on with: compressor run RECIPE -o {out} --resume"
     if interrupted:

@@ -7,7 +7,6 @@ networks on one machine is steadier than milliseconds, though other work on the 
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
 import tempfile
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from compressor.errors import CompressorError
 from compressor.exporters import SCHEMES, Form, Scheme, export_onnx, export_probe, finish
 from compressor.exporters.layouts import probed
 from compressor.exporters.scheme_choice import choose
-from compressor.files import cache_folder, read_json, write_json
+from compressor.files import cache_folder, digest_of, read_json, write_json
 from compressor.models import build, example_input
 from compressor.models.architecture import Architecture
 from compressor.models.initialise import noise_like, scatter_
@@ -280,4 +279,4 @@ def _decides(ratio: Ratio, blocks: int, limit: float | None) -> bool:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+    return digest_of(text, 24)

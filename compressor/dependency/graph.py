@@ -149,7 +149,7 @@ class DependencyGraph:
         return self.select(self.selection(widths))
 
     def selection(self, widths: Mapping[str, int]) -> dict[str, Indices]:
-        """{group: units, the first ones of now and then `NEW` ones} of the groups that change; raises as `at`."""
+        """{group: the units kept, then `NEW` ones} of the groups that change; raises as `at`."""
         select = {}
         for name, width in widths.items():
             if name in self.fixed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from olive.passes import Pass
 from olive.passes.pass_config import BasePassConfig, PassConfigParam
 from olive.search.search_parameter import Categorical, SearchParameter
 
-from compressor.files import copy_atomic
+from compressor.files import copy_atomic, digest_of
 from compressor.olive.ending import BudgetMissedError, PassFailed, loud
 from compressor.olive.networks import reference_of
 from compressor.olive.parameters import PASS, check_names, check_points, recipe_of
@@ -94,7 +93,7 @@ class CompressToBudget(Pass):  # type: ignore[misc]  # olive has no types
 def _compressed(model: OliveModelHandler, parameters: dict[str, Any], folder: Path) -> ONNXModelHandler:
     """Run the pipeline below Olive's folder for this output; goes on where an earlier, interrupted one stopped."""
     recipe = recipe_of(parameters, reference_of(model))
-    out = folder / f"run-{hashlib.sha256(recipe.to_yaml().encode()).hexdigest()[:12]}"
+    out = folder / f"run-{digest_of(recipe.to_yaml(), 12)}"
     report = run(recipe, out, resume=True, progress=_Told())
     verdict = report["budget"]
     if not verdict["met"]:

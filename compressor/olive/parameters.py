@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from compressor.errors import RecipeError, not_one_of
-from compressor.pipeline.compare_plan import budget_section, search_section
+from compressor.pipeline.sweep_jobs import budget_section, search_section
 from compressor.recipe import Recipe, load_recipe, parse_recipe
 
 PASS = "CompressToBudget"

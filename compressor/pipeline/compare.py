@@ -13,7 +13,6 @@ comparison can stop anywhere and go on.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,14 +23,14 @@ import torch
 from compressor.bench import measure_latencies
 from compressor.data import DataSet, load_data
 from compressor.errors import BudgetError, CompressorError, RunError
-from compressor.files import copy_atomic, read_json, write_json
+from compressor.files import copy_atomic, read_json, sha256_of, write_json
 from compressor.pipeline import environment, run_folder
-from compressor.pipeline.compare_plan import UNSCALED, Job, Plan, make_plan
 from compressor.pipeline.doctor import check_provider
 from compressor.pipeline.executors import map_on_ray
 from compressor.pipeline.lock import alone_in
 from compressor.pipeline.run_log import RunLog
 from compressor.pipeline.runner import Progress, Shared, run
+from compressor.pipeline.sweep_jobs import UNSCALED, Job, Sweep, make_sweep
 from compressor.recipe import Recipe, costs, method_of
 from compressor.recipe.sections import DataConfig
 from compressor.report import dig, metric_of, score_of, summarise, write_comparison
@@ -57,7 +56,7 @@ def compare_methods(
     Args:
         recipe: model, data and training of all runs
         methods: names of search methods, with options such as "uniform:shortcut=convcut"
-        budgets: shares such as "0.25x", or limits such as "params=37k"; see `make_plan`
+        budgets: shares such as "0.25x", or limits such as "params=37k"; see `make_sweep`
         seeds: how many runs of each, with the recipe's seed and those after it
         out: the folder of the comparison; must be empty or absent unless `resume`
         resume: go on in a folder that this comparison has begun
@@ -71,16 +70,16 @@ def compare_methods(
     Raises:
         CompressorError: see compressor.errors; a budget that a method cannot meet is recorded instead
     """
-    plan = make_plan(recipe, methods, budgets, seeds)
+    sweep = make_sweep(recipe, methods, budgets, seeds)
     folder = Path(out)
     with alone_in(folder):
-        _claim(folder, plan, resume)
-        return _Comparison(plan, folder, progress, ray).run()
+        _claim(folder, sweep, resume)
+        return _SweepRun(sweep, folder, progress, ray).run()
 
 
-class _Comparison:
-    def __init__(self, plan: Plan, out: Path, progress: Progress, ray: str | None = None) -> None:
-        self.plan, self.out, self.progress, self.ray = plan, out, progress, ray
+class _SweepRun:
+    def __init__(self, sweep: Sweep, out: Path, progress: Progress, ray: str | None = None) -> None:
+        self.sweep, self.out, self.progress, self.ray = sweep, out, progress, ray
         self.log = RunLog(out / "log.jsonl")
         self._loaded: tuple[object, DataSet] | None = None
         self.failures: dict[str, str] = _read_failures(out / "failures.json")
@@ -96,16 +95,16 @@ class _Comparison:
 
     def run(self) -> dict[str, Any]:
         if not (self.out / "latency.json").exists():
-            check_provider(self.plan.recipe.measured.provider)  # now, not after hours of training
-        first = [job for job in self.plan.jobs if job.seed == self.plan.seeds[0]]
+            check_provider(self.sweep.recipe.measured.provider)  # now, not after hours of training
+        first = [job for job in self.sweep.jobs if job.seed == self.sweep.seeds[0]]
         for job in first:
             if not method_of(job.recipe.search).trains and job.method != UNSCALED:
                 self._run(job, "search")  # a budget that cannot be met is found at once
         if self.ray is not None:
             self._train_on(self.ray)
-        for job in self.plan.jobs:
+        for job in self.sweep.jobs:
             self._run(job, "export")
-        done = [job for job in self.plan.jobs if job.folder not in self.failures]
+        done = [job for job in self.sweep.jobs if job.folder not in self.failures]
         latency = self._latency(done)
         reports = {job.folder: self._report(job, latency) for job in done}
         record = self._record(reports, latency)
@@ -118,16 +117,16 @@ class _Comparison:
         Returns:
             {folder: why its budget cannot be met}
         """
-        for job in self.plan.jobs:
+        for job in self.sweep.jobs:
             if job.seed == seed:
                 self._run(job, "export")
-        return {job.folder: self.failures[job.folder] for job in self.plan.jobs if job.folder in self.failures}
+        return {job.folder: self.failures[job.folder] for job in self.sweep.jobs if job.folder in self.failures}
 
     def _train_on(self, address: str) -> None:
         """Train every seed in a task of its own; then nothing is left to do here but to read what they wrote."""
-        seeds, recipe = self.plan.seeds, self.plan.recipe
+        seeds, recipe = self.sweep.seeds, self.sweep.recipe
         self.progress("train", f"{len(seeds)} seeds on Ray ({address})", None)
-        calls = [(self.plan, self.out.resolve(), seed, Path.cwd()) for seed in seeds]
+        calls = [(self.sweep, self.out.resolve(), seed, Path.cwd()) for seed in seeds]
         gpus = 1 if recipe.device == "cuda" else 0
         for failures in map_on_ray(_train_seed, calls, address, cpus=recipe.threads or 1, gpus=gpus):
             self.failures |= failures
@@ -135,7 +134,7 @@ class _Comparison:
             write_json(self.out / "failures.json", self.failures)
 
     def _progress_of(self, job: Job) -> Progress:
-        jobs = self.plan.jobs
+        jobs = self.sweep.jobs
         head = f"run {jobs.index(job) + 1}/{len(jobs)} {job.name}"
         return lambda stage, text, share: self.progress(stage, f"{head}: {text}", share)
 
@@ -174,9 +173,9 @@ class _Comparison:
 
     def _latency(self, jobs: Sequence[Job]) -> dict[str, Any]:
         """All networks measured in turns: medians of separate processes differ by half."""
-        path, bench = self.out / "latency.json", self.plan.recipe.measured
+        path, bench = self.out / "latency.json", self.sweep.recipe.measured
         files = {job.folder: self.out / job.folder / "model.onnx" for job in jobs}
-        sums = {name: _sha256(file) for name, file in files.items()}
+        sums = {name: sha256_of(file) for name, file in files.items()}
         if path.exists():
             known: dict[str, Any] = read_json(path)
             if {name: dig(one, "sha256") for name, one in (dig(known, "networks") or {}).items()} == sums:
@@ -194,7 +193,7 @@ class _Comparison:
         networks = {
             name: one.to_json() | {"path": f"{name}/model.onnx"} for name, one in zip(files, measured, strict=True)
         }
-        record = {"networks": networks, "machine": environment.machine(pick_device(self.plan.recipe.device))}
+        record = {"networks": networks, "machine": environment.machine(pick_device(self.sweep.recipe.device))}
         write_json(path, record)
         return record
 
@@ -215,21 +214,21 @@ class _Comparison:
     # outcome -----------------------------------------------------------------------------------------------------
 
     def _record(self, reports: dict[str, dict[str, Any]], latency: dict[str, Any]) -> dict[str, Any]:
-        rows = [self._row(job, reports.get(job.folder, {})) for job in self.plan.jobs]
+        rows = [self._row(job, reports.get(job.folder, {})) for job in self.sweep.jobs]
         first = next(iter(reports.values()))
         metric = metric_of(first)
         measured = next(iter(latency["networks"].values()))
         seconds: dict[str, float] = {}
-        logs = [RunLog(self.out / job.folder / "log.jsonl") for job in self.plan.jobs]
+        logs = [RunLog(self.out / job.folder / "log.jsonl") for job in self.sweep.jobs]
         for log in [*logs, self.log]:
             for stage, spent in (log.seconds() if log.path.exists() else {}).items():
                 seconds[stage] = seconds.get(stage, 0.0) + spent
         return {
-            "name": self.plan.recipe.model.name,
-            "recipe": self.plan.recipe.model_dump(mode="json"),
+            "name": self.sweep.recipe.model.name,
+            "recipe": self.sweep.recipe.model_dump(mode="json"),
             "methods": {job.method: job.recipe.search.model_dump(mode="json") for job in self._compared()},
-            "budgets": list(self.plan.budgets),
-            "seeds": list(self.plan.seeds),
+            "budgets": list(self.sweep.budgets),
+            "seeds": list(self.sweep.seeds),
             "dataset": first["dataset"],
             "runs": rows,
             "metric": {"name": metric.name, "better": "lower" if metric.lower else "higher"},
@@ -244,7 +243,7 @@ class _Comparison:
         }
 
     def _compared(self) -> list[Job]:
-        return [job for job in self.plan.jobs if job.method != UNSCALED]
+        return [job for job in self.sweep.jobs if job.method != UNSCALED]
 
     def _row(self, job: Job, report: dict[str, Any]) -> dict[str, Any]:
         budget = {} if job.method == UNSCALED else report.get("budget", {})
@@ -266,10 +265,10 @@ class _Comparison:
         }
 
 
-def _train_seed(plan: Plan, out: Path, seed: int, where: Path) -> dict[str, str]:
+def _train_seed(sweep: Sweep, out: Path, seed: int, where: Path) -> dict[str, str]:
     """What a Ray task does; `where` is what relative paths of the recipe are relative to."""
     os.chdir(where)
-    return _Comparison(plan, out, lambda stage, text, share: None).train(seed)
+    return _SweepRun(sweep, out, lambda stage, text, share: None).train(seed)
 
 
 def _unscaled(problem: Problem, config: object) -> SearchResult:
@@ -286,23 +285,18 @@ def _identity(job: Job, folder: Path) -> tuple[object, ...]:
     return job.seed, (folder / "architecture.json").read_text(encoding="utf-8"), own
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _read_failures(path: Path) -> dict[str, str]:
     return read_json(path) if path.exists() else {}
 
 
-def _claim(folder: Path, plan: Plan, resume: bool) -> None:
+def _claim(folder: Path, sweep: Sweep, resume: bool) -> None:
     """Make a folder this comparison's, or go on in it.
 
     Raises:
         RunError: the folder is a file, holds a comparison (and not `resume`), holds something else, or was begun
             with other arguments or another recipe
     """
-    path, wanted = folder / "plan.json", _fixed(plan)
+    path, wanted = folder / "plan.json", _fixed(sweep)
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder}: is a file, not a folder")
     known = read_json(path) if path.exists() else None
@@ -320,13 +314,13 @@ def _claim(folder: Path, plan: Plan, resume: bool) -> None:
         )
 
 
-def _fixed(plan: Plan) -> dict[str, Any]:
+def _fixed(sweep: Sweep) -> dict[str, Any]:
     """All that the outcome depends on, as JSON values."""
-    jobs = [job for job in plan.jobs if job.method != UNSCALED]
+    jobs = [job for job in sweep.jobs if job.method != UNSCALED]
     own = ("search", "budget", "seed", "baselines")
     return {
         **{section: value for section, value in run_folder.used(jobs[0].recipe).items() if section not in own},
         "methods": {job.method: job.recipe.search.model_dump(mode="json") for job in jobs},
         "budgets": {job.budget: job.recipe.budget.model_dump(mode="json", exclude_none=True) for job in jobs},
-        "seeds": list(plan.seeds),
+        "seeds": list(sweep.seeds),
     }

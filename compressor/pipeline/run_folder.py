@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from compressor.errors import RunError
-from compressor.files import read_json, write_atomic, write_json
+from compressor.files import read_json, sha256_of, write_atomic, write_json
 from compressor.recipe import Recipe, costs, load_recipe, method_of
 from compressor.recipe.model_name import ModelName
 
@@ -21,7 +20,7 @@ _USES: dict[str, tuple[str, ...]] = {
 
 
 def _of_networks(*names: str) -> tuple[str, ...]:
-    """Files of the result and of every baseline; those of a paused search's network, in `now`, are of no stage."""
+    """Files of the result and of every reference; those of a paused search's network, in `now`, are of no stage."""
     return tuple(pattern for name in names for pattern in (name, f"baselines/*/{name}"))
 
 
@@ -144,8 +143,7 @@ def _digest_of_file(model: str) -> str | None:
     path = ModelName.of(model).file
     if path is None or not path.is_file():
         return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 def used(recipe: Recipe) -> dict[str, Any]:

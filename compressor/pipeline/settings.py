@@ -10,7 +10,7 @@ from compressor.training.trainer import Settings, schedule
 
 
 def final_settings(config: TrainConfig) -> Settings:
-    """How a recipe's `train` section trains the result and the baselines."""
+    """How a recipe's `train` section trains the result and its references."""
     smooth = config.schedule == "onecycle"
     return Settings(
         epochs=config.epochs,

@@ -117,7 +117,7 @@ class DataConfig(Section):
 
 
 class WidthsConfig(Section):
-    """Which channel counts the width groups may have, in the result and in every scaled baseline."""
+    """Which channel counts the width groups may have, in the result and in every scaled reference."""
 
     round_to: WholeOrAuto = Field(
         "auto",
@@ -136,7 +136,7 @@ class WidthsConfig(Section):
 
 
 class TrainConfig(Section):
-    """Training of the result from scratch; baselines are trained alike."""
+    """Training of the result from scratch; its references are trained alike."""
 
     epochs: PositiveInt = 30
     batch_size: BatchSize = 128
@@ -185,6 +185,11 @@ class ExportConfig(Section):
     also: tuple[str, ...] = Field(
         (), description="further formats, in OUT/exports/NAME: torch_export (a .pt2 file), or a plug-in's name"
     )
+
+    @property
+    def bytes_of_value(self) -> int:
+        """Bytes that a weight or an activation takes in the file."""
+        return {"fp32": 4, "fp16": 2, "int8": 1}[self.precision]
 
     @property
     def plain_tolerance(self) -> float:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from compressor.recipe.cost import cost_title, costs
-from compressor.report.comparison import value_cell
 from compressor.report.growth_figures import Line, flops_unit, growth_chart
 from compressor.report.markup import Markup, element, table
+from compressor.report.network_table import value_cell
 from compressor.report.sections import note, section
 from compressor.report.values import Record, compact, dig, number, quantity, significant
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from compressor.recipe.cost import cost_title
 from compressor.report.aggregate import FRONTS, SAME, cost_columns
-from compressor.report.comparison import value_cell
 from compressor.report.markup import Markup, element, table
 from compressor.report.method_figures import TITLES, cost_chart, legend
+from compressor.report.network_table import value_cell
 from compressor.report.sections import (
     csv_text_link,
     document,

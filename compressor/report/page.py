@@ -8,8 +8,8 @@ from typing import Any
 from compressor.recipe.cost import cost_title, costs
 from compressor.recipe.method import sections_of
 from compressor.report import figures
-from compressor.report.comparison import comparison_notes, comparison_table, value_cell
 from compressor.report.markup import Markup, element, join, table
+from compressor.report.network_table import network_notes, network_table, value_cell
 from compressor.report.precision import precision_section
 from compressor.report.sections import (
     csv_link,
@@ -49,7 +49,7 @@ def render_html(record: Record) -> str:
     """Render a run record as one self-contained page; sections whose data is absent are left out."""
     name = str(record.get("name") or "run")
     parts = (
-        _comparison,
+        _networks,
         _channels,
         *sections_of(record),
         _training,
@@ -119,10 +119,10 @@ def _in_words(network: Network) -> str:
     return known.get(network.key, network.title)
 
 
-def _comparison(record: Record) -> Markup:
+def _networks(record: Record) -> Markup:
     found = networks(record)
-    notes = [note(text) for text in comparison_notes(found, record)]
-    table = element("div", comparison_table(found, record), class_="wide")
+    notes = [note(text) for text in network_notes(found, record)]
+    table = element("div", network_table(found, record), class_="wide")
     return section("Networks", table, *notes, _numbers(found, record))
 
 

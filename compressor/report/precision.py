@@ -5,8 +5,8 @@ The record has it under precision, as `compressor.pipeline.shipping` writes it.
 
 from __future__ import annotations
 
-from compressor.report.comparison import value_cell
 from compressor.report.markup import Markup, element, table
+from compressor.report.network_table import value_cell
 from compressor.report.sections import note, section
 from compressor.report.values import Record, dig, quantity
 

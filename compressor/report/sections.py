@@ -9,8 +9,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from compressor.report.comparison import value_cell
 from compressor.report.markup import Markup, element, table
+from compressor.report.network_table import value_cell
 from compressor.report.style import CSS
 from compressor.report.values import ABSENT, Record, number, quantity
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from compressor.recipe.cost import cost_title
-from compressor.report.comparison import value_cell
 from compressor.report.markup import Markup, element, table
+from compressor.report.network_table import value_cell
 from compressor.report.sections import note, section
 from compressor.report.values import Record, conditions, dig, natural, number, quantity, significant
 

@@ -157,12 +157,12 @@ def dig(data: Any, *keys: str) -> Any:
 
 
 def networks(record: Record) -> list[Network]:
-    """List the result, the baselines at the same budget, and the unscaled network, in this order."""
-    baselines = {key: data for key, data in (record.get("baseline") or {}).items() if data}
-    order = sorted(baselines, key=lambda key: (key == "reference", key != "uniform"))
+    """List the result, the references at the same budget, and the unscaled network, in this order."""
+    references = {key: data for key, data in (record.get("baseline") or {}).items() if data}
+    order = sorted(references, key=lambda key: (key == "reference", key != "uniform"))
     return [
         Network("result", "result", record),
-        *(Network(key, _TITLES.get(key, str(key)), baselines[key]) for key in order),
+        *(Network(key, _TITLES.get(key, str(key)), references[key]) for key in order),
     ]
 
 
@@ -222,10 +222,10 @@ def slack_text(limit: Limit) -> str:
 def efficiency(
     accuracy: float, macs: float, params: float, *, base_accuracy: float, base_macs: float, base_params: float
 ) -> tuple[float, float]:
-    """Computational and storage efficiency against a baseline network (TissueNet, section on metrics).
+    """Computational and storage efficiency against the unscaled network (TissueNet, section on metrics).
 
     CE = (accuracy / base_accuracy) * (base_macs / macs) and SE = (accuracy / base_accuracy) * (base_params / params):
-    the baseline itself scores 1, more is better. Units cancel, so any will do as long as both networks use it.
+    the unscaled network scores 1, more is better. Units cancel, so any will do as long as both networks use it.
 
     Raises:
         ValueError: a number that is divided by is not above zero

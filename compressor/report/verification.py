@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from compressor.report.comparison import value_cell
 from compressor.report.markup import Markup, element, table
+from compressor.report.network_table import value_cell
 from compressor.report.sections import note, section
 from compressor.report.values import Network, Record, conditions, dig, networks, number, quantity, significant
 

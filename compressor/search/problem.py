@@ -150,7 +150,7 @@ class Unfinished(Exception):  # noqa: N818 - nothing went wrong
     """A search was paused that has a trained network at any time.
 
     Attributes:
-        architecture: the network of now; it need not meet the budget
+        architecture: of the current network, which need not meet the budget
         weights: its state dict
         limits: of the budget
         epochs: trained so far

@@ -232,7 +232,7 @@ def test_a_write_that_fails_leaves_what_was(store, save_linear, other, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", full)
-        with pytest.raises(BenchError, match=r"\.onnx cannot be written: No space left on device"):
+        with pytest.raises(BenchError, match=r"\.onnx: cannot be written: No space left on device"):
             store.save("main", other)
     assert store.load("main") == saved
     assert [path for path in store.folder.rglob("*") if path.name.endswith(".tmp")] == []

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from compressor.models.architecture import Architecture
 
 _CLOSE = 0  # bytes by which an estimate may be too large
-_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}  # of a value
 _SAME_MEMORY = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout", "DequantizeLinear"}
 _ELEMENTWISE = {
     *("Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Gelu", "Sigmoid", "HardSigmoid", "HardSwish"),
@@ -327,7 +326,7 @@ def _evaluator(context: CostContext) -> Callable[[Architecture], float]:
     from compressor.costs.corrected import corrected
 
     export, shape = context.recipe.export, context.reference.input_shape
-    size = _BYTES[export.precision] * (export.batch or 1)
+    size = export.bytes_of_value * (export.batch or 1)
     return corrected(
         context,
         lambda path: of_file(path, shape),

@@ -14,7 +14,6 @@ from compressor.recipe.cost import Cost, CostContext, ShippedNetwork
 if TYPE_CHECKING:
     from compressor.models.architecture import Architecture
 
-BYTES = {"fp32": 4, "fp16": 2, "int8": 1}  # of a value
 # An int8 file of a trained network has a node more or less than that of an untrained one: where a range of activations
 # begins at 0, the ReLU before it is left out.
 _SPARE = 8  # bytes for each node
@@ -25,15 +24,15 @@ def _evaluator(context: CostContext) -> Callable[[Architecture], float]:
     from compressor.costs.corrected import corrected
     from compressor.costs.params_macs import params
 
-    precision = context.recipe.export.precision
+    export = context.recipe.export
 
     def size(path: Path) -> float:
-        return path.stat().st_size + (_SPARE * _nodes(path) if precision == "int8" else 0)
+        return path.stat().st_size + (_SPARE * _nodes(path) if export.precision == "int8" else 0)
 
     return corrected(
         context,
         size,
-        lambda architecture: BYTES[precision] * params(architecture),
+        lambda architecture: export.bytes_of_value * params(architecture),
         _CLOSE,
         "measuring the size of the unscaled network's file",
     )

@@ -41,7 +41,7 @@ class GrowingConfig(MethodConfig):
     )
     layer_penalty: PositiveFloat = Field(0.1, description="λ2 of layers")
     redraw: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.1, description="share of the indicators that draw a new lot every round; 1: all (the paper)"
+        0.1, description="share of the indicators that are drawn anew every round; 1: all (the paper)"
     )
     price: Annotated[float, Field(ge=0, le=2)] = Field(
         0.0, description="power of what a channel costs in its penalty; 0: λ1 is the same for all (the paper)"

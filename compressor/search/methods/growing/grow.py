@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from compressor.costs import params_macs
 from compressor.errors import BudgetError, RunError, TrainingError
+from compressor.files import digest_of
 from compressor.models import units
 from compressor.search.methods.growing import GrowingConfig
 from compressor.search.methods.growing.grower import Grower, GrowthSettings
@@ -114,7 +114,7 @@ def _check_budget(problem: Problem, space: Space) -> None:
 def _checkpoint(problem: Problem, config: GrowingConfig) -> Path | None:
     """Where growth to this budget goes on from; searches for other budgets, or otherwise set, have another file."""
     key = json.dumps([dict(problem.budget.limits), config.model_dump(mode="json")], sort_keys=True)
-    return problem.checkpoint(f"growing-{hashlib.sha256(key.encode()).hexdigest()[:12]}.safetensors")
+    return problem.checkpoint(f"growing-{digest_of(key, 12)}.safetensors")
 
 
 def _growth(grower: Grower, history: list[EpochRecord]) -> dict[str, Any]:

@@ -94,12 +94,12 @@ class Grower:
 
     @property
     def architecture(self) -> Architecture:
-        """The network of now."""
+        """The current network."""
         return self.space.architecture(self.drawn)
 
     @property
     def trained(self) -> Architecture:
-        """The network of now, in the form in which it trains."""
+        """The current network, in the form in which it trains."""
         return self.architecture if self.selection is not None else trained_form(self.architecture)
 
     # the training loop -------------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ class Grower:
         self._put_scales_on()
 
     def _attach(self) -> ChannelScales:
-        """Find the scales of the network of now."""
+        """Find the scales of the current network."""
         space, there = self.space, self.space.there(self.drawn)
         graph = space.graph.select({name: np.flatnonzero(mask) for name, mask in space.masks(self.drawn).items()})
         parameters = dict(self.model.named_parameters())

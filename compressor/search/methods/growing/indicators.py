@@ -29,7 +29,7 @@ class IndicatorSettings:
         temperature: β rises with the draws of each indicator, or for all with every round
         penalty: λ₁ of channels at the start of growth
         layer_penalty: λ₂ of layers
-        redraw: share of the channels and layers that draw a new lot in a round; the others keep theirs, and so their
+        redraw: share of the channels and layers that are drawn anew in a round; the others keep theirs, and so their
             place unless their probability has crossed it: every draw is still Bernoulli, but networks change less
         lr: learning rate of s, for rounds of 390 steps; shorter ones take larger steps
         momentum: of SGD on s

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 from compressor.costs.solver import Solution, largest_within
 from compressor.errors import BudgetError, RunError, TrainingError
-from compressor.files import read_json, write_json
+from compressor.files import digest_of, read_json, write_json
 from compressor.models import build
 from compressor.models.architecture import Architecture
 from compressor.search.methods.tissuenet import TissueNetConfig
@@ -159,7 +158,7 @@ def _trial(problem: Problem, config: TissueNetConfig, candidate: _Candidate, lab
     key = f"{epochs} epochs {candidate.architecture.to_json()}"
     if key not in known:
         model = problem.trainer.prepare(build(candidate.architecture, problem.seed))
-        path = problem.checkpoint(f"tissuenet-trial-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors")
+        path = problem.checkpoint(f"tissuenet-trial-{digest_of(key, 16)}.safetensors")
         try:
             last = problem.trainer.fit(model, settings, seed=problem.seed, label=label, checkpoint=path)[-1]
             known[key] = last.loss if last.validation_loss is None else last.validation_loss

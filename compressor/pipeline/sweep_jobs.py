@@ -46,7 +46,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Sweep:
     """A comparison before anything has run; `jobs` are in the order in which they run."""
 
     recipe: Recipe
@@ -56,7 +56,7 @@ class Plan:
     jobs: tuple[Job, ...]
 
 
-def make_plan(recipe: Recipe, methods: Sequence[str], budgets: Sequence[str], seeds: int) -> Plan:
+def make_sweep(recipe: Recipe, methods: Sequence[str], budgets: Sequence[str], seeds: int) -> Sweep:
     """Lay out a comparison.
 
     Args:
@@ -92,7 +92,7 @@ def make_plan(recipe: Recipe, methods: Sequence[str], budgets: Sequence[str], se
                 )
                 for budget, limit in limits.items()
             ]
-    return Plan(recipe, methods, budgets, numbers, tuple(jobs))
+    return Sweep(recipe, methods, budgets, numbers, tuple(jobs))
 
 
 def _check_names(what: str, names: Sequence[str]) -> None:
@@ -149,7 +149,7 @@ def budget_section(recipe: Recipe, text: str) -> dict[str, Any]:
 
 
 def _derived(recipe: Recipe, source: str, overrides: Iterable[str] = (), **sections: Any) -> Recipe:
-    """The recipe with some sections replaced and no baselines: those are runs of their own."""
+    """The recipe with some sections replaced and no references: those are runs of their own."""
     raw = recipe.model_dump(mode="json") | sections | {"baselines": []}
     return parse_recipe(raw, overrides, source)
 

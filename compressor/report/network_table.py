@@ -1,4 +1,4 @@
-"""The table that sets the result beside its baselines, one column per network."""
+"""The table that sets the result beside its references, one column per network."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def value_cell(value: Any, show: Callable[[Any], str] = quantity, under: str = "
     return element("td", show(value), extra, title=repr(value))
 
 
-def comparison_table(found: Sequence[Network], record: Record) -> Markup:
+def network_table(found: Sequence[Network], record: Record) -> Markup:
     """One column per network, one row per number; groups that no network has are left out."""
     head = ["", *(join((_swatch(network), network.title)) for network in found)]
     groups = (_metric_rows, _accuracy_rows, _size_rows, _latency_rows, _score_rows, _parity_rows)
@@ -54,7 +54,7 @@ def _swatch(network: Network) -> Markup:
     return element("i", class_="swatch", style=f"background:{themed(colour(network))}")
 
 
-def comparison_notes(found: Sequence[Network], record: Record) -> list[str]:
+def network_notes(found: Sequence[Network], record: Record) -> list[str]:
     """What the reader must know to use the table."""
     notes, metric = [], metric_of(record)
     if any(_has_accuracy(network) for network in found):

@@ -4,7 +4,7 @@ import pytest
 from small import small_recipe
 
 from compressor.errors import RecipeError
-from compressor.pipeline.compare_plan import UNSCALED, make_plan
+from compressor.pipeline.sweep_jobs import UNSCALED, make_sweep
 from compressor.recipe import methods, parse_recipe
 
 RAW = small_recipe(
@@ -15,12 +15,12 @@ RAW = small_recipe(
 )
 
 
-def plan(methods=("neuralscale", "uniform"), budgets=("0.25x",), seeds=2):
-    return make_plan(parse_recipe(RAW), methods, budgets, seeds)
+def sweep(methods=("neuralscale", "uniform"), budgets=("0.25x",), seeds=2):
+    return make_sweep(parse_recipe(RAW), methods, budgets, seeds)
 
 
 def test_the_jobs_are_every_method_at_every_budget_with_every_seed():
-    jobs = plan(budgets=("0.25x", "params=37k"), seeds=3).jobs
+    jobs = sweep(budgets=("0.25x", "params=37k"), seeds=3).jobs
     wanted = [
         (method, budget, seed)
         for seed in (5, 6, 7)
@@ -38,14 +38,14 @@ def test_the_jobs_are_every_method_at_every_budget_with_every_seed():
 
 
 def test_methods_take_the_keys_of_the_recipe_that_they_have():
-    jobs = {job.method: job.recipe.search for job in plan(methods=("neuralscale", "morphnet", "uniform")).jobs}
+    jobs = {job.method: job.recipe.search for job in sweep(methods=("neuralscale", "morphnet", "uniform")).jobs}
     assert (jobs["neuralscale"].iterations, jobs["neuralscale"].pretrain_epochs) == (2, 3)
     assert (jobs["morphnet"].pretrain_epochs, jobs["morphnet"].prune_every) == (3, 50)
     assert jobs["uniform"].method == "uniform"
 
 
 def test_options_of_a_method_go_before_those_of_the_recipe():
-    jobs = plan(methods=("neuralscale", "neuralscale:iterations=7; prune_every=9")).jobs
+    jobs = sweep(methods=("neuralscale", "neuralscale:iterations=7; prune_every=9")).jobs
     searches = [job.recipe.search for job in jobs if job.method != UNSCALED and job.seed == 5]
     assert [(search.iterations, search.prune_every, search.pretrain_epochs) for search in searches] == [
         (2, 50, 3),
@@ -55,7 +55,7 @@ def test_options_of_a_method_go_before_those_of_the_recipe():
 
 
 def test_a_share_is_of_the_costs_that_the_recipe_limits():
-    budgets = {job.budget: job.recipe.budget for job in plan(budgets=("0.25x", "macs=1M", "params=0.5x+macs=9k")).jobs}
+    budgets = {job.budget: job.recipe.budget for job in sweep(budgets=("0.25x", "macs=1M", "params=0.5x+macs=9k")).jobs}
     assert budgets["0.25x"].model_dump(exclude_none=True) == {"params": "0.25x", "macs": "0.25x"}
     assert budgets["macs=1M"].model_dump(exclude_none=True) == {"macs": 1_000_000}
     assert budgets["params=0.5x+macs=9k"].model_dump(exclude_none=True) == {"params": "0.5x", "macs": 9000}
@@ -86,9 +86,9 @@ def test_a_share_is_of_the_costs_that_the_recipe_limits():
 )
 def test_what_cannot_be_compared_is_told_in_one_sentence(change, message):
     with pytest.raises(RecipeError, match=message) as caught:
-        plan(**change)
+        sweep(**change)
     assert len(str(caught.value).splitlines()) <= 2  # one for each limit that a share stands for
 
 
 def test_every_built_in_method_can_be_compared():
-    assert {job.method for job in plan(methods=tuple(methods())).jobs} == {UNSCALED, *methods()}
+    assert {job.method for job in sweep(methods=tuple(methods())).jobs} == {UNSCALED, *methods()}
