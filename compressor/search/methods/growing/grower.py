@@ -49,6 +49,23 @@ class GrowthSettings:
     pad_to: int
 
 
+@dataclass(frozen=True)
+class _Training:
+    """What the observer is attached to.
+
+    Attributes:
+        model: the network that trains; it is rebuilt in place
+        optimizer: of its parameters
+        per_epoch: steps
+        indicators: of what may grow, on the network's device
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    per_epoch: int
+    indicators: Indicators
+
+
 class Grower:
     """Draws a network every round, trains its indicators at every step, and settles on what meets the budget.
 
@@ -79,8 +96,25 @@ class Grower:
         self.rounds: list[tuple[int, dict[str, float], float]] = []
         self.selection: Selection | None = None
         self._epoch: dict[str, float] = {"flops": 0.0, "added": 0, "removed": 0}
-        self._raw: list[torch.Tensor] = []
+        self._training: _Training | None = None
+        # Of the network of this round, see `_attach`.
         self.scales: ChannelScales | None = None
+        self._where = torch.zeros(0, dtype=torch.int64)  # indicators of the scales
+        self._factors = torch.zeros(0)  # … and what they are multiplied by
+        self._raw: list[torch.Tensor] = []  # the scaled parameters without their scales
+        self._held: list[nn.Parameter] = []  # parameters that the optimizer leaves alone
+        self._macs = 0
+
+    @property
+    def training(self) -> _Training:
+        """What it is attached to, once training has started."""
+        assert self._training is not None
+        return self._training
+
+    @property
+    def indicators(self) -> Indicators:
+        """What decides what is drawn."""
+        return self.training.indicators
 
     def seed_network(self) -> Drawn:
         """What the network starts with: one filter in every layer, one unit in every stage."""
@@ -106,9 +140,9 @@ class Grower:
 
     def start(self, model: nn.Module, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> None:
         """Attach to the seed network."""
-        self.model, self.optimizer, self.per_epoch = model, optimizer, steps_per_epoch
         device = next(model.parameters()).device
-        self.indicators = Indicators(self.space, self.settings.indicators, device, self._prices())
+        indicators = Indicators(self.space, self.settings.indicators, device, self._prices())
+        self._training = _Training(model, optimizer, steps_per_epoch, indicators)
         self._begin_round()
 
     def after_backward(self) -> None:
@@ -133,7 +167,7 @@ class Grower:
         self._epoch["flops"] += 2 * _PASSES * self._macs * self.settings.samples
         if self.selection is None and self.step == self.settings.steps:
             self.settle()
-        if self.step % self.per_epoch == 0:
+        if self.step % self.training.per_epoch == 0:
             self._end_epoch()
         if self.selection is None and self.step >= self.settings.settled:
             self.settle()
@@ -186,22 +220,22 @@ class Grower:
         self.scales = None
 
     def _momentum(self, parameter: nn.Parameter) -> torch.Tensor | None:
-        momentum: torch.Tensor | None = self.optimizer.state[parameter].get(MOMENTUM)
+        momentum: torch.Tensor | None = self.training.optimizer.state[parameter].get(MOMENTUM)
         return momentum
 
     def _become(self, drawn: Drawn, selection: Selection | None = None) -> None:
         """Put what is drawn in place of the network that trained until now, whose weights are kept."""
-        self.store.keep(self.model, self.optimizer, self.drawn)
+        self.store.keep(self.training.model, self.training.optimizer, self.drawn)
         before, after = self.space.effective(self.drawn), self.space.effective(drawn)
         self.drawn, self.selection = drawn, selection
         self._epoch["added"] += int((after & ~before).sum())
         self._epoch["removed"] += int((before & ~after).sum())
         self._rebuild()
-        self.store.hand_over(self.model, self.optimizer, drawn)
+        self.store.hand_over(self.training.model, self.training.optimizer, drawn)
 
     def _rebuild(self) -> None:
         other = self.prepare(self.store.network(self.trained, self.drawn, self.indicators.round))
-        become_(self.model, other.train())
+        become_(self.training.model, other.train())
 
     def _begin_round(self) -> None:
         costs = {name: float(self.problem.costs[name](self.architecture)) for name in self.own}
@@ -214,12 +248,13 @@ class Grower:
         """Find the scales of the current network."""
         space, there = self.space, self.space.there(self.drawn)
         graph = space.graph.select({name: np.flatnonzero(mask) for name, mask in space.masks(self.drawn).items()})
-        parameters = dict(self.model.named_parameters())
+        model = self.training.model
+        parameters = dict(model.named_parameters())
         every = units(self.space.reference)
         whole = {
             path: [scale for scale in every[path].scales if scale in parameters] for path in space.present(self.drawn)
         }
-        scales = ChannelScales(self.model, graph, there, whole)
+        scales = ChannelScales(model, graph, there, whole)
         entries = [space.slices[name].start + np.flatnonzero(self.drawn[space.slices[name]]) for name in there]
         entries += [np.array([space.starts[path]]) for path in whole]
         self._where = torch.from_numpy(np.concatenate(entries)).to(scales.device)
@@ -317,8 +352,9 @@ class Grower:
         if values["solution"] is not None:
             self.selection = Selection(self.drawn, Solution(**values["solution"]))
         self._rebuild()
-        self.optimizer.state.clear()
-        self.optimizer.param_groups[0]["params"] = list(self.model.parameters())
+        optimizer = self.training.optimizer
+        optimizer.state.clear()
+        optimizer.param_groups[0]["params"] = list(self.training.model.parameters())
         self._attach()
         if self.selection is not None:
             self.scales = None
