@@ -94,7 +94,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(read_text(path), object_hook=partial(_Record, path))
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # also numbers of thousands of digits
         raise RunError(f"{path}: not valid JSON: {error}") from error
     except RecursionError as error:
         raise RunError(f"{path}: not valid JSON: nested too deeply") from error

@@ -97,3 +97,9 @@ def test_json_that_is_nested_too_deeply(tmp_path):
     (tmp_path / "deep.json").write_text("[" * 200_000)
     with pytest.raises(RunError, match=r"deep.json: not valid JSON: nested too deeply"):
         read_json(tmp_path / "deep.json")
+
+
+def test_a_number_of_thousands_of_digits_is_refused(tmp_path):
+    (tmp_path / "long.json").write_text("9" * 9999)
+    with pytest.raises(RunError, match=r"long.json: not valid JSON: "):
+        read_json(tmp_path / "long.json")

@@ -36,3 +36,16 @@ def test_names_that_plug_ins_know_still_work():
     from compressor.solve import largest_within as former
 
     assert (of_widths, former) == (present, largest_within)
+
+
+def test_names_of_before_the_rooms_still_work():
+    import compressor
+    from compressor import dependency
+    from compressor.architecture import Architecture
+    from compressor.models import graph_of, plan_of
+    from compressor.widths import plan_widths, remove_channels_, resize_
+
+    assert Architecture is compressor.Architecture
+    assert plan_of is graph_of
+    found = (plan_widths, remove_channels_, resize_)
+    assert found == (dependency.dependency_graph, dependency.remove_channels_, dependency.resize_)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from compressor.models.networks import follows as follows
     from compressor.models.networks import graph_of as graph_of
     from compressor.models.networks import network_with_weights as network_with_weights
+    from compressor.models.networks import plan_of as plan_of
     from compressor.models.networks import prunable as prunable
     from compressor.models.networks import reference_architecture as reference_architecture
     from compressor.models.networks import source_of as source_of
@@ -42,7 +43,16 @@ if TYPE_CHECKING:
 
 _NETWORKS = (
     *("build", "build_meta", "check_reference", "check_task", "example_input", "follows", "network_with_weights"),
-    *("graph_of", "prunable", "reference_architecture", "source_of", "stackable", "steps", "supports_channels_last"),
+    *(
+        "graph_of",
+        "plan_of",
+        "prunable",
+        "reference_architecture",
+        "source_of",
+        "stackable",
+        "steps",
+        "supports_channels_last",
+    ),
     *("takes_tokens", "units", "with_options", "with_units"),
 )
 _HOME = {

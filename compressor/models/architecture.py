@@ -77,7 +77,7 @@ class Architecture:
         """
         try:
             value = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
             raise ModelError(f"{source}: not valid JSON: {error}") from error
         if not isinstance(value, dict):
             raise ModelError(f"{source}: must be an object with the keys {', '.join(_FIELDS)}")

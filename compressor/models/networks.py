@@ -164,6 +164,9 @@ def graph_of(architecture: Architecture) -> DependencyGraph:
     return source_of(architecture.model).graph(architecture)
 
 
+plan_of = graph_of  # its earlier name
+
+
 def stackable(architecture: Architecture, strategy: str, width: float = 1.0) -> tuple[Architecture, list[str] | None]:
     """The network in the form whose pairs of layers a strategy stacks, and the first layers of these pairs.
 

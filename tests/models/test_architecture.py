@@ -33,6 +33,8 @@ def test_the_same_architecture_gives_the_same_text():
     ("text", "message"),
     [
         ("{", "a.json: not valid JSON: "),
+        ("9" * 9999, "a.json: not valid JSON: "),
+        ("[" * 200_000, "a.json: not valid JSON: "),
         ("[]", "a.json: must be an object with the keys model, options, classes, input_shape, widths"),
         (edited(width={}), r"a.json: key 'width' is not one of classes, .*did you mean widths\?"),
         (edited(classes="left out"), "a.json: key classes is missing"),

@@ -192,7 +192,7 @@ def test_a_cost_that_is_limited_has_its_column(tmp_path):
     lines = (tmp_path / "out" / "comparison.csv").read_text().splitlines()
     assert lines[0].startswith("method,budget,seed,params,macs,onnx_bytes,activation_bytes,accuracy")
     assert any(f",{limited['activation_bytes']}," in line for line in lines)
-    assert "activations at once, bytes" in (tmp_path / "out" / "comparison.html").read_text()
+    assert "peak activations, bytes" in (tmp_path / "out" / "comparison.html").read_text()
 
 
 def test_other_arguments_are_refused(finished):

@@ -342,7 +342,7 @@ def _shipped(network: ShippedNetwork) -> int:
 
 COST = Cost(
     name="activation_bytes",
-    title="activations at once, bytes",
+    title="peak activations, bytes",
     description="most memory that activations take at once, at batch 1 or export.batch, such as 256k or 0.5x",
     evaluator=_evaluator,
     shipped=_shipped,
