@@ -2,6 +2,11 @@
 
 from typing import Any
 
+import pytest
+
+from compressor.errors import RecipeError
+from compressor.recipe import parse_recipe
+
 SMALL = {
     "model": {"name": "mlp", "width": 0.1},
     "data": {"name": "digits", "image_size": 8, "limit": 100},
@@ -18,3 +23,10 @@ SMALL = {
 def small_recipe(**sections: Any) -> dict[str, Any]:
     """A recipe as YAML gives it, with these sections instead of the small ones; None takes a section out."""
     return {name: section for name, section in (SMALL | sections).items() if section is not None}
+
+
+def refusal(raw: Any, *overrides: str) -> str:
+    """What is said of a recipe that is refused."""
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(raw, overrides, "my.yaml")
+    return str(caught.value)

@@ -6,8 +6,9 @@ import shutil
 from typing import Any
 
 from compressor.costs.budget import Budget
-from compressor.files import read_json, write_atomic
+from compressor.files import write_atomic
 from compressor.pipeline.context import RunContext
+from compressor.pipeline.records import ExportRecord
 from compressor.pipeline.shipping import ship
 from compressor.search import Unfinished
 from compressor.training.checkpoint import save_tensors
@@ -15,11 +16,11 @@ from compressor.training.checkpoint import save_tensors
 
 def export(context: RunContext) -> None:
     """Export every network; leaves model.onnx and export.json of each."""
+    limits = context.searched.limits
     for network in context.networks():
         if not network.exported:
             context.stop_if_asked()
             context.show(f"exporting {network.name}")
-            limits = context.searched.limits
             ship(network.name, network.folder, network.architecture, context.recipe, context.trainer(), limits)
 
 
@@ -31,6 +32,6 @@ def export_current(context: RunContext, unfinished: Unfinished) -> dict[str, Any
     save_tensors(folder / "weights.safetensors", unfinished.weights, {"architecture": architecture.to_json()})
     write_atomic(folder / "architecture.json", architecture.to_json())
     ship("now", folder, architecture, context.recipe, context.trainer(), unfinished.limits)
-    record: dict[str, Any] = read_json(folder / "export.json")
+    record = ExportRecord.read(folder / "export.json").model_dump()
     counted = {name: limit for name, limit in unfinished.limits.items() if name in record}  # latency was not measured
     return record | {"budget": Budget(counted).verdict(record)}
