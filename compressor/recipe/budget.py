@@ -15,7 +15,6 @@ from compressor.recipe.cost import costs
 from compressor.recipe.values import Batch, Limit, Provider, Section, Share, Threads, empty, is_share, no_bool
 
 _LATENCY = "latency_ms"
-_DECLARED = ("params", "macs", "onnx_bytes", "activation_bytes", _LATENCY)
 _CONDITIONS = ("batch", "provider", "threads")
 _LONGEST_MS = 10**6
 
@@ -119,10 +118,10 @@ class BudgetConfig(Section):
 
 def budget_type() -> type[BudgetConfig]:
     """`BudgetConfig`, with a key for every cost that it does not declare itself."""
-    others = {name: cost.description for name, cost in costs().items() if name not in _DECLARED}
-    if taken := [name for name in others if hasattr(BudgetConfig, name) or name in BudgetConfig.model_fields]:
+    known = costs()
+    if taken := [name for name in known if hasattr(BudgetConfig, name) or name in (*_CONDITIONS, "latency")]:
         raise RecipeError(f"entry point compressor.costs: the name {taken[0]!r} has another meaning under budget")
-    return _limiting(*others.items())
+    return _limiting(*((n, cost.description) for n, cost in known.items() if n not in BudgetConfig.model_fields))
 
 
 @functools.cache  # sections are equal only if their class is the same
