@@ -17,12 +17,12 @@ from compressor.errors import RecipeError
 from compressor.plugins import built_in, with_plugins
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from torch import nn
 
     from compressor.costs.latency_measurement import Runtime
     from compressor.models.architecture import Architecture
     from compressor.recipe.sections import Recipe
-    from compressor.report.markup import Markup
     from compressor.report.values import Record
 
 _GROUP = "compressor.costs"

@@ -18,7 +18,8 @@ from compressor.plugins import built_in, with_plugins
 from compressor.recipe.values import Section
 
 if TYPE_CHECKING:
-    from compressor.report.markup import Markup
+    from markupsafe import Markup
+
     from compressor.report.values import Record
     from compressor.search import Problem, SearchResult
 

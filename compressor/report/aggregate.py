@@ -8,7 +8,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from compressor.recipe.cost import costs
-from compressor.report.values import ACCURACY, Metric, Record, number, numbers
+from compressor.report.format import number, numbers
+from compressor.report.values import ACCURACY, Metric, Record
 
 METRICS = ("accuracy", "value", "latency_mean_ms", "latency_median_ms")  # beside the costs
 SAME = 0.01  # costs that differ by a smaller share are the same: leftovers of a budget, noise of a clock

@@ -9,22 +9,21 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from markupsafe import Markup
+
 from compressor.report import figures
-from compressor.report.markup import Markup, element, table
-from compressor.report.network_table import value_cell
-from compressor.report.sections import note, section
-from compressor.report.values import (
-    Record,
+from compressor.report.format import (
+    Cell,
     compact,
-    dig,
-    last_iteration,
-    layer_order,
     number,
     numbers,
     quantity,
     short_names,
     significant,
+    value_cell,
 )
+from compressor.report.rendering import render
+from compressor.report.values import Record, dig, last_iteration, layer_order
 
 
 def fit_section(record: Record) -> Markup:
@@ -32,29 +31,22 @@ def fit_section(record: Record) -> Markup:
     iteration = last_iteration(record)
     if iteration is None:
         return Markup()
-    if iteration.get("fallback"):
-        why = element("p", "No fit in any iteration, uniform scaling was used: ", str(iteration["fallback"]))
-        return section("Width against parameters", why)
-    drawn = figures.fitted_layers(iteration)
-    if not drawn:
+    fallback, drawn = iteration.get("fallback"), figures.fitted_layers(iteration)
+    if not fallback and not drawn:
         return Markup()
-    count = len(dig(iteration, "records", "params") or [])
-    groups = iteration.get("groups") or []
-    many = f"{quantity(count)} records" + (f", {figures.MAX_DOTS} of them drawn" if count > figures.MAX_DOTS else "")
-    text = (
-        f"Dots: widths recorded while pruning ({many}). Line: φ = α·τ^β by least squares on the "
-        "logarithms, each layer by itself. Both axes are logarithmic and shared by all panels."
+    return render(
+        "fit.html.j2",
+        fallback=fallback,
+        figure=None if fallback else figures.fit_figure(iteration),
+        count=len(dig(iteration, "records", "params") or []),
+        most_dots=figures.MAX_DOTS,
+        remark=record.get("note"),
+        drawn=len(drawn),
+        rows=[
+            [name, *(value_cell(value, significant) for value in figures.fit_of(iteration, i))]
+            for i, name in enumerate(iteration.get("groups") or [])
+        ],
     )
-    if record.get("note"):
-        text += f" Note: {record['note']}."
-    if len(drawn) < len(groups):
-        text += f" Of {len(groups)} layers the {len(drawn)} with the lowest R² are drawn."
-    rows: list[list[object]] = [
-        [str(name), *(value_cell(value, significant) for value in figures.fit_of(iteration, i))]
-        for i, name in enumerate(groups)
-    ]
-    fits = element("details", element("summary", "α, β and R² per layer"), table(["layer", "α", "β", "R²"], rows))
-    return section("Width against parameters", figures.fit_figure(iteration), note(text), fits)
 
 
 def descent_section(record: Record) -> Markup:
@@ -63,39 +55,31 @@ def descent_section(record: Record) -> Markup:
     if not any(iteration.get("widths") for iteration in iterations):
         return Markup()
     base = record.get("reference_widths") or {}
-    result = record.get("widths") or {}
-    per_iteration = [_named_widths(iteration) for iteration in iterations]
-    head = ["layer", "unscaled", *(str(i + 1) for i in range(len(iterations))), "result"]
+    after = [*map(_named_widths, iterations), record.get("widths") or {}]
     order, most = layer_order(record), 24 if len(iterations) > 8 else 46
-    rows: list[list[object]] = [
-        [
-            element("span", short, title=name),
-            value_cell(base.get(name)),
-            *(_tinted(w.get(name), base.get(name)) for w in (*per_iteration, result)),
-        ]
-        for name, short in zip(order, short_names(order, most), strict=True)
-    ]
     reference = number(dig(record, "baseline", "reference", "params"))
     sizes = [reference, *(iteration.get("params") for iteration in iterations), record.get("params")]
-    rows.append(["parameters", *(value_cell(size, compact) for size in sizes)])
     spent = [sum(numbers((iteration.get("seconds") or {}).values())) for iteration in iterations]
-    if any(spent):
-        rows.append(["seconds", element("td"), *(value_cell(s, lambda v: f"{v:,.1f}") for s in spent), element("td")])
-    text = note(
-        "Channels after each iteration, at the parameter count of the unscaled network; the last column is the "
-        "network scaled to the budget. Blue: wider than unscaled, orange: narrower; the full tint is a factor of 4."
+    return render(
+        "descent.html.j2",
+        iterations=list(range(1, len(iterations) + 1)),
+        layers=[
+            (name, short, [value_cell(base.get(name)), *(_tinted(w.get(name), base.get(name)) for w in after)])
+            for name, short in zip(order, short_names(order, most), strict=True)
+        ],
+        sizes=[value_cell(size, compact) for size in sizes],
+        seconds=[value_cell(s, lambda v: f"{v:,.1f}") for s in spent] if any(spent) else None,
     )
-    return section("Architecture descent", element("div", table(head, rows, "heat"), class_="wide"), text)
 
 
 def _named_widths(iteration: Record) -> Mapping[str, Any]:
     return dict(zip(iteration.get("groups") or [], iteration.get("widths") or [], strict=False))
 
 
-def _tinted(width: Any, base: Any) -> Markup:
+def _tinted(width: Any, base: Any) -> Cell:
     found, origin = number(width), number(base)
     if not found or not origin or found < 0 or origin < 0:
-        return element("td", quantity(width))
+        return Cell(quantity(width))
     way = max(-1.0, min(1.0, math.log2(found / origin) / 2))
     red_green_blue = "0,114,178" if way > 0 else "230,120,0"
-    return element("td", quantity(width), style=f"background:rgba({red_green_blue},{0.45 * abs(way):.3f})")
+    return Cell(quantity(width), style=f"background:rgba({red_green_blue},{0.45 * abs(way):.3f})")

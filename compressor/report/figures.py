@@ -9,20 +9,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from compressor.report.markup import Markup
+from markupsafe import Markup
+
+from compressor.report.format import compact, number, numbers, short_names, significant
 from compressor.report.svg import BLUE, FAINT, GREY, INK, PALE, WIDTH, draw, log_axis, log_axis_if_wide
-from compressor.report.values import (
-    Network,
-    Record,
-    compact,
-    dig,
-    metric_of,
-    number,
-    numbers,
-    short_names,
-    significant,
-    widths_of,
-)
+from compressor.report.values import Network, Record, dig, metric_of, widths_of
 
 # Okabe and Ito's colours: distinct with any colour vision, and in grey by their lightness.
 COLOURS = {"result": BLUE, "uniform": "#e69f00", "reference": GREY}

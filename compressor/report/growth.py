@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from markupsafe import Markup
+
 from compressor.recipe.cost import cost_title, costs
+from compressor.report.format import Cell, compact, number, quantity, significant, value_cell
 from compressor.report.growth_figures import Line, flops_unit, growth_chart
-from compressor.report.markup import Markup, element, table
-from compressor.report.network_table import value_cell
-from compressor.report.sections import note, section
-from compressor.report.values import Record, compact, dig, number, quantity, significant
+from compressor.report.rendering import render
+from compressor.report.values import Record, dig
 
 _UNSCALED = "unscaled network"
 _UNSEEN = "not trained in this run"
@@ -48,14 +49,14 @@ def growth_section(record: Record) -> Markup:
     if not growth:
         return Markup()
     own, dense = _own_trainings(record), _dense_training(record)
-    charts = [_channels_chart(record), _costs_chart(record), _units_chart(growth), *_effort_charts(own, dense, growth)]
-    return section(
-        "Growth",
-        element("div", _cost_table(own, dense), class_="wide"),
-        note(_counting(dense)),
-        element("div", *(chart for chart in charts if chart), class_="charts", style="margin-top:18px"),
-        note(_reading(record)),
-        _epoch_table(growth),
+    return render(
+        "growth.html.j2",
+        totals=_totals(own, dense),
+        unscaled_trained=dense.seconds is not None,
+        charts=[_channels_chart(record), _costs_chart(record), *_units_chart(growth), *_effort_charts(own, dense)],
+        settled=compact(round(_settled(growth), 2)),
+        draws=len(growth["rounds"]),
+        epochs=_epoch_table(growth),
     )
 
 
@@ -122,7 +123,7 @@ def _saved(ratio: float, less: str, more: str) -> str:
     return f"{significant(ratio, 3)}x {less}" if ratio >= 1 else f"{significant(1 / ratio, 3)}x {more}"
 
 
-def _cost_table(own: list[Training], dense: Training) -> Markup:
+def _totals(own: list[Training], dense: Training) -> dict[str, Any]:
     rows = [*own, *([_sum(own)] if len(own) > 1 else []), dense]
     size, unit = flops_unit(max(math.fsum(training.flops) for training in rows))
     flops, seconds = _savings(own, dense)
@@ -131,29 +132,16 @@ def _cost_table(own: list[Training], dense: Training) -> Markup:
             training.title,
             value_cell(len(training.flops)),
             value_cell(math.fsum(training.flops), lambda value: significant(value / size)),
-            element("td", _UNSEEN)
-            if training is dense and dense.seconds is None
-            else value_cell(training.total_seconds, significant),
+            _UNSEEN if training is dense and dense.seconds is None else value_cell(training.total_seconds, significant),
         ]
         for training in rows
     ]
-    lines.append(["savings", element("td"), *(value_cell(ratio, _times) for ratio in (flops, seconds))])
-    return table(["", "epochs", f"training {unit}", "seconds"], lines)
+    lines.append(["savings", Cell(), *(value_cell(ratio, _times) for ratio in (flops, seconds))])
+    return {"unit": unit, "rows": lines}
 
 
 def _times(ratio: float) -> str:
     return f"{significant(ratio, 3)} ×"
-
-
-def _counting(dense: Training) -> str:
-    text = (
-        "FLOPs: 6 for every multiply-add and sample of what was computed (2 forward, 2 each backward to weights and to "
-        "activations); batch-norm, activations, the optimizer and evaluation are not counted. Seconds are by the "
-        "clock, with evaluation after every epoch and, for growth, with drawing the network anew."
-    )
-    if dense.seconds is None:
-        return f"{text} The FLOPs of the {_UNSCALED} are those of as many epochs."
-    return f"{text} The {_UNSCALED} was trained in the same run, on the same machine."
 
 
 # charts -------------------------------------------------------------------------------------------------------------
@@ -177,7 +165,7 @@ def _map_size(positions: int, record: Record) -> str:
     return f"{quantity(positions)} position{'s' * (positions != 1)}"
 
 
-def _channels_chart(record: Record) -> Markup:
+def _channels_chart(record: Record) -> dict[str, object]:
     growth = record["trace"]["growth"]
     own, epochs = growth["reference"]["channels"], [row["epoch"] for row in growth["epochs"]]
     lines = []
@@ -189,7 +177,7 @@ def _channels_chart(record: Record) -> Markup:
     return growth_chart("growth-channels", title, unit, lines, settled=_settled(growth))
 
 
-def _costs_chart(record: Record) -> Markup:
+def _costs_chart(record: Record) -> dict[str, object]:
     """Parameters, MACs and whatever else is limited, in shares of the unscaled network's cost."""
     growth, limits = record["trace"]["growth"], dig(record, "budget", "limits") or {}
     lines = []
@@ -230,16 +218,16 @@ def _unscaled_cost(cost: str, record: Record) -> float | None:
     return number(known.of_unscaled(record) if own is None and known is not None else own)
 
 
-def _units_chart(growth: Record) -> Markup:
+def _units_chart(growth: Record) -> list[dict[str, object]]:
     rows = growth["epochs"]
     if not rows[0]["units"]:
-        return Markup()
+        return []
     epochs = [row["epoch"] for row in rows]
     lines = [Line(stage, epochs, [row["units"][stage] for row in rows]) for stage in sorted(rows[0]["units"])]
-    return growth_chart("growth-units", "Units by stage", "units", lines, settled=_settled(growth))
+    return [growth_chart("growth-units", "Units by stage", "units", lines, settled=_settled(growth))]
 
 
-def _effort_charts(own: list[Training], dense: Training, growth: Record) -> list[Markup]:
+def _effort_charts(own: list[Training], dense: Training) -> list[dict[str, object]]:
     """FLOPs and seconds of every epoch."""
     size, unit = flops_unit(max(dense.flops))
     flops, seconds, begun = [], [], 0
@@ -258,20 +246,10 @@ def _effort_charts(own: list[Training], dense: Training, growth: Record) -> list
     return charts
 
 
-def _reading(record: Record) -> str:
-    growth = record["trace"]["growth"]
-    return (
-        f"Dotted: from epoch {compact(round(_settled(growth), 2))} on the network keeps the structure that meets the "
-        "budget. Dashed: the limits of the budget, in the colour of what they limit. Stepped lines show the network "
-        f"that each of {quantity(len(growth['rounds']))} draws left to train; channels, units and other lines of size "
-        "are those at the ends of epochs. Channels are grouped by the size of the maps that their layers make."
-    )
-
-
 # every epoch --------------------------------------------------------------------------------------------------------
 
 
-def _epoch_table(growth: Record) -> Markup:
+def _epoch_table(growth: Record) -> dict[str, Any]:
     rows, layered = growth["epochs"], bool(growth["epochs"][0]["units"])
     size, unit = flops_unit(max(row["flops"] for row in rows))
     head = ["epoch", "parameters", "MACs", "channels", *(["units"] if layered else []), "added", "removed", unit]
@@ -289,13 +267,7 @@ def _epoch_table(growth: Record) -> Markup:
         ]
         for row in rows
     ]
-    caption = note(
-        "Parameters, MACs, channels and units at the end of the epoch; a unit is a residual block, or a layer of a "
-        "plain network. Added and removed: indicators, of channels that go together and of units, in all draws of the "
-        "epoch; those of channels count whether their unit is there or not."
-    )
-    wide = element("div", table([*head, "seconds"], lines), class_="wide")
-    return element("details", element("summary", f"{_epochs(len(rows))} of growth"), wide, caption)
+    return {"title": _epochs(len(rows)), "head": [*head, "seconds"], "rows": lines}
 
 
 def _epochs(count: int) -> str:

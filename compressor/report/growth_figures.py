@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from compressor.report.figures import epoch_axis
-from compressor.report.markup import Markup, element
+from compressor.report.format import compact, significant
 from compressor.report.method_figures import UNSCALED_LOOK, legend, looks
 from compressor.report.svg import FAINT, draw
-from compressor.report.values import compact, significant
 
 _WIDTH, _HEIGHT = 344, 250
 _MARKS = 6  # of each line, to distinguish it from others without its colour
@@ -46,8 +45,8 @@ def growth_chart(
     *,
     unscaled: Line | None = None,
     settled: float | None = None,
-) -> Markup:
-    """Draw lines against the epoch, both axes from 0, with a heading above and what each line is below.
+) -> dict[str, object]:
+    """Draw lines against the epoch, both axes from 0.
 
     Args:
         name: what the ids of the figure start with
@@ -56,6 +55,9 @@ def growth_chart(
         lines: each with a colour and a mark of its own
         unscaled: the line of the unscaled network, in the colour that stands for it
         settled: the epoch to mark as the one from which the structure is kept
+
+    Returns:
+        the heading, `title`, the `figure`, and the `legend` that says what each line is
     """
     every = [*lines, *([unscaled] if unscaled is not None else [])]
 
@@ -76,7 +78,7 @@ def growth_chart(
     label = f"{title}, {unit}, by epoch; at the end: {', '.join(_end(line) for line in every)}"
     figure = draw(paint, _HEIGHT, name, label, width=_WIDTH)
     key = legend([line.title for line in lines], unscaled.title if unscaled is not None else None)
-    return element("div", element("h3", title), figure, key)
+    return {"title": title, "figure": figure, "legend": key}
 
 
 def _end(line: Line) -> str:

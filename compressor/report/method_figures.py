@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from compressor.report.markup import Markup, element, join
+from markupsafe import Markup
+
+from compressor.report.format import compact
 from compressor.report.svg import BLUE, GREY, PAPER, draw, log_axis_if_wide, themed
-from compressor.report.values import Metric, compact
+from compressor.report.values import Metric
 
 # Okabe and Ito's colours, each with a mark of its own: (colour, matplotlib's marker, the same as a character).
 _LOOKS = (
@@ -25,14 +27,11 @@ _WIDTH, _HEIGHT = 344, 310
 _APART = 3.0  # pixels between the marks of neighbouring methods
 
 
-def legend(methods: Sequence[str], unscaled: str | None = None) -> Markup:
-    """Say which colour and mark stands for which method."""
+def legend(methods: Sequence[str], unscaled: str | None = None) -> list[dict[str, str]]:
+    """Say which colour and mark stands for which method, for `legend` of the templates."""
     names = [(method, *look) for method, look in zip(methods, looks(len(methods)), strict=True)]
-    items = [
-        element("span", element("b", glyph, style=f"color:{themed(colour)}"), f" {name}")
-        for name, colour, _, glyph in [*names, *([] if unscaled is None else [(unscaled, *UNSCALED_LOOK)])]
-    ]
-    return element("p", join(items), class_="legend")
+    every = [*names, *([] if unscaled is None else [(unscaled, *UNSCALED_LOOK)])]
+    return [{"name": name, "colour": themed(colour), "glyph": glyph} for name, colour, _, glyph in every]
 
 
 def cost_chart(groups: Sequence[Mapping[str, Any]], methods: Sequence[str], cost: str, metric: Metric) -> Markup:

@@ -7,24 +7,23 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from compressor.recipe.cost import cost_title
 from compressor.report.aggregate import FRONTS, SAME, cost_columns
-from compressor.report.markup import Markup, element, table
+from compressor.report.format import ABSENT, Cell, quantity, significant, value_cell
 from compressor.report.method_figures import TITLES, cost_chart, legend
-from compressor.report.network_table import value_cell
+from compressor.report.rendering import render
 from compressor.report.sections import (
-    csv_text_link,
-    document,
-    environment_section,
-    header,
-    note,
-    recipe_section,
-    seconds_section,
-    section,
+    blocks_of,
+    csv_text_file,
+    environment_of,
+    input_shape,
+    seconds_of,
     split_sizes,
     state,
 )
-from compressor.report.values import ABSENT, Metric, Record, conditions, metric_of, quantity, significant
+from compressor.report.values import Metric, Record, conditions, metric_of
 
 UNSCALED = "unscaled network"
 _COLUMNS = (
@@ -45,8 +44,22 @@ Group = Mapping[str, Any]
 
 def render_methods(record: Record) -> str:
     """Render the record of a comparison as one self-contained page."""
-    parts = (_header, _verdict, _charts, _means, _fronts, _runs, seconds_section, _recipe, environment_section)
-    return document(f"{record['name']}: methods compared", *(part(record) for part in parts))
+    metric = metric_of(record)
+    page = render(
+        "comparison.html.j2",
+        title=f"{record['name']}: methods compared",
+        metric=metric,
+        facts=_facts(record),
+        verdict=_verdict(record, metric),
+        charts=_charts(record, metric),
+        means=_means(record, metric),
+        fronts=_fronts(record, metric),
+        runs=_runs(record, metric),
+        seconds=seconds_of(record),
+        configuration=_configuration(record),
+        environment=environment_of(record),
+    )
+    return f"{page}\n"
 
 
 def runs_csv(record: Record) -> str:
@@ -88,86 +101,69 @@ def _methods(record: Record) -> list[str]:
     return list(dict.fromkeys(group["method"] for group in record["groups"] if group["budget"]))
 
 
-def _header(record: Record) -> Markup:
+def _facts(record: Record) -> list[tuple[str, Any]]:
     data = record.get("dataset") or {}
-    facts = [
+    return [
         ("methods", ", ".join(_methods(record))),
         ("budgets", ", ".join(record["budgets"])),
         ("seeds", ", ".join(map(str, record["seeds"]))),
         ("data", data.get("name")),
-        ("input", " × ".join(str(size) for size in data.get("input_shape") or [])),
+        ("input", input_shape(data)),
         ("classes", data.get("classes")),
         ("samples", split_sizes(data)),
     ]
-    return header(f"{record['name']}: methods compared", facts)
 
 
-def _verdict(record: Record) -> Markup:
+def _verdict(record: Record, metric: Metric) -> dict[str, Any]:
     runs = [run for run in record["runs"] if run["budget"]]
     met = sum(run["met"] is True for run in runs)
-    title = "All budgets met" if record["met"] else f"{met} of {len(runs)} runs met their budget"
-    best, metric = [group for group in record["groups"] if group["best"]], metric_of(record)
     unit = " %" if metric.is_share else f" {metric.name}"
-    claims = [
-        element(
-            "span",
-            element("b", _score_text(group, metric), unit),
-            f" {title_of(group)}, ahead of every other method",
-        )
-        for group in best
+    claims: list[tuple[str | None, str]] = [
+        (f"{_score_text(group, metric)}{unit}", f"{title_of(group)}, ahead of every other method")
+        for group in record["groups"]
+        if group["best"]
     ]
     if not claims and len(record["methods"]) > 1:
         few = "One seed says nothing about noise: no method is called best."
         none = "At no budget is one method ahead of all others by more than noise."
-        claims = [element("span", few if len(record["seeds"]) < 2 else none)]
-    return element(
-        "section",
-        element("h2", title),
-        element("p", *claims, class_="claims"),
-        class_=f"verdict {state(record['met'])}",
-    )
+        claims = [(None, few if len(record["seeds"]) < 2 else none)]
+    return {
+        "state": state(record["met"]),
+        "title": "All budgets met" if record["met"] else f"{met} of {len(runs)} runs met their budget",
+        "claims": claims,
+    }
 
 
-def _charts(record: Record) -> Markup:
-    methods, groups, metric = _methods(record), record["groups"], metric_of(record)
-    charts = [element("div", cost_chart(groups, methods, cost, metric)) for cost in FRONTS]
-    text = (
-        "Mean over the seeds; bars are one standard deviation (n − 1). Filled marks are on the Pareto front of that "
-        "chart. Marks of different methods are set a few pixels apart sideways, so that bars do not hide each other. "
-        f"Latency: {conditions(record['measured'])}, {record['measured']['interleaved']} networks in turns in one "
-        "process."
-    )
-    title = f"{metric.heading} against cost"
-    return section(title, legend(methods, UNSCALED), element("div", *charts, class_="charts"), note(text))
+def _charts(record: Record, metric: Metric) -> dict[str, Any]:
+    methods = _methods(record)
+    return {
+        "legend": legend(methods, UNSCALED),
+        "figures": [cost_chart(record["groups"], methods, cost, metric) for cost in FRONTS],
+        "conditions": conditions(record["measured"]),
+        "interleaved": record["measured"]["interleaved"],
+    }
 
 
-def _means(record: Record) -> Markup:
-    found, metric = {(group["method"], group["budget"]): group for group in record["groups"]}, metric_of(record)
+def _means(record: Record, metric: Metric) -> dict[str, Any]:
+    found = {(group["method"], group["budget"]): group for group in record["groups"]}
     rows: list[list[object]] = [
         [method, *(_mean_cell(found[method, budget], metric) for budget in record["budgets"])]
         for method in _methods(record)
     ]
-    span = str(len(record["budgets"]))
-    rows += [[UNSCALED, _mean_cell(group, metric, colspan=span)] for group in record["groups"] if not group["budget"]]
-    unit, on = ", %" if metric.is_share else "", "images" if metric.is_share else "text"
-    rounding = ", at least the rounding to whole images" if metric.is_accuracy else ""
-    text = (
-        f"{metric.heading} of the ONNX files on the test {on}{unit}, mean ± standard deviation over the seeds. "
-        f"“best”: {'below' if metric.lower else 'above'} every other method at that budget by more than noise (Welch's "
-        f"t-test on the seeds, two-sided, 95 %{rounding}); no mark: the difference is not significant."
-    )
-    children = [element("div", table(["", *record["budgets"]], rows, "means"), class_="wide"), note(text)]
+    span = len(record["budgets"])
+    rows += [[UNSCALED, _mean_cell(group, metric, span)] for group in record["groups"] if not group["budget"]]
     failed = {(run["method"], run["budget"], run["error"]): None for run in record["runs"] if run["error"] is not None}
-    children += [note(element("b", f"{method} {budget}: "), error) for method, budget, error in failed]
-    return section(f"{metric.heading} by method and budget", *children)
+    return {
+        "head": ["", *record["budgets"]],
+        "rows": rows,
+        "failed": [(f"{method} {budget}", error) for method, budget, error in failed],
+    }
 
 
-def _mean_cell(group: Group, metric: Metric, **attributes: str) -> Markup:
+def _mean_cell(group: Group, metric: Metric, colspan: int | None = None) -> Cell:
     if group[metric.column] is None:
-        return element("td", ABSENT, element("small", "cannot be met"))
-    marks: list[object] = [" ", element("span", "best", class_="badge met")] if group["best"] else []
-    if group["met"] is False:
-        marks += [" ", element("span", "missed", class_="badge missed")]
+        return Cell(ABSENT, ["cannot be met"])
+    badges = [("best", "met")] * group["best"] + [("missed", "missed")] * (group["met"] is False)
     notes = [
         f"{quantity(round(group['params']['mean']))} parameters",
         f"{quantity(round(group['macs']['mean']))} MACs",
@@ -175,65 +171,43 @@ def _mean_cell(group: Group, metric: Metric, **attributes: str) -> Markup:
     ]
     if group["failed"]:
         notes.append(f"{len(group['seeds'])} of {len(group['seeds']) + len(group['failed'])} seeds")
-    return element(
-        "td",
-        _score_text(group, metric),
-        *marks,
-        *(element("small", line) for line in notes),
-        title=repr(group[metric.column]["mean"]),
-        **attributes,
-    )
+    exact = repr(group[metric.column]["mean"])
+    return Cell(_score_text(group, metric), notes, exact, badges, colspan=colspan)
 
 
-def _fronts(record: Record) -> Markup:
-    metric = metric_of(record)
+def _fronts(record: Record, metric: Metric) -> dict[str, Any]:
     groups = sorted(
         (group for group in record["groups"] if group[metric.column]), key=lambda group: float(group["params"]["mean"])
     )
-    head = ["network", metric.title, *(TITLES[cost] for cost in FRONTS)]
-    rows: list[list[object]] = [
-        [title_of(group), _score_text(group, metric), *(_front_cell(group, cost) for cost in FRONTS)]
-        for group in groups
-    ]
-    text = (
-        f"On the front of a cost is a network unless another one has a {'lower' if metric.lower else 'higher'} mean "
-        f"{metric.name} at the same mean cost or less, or the same at less. Costs that differ by less than "
-        f"{100 * SAME:.0f} % count as the same: networks under one budget differ by what no further channel fits into."
-    )
-    return section("Pareto fronts", element("div", table(head, rows), class_="wide"), note(text))
+    return {
+        "head": ["network", metric.title, *(TITLES[cost] for cost in FRONTS)],
+        "rows": [
+            [title_of(group), _score_text(group, metric), *(_front_cell(group, cost) for cost in FRONTS)]
+            for group in groups
+        ],
+        "same": f"{100 * SAME:.0f}",
+    }
 
 
-def _front_cell(group: Group, cost: str) -> Markup:
+def _front_cell(group: Group, cost: str) -> Cell:
     value = group[cost]["mean"]
     show = significant(value) if cost == "latency_median_ms" else quantity(round(value))
-    if not group["front"][cost]:
-        return element("td", element("span", show, class_="behind"))
-    return element("td", show, " ", element("span", "front", class_="badge met"))
+    return Cell(show, badges=[("front", "met")]) if group["front"][cost] else Cell(show, class_="behind")
 
 
-def _runs(record: Record) -> Markup:
-    metric = metric_of(record)
+def _runs(record: Record, metric: Metric) -> dict[str, Any]:
     sizes = cost_columns(record["runs"])
-    head = ["run", metric.name, *map(cost_title, sizes), "ms, median", "ms, mean", "budget", "remarks"]
-    rows = [_run_row(run, metric, sizes) for run in record["runs"]]
-    many = element(
-        "details",
-        element("summary", f"{len(rows)} runs"),
-        element("div", table(head, rows, "runs"), class_="wide"),
-        note("Each run's own report lies in its folder, runs/METHOD/BUDGET/SEED/report.html."),
-    )
-    return section("Runs", csv_text_link("comparison.csv", runs_csv(record)), many)
+    return {
+        "csv": csv_text_file("comparison.csv", runs_csv(record)),
+        "head": ["run", metric.name, *map(cost_title, sizes), "ms, median", "ms, mean", "budget", "remarks"],
+        "rows": [_run_row(run, metric, sizes) for run in record["runs"]],
+    }
 
 
 def _run_row(run: Record, metric: Metric, sizes: Sequence[str]) -> list[object]:
     name = f"{title_of(run)}, seed {run['seed']}"
     if run["error"] is not None:
-        return [
-            name,
-            *(element("td", ABSENT) for _ in range(3 + len(sizes))),
-            _badge(False),
-            element("td", "cannot be met"),
-        ]
+        return [name, *(ABSENT for _ in range(3 + len(sizes))), _badge(False), "cannot be met"]
     remarks = []
     if run.get("binding"):
         remarks.append(f"{run['binding']} binds")
@@ -242,22 +216,20 @@ def _run_row(run: Record, metric: Metric, sizes: Sequence[str]) -> list[object]:
     if run.get("same_network_as"):
         remarks.append(f"same network as {run['same_network_as']}")
     return [
-        element("a", name, href=f"{run['folder']}/report.html"),
+        Markup('<a href="{}/report.html">{}</a>').format(run["folder"], name),
         value_cell(run[metric.column], metric.text),
         *(value_cell(run.get(key)) for key in sizes),
         *(value_cell(run[key], significant) for key in ("latency_median_ms", "latency_mean_ms")),
-        _badge(run["met"]) if run["budget"] else element("td"),
-        element("td", "; ".join(remarks)),
+        _badge(run["met"]) if run["budget"] else "",
+        "; ".join(remarks),
     ]
 
 
-def _badge(met: bool | None) -> Markup:
-    return element(
-        "td", element("span", {True: "met", False: "missed", None: "open"}[met], class_=f"badge {state(met)}")
-    )
+def _badge(met: bool | None) -> Cell:
+    return Cell(badges=[({True: "met", False: "missed", None: "open"}[met], state(met))])
 
 
-def _recipe(record: Record) -> Markup:
+def _configuration(record: Record) -> dict[str, str]:
     """What all runs share, and the options of each method."""
-    shared: dict[str, Any] = {key: value for key, value in record["recipe"].items() if key not in ("search", "budget")}
-    return recipe_section({"methods": record["methods"], "recipe": shared})
+    shared = {key: value for key, value in record["recipe"].items() if key not in ("search", "budget")}
+    return blocks_of({"methods": record["methods"], "recipe": shared})

@@ -7,23 +7,18 @@ from typing import Any
 
 from compressor.recipe.cost import cost_title
 from compressor.report.figures import colour
-from compressor.report.markup import Markup, element, join, table
+from compressor.report.format import ABSENT, Cell, number, percent, significant, value_cell
 from compressor.report.svg import themed
 from compressor.report.values import (
-    ABSENT,
     Network,
     Record,
     conditions,
     dig,
     interval,
     metric_of,
-    number,
-    percent,
-    quantity,
     recorded_costs,
     score_of,
     scores,
-    significant,
     weights_text,
 )
 
@@ -35,23 +30,17 @@ _MEANINGS = {
 }
 
 
-def value_cell(value: Any, show: Callable[[Any], str] = quantity, under: str = "") -> Markup:
-    """One table cell: the number as people read it, in full when pointed at, and a remark under it."""
-    extra = element("small", under) if under else ""
-    if number(value) is None:
-        return element("td", ABSENT, extra)
-    return element("td", show(value), extra, title=repr(value))
+def network_table(found: Sequence[Network], record: Record) -> dict[str, Any]:
+    """One column per network, one row per number; groups that no network has are left out.
 
-
-def network_table(found: Sequence[Network], record: Record) -> Markup:
-    """One column per network, one row per number; groups that no network has are left out."""
-    head = ["", *(join((_swatch(network), network.title)) for network in found)]
+    Returns:
+        `heads`, title and colour of each network, and `rows`, whose first cell is the row's title
+    """
     groups = (_metric_rows, _accuracy_rows, _size_rows, _latency_rows, _score_rows, _parity_rows)
-    return table(head, [row for group in groups for row in group(found, record)], "networks")
-
-
-def _swatch(network: Network) -> Markup:
-    return element("i", class_="swatch", style=f"background:{themed(colour(network))}")
+    return {
+        "heads": [(network.title, themed(colour(network))) for network in found],
+        "rows": [row for group in groups for row in group(found, record)],
+    }
 
 
 def network_notes(found: Sequence[Network], record: Record) -> list[str]:
@@ -76,7 +65,7 @@ def _has_accuracy(network: Network) -> bool:
     return number(dig(network.data, "accuracy", "onnx")) is not None
 
 
-def _row(title: str, found: Sequence[Network], cell: Callable[[Network], Markup]) -> list[object]:
+def _row(title: str, found: Sequence[Network], cell: Callable[[Network], Cell]) -> list[object]:
     return [title, *(cell(network) for network in found)]
 
 
@@ -86,7 +75,7 @@ def _metric_rows(found: Sequence[Network], record: Record) -> list[list[object]]
     if metric.is_accuracy:
         return []
 
-    def cell(side: str) -> Callable[[Network], Markup]:
+    def cell(side: str) -> Callable[[Network], Cell]:
         return lambda network: value_cell(score_of(network.data, side), metric.text)
 
     sides = {"onnx": "ONNX file", "torch": "PyTorch"}
@@ -96,7 +85,7 @@ def _metric_rows(found: Sequence[Network], record: Record) -> list[list[object]]
 def _accuracy_rows(found: Sequence[Network], record: Record) -> list[list[object]]:
     metric = metric_of(record)
 
-    def onnx(network: Network) -> Markup:
+    def onnx(network: Network) -> Cell:
         accuracy = network.data.get("accuracy")
         value, samples = number(dig(accuracy, "onnx")), dig(accuracy, "samples")
         # Pixels of an image and tokens of a text are no independent samples.
@@ -105,7 +94,7 @@ def _accuracy_rows(found: Sequence[Network], record: Record) -> list[list[object
         low, high = interval(value, samples)
         return value_cell(value, percent, f"{100 * low:.1f} to {100 * high:.1f} %")
 
-    def source(network: Network) -> Markup:
+    def source(network: Network) -> Cell:
         accuracy = network.data.get("accuracy") or {}
         weights = accuracy.get("weights")
         under = "" if weights is None else f"weights of the {weights_text(weights)}"
@@ -122,10 +111,10 @@ def _accuracy_rows(found: Sequence[Network], record: Record) -> list[list[object
 
 
 def _size_rows(found: Sequence[Network], record: Record) -> list[list[object]]:
-    def size(key: str) -> Callable[[Network], Markup]:
+    def size(key: str) -> Callable[[Network], Cell]:
         base = number(dig(record, "baseline", "reference", key))
 
-        def cell(network: Network) -> Markup:
+        def cell(network: Network) -> Cell:
             value = number(network.data.get(key))
             share = "" if not base or value is None or network.key == "reference" else percent(value / base)
             return value_cell(value, under=f"{share} of unscaled" if share else "")
@@ -139,12 +128,12 @@ def _latency_rows(found: Sequence[Network], record: Record) -> list[list[object]
     if not any(network.data.get("latency_ms") for network in found):
         return []
 
-    def part(key: str) -> Callable[[Network], Markup]:
+    def part(key: str) -> Callable[[Network], Cell]:
         return lambda network: value_cell(dig(network.data, "latency_ms", key), significant)
 
     rows = [_row(f"latency, {key}, ms", found, part(key)) for key in ("mean", "median", "p90", "p99")]
     rows.append(_row("throughput, samples/s", found, part("throughput_per_s")))
-    rows.append(_row("measured with", found, lambda n: element("td", conditions(n.data.get("latency_ms")) or ABSENT)))
+    rows.append(_row("measured with", found, lambda n: Cell(conditions(n.data.get("latency_ms")) or ABSENT)))
     return rows
 
 
@@ -153,7 +142,7 @@ def _score_rows(found: Sequence[Network], record: Record) -> list[list[object]]:
     if all(pair == (None, None) for pair in values.values()):
         return []
 
-    def two_decimals(which: int) -> Callable[[Network], Markup]:
+    def two_decimals(which: int) -> Callable[[Network], Cell]:
         return lambda network: value_cell(values[network.key][which], lambda value: f"{value:.2f}")
 
     titles = ("computational efficiency, CE", "storage efficiency, SE")
@@ -164,7 +153,7 @@ def _parity_rows(found: Sequence[Network], record: Record) -> list[list[object]]
     if not any(network.data.get("parity") for network in found):
         return []
 
-    def largest(network: Network) -> Markup:
+    def largest(network: Network) -> Cell:
         parity = network.data.get("parity") or {}
         batches = ", ".join(str(batch) for batch in parity.get("batches") or [])
         parts = [f"batches {batches}" if batches else ""]

@@ -8,18 +8,16 @@ from typing import Any
 from compressor.recipe.cost import cost_title, costs
 from compressor.recipe.method import sections_of
 from compressor.report import figures
-from compressor.report.markup import Markup, element, join, table
-from compressor.report.network_table import network_notes, network_table, value_cell
+from compressor.report.format import Cell, value_cell
+from compressor.report.network_table import network_notes, network_table
 from compressor.report.precision import precision_section
+from compressor.report.rendering import render
 from compressor.report.sections import (
-    csv_link,
-    document,
-    environment_section,
-    header,
-    note,
-    recipe_section,
-    seconds_section,
-    section,
+    blocks_of,
+    csv_file,
+    environment_of,
+    input_shape,
+    seconds_of,
     split_sizes,
     state,
 )
@@ -48,70 +46,70 @@ _PROVIDERS["tensorrt"] = "TensorrtExecutionProvider"
 def render_html(record: Record) -> str:
     """Render a run record as one self-contained page; sections whose data is absent are left out."""
     name = str(record.get("name") or "run")
-    parts = (
-        _networks,
-        _channels,
-        *sections_of(record),
-        _training,
-        _latency,
-        *(section for cost in costs().values() for section in cost.sections),
-        precision_section,
-        seconds_section,
-        _usage,
-        _configuration,
-        environment_section,
+    page = render(
+        "run.html.j2",
+        title=f"{name}: compression report",
+        name=name,
+        facts=_facts(record),
+        verdict=_verdict(record),
+        networks=_networks(record),
+        channels=_channels(record),
+        of_method=[section(record) for section in sections_of(record)],
+        training=_training(record),
+        latency=_latency(record),
+        of_costs=[section(record) for cost in costs().values() for section in cost.sections],
+        precision=precision_section(record),
+        seconds=seconds_of(record),
+        usage=_usage(record),
+        configuration=blocks_of({"recipe": record["recipe"]}) if record.get("recipe") else None,
+        environment=environment_of(record),
     )
-    body = [_header(record, name), _verdict(record), *(part(record) for part in parts)]
-    return document(f"{name}: compression report", *body)
+    return f"{page}\n"
 
 
-def _header(record: Record, name: str) -> Markup:
+def _facts(record: Record) -> list[tuple[str, Any]]:
     data = record.get("dataset") or {}
-    shape = " × ".join(str(size) for size in data.get("input_shape") or [])
-    facts = [
+    return [
         ("method", record.get("method")),
         ("data", data.get("name")),
-        ("input", shape),
+        ("input", input_shape(data)),
         ("classes", data.get("classes")),
         ("samples", split_sizes(data)),
         ("seed", record.get("seed")),
     ]
-    return header(name, facts)
 
 
-def _verdict(record: Record) -> Markup:
+def _verdict(record: Record) -> dict[str, Any]:
     rows, met = limits(record), budget_met(record)
     words = {True: "Budget met", False: "Budget missed", None: "Budget not checked"}
-    children: list[object] = [element("h2", words[met] if rows else "No budget was set")]
-    if rows:
-        head: list[object] = ["limit", "allowed", "result", "difference", ""]
-        children.append(element("div", table(head, [_limit_row(row) for row in rows]), class_="wide"))
-    binding, remark = dig(record, "budget", "binding"), dig(record, "budget", "note")
-    if len(rows) > 1 and binding:
-        children.append(element("p", f"Of these limits {cost_title(binding)} is the one that stops growth."))
-    if remark:
-        children.append(element("p", remark))
-    return element("section", *children, *_claims(record), class_=f"verdict {state(met)}")
+    binding = dig(record, "budget", "binding")
+    return {
+        "state": state(met),
+        "title": words[met] if rows else "No budget was set",
+        "limits": [_limit_row(row) for row in rows],
+        "binding": cost_title(binding) if len(rows) > 1 and binding else None,
+        "remark": dig(record, "budget", "note"),
+        "claims": _claims(record),
+    }
 
 
 def _limit_row(row: Limit) -> list[object]:
     word = {True: "met", False: "missed", None: "not measured"}[row.met]
-    badge = element("span", word, class_=f"badge {state(row.met)}")
+    badge = Cell(badges=[(word, state(row.met))])
     return [row.title, value_cell(row.limit), value_cell(row.got), slack_text(row), badge]
 
 
-def _claims(record: Record) -> list[Markup]:
-    """One sentence on the metric, and one that compares it, for whoever reads no further."""
+def _claims(record: Record) -> list[tuple[str, str]]:
+    """(number, what it is): one on the metric, others that compare it, for whoever reads no further."""
     metric, own = metric_of(record), score_of(record)
     if own is None:
         return []
-    items = [join((element("b", metric.text(own)), f" {metric.name}{metric.remark} on the ONNX file"))]
+    claims = [(metric.text(own), f"{metric.name}{metric.remark} on the ONNX file")]
     for other in networks(record)[1:]:
         its = score_of(other.data)
         if its is not None:
-            difference = metric.difference(own, its).replace("-", "−")
-            items.append(join((element("b", difference), f" against {_in_words(other)}")))
-    return [element("p", *(element("span", item) for item in items), class_="claims")]
+            claims.append((metric.difference(own, its).replace("-", "−"), f"against {_in_words(other)}"))
+    return claims
 
 
 def _in_words(network: Network) -> str:
@@ -119,14 +117,12 @@ def _in_words(network: Network) -> str:
     return known.get(network.key, network.title)
 
 
-def _networks(record: Record) -> Markup:
+def _networks(record: Record) -> dict[str, Any]:
     found = networks(record)
-    notes = [note(text) for text in network_notes(found, record)]
-    table = element("div", network_table(found, record), class_="wide")
-    return section("Networks", table, *notes, _numbers(found, record))
+    return {**network_table(found, record), "notes": network_notes(found, record), "csv": _numbers(found, record)}
 
 
-def _numbers(found: Sequence[Network], record: Record) -> Markup:
+def _numbers(found: Sequence[Network], record: Record) -> dict[str, str]:
     """The networks as comma-separated values, numbers in full."""
     metric = metric_of(record)
     paths: dict[str, tuple[str, ...]] = {
@@ -139,40 +135,37 @@ def _numbers(found: Sequence[Network], record: Record) -> Markup:
         "latency_p99_ms": ("latency_ms", "p99"),
     }
     rows = [[network.title, *(dig(network.data, *path) for path in paths.values())] for network in found]
-    return csv_link("networks.csv", ["network", *paths], rows)
+    return csv_file("networks.csv", ["network", *paths], rows)
 
 
-def _channels(record: Record) -> Markup:
+def _channels(record: Record) -> dict[str, Any] | None:
     order = layer_order(record)
     found = [network for network in networks(record) if widths_of(network, record)]
     if record.get("reference_widths") and not any(network.key == "reference" for network in found):
         found.append(Network("reference", "unscaled network", {}))
     if not order or not found:
-        return Markup()
-    text = note("At the end of each row: channels of the unscaled network → channels of the result.")
+        return None
     columns = [widths_of(network, record) for network in found]
     rows = [[layer, *(widths.get(layer) for widths in columns)] for layer in order]
-    link = csv_link("channels.csv", ["layer", *(network.title for network in found)], rows)
-    return section("Channels per layer", figures.channels_figure(order, found, record), text, link)
+    return {
+        "figure": figures.channels_figure(order, found, record),
+        "csv": csv_file("channels.csv", ["layer", *(network.title for network in found)], rows),
+    }
 
 
-def _training(record: Record) -> Markup:
+def _training(record: Record) -> dict[str, Any] | None:
     found = [network for network in networks(record) if figures.has_training(network)]
     if not found:
-        return Markup()
+        return None
     keys = ("epoch", "loss", "validation_loss", "validation_accuracy", "lr", "seconds")
     rows = [[n.title, *(epoch.get(key) for key in keys)] for n in found for epoch in n.data.get("training") or []]
-    return section("Training", figures.training_figure(found), csv_link("training.csv", ["network", *keys], rows))
+    return {"figure": figures.training_figure(found), "csv": csv_file("training.csv", ["network", *keys], rows)}
 
 
-def _configuration(record: Record) -> Markup:
-    return recipe_section({"recipe": record["recipe"]}) if record.get("recipe") else Markup()
-
-
-def _latency(record: Record) -> Markup:
+def _latency(record: Record) -> dict[str, Any] | None:
     found = [network for network in networks(record) if figures.latency_samples(network)]
     if not found:
-        return Markup()
+        return None
     shaky = [network.title for network in found if unsteady(network.data["latency_ms"])]
     hows = {conditions(network.data["latency_ms"]) for network in found} - {""}
     text = "Raw samples after warm-up; dashed lines are medians."
@@ -182,13 +175,13 @@ def _latency(record: Record) -> Markup:
         text = f"The networks were not measured alike (see the table): compare with care. {text}"
     if shaky:
         text += f" The machine was unsteady (p90 above 1.5 × median: {'; '.join(shaky)}): compare with care."
-    return section("Latency", figures.latency_figure(found), note(text))
+    return {"figure": figures.latency_figure(found), "text": text}
 
 
-def _usage(record: Record) -> Markup:
+def _usage(record: Record) -> str | None:
     shape = dig(record, "dataset", "input_shape")
     if not shape:
-        return Markup()
+        return None
     provider = str(dig(record, "latency_ms", "provider") or "cpu")
     head = (
         "import json\n"
@@ -199,7 +192,7 @@ def _usage(record: Record) -> Markup:
     )
     export = dig(record, "recipe", "export") or {}
     body = _text_usage() if len(shape) == 1 else _image_usage(shape, export, masks=metric_of(record).name == "mIoU")
-    return section("Use the model", element("pre", element("code", head + body)))
+    return head + body
 
 
 def _text_usage() -> str:

@@ -5,10 +5,13 @@ The record has it under precision, as `compressor.pipeline.shipping` writes it.
 
 from __future__ import annotations
 
-from compressor.report.markup import Markup, element, table
-from compressor.report.network_table import value_cell
-from compressor.report.sections import note, section
-from compressor.report.values import Record, dig, quantity
+from typing import Any
+
+from markupsafe import Markup
+
+from compressor.report.format import value_cell
+from compressor.report.rendering import render
+from compressor.report.values import Record, dig
 
 _TITLES = {"fp16": "16-bit floating point", "int8": "8-bit integers"}
 
@@ -18,10 +21,12 @@ def precision_section(record: Record) -> Markup:
     precision = record.get("precision") or {}
     if precision.get("name") not in _TITLES:
         return Markup()
-    return section(
-        f"Precision: {_TITLES[precision['name']]}",
-        *_schemes(precision),
-        note(f"{_errors(record, precision)}{' Note: ' + precision['note'] + '.' if precision.get('note') else ''}"),
+    return render(
+        "precision.html.j2",
+        title=_TITLES[precision["name"]],
+        schemes=_schemes(precision),
+        errors=_errors(record, precision),
+        remark=precision.get("note"),
     )
 
 
@@ -42,39 +47,33 @@ def precision_line(record: Record) -> str:
     return "; ".join(parts)
 
 
-def _schemes(precision: Record) -> list[Markup]:
+def _schemes(precision: Record) -> dict[str, Any] | None:
     schemes = dig(precision, "scheme", "schemes")
     if not schemes:
-        return []
+        return None
     chosen, plain = precision["scheme"]["chosen"], precision["scheme"]["fp32"]
-    rows: list[list[object]] = []
-    for name, entry in {"fp32": plain, **schemes}.items():
-        title = element("b", f"{name} (shipped)") if name == chosen else name
-        rows.append(
-            [
-                title,
-                value_cell(entry.get("median_ms"), lambda v: f"{v:.3f}"),
-                value_cell(entry.get("onnx_bytes"), quantity),
-                value_cell(entry.get("score"), lambda v: f"{v:.4f}"),
-            ]
-        )
-    heads = ["activations, weights", "median ms", "bytes", str(precision.get("metric") or "score")]
-    calibrated, compared = (quantity(precision.get(key) or 0) for key in ("calibration", "judged"))
-    legend = note(
-        f"Ranges of activations are those of {calibrated} training images; schemes are compared on {compared} images "
-        "that are not of the test split: the fastest of those that lose little, the more accurate one where two are as "
-        "fast."
-    )
-    refused = precision["scheme"].get("refused") or {}
-    more = [note(f"{name}: {why}") for name, why in refused.items()]
-    return [element("div", table(heads, rows), class_="wide"), legend, *more]
+    return {
+        "metric": precision.get("metric") or "score",
+        "rows": [
+            (
+                name,
+                name == chosen,
+                (
+                    value_cell(entry.get("median_ms"), lambda v: f"{v:.3f}"),
+                    value_cell(entry.get("onnx_bytes")),
+                    value_cell(entry.get("score"), lambda v: f"{v:.4f}"),
+                ),
+            )
+            for name, entry in {"fp32": plain, **schemes}.items()
+        ],
+        "calibrated": precision.get("calibration") or 0,
+        "compared": precision.get("judged") or 0,
+        "refused": precision["scheme"].get("refused") or {},
+    }
 
 
-def _errors(record: Record, precision: Record) -> str:
+def _errors(record: Record, precision: Record) -> dict[str, str] | None:
     shipped, plain = dig(record, "parity", "max_rel_error"), dig(precision, "parity_of_fp32", "max_rel_error")
     if shipped is None or plain is None:
-        return ""
-    return (
-        f"Largest difference to PyTorch, of the largest output: {shipped:.2g}; of the float32 file it was made from: "
-        f"{plain:.2g}. Accuracies in this report are those of the shipped files."
-    )
+        return None
+    return {"shipped": f"{shipped:.2g}", "plain": f"{plain:.2g}"}

@@ -5,10 +5,9 @@ The record has it under trace.removal, or in each iteration, as `compressor.depe
 
 from __future__ import annotations
 
-from typing import Any
+from markupsafe import Markup
 
-from compressor.report.markup import Markup, element, table
-from compressor.report.sections import section
+from compressor.report.rendering import render
 from compressor.report.values import Record, dig, last_iteration
 
 
@@ -31,12 +30,8 @@ def removal_section(record: Record) -> Markup:
     if found is None:
         return Markup()
     sentence = _sentence(found)
-    children: list[Any] = [element("p", f"{sentence[0].upper()}{sentence[1:]}.")]
-    if by_tracer := found["tracer"]:
-        rows: list[list[object]] = [[name, element("td", reason)] for name, reason in by_tracer.items()]
-        head: list[object] = ["removed by our tracer", "why"]
-        children.append(element("div", table(head, rows), class_="wide"))
-    return section("Channel removal", *children)
+    rows = list(found["tracer"].items())
+    return render("removal.html.j2", sentence=f"{sentence[0].upper()}{sentence[1:]}", by_tracer=rows)
 
 
 def _sentence(found: Record) -> str:

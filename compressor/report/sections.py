@@ -1,4 +1,4 @@
-"""The parts that every page of this package has."""
+"""What several pages have, and what sections of plug-ins are made with."""
 
 from __future__ import annotations
 
@@ -9,43 +9,33 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from compressor.report.markup import Markup, element, table
-from compressor.report.network_table import value_cell
-from compressor.report.style import CSS
-from compressor.report.values import ABSENT, Record, number, quantity
+from markupsafe import Markup
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+from compressor.report.format import ABSENT, Cell, number, quantity, value_cell
+from compressor.report.rendering import part
+from compressor.report.values import Record, dig
 
-
-def document(title: str, *body: object) -> str:
-    """Make a whole page that needs no network, no script and no other file."""
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        # Nothing is fetched and nothing runs, whatever a layer is called.
-        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        element("title", title),
-        element("style", Markup(CSS)),
-    )
-    return "<!DOCTYPE html>\n" + element("html", head, element("body", element("main", *body)), lang="en") + "\n"
-
-
-def header(title: str, facts: Sequence[tuple[str, Any]]) -> Markup:
-    """Make the top of a page: its title and the facts (name, value) that are known."""
-    shown = [(key, value) for key, value in facts if value not in (None, "")]
-    items = [element("span", element("b", key), f" {value}") for key, value in shown]
-    return element("header", element("h1", title), element("p", *items, class_="facts"))
+State = str  # a CSS class: "met", "missed" or "open"
 
 
 def section(title: str, *children: object) -> Markup:
-    """Make a box with a heading."""
-    return element("section", element("h2", title), *children)
+    """Make a box with a heading; children that are not `markupsafe.Markup` are text."""
+    return part("section", title, children)
 
 
 def note(*children: object) -> Markup:
-    """Make a paragraph in small print."""
-    return element("p", *children, class_="note")
+    """Make a paragraph in small print; children that are not `markupsafe.Markup` are text."""
+    return part("note", children)
+
+
+def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> Markup:
+    """Make a table whose first row and first column are headers.
+
+    Args:
+        head: cells of the first row
+        rows: cells of the others: text, `markupsafe.Markup` or (but for the first) `compressor.report.format.Cell`
+    """
+    return part("wide", head, rows)
 
 
 def split_sizes(data: Record) -> str:
@@ -54,67 +44,57 @@ def split_sizes(data: Record) -> str:
     return ", ".join(f"{quantity(size)} {split}" for split, size in parts if size is not None)
 
 
-def state(met: bool | None) -> str:
+def input_shape(data: Record) -> str:
+    """Write the shape of one sample of a data set."""
+    return " × ".join(str(size) for size in data.get("input_shape") or [])
+
+
+def state(met: bool | None) -> State:
     """CSS class for met, missed or unknown."""
     return {True: "met", False: "missed", None: "open"}[met]
 
 
-def csv_link(name: str, head: Sequence[object], rows: Sequence[Sequence[object]]) -> Markup:
-    """Make a link that downloads a table as comma-separated values; it lies in the page itself."""
+def csv_file(name: str, head: Sequence[object], rows: Sequence[Sequence[object]]) -> dict[str, str]:
+    """Make a table of comma-separated values for `csv_link` of the templates."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([head, *rows])
-    return csv_text_link(name, text.getvalue())
+    return csv_text_file(name, text.getvalue())
 
 
-def csv_text_link(name: str, text: str) -> Markup:
+def csv_text_file(name: str, text: str) -> dict[str, str]:
     """The same for comma-separated values that are there already."""
-    data = "data:text/csv;base64," + base64.b64encode(text.encode()).decode()
-    return element("p", element("a", "Download as CSV", href=data, download=name), class_="note")
+    return {"name": name, "base64": base64.b64encode(text.encode()).decode()}
 
 
-def recipe_section(blocks: Mapping[str, object]) -> Markup:
-    """Show the recipe of a run or a sweep, folded away."""
-    texts = [
-        element("details", element("summary", title), element("pre", element("code", json.dumps(value, indent=2))))
-        for title, value in blocks.items()
-    ]
-    return section("Configuration", *texts)
+def blocks_of(values: Mapping[str, object]) -> dict[str, str]:
+    """Write every value as JSON, for `configuration` of the templates."""
+    return {title: json.dumps(value, indent=2) for title, value in values.items()}
 
 
-def seconds_section(record: Record) -> Markup:
-    """Show the record's seconds per stage; nothing if it has none."""
+def seconds_of(record: Record) -> list[tuple[str, Cell, str | None]]:
+    """The record's stages: (name, seconds, percent of all), the sum last; nothing if it has none."""
     found = [(str(stage), number(value)) for stage, value in (record.get("seconds") or {}).items()]
     known = [(stage, value) for stage, value in found if value is not None]
     if not known:
-        return Markup()
+        return []
     total = sum(value for _, value in known)
-    rows: list[list[object]] = [
-        [stage, value_cell(value, lambda v: f"{v:,.1f}"), element("td", _bar(value, total), class_="bar")]
-        for stage, value in known
-    ]
-    rows.append(["total", value_cell(total, lambda v: f"{v:,.1f}"), element("td", class_="bar")])
-    return section("Time", table(["stage", "seconds", ""], rows, "time"))
+    shares = [max(0.0, 100 * value / total if total > 0 else 0) for _, value in known]
+    rows = [(stage, _seconds(value), f"{share:.2f}") for (stage, value), share in zip(known, shares, strict=True)]
+    return [*rows, ("total", _seconds(total), None)]
 
 
-def _bar(value: float, total: float) -> Markup:
-    share = 100 * value / total if total > 0 else 0
-    return element("i", class_="length", style=f"width:{max(0.0, share):.2f}%")
+def _seconds(value: float) -> Cell:
+    return value_cell(value, lambda seconds: f"{seconds:,.1f}")
 
 
-def environment_section(record: Record) -> Markup:
-    """Show the record's machine, versions and seed; nothing if it has none."""
-    parts = [("Machine", record.get("machine") or {}), ("Versions", record.get("versions") or {})]
-    seed = record.get("seed")
-    if seed is not None:
-        parts[1] = ("Versions", {**parts[1][1], "seed": seed})
-    columns = [
-        element("div", element("h3", title), table(["", ""], _pairs(values), "facts"))
-        for title, values in parts
-        if values
-    ]
-    return section("Environment", element("div", *columns, class_="columns")) if columns else Markup()
-
-
-def _pairs(values: Record) -> list[list[object]]:
+def environment_of(record: Record) -> dict[str, list[list[object]]]:
+    """The record's machine, versions and seed: {title: rows}; nothing if it has none."""
+    seed = dig(record, "seed")
+    versions = {**(record.get("versions") or {}), **({} if seed is None else {"seed": seed})}
+    found: dict[str, Mapping[str, Any]] = {"Machine": record.get("machine") or {}, "Versions": versions}
     # Version strings and model names are not quantities: they are shown as recorded.
-    return [[str(key), element("td", ABSENT if value is None else value)] for key, value in values.items()]
+    return {
+        title: [[key, ABSENT if value is None else value] for key, value in values.items()]
+        for title, values in found.items()
+        if values
+    }

@@ -12,8 +12,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from compressor.report.markup import Markup, element
-from compressor.report.values import compact
+from markupsafe import Markup
+
+from compressor.report.format import compact
+from compressor.report.rendering import render
 
 WIDTH = 1040
 INK, FAINT, _GRID, _EDGE = "#1f2933", "#5b6570", "#e3e7ec", "#b8c0c9"
@@ -133,14 +135,7 @@ def _inline(document: str, width: float, height: float, name: str, label: str) -
     body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
     body = re.sub(r"<[a-zA-Z][^>]*>", lambda tag: _own_ids(tag[0], name), body)
     body = re.sub(r"\n\s*", "\n", body)
-    return element(
-        "svg",
-        Markup(body),
-        viewBox=f"0 0 {width:g} {height:g}",
-        width=f"{width:g}",
-        role="img",
-        aria_label=label,
-    )
+    return render("figure.svg.j2", body=Markup(body), width=f"{width:g}", height=f"{height:g}", label=label)
 
 
 def _own_ids(tag: str, name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from compressor.recipe.cost import cost_title, costs
 from compressor.recipe.method import lines_of
+from compressor.report.format import number, percent, quantity, significant
 from compressor.report.methods import spread_text, title_of
 from compressor.report.precision import precision_line
 from compressor.report.values import (
@@ -15,11 +16,7 @@ from compressor.report.values import (
     limits,
     metric_of,
     networks,
-    number,
-    percent,
-    quantity,
     score_of,
-    significant,
     slack_text,
     weights_text,
 )

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from markupsafe import Markup
+
 from compressor.recipe.cost import cost_title
-from compressor.report.markup import Markup, element, table
-from compressor.report.network_table import value_cell
-from compressor.report.sections import note, section
-from compressor.report.values import Record, conditions, dig, natural, number, quantity, significant
+from compressor.report.format import natural, number, quantity, significant, value_cell
+from compressor.report.rendering import render
+from compressor.report.values import Record, conditions, dig
 
 _FORMS = {
     "grouped": "groups, one for each unit",
@@ -27,17 +28,7 @@ def tissue_section(record: Record) -> Markup:
     tissue = dig(record, "trace", "tissue")
     if not tissue:
         return Markup()
-    return section(
-        "Stacked layers",
-        element("div", _layer_table(tissue), class_="wide"),
-        note(
-            "A unit (n0, n1, n2) has n0 inputs, n1 hidden nodes and n2 outputs; no weight crosses from one to another."
-        ),
-        *_forms(record),
-        element("h3", "Candidates"),
-        element("div", _candidate_table(tissue), class_="wide"),
-        note(_choice(tissue)),
-    )
+    return render("tissue.html.j2", layers=_layers(tissue), forms=_forms(record), candidates=_candidates(tissue))
 
 
 def tissue_line(record: Record) -> str:
@@ -52,44 +43,47 @@ def tissue_line(record: Record) -> str:
     return f"{sentence}, exported as {form}" if form else sentence
 
 
-def _layer_table(tissue: Record) -> Markup:
-    rows = [
+def _layers(tissue: Record) -> list[list[object]]:
+    return [
         [first, stack["second"], ", ".join(f"{row[0]:,} × ({row[1]}, {row[2]}, {row[3]})" for row in stack["units"])]
         for first, stack in sorted(tissue["stacks"].items(), key=lambda item: natural(item[0]))
     ]
-    return table(
-        ["first layer", "second layer", "units"], [[row[0], *(element("td", c) for c in row[1:])] for row in rows]
-    )
 
 
-def _forms(record: Record) -> list[Markup]:
+def _forms(record: Record) -> dict[str, Any] | None:
     stacked = record.get("stacked")
     if not stacked:
-        return []
+        return None
     rows = [
         [
             name + (" (chosen)" if name == stacked["chosen"] else ""),
-            element("td", _FORMS.get(name, name)),
+            _FORMS.get(name, name),
             value_cell(number(form["median_ms"]), significant),
-            value_cell(number(form["onnx_bytes"]), quantity),
+            value_cell(number(form["onnx_bytes"])),
         ]
         for name, form in stacked["forms"].items()
     ]
-    heading = element("h3", "Form in the ONNX file")
-    found = element("div", table(["form", "what it is", "median ms", "bytes"], rows), class_="wide")
-    return [heading, found, note(f"Measured side by side at export: {conditions(stacked)}.")]
+    return {"rows": rows, "conditions": conditions(stacked)}
 
 
-def _candidate_table(tissue: Record) -> Markup:
+def _candidates(tissue: Record) -> dict[str, Any]:
     limited = list(tissue["chosen"]["costs"])
-    rows = []
-    for row in tissue["candidates"]:
-        name = _title(row) + (" (chosen)" if row == tissue["chosen"] else "")
-        costs = [value_cell(number(row["costs"][cost]), quantity) for cost in limited]
-        shares = [value_cell(number(row["multiplier"]), significant), value_cell(number(row["filled"]), _share)]
-        rows.append([name, *costs, *shares, value_cell(number(row.get("trial_loss")), significant)])
-    heads = ["candidate", *(cost_title(cost) for cost in limited), "width ×", "of the limit", "trial loss"]
-    return table(heads, rows)
+    rows = [
+        [
+            _title(row) + (" (chosen)" if row == tissue["chosen"] else ""),
+            *(value_cell(number(row["costs"][cost])) for cost in limited),
+            value_cell(number(row["multiplier"]), significant),
+            value_cell(number(row["filled"]), lambda share: f"{100 * share:.2f} %"),
+            value_cell(number(row.get("trial_loss")), significant),
+        ]
+        for row in tissue["candidates"]
+    ]
+    return {
+        "head": ["candidate", *(cost_title(cost) for cost in limited), "width ×", "of the limit", "trial loss"],
+        "rows": rows,
+        "tried": sum(row.get("trial_loss") is not None for row in tissue["candidates"]),
+        "epochs": tissue.get("trial_epochs"),
+    }
 
 
 def _title(row: Mapping[str, Any]) -> str:
@@ -97,18 +91,3 @@ def _title(row: Mapping[str, Any]) -> str:
         "given units" if row["mix"] == "given" else f"k = {row['k']}" + (", hybrid" if row["mix"] == "hybrid" else "")
     )
     return f"{row['strategy']}, {units}"
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:.2f} %"
-
-
-def _choice(tissue: Record) -> str:
-    tried = [row for row in tissue["candidates"] if row.get("trial_loss") is not None]
-    sentence = "Every candidate is scaled to the budget; width × is the multiplier of all other widths."
-    if not tried:
-        return sentence
-    return (
-        f"{sentence} {len(tried)}, those of most capacity (parameters × multiply-adds) for each k, were trained "
-        f"for {tissue['trial_epochs']} epochs; the one of least validation loss was chosen and trained from scratch."
-    )

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from compressor.recipe.cost import cost_title, costs
+from compressor.report.format import natural, number, percent, points, quantity, significant
 
 Record = Mapping[str, Any]
 
-ABSENT = "–"
 _TITLES = {"uniform": "uniform, same budget", "reference": "unscaled network"}
 _WEIGHTS = {"last": "last epoch", "best": "best epoch on the validation set"}
 
@@ -140,13 +138,6 @@ def metric_of(record: Any) -> Metric:
 def score_of(network: Any, side: str = "onnx") -> float | None:
     """A network's value of that metric, from its record: of the ONNX file, or in "torch"."""
     return number(dig(network, "accuracy" if metric_of(network).is_accuracy else "metric", side))
-
-
-def number(value: Any) -> float | None:
-    """Return `value` if it is a finite number, else None."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return value if math.isfinite(value) else None
 
 
 def dig(data: Any, *keys: str) -> Any:
@@ -325,63 +316,3 @@ def last_iteration(record: Record) -> Record | None:
     fitted = [iteration for iteration in iterations if not iteration.get("fallback")]
     last: Record | None = (fitted or iterations or [None])[-1]
     return last
-
-
-def natural(name: str) -> list[tuple[int, str]]:
-    """Sort key under which "conv10" follows "conv9"."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name) if part]
-
-
-def short_names(names: Sequence[str], most: int) -> list[str]:
-    """Cut names to `most` characters in their middle, unless two of them would then look the same."""
-    names = [re.sub(r"\s+|[\x00-\x1f\x7f]", " ", name) for name in names]
-    head = most // 3
-    cut = [n if len(n) <= most else f"{n[:head]}…{n[head + 1 - most :]}" for n in names]
-    return cut if len(set(cut)) == len(set(names)) else list(names)
-
-
-def quantity(value: Any) -> str:
-    """Write a number: whole ones in full with thousands separators, others with four digits that count."""
-    found = number(value)
-    if found is None:
-        return ABSENT
-    if found == int(found) and abs(found) < 1e15:
-        return f"{int(found):,}"
-    text = significant(found)
-    return text if "e" in text else text.rstrip("0").rstrip(".")
-
-
-def significant(value: Any, digits: int = 4) -> str:
-    """Write a number with `digits` digits that count, without an exponent where that can be read."""
-    found = number(value)
-    if found is None:
-        return ABSENT
-    if found == 0:
-        return "0"
-    if not 1e-3 <= abs(found) < 1e9:
-        return f"{found:.{digits}g}"
-    return f"{found:,.{max(0, digits - 1 - math.floor(math.log10(abs(found))))}f}"
-
-
-def percent(fraction: Any) -> str:
-    """Write a fraction as a percentage with two decimals."""
-    found = number(fraction)
-    return ABSENT if found is None else f"{100 * found:.2f} %"
-
-
-def points(difference: float) -> str:
-    """Write a difference of two fractions in percentage points, with its sign in ASCII."""
-    return f"{100 * difference:+.2f} points"
-
-
-def compact(value: float) -> str:
-    """Write a number for an axis: 58000 becomes 58k."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.4g}{letter}"
-    return f"{value:.4g}"
-
-
-def numbers(values: Iterable[Any]) -> list[float]:
-    """Keep the finite numbers."""
-    return [found for found in map(number, values) if found is not None]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from compressor.report.markup import Markup, element, table
-from compressor.report.network_table import value_cell
-from compressor.report.sections import note, section
-from compressor.report.values import Network, Record, conditions, dig, networks, number, quantity, significant
+from markupsafe import Markup
+
+from compressor.report.format import number, significant, value_cell
+from compressor.report.rendering import render
+from compressor.report.values import Network, Record, conditions, dig, networks
 
 _VERDICTS = {
     "met": "within the limit",
@@ -50,22 +51,13 @@ def latency_budget_section(record: Record) -> Markup:
     measured = dig(record, "latency_search", "measured") or []
     if not found and not measured:
         return Markup()
-    children: list[object] = [element("p", element("b", title), f": {text}.") for title, text in found]
-    if measured:
-        limit = number(dig(record, "latency_search", "limit_ms"))
-        head: list[object] = ["measured while searching", "MACs", "ms", "interval, ms", "of the limit"]
-        lines = [_measured_row(index, one, limit) for index, one in enumerate(measured, 1)]
-        children.append(element("div", table(head, lines), class_="wide"))
-        children.append(
-            note(
-                "Untrained networks beside the unscaled one, whose latency then was "
-                f"{significant(dig(record, 'latency_search', 'unscaled_ms'))} ms. Quick: exported in the fastest way; "
-                "as shipped: exported as the result is. Intervals are 99 % bootstrap intervals over blocks of fresh "
-                "sessions; a network is taken if their upper end, and a reserve of 1.5 %, are within the limit. What "
-                "an earlier run measured on this machine is taken from the cache."
-            )
-        )
-    return section("Latency budget", *children)
+    limit = number(dig(record, "latency_search", "limit_ms"))
+    return render(
+        "latency_budget.html.j2",
+        verified=found,
+        measured=[_measured_row(index, one, limit) for index, one in enumerate(measured, 1)],
+        unscaled_ms=dig(record, "latency_search", "unscaled_ms"),
+    )
 
 
 def _measured_row(index: int, one: Record, limit: float | None) -> list[object]:
@@ -73,8 +65,8 @@ def _measured_row(index: int, one: Record, limit: float | None) -> list[object]:
     kind = "as shipped" if one["exact"] else "quick"
     return [
         f"{index}, {kind}",
-        value_cell(one["macs"], quantity),
+        value_cell(one["macs"]),
         value_cell(one["ms"], significant),
-        element("td", f"{significant(low)} to {significant(high)}"),
+        f"{significant(low)} to {significant(high)}",
         value_cell(high / limit if limit else None, lambda share: f"{100 * share:.1f} %"),
     ]

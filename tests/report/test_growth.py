@@ -73,8 +73,8 @@ def make_record(**changes):
 def section_of(record):
     """The section as the page has it after its way through a file, whose keys are sorted."""
     page = render_html(json.loads(json.dumps(record, sort_keys=True)))
-    found = re.findall(r"<section><h2>Growth</h2>.*?</section>", page, re.S)
-    return found[0] if found else None
+    found = re.findall(r"<section>\s*<h2>Growth</h2>.*?</section>", page, re.S)
+    return re.sub(r"\s+", " ", found[0]) if found else None
 
 
 def rows_of(section):
@@ -89,7 +89,7 @@ def row_of(section, title):
 
 def labels_of(section):
     """{heading of a chart: what its label says}."""
-    charts = re.findall(r'<h3>(.*?)</h3><svg[^>]*aria-label="(.*?)"', section)
+    charts = re.findall(r'<h3>(.*?)</h3>\s*<svg[^>]*aria-label="(.*?)"', section)
     return {title: html.unescape(label).split("; at the end: ")[1] for title, label in charts}
 
 

@@ -11,7 +11,8 @@ from html.parser import HTMLParser
 import pytest
 
 from compressor.report import render_html, summary_lines, write_report
-from compressor.report.values import interval, significant
+from compressor.report.format import significant
+from compressor.report.values import interval
 
 VOID = {"br", "meta"}
 # Primes, so that no number on the page can be another one by accident.

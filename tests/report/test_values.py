@@ -4,8 +4,9 @@ import pytest
 
 from compressor.report import efficiency
 from compressor.report.figures import thinned
+from compressor.report.format import quantity, short_names
 from compressor.report.svg import log_ticks
-from compressor.report.values import layer_order, quantity, short_names
+from compressor.report.values import layer_order
 
 
 def test_efficiency_of_the_tissuenet_paper():
