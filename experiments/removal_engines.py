@@ -140,13 +140,13 @@ def momentum(model: nn.Module) -> torch.optim.Optimizer:
 
 def drawn(graph: DependencyGraph, groups: list[str], draw: random.Random, channels: int) -> dict[str, list[int]]:
     """Units of any groups, at random; each group keeps one."""
-    units = [(name, unit) for name in groups for unit in range(graph.groups[name].units)]
+    slices = [(name, slice_) for name in groups for slice_ in range(graph.groups[name].slices)]
     removed: dict[str, list[int]] = {}
-    for name, unit in draw.sample(units, len(units)):
+    for name, slice_ in draw.sample(slices, len(slices)):
         if sum(map(len, removed.values())) == channels:
             break
-        if len(removed.get(name, ())) + 1 < graph.groups[name].units:
-            removed.setdefault(name, []).append(unit)
+        if len(removed.get(name, ())) + 1 < graph.groups[name].slices:
+            removed.setdefault(name, []).append(slice_)
     return removed
 
 

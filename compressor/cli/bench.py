@@ -55,10 +55,10 @@ def bench_command(model: Path, profile: bool, json_file: Path | None, **options:
     from compressor.bench import machine_fingerprint
     from compressor.files import write_json
 
-    plan = _plan(**options)
+    protocol = _protocol(**options)
     check_writable(json_file)
     try:
-        rows = [_measure(model, batch, plan, profile, batch == plan.batches[0]) for batch in plan.batches]
+        rows = [_measure(model, batch, protocol, profile, batch == protocol.batches[0]) for batch in protocol.batches]
     except KeyboardInterrupt as error:
         raise Failure("interrupted; nothing was written", 130) from error
     for line in _below(rows):
@@ -75,7 +75,7 @@ def bench_command(model: Path, profile: bool, json_file: Path | None, **options:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _Protocol:
     """What is asked for; `conditions` are those of the first batch."""
 
     batches: tuple[int, ...]
@@ -91,7 +91,7 @@ class _Row:
     profile: Profile | None
 
 
-def _plan(
+def _protocol(
     preset: str,
     batch: str | None,
     warmup: int | None,
@@ -100,7 +100,7 @@ def _plan(
     shapes: tuple[str, ...],
     provider: str,
     cuda_graph: bool,
-) -> _Plan:
+) -> _Protocol:
     """Join the preset and the options."""
     from compressor.bench import Conditions
     from compressor.bench.protocol import protocol
@@ -109,14 +109,14 @@ def _plan(
     batches = base.batches if batch is None else tuple(parse_batches(batch))
     threads = base.threads if threads is None else threads or None
     conditions = Conditions(provider, batches[0], threads, 0, parse_shapes(shapes), cuda_graph)
-    return _Plan(batches, base.warmup if warmup is None else warmup, base.runs if runs is None else runs, conditions)
+    return _Protocol(batches, base.warmup if warmup is None else warmup, base.runs if runs is None else runs, conditions)
 
 
-def _measure(model: Path, batch: int, plan: _Plan, profile: bool, first: bool) -> _Row:
+def _measure(model: Path, batch: int, protocol: _Protocol, profile: bool, first: bool) -> _Row:
     """Measure at one batch and print its row of the table."""
     from compressor.bench import measure_latency, measure_memory, profile_model
 
-    asked = replace(plan.conditions, batch=batch)
+    asked = replace(protocol.conditions, batch=batch)
     # First, so that where memory runs out it is that process which ends.
     memory = measure_memory(model, asked)
     if memory.killed:
@@ -125,8 +125,8 @@ def _measure(model: Path, batch: int, plan: _Plan, profile: bool, first: bool) -
         model,
         provider=asked.provider,
         batch=batch,
-        warmup=plan.warmup,
-        runs=plan.runs,
+        warmup=protocol.warmup,
+        runs=protocol.runs,
         threads=asked.threads,
         shapes=asked.shapes,
         cuda_graph=asked.cuda_graph,
@@ -136,7 +136,7 @@ def _measure(model: Path, batch: int, plan: _Plan, profile: bool, first: bool) -
         for line in _head(latency):
             click.echo(line)
     click.echo(_line(_cells(latency, memory)))
-    return _Row(latency, memory, profile_model(model, taken, plan.warmup, plan.runs) if profile else None)
+    return _Row(latency, memory, profile_model(model, taken, protocol.warmup, protocol.runs) if profile else None)
 
 
 def _head(latency: Latency) -> list[str]:

@@ -52,7 +52,7 @@ class LatencyCost:
         measure: architecture, ratio that the decision is about, whether to export as the shipped file is → its ratio
             to the unscaled network; called by `calibrate` alone
         reference: the unscaled network
-        unit_ms: its milliseconds
+        unscaled_ms: its milliseconds
         limit_ms: what the budget allows
         size: what the latency of networks of one family rises with
     """
@@ -61,16 +61,16 @@ class LatencyCost:
         self,
         measure: Measure,
         reference: Architecture,
-        unit_ms: float,
+        unscaled_ms: float,
         limit_ms: float,
         size: Callable[[Architecture], float] = params_macs.macs,
     ) -> None:
-        self.unit_ms, self.limit_ms = unit_ms, limit_ms
+        self.unscaled_ms, self.limit_ms = unscaled_ms, limit_ms
         self.records: list[dict[str, Any]] = []  # every measurement, as JSON values
         self._measure, self._size = measure, size
         self._quick: dict[str, float] = {}  # milliseconds (upper end) of quick exports
-        self._exact = {reference.to_json(): unit_ms}  # … of files as they are shipped
-        self._points = [_Point(math.log(size(reference)), math.log(unit_ms), 0, exact=True)]
+        self._exact = {reference.to_json(): unscaled_ms}  # … of files as they are shipped
+        self._points = [_Point(math.log(size(reference)), math.log(unscaled_ms), 0, exact=True)]
         self._family = 0
         self._found = 0
         self._export = 1.0  # the shipped file's time over the quick export's
@@ -120,23 +120,23 @@ class LatencyCost:
 
     def to_json(self) -> dict[str, Any]:
         """What was measured, as JSON values."""
-        return {"unscaled_ms": self.unit_ms, "limit_ms": self.limit_ms, "measured": self.records}
+        return {"unscaled_ms": self.unscaled_ms, "limit_ms": self.limit_ms, "measured": self.records}
 
     def _learn(self, architecture: Architecture, exact: bool) -> None:
         key = architecture.to_json()
-        ratio = self._measure(architecture, self.limit_ms / self.unit_ms / _RESERVE, exact)
-        ms = ratio.high * self.unit_ms * _RESERVE
+        ratio = self._measure(architecture, self.limit_ms / self.unscaled_ms / _RESERVE, exact)
+        ms = ratio.high * self.unscaled_ms * _RESERVE
         if exact and key in self._quick:
             self._export = ms / self._quick[key]
         (self._exact if exact else self._quick)[key] = ms
-        median = math.log(ratio.median * self.unit_ms * _RESERVE)
+        median = math.log(ratio.median * self.unscaled_ms * _RESERVE)
         point = _Point(math.log(self._size(architecture)), median, self._family, exact)
         self._points = [p for p in self._points if not self._replaces(point, p)] + [point]
         self.records.append(
             {
                 "macs": round(math.exp(point.size)),
-                "ms": ratio.median * self.unit_ms,
-                "interval_ms": [ratio.low * self.unit_ms, ratio.high * self.unit_ms],
+                "ms": ratio.median * self.unscaled_ms,
+                "interval_ms": [ratio.low * self.unscaled_ms, ratio.high * self.unscaled_ms],
                 "exact": exact,
                 "widths": list(architecture.widths.values()),
             }

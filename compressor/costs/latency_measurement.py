@@ -74,7 +74,7 @@ class Runtime:
         what = f"{reference.to_json()} {opset} {torch.__version__}" + ("" if form.plain else f" {form}")
         self._anchor = folder / f"unscaled-{_digest(what)}.onnx"
 
-    def unit_ms(self, blocks: int = _ENOUGH) -> tuple[float, float]:
+    def unscaled_ms(self, blocks: int = _ENOUGH) -> tuple[float, float]:
         """Milliseconds of the unscaled network by the clock: median and upper end of its interval.
 
         Measured once for each folder: milliseconds of the same machine are others an hour later.

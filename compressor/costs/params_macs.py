@@ -105,7 +105,7 @@ class _LayerCosts:
             factor = parameter.numel() // math.prod(length for _, length in grows)
             self._terms.append((name, factor, grows, graph.uses.get(name, 0)))
         self._taps = {name: math.prod(parameter.shape[2:]) for name, parameter in model.named_parameters()}
-        halves = {name: max(1, group.units // 2) * group.step for name, group in graph.groups.items()}
+        halves = {name: max(1, group.slices // 2) * group.step for name, group in graph.groups.items()}
         halves |= {name: factor * halves[source] for name, (source, factor) in follows.items()}
         checked = [graph.widths, halves]
         if between:  # layers come and go: among unlike widths too

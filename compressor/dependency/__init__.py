@@ -2,13 +2,13 @@
 
 `tracer` follows a forward pass, operator by operator (`rules`, `layer_rules`), and says which indices of which
 parameters carry the same channel. From that a `DependencyGraph` notes, for every dimension of every parameter and
-buffer, which unit of which group each position belongs to. The graph is made once; removing or adding channels is
+buffer, which slice of which group each position belongs to. The graph is made once; removing or adding channels is
 then direct slicing, and returns the graph of the changed network.
 
     conv1 (13) ── bn1 ──┬── conv2 (23) ──       conv1.weight, dim 0: a a a …      bn1.weight, dim 0:   a a a …
                         └── conv3 (29) ──       conv2.weight, dim 1: a a a …      conv2.weight, dim 0: b b b …
 
-A unit is what one can remove: one channel, or one channel of each part where parts must stay equal (the groups of a
+A slice is what one can remove: one channel, or one channel of each part where parts must stay equal (the groups of a
 grouped convolution, the halves of a split).
 """
 

@@ -13,7 +13,7 @@ from compressor.dependency.trace import Axis
 from compressor.errors import ModelError, not_one_of
 
 Indices = NDArray[np.int64]
-NEW = -1  # in a selection: a unit that the old network does not have
+NEW = -1  # in a selection: a slice that the old network does not have
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class WidthGroup:
     Attributes:
         name: module path of the first producing layer
         channels: present width of that layer
-        step: channels of one unit; the width stays a multiple of it
+        step: channels of one slice; the width stays a multiple of it
         norm: path of the affine batch-norm, with a ReLU behind it, between the group's only producing layer and the
             layers that read it; None if anything else is on the way
-        exact: whether removing a unit removes the same channel everywhere; if not (channel shuffles), only the
+        exact: whether removing a slice removes the same channel everywhere; if not (channel shuffles), only the
             numbers fit, and the network has to be trained anew. Where a network normalises, softmaxes or convolves over
             its channels, the others feel that one has gone
         summed: whether products of two activations sum over these channels, as over those of queries and keys
@@ -40,17 +40,17 @@ class WidthGroup:
     summed: bool = False
 
     @property
-    def units(self) -> int:
+    def slices(self) -> int:
         """What `remove_channels_` counts in."""
         return self.channels // self.step
 
 
 @dataclass(frozen=True, eq=False)
 class Owners:
-    """Who owns the positions of one dimension of one parameter: (L,) group number, or -1, and (L,) unit."""
+    """Who owns the positions of one dimension of one parameter: (L,) group number, or -1, and (L,) slice."""
 
     group: Indices
-    unit: Indices
+    slice: Indices
 
     @cached_property
     def numbers(self) -> frozenset[int]:
@@ -61,7 +61,7 @@ class Owners:
         return (
             isinstance(other, Owners)
             and np.array_equal(self.group, other.group)
-            and np.array_equal(self.unit, other.unit)
+            and np.array_equal(self.slice, other.slice)
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -69,12 +69,12 @@ class Owners:
 
 @dataclass(frozen=True)
 class Positions:
-    """Positions (k,) along one dimension of a parameter, and the unit (k,) of a group that each belongs to."""
+    """Positions (k,) along one dimension of a parameter, and the slice (k,) of a group that each belongs to."""
 
     tensor: str
     dim: int
     index: Indices
-    unit: Indices
+    slice: Indices
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class DependencyGraph:
         number, found = self.order.index(name), []
         for (tensor, dim), owners in self.owners.items():
             if (tensor, dim) in axes and len(index := np.flatnonzero(owners.group == number)):
-                found.append(Positions(tensor, dim, index, owners.unit[index]))
+                found.append(Positions(tensor, dim, index, owners.slice[index]))
         return tuple(found)
 
     def fixing(self, reasons: Mapping[str, str]) -> DependencyGraph:
@@ -136,7 +136,7 @@ class DependencyGraph:
         for axis, owner in self.owners.items():
             group = np.where(np.isin(owner.group, gone), -1, owner.group)
             if (group >= 0).any():
-                owners[axis] = Owners(group, owner.unit)
+                owners[axis] = Owners(group, owner.slice)
         groups = {name: group for name, group in self.groups.items() if name not in reasons}
         return replace(self, groups=groups, owners=owners, fixed={**self.fixed, **reasons})
 
@@ -149,7 +149,7 @@ class DependencyGraph:
         return self.select(self.selection(widths))
 
     def selection(self, widths: Mapping[str, int]) -> dict[str, Indices]:
-        """{group: the units kept, then `NEW` ones} of the groups that change; raises as `at`."""
+        """{group: the slices kept, then `NEW` ones} of the groups that change; raises as `at`."""
         select = {}
         for name, width in widths.items():
             if name in self.fixed:
@@ -160,12 +160,12 @@ class DependencyGraph:
             if width < 1 or width % group.step:
                 raise ModelError(f"width group {name}: {width} is not a multiple of {group.step}, from {group.step} on")
             if width != group.channels:
-                units = np.arange(width // group.step)
-                select[name] = np.where(units < group.units, units, NEW)
+                slices = np.arange(width // group.step)
+                select[name] = np.where(slices < group.slices, slices, NEW)
         return select
 
     def select(self, select: Mapping[str, Indices]) -> DependencyGraph:
-        """The graph after a selection of units, {group: old unit or `NEW`}."""
+        """The graph after a selection of slices, {group: old slice or `NEW`}."""
         return self.after(select, self.changes(select))
 
     def after(self, select: Mapping[str, Indices], changes: Mapping[Axis, tuple[Indices, Owners]]) -> DependencyGraph:
@@ -178,13 +178,13 @@ class DependencyGraph:
 
     def changes(self, select: Mapping[str, Indices]) -> dict[Axis, tuple[Indices, Owners]]:
         """{dimension that a selection changes: (its new positions, the old one or `NEW` for each; their owners)}."""
-        numbers = {self.order.index(name): np.asarray(units) for name, units in select.items()}
-        if any((units == NEW).any() for units in numbers.values()):
+        numbers = {self.order.index(name): np.asarray(slices) for name, slices in select.items()}
+        if any((slices == NEW).any() for slices in numbers.values()):
             touched = {axis: owners for axis, owners in self.owners.items() if owners.numbers & set(numbers)}
             alike: dict[bytes, tuple[Indices, Owners]] = {}  # a layer and its norm have five tensors with equal owners
             grown = {}
             for axis, owners in touched.items():
-                key = owners.group.tobytes() + owners.unit.tobytes()
+                key = owners.group.tobytes() + owners.slice.tobytes()
                 if key not in alike:
                     alike[key] = _with_new(owners, numbers)
                 grown[axis] = alike[key]
@@ -192,42 +192,42 @@ class DependencyGraph:
                 self._check_length(axis, owners, numbers)
             return grown
         renamed = {}
-        for number, units in numbers.items():
-            renamed[number] = np.full(self.groups[self.order[number]].units, NEW)
-            renamed[number][units] = np.arange(len(units))
+        for number, slices in numbers.items():
+            renamed[number] = np.full(self.groups[self.order[number]].slices, NEW)
+            renamed[number][slices] = np.arange(len(slices))
         changed = {}
         for axis, owners in self.owners.items():
             if not (mixed := owners.numbers & set(numbers)):
                 continue
-            unit = owners.unit.copy()
+            slice_ = owners.slice.copy()
             for number in mixed:
                 mine = owners.group == number
-                unit[mine] = renamed[number][owners.unit[mine]]
-            index = np.flatnonzero((unit >= 0) | (owners.group < 0))
-            changed[axis] = index, Owners(owners.group[index], unit[index])
+                slice_[mine] = renamed[number][owners.slice[mine]]
+            index = np.flatnonzero((slice_ >= 0) | (owners.group < 0))
+            changed[axis] = index, Owners(owners.group[index], slice_[index])
         return changed
 
     def _check_length(self, axis: Axis, owners: Owners, numbers: Mapping[int, Indices]) -> None:
         """Refuse growth where the channels of a group lie in another order than rising, such as after a flip."""
         for number in owners.numbers & set(numbers):
             name, before = self.order[number], int((self.owners[axis].group == number).sum())
-            expected = before // self.groups[name].units * len(numbers[number])
+            expected = before // self.groups[name].slices * len(numbers[number])
             if int((owners.group == number).sum()) != expected:
                 raise ModelError(f"width group {name}: {axis[0]} has its channels in an order that cannot grow")
 
 
 def _with_new(owners: Owners, numbers: Mapping[int, Indices]) -> tuple[Indices, Owners]:
-    """One dimension's part of `DependencyGraph.changes` with units that are new.
+    """One dimension's part of `DependencyGraph.changes` with slices that are new.
 
-    Positions of one group stand in runs of rising units (one run for a plain layer, one per part where parts must
-    stay equal); within a run a unit holds a block of positions (a flattened map holds H·W of them).
+    Positions of one group stand in runs of rising slices (one run for a plain layer, one per part where parts must
+    stay equal); within a run a slice holds a block of positions (a flattened map holds H·W of them).
     """
-    group, unit = owners.group, owners.unit
-    breaks = (np.diff(group) != 0) | (np.isin(group[1:], list(numbers)) & (np.diff(unit) < 0))
+    group, slice_ = owners.group, owners.slice
+    breaks = (np.diff(group) != 0) | (np.isin(group[1:], list(numbers)) & (np.diff(slice_) < 0))
     starts = [0, *(np.flatnonzero(breaks) + 1).tolist()]
     parts = []
     for start, end in zip(starts, [*starts[1:], len(group)], strict=True):
-        number, index, mine = int(group[start]), np.arange(start, end), unit[start:end]
+        number, index, mine = int(group[start]), np.arange(start, end), slice_[start:end]
         if number in numbers:
             chosen = numbers[number]
             first, last = np.searchsorted(mine, chosen, "left"), np.searchsorted(mine, chosen, "right")
@@ -236,8 +236,8 @@ def _with_new(owners: Owners, numbers: Mapping[int, Indices]) -> tuple[Indices, 
             index = np.where(np.repeat(chosen == NEW, length), NEW, start + np.repeat(first, length) + within)
             mine = np.repeat(np.arange(len(chosen)), length)
         parts.append((index, np.full(len(index), number), mine))
-    indices, groups, units = (np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True))
-    return indices, Owners(groups, units)
+    indices, groups, slices = (np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True))
+    return indices, Owners(groups, slices)
 
 
 class LayerSizes:
@@ -249,7 +249,7 @@ class LayerSizes:
 
     def __init__(self, graph: DependencyGraph) -> None:
         self.groups = list(graph.groups)
-        self._units = np.array([graph.groups[name].step for name in self.groups], dtype=np.int64)
+        self._steps = np.array([graph.groups[name].step for name in self.groups], dtype=np.int64)
         column = {graph.order.index(name): index for index, name in enumerate(self.groups)}
         self._row = {axis: index for index, axis in enumerate(graph.owners)}
         self._base = np.zeros(len(graph.owners), dtype=np.int64)
@@ -261,12 +261,12 @@ class LayerSizes:
                     self._base[row] = positions
                 else:
                     name = graph.order[number]
-                    self._slope[row, column[number]] = positions // graph.groups[name].units
+                    self._slope[row, column[number]] = positions // graph.groups[name].slices
 
     def at(self, widths: Mapping[str, int]) -> Callable[[str, int, int], int]:
         """A function (parameter, dimension, otherwise) → length at these widths; `otherwise` for a fixed one."""
-        units = np.array([widths[name] for name in self.groups], dtype=np.int64) // self._units
-        lengths = self._base + self._slope @ units
+        slices = np.array([widths[name] for name in self.groups], dtype=np.int64) // self._steps
+        lengths = self._base + self._slope @ slices
 
         def length(tensor: str, dim: int, otherwise: int) -> int:
             row = self._row.get((tensor, dim))

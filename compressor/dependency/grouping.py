@@ -31,13 +31,13 @@ def dependency_graph(model: nn.Module, example: torch.Tensor) -> DependencyGraph
     traced, probe, found = _traced(model, example)
     graph = _graph(traced, found)
 
-    def runs_at(units: Mapping[str, Sequence[int]]) -> nn.Module:
+    def runs_at(slices: Mapping[str, Sequence[int]]) -> nn.Module:
         changed = copy.deepcopy(traced)
-        apply_(changed, graph, {name: np.asarray(chosen) for name, chosen in units.items()})
+        apply_(changed, graph, {name: np.asarray(chosen) for name, chosen in slices.items()})
         return changed
 
-    units = {name: group.units for name, group in graph.groups.items() if name not in graph.fixed}
-    refused = resizable(traced, probe, units, runs_at)
+    slices = {name: group.slices for name, group in graph.groups.items() if name not in graph.fixed}
+    refused = resizable(traced, probe, slices, runs_at)
     return graph.fixing(dict(graph.fixed) | refused)
 
 
@@ -81,16 +81,16 @@ def _graph(model: nn.Module, found: Trace) -> DependencyGraph:
     producing, reading = _axes(found, found.produced), _axes(found, found.read)
     of_channel, members = _join(found, channel, producing)
     names, fixed = _names(members), dict[str, str]()
-    owners, units, exact = _owners(found, channel, of_channel, members)
+    owners, slices, exact = _owners(found, channel, of_channel, members)
     groups = {}
     of_activations = {number for slots in found.summed for number in of_channel[channel[slots[slots >= 0]]].tolist()}
     for number, axes in enumerate(members):
         first = axes[0]
         recurrent = isinstance(model.get_submodule(layer_of(first[0])), RECURRENT)  # its gates share a hidden unit
-        channels = units[number] if recurrent else int((owners[first].group == number).sum())
+        channels = slices[number] if recurrent else int((owners[first].group == number).sum())
         norm = found.normed.get(first[0]) if len(axes) == 1 and first[1] == 0 else None
         path = norm[0].rpartition(".")[0] if norm is not None and norm[1] == {"relu"} else None
-        step, summed = channels // units[number], number in of_activations
+        step, summed = channels // slices[number], number in of_activations
         groups[names[number]] = WidthGroup(names[number], channels, step, path, exact[number], summed)
     for slots, reason in found.held:
         for number in set(of_channel[channel[slots]].tolist()) - {-1}:
@@ -161,39 +161,39 @@ def _names(members: list[list[Axis]]) -> list[str]:
 def _owners(
     found: Trace, channel: Indices, of_channel: Indices, members: list[list[Axis]]
 ) -> tuple[dict[Axis, Owners], list[int], list[bool]]:
-    """Owners of every dimension, and the number of units of every group and whether they are exact."""
+    """Owners of every dimension, and the number of slices of every group and whether they are exact."""
     count = len(members)
-    unit_of = np.full(len(of_channel), -1)
+    slice_of = np.full(len(of_channel), -1)
     for axes in members:
         seen = channel[found.axes[axes[0]] : found.axes[axes[0]] + found.lengths[axes[0]]]
-        unit_of[seen[np.sort(np.unique(seen, return_index=True)[1])]] = np.arange(len(np.unique(seen)))
-    units = [int(unit_of[of_channel == number].max(initial=-1)) + 1 for number in range(count)]
+        slice_of[seen[np.sort(np.unique(seen, return_index=True)[1])]] = np.arange(len(np.unique(seen)))
+    slices = [int(slice_of[of_channel == number].max(initial=-1)) + 1 for number in range(count)]
     exact, held = [True] * count, [list[int]() for _ in range(count)]
     owned: dict[Axis, tuple[Indices, Indices]] = {}
     for axis, first in found.axes.items():
         mine = channel[first : first + found.lengths[axis]]
         group = of_channel[mine]
         for number in set(group.tolist()) - {-1}:
-            each = np.bincount(np.maximum(unit_of[mine[group == number]], 0), minlength=units[number])
+            each = np.bincount(np.maximum(slice_of[mine[group == number]], 0), minlength=slices[number])
             held[number].append(int(each.sum()))
-            if each.min() != each.max() or (unit_of[mine[group == number]] < 0).any():
+            if each.min() != each.max() or (slice_of[mine[group == number]] < 0).any():
                 exact[number] = False
         if (group >= 0).any():
             owned[axis] = group, mine
-    for slots, parts in found.divided:  # all lengths are multiples of the parts only if one unit has as many
+    for slots, parts in found.divided:  # all lengths are multiples of the parts only if one slice has as many
         for number in set(of_channel[channel[slots[slots >= 0]]].tolist()) - {-1}:
             held[number].append(len(slots) // parts)
     for number in range(count):
         most = math.gcd(*held[number])
-        if not exact[number] or (units[number] == 1 and most > 1):
-            exact[number], units[number] = False, most
-    return {axis: _owner(group, unit_of[mine], units, exact) for axis, (group, mine) in owned.items()}, units, exact
+        if not exact[number] or (slices[number] == 1 and most > 1):
+            exact[number], slices[number] = False, most
+    return {axis: _owner(group, slice_of[mine], slices, exact) for axis, (group, mine) in owned.items()}, slices, exact
 
 
-def _owner(group: Indices, unit: Indices, units: list[int], exact: list[bool]) -> Owners:
-    unit = np.where(group >= 0, unit, -1)
+def _owner(group: Indices, slice_: Indices, slices: list[int], exact: list[bool]) -> Owners:
+    slice_ = np.where(group >= 0, slice_, -1)
     for number in set(group.tolist()) - {-1}:
         if not exact[number]:
             mine = group == number
-            unit[mine] = np.arange(int(mine.sum())) % units[number]
-    return Owners(group, unit)
+            slice_[mine] = np.arange(int(mine.sum())) % slices[number]
+    return Owners(group, slice_)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from compressor.dependency.graph import DependencyGraph, Indices, Owners
-from compressor.dependency.surgery import kept_units, remove_channels_
+from compressor.dependency.surgery import kept_slices, remove_channels_
 from compressor.dependency.trace import Axis
 from compressor.errors import ModelError
 
@@ -32,13 +32,13 @@ class Remove(Protocol):
         removed: Mapping[str, Iterable[int]],
         optimizer: torch.optim.Optimizer | None = None,
     ) -> DependencyGraph:
-        """Remove units, {group: units}; the graph of the smaller network."""
+        """Remove slices, {group: slices}; the graph of the smaller network."""
 
 
 class ChannelRemover:
     """Removes channels of one network, through torch-pruning where that cuts what the dependency graph says.
 
-    At first the first, the middle and the last unit of every group are asked for; a group of which torch-pruning would
+    At first the first, the middle and the last slice of every group are asked for; a group of which torch-pruning would
     cut something else goes to our own removal, `remove_channels_`. In every event what torch-pruning would cut is
     compared once more, as a whole, before it touches anything; should it fail all the same, the network is put back.
 
@@ -77,9 +77,9 @@ class ChannelRemover:
             self.refused = dict.fromkeys(self.groups, f"torch-pruning cannot trace the network: {_line(error)}")
         else:
             for name in self.groups:
-                units = graph.groups[name].units
-                for unit in sorted({0, units // 2, units - 1}) if units > 1 else ():
-                    if (reason := _difference(pruner, graph, {name: [unit]})) is not None:
+                slices = graph.groups[name].slices
+                for slice_ in sorted({0, slices // 2, slices - 1}) if slices > 1 else ():
+                    if (reason := _difference(pruner, graph, {name: [slice_]})) is not None:
                         self.refused[name] = reason
                         break
         if self.refused and self.engine == "torch_pruning":
@@ -98,15 +98,15 @@ class ChannelRemover:
         removed: Mapping[str, Iterable[int]],
         optimizer: torch.optim.Optimizer | None = None,
     ) -> DependencyGraph:
-        """Remove units, {group: units}, as `remove_channels_` does.
+        """Remove slices, {group: slices}, as `remove_channels_` does.
 
         Raises:
             ModelError: an unknown group, a group that would lose its last channel, or the engine cannot do it
         """
-        wanted = {name: sorted(units) for name, units in removed.items()}
-        kept_units(graph, wanted)
-        by_graph = {name: units for name, units in wanted.items() if units and name not in self.refused}
-        by_tracer = {name: units for name, units in wanted.items() if units and name not in by_graph}
+        wanted = {name: sorted(slices) for name, slices in removed.items()}
+        kept_slices(graph, wanted)
+        by_graph = {name: slices for name, slices in wanted.items() if slices and name not in self.refused}
+        by_tracer = {name: slices for name, slices in wanted.items() if slices and name not in by_graph}
         if by_tracer:
             graph = self._by_tracer(model, graph, by_tracer, optimizer)
         if by_graph:
@@ -131,7 +131,7 @@ class ChannelRemover:
         removed: Mapping[str, Sequence[int]],
         optimizer: torch.optim.Optimizer | None,
     ) -> DependencyGraph:
-        select = kept_units(graph, removed)
+        select = kept_slices(graph, removed)
         changes = graph.changes(select)
         reason: str | None = None
         for pruner in (
@@ -168,7 +168,7 @@ class ChannelRemover:
 def _difference(pruner: TorchPruningGraph, graph: DependencyGraph, removed: Mapping[str, Sequence[int]]) -> str | None:
     """How what torch-pruning would cut differs from the graph, or None if it does not."""
     try:
-        return _unequal(pruner.cuts(pruner.query(graph, removed)), graph.changes(kept_units(graph, removed)), graph)
+        return _unequal(pruner.cuts(pruner.query(graph, removed)), graph.changes(kept_slices(graph, removed)), graph)
     except Exception as error:  # torch-pruning does not say what it raises
         return _line(error)
 

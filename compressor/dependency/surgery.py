@@ -139,7 +139,7 @@ def apply_(
     optimizer: torch.optim.Optimizer | None = None,
     fill: float = 0.0,
 ) -> DependencyGraph:
-    """Select units of some groups, {group: old unit or `NEW`}; the graph of the changed network."""
+    """Select slices of some groups, {group: old slice or `NEW`}; the graph of the changed network."""
     slicer, cuts = Slicer(model, optimizer, fill), dict[str, dict[int, Indices]]()
     changes = graph.changes(select)
     for (name, dim), (index, _) in changes.items():
@@ -165,7 +165,7 @@ def remove_channels_(
     Args:
         model: changed in place; its parameters become new objects
         graph: of the model as it is now
-        removed: {group name: units to remove}; a unit is one channel, or `step` of them
+        removed: {group name: slices to remove}; a slice is one channel, or `step` of them
         optimizer: its parameter lists and per-parameter state follow
 
     Returns:
@@ -174,20 +174,20 @@ def remove_channels_(
     Raises:
         ModelError: an unknown group, or a group that would lose its last channel
     """
-    return apply_(model, graph, kept_units(graph, removed), optimizer)
+    return apply_(model, graph, kept_slices(graph, removed), optimizer)
 
 
-def kept_units(graph: DependencyGraph, removed: Mapping[str, Iterable[int]]) -> dict[str, Indices]:
-    """{group: units that stay} for {group: units to remove}.
+def kept_slices(graph: DependencyGraph, removed: Mapping[str, Iterable[int]]) -> dict[str, Indices]:
+    """{group: slices that stay} for {group: slices to remove}.
 
     Raises:
         ModelError: an unknown group, or a group that would lose its last channel
     """
     kept = {}
-    for name, units in removed.items():
+    for name, slices in removed.items():
         if name not in graph.groups:
             raise ModelError(f"width group {not_one_of(name, graph.groups)}")
-        kept[name] = np.delete(np.arange(graph.groups[name].units), np.fromiter(units, dtype=np.int64))
+        kept[name] = np.delete(np.arange(graph.groups[name].slices), np.fromiter(slices, dtype=np.int64))
         if not len(kept[name]):
             raise ModelError(f"width group {name}: cannot lose its last channel")
     return kept

@@ -123,7 +123,7 @@ class TorchPruningGraph(torch_pruning.DependencyGraph):  # type: ignore[misc]
         self._module2name = {module: name for name, module in modules.items()}
 
     def query(self, graph: DependencyGraph, removed: Mapping[str, Sequence[int]]) -> Group:
-        """What torch-pruning would cut to remove units, {group of the graph: units}, as one group.
+        """What torch-pruning would cut to remove slices, {group of the graph: slices}, as one group.
 
         Raises:
             Exception: whatever torch-pruning raises
@@ -131,8 +131,8 @@ class TorchPruningGraph(torch_pruning.DependencyGraph):  # type: ignore[misc]
         merged: dict[tuple[Any, Any], tuple[Any, set[int]]] = {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what it cannot infer; what counts is compared
-            for name, units in removed.items():
-                module, pruner, positions = self._root(graph, name, units)
+            for name, slices in removed.items():
+                module, pruner, positions = self._root(graph, name, slices)
                 self._looked = dict.fromkeys(_MOST, 0)
                 for dependency, indices in self.get_pruning_group(module, pruner.prune_out_channels, positions):
                     key = dependency.target, dependency.handler
@@ -143,7 +143,7 @@ class TorchPruningGraph(torch_pruning.DependencyGraph):  # type: ignore[misc]
             group.add_dep(dependency, sorted(indices))
         return group
 
-    def _root(self, graph: DependencyGraph, name: str, units: Sequence[int]) -> tuple[Any, Any, list[int]]:
+    def _root(self, graph: DependencyGraph, name: str, slices: Sequence[int]) -> tuple[Any, Any, list[int]]:
         """Where the removal of a group begins: a module or parameter, its pruner, positions in it."""
         made = graph.producers(name)[0]
         layer = self.model.get_submodule(layer_of(made.tensor))
@@ -153,9 +153,9 @@ class TorchPruningGraph(torch_pruning.DependencyGraph):  # type: ignore[misc]
         if isinstance(layer, RECURRENT) and not isinstance(layer, nn.LSTM):
             raise LookupError(f"torch-pruning does not know {type(layer).__name__}")
         if isinstance(layer, RECURRENT):
-            positions = list(units)  # a hidden unit is one channel, which all gates have
+            positions = list(slices)  # a hidden unit is one channel, which all gates have
         else:
-            positions = made.index[np.isin(made.unit, np.asarray(units))].tolist()
+            positions = made.index[np.isin(made.slice, np.asarray(slices))].tolist()
         return root, self.get_pruner_of_module(root), positions
 
     def cuts(self, group: Group) -> Cuts:

@@ -20,26 +20,26 @@ Selections = dict[str, list[int]]
 def resizable(
     model: nn.Module,
     probe: torch.Tensor,
-    units: Mapping[str, int],
+    slices: Mapping[str, int],
     resized: Callable[[Mapping[str, Sequence[int]]], nn.Module],
 ) -> dict[str, str]:
     """Find the groups whose width the network does not let change.
 
-    Groups are tried together, each at random numbers of units; only a set that fails is halved. All that passed are
-    tried together in the end, in training too and with one unit more and one less. Trying is no proof: code that
+    Groups are tried together, each at random numbers of slices; only a set that fails is halved. All that passed are
+    tried together in the end, in training too and with one slice more and one less. Trying is no proof: code that
     accepts these sizes may still refuse others.
 
     Args:
         model: at its own widths, on the device of `probe`
         probe: (N, …) inputs
-        units: {group: number of units}
-        resized: {group: old unit or -1 for a new one} → a copy of the network with these units
+        slices: {group: number of slices}
+        resized: {group: old slice or -1 for a new one} → a copy of the network with these slices
 
     Returns:
         {group: reason} of those that are refused
     """
-    trial = _Trial(model, probe, units, resized)
-    trial.admit(list(units), (False,))
+    trial = _Trial(model, probe, slices, resized)
+    trial.admit(list(slices), (False,))
     while trial.admitted and (reason := trial.fails(trial.admitted, (False, True))) is not None:
         again = trial.admitted
         trial.admitted = []
@@ -55,10 +55,10 @@ class _Trial:
         self,
         model: nn.Module,
         probe: torch.Tensor,
-        units: Mapping[str, int],
+        slices: Mapping[str, int],
         resized: Callable[[Mapping[str, Sequence[int]]], nn.Module],
     ) -> None:
-        self.probe, self.units, self.resized = probe, units, resized
+        self.probe, self.slices, self.resized = probe, slices, resized
         self.draw = random.Random(0)
         self.expected = {training: self._shapes_of(model, training) for training in (False, True)}
         self.admitted: list[str] = []
@@ -97,19 +97,19 @@ class _Trial:
         return None
 
     def _selections(self, names: list[str], thorough: bool) -> list[Selections]:
-        """More units for some groups and fewer for others, and the other way round; thorough: odd and even numbers."""
-        grown = {name: [*range(self.units[name]), *[NEW] * self.draw.randint(1, 3)] for name in names}
+        """More slices for some groups and fewer for others, and the other way round; thorough: odd and even numbers."""
+        grown = {name: [*range(self.slices[name]), *[NEW] * self.draw.randint(1, 3)] for name in names}
         shrunk = {}
         for name in names:
-            count = self.units[name]
+            count = self.slices[name]
             fewer = count - self.draw.randint(1, max(1, count // 2))
             shrunk[name] = sorted(self.draw.sample(range(count), fewer)) if fewer > 0 else grown[name]
         coin = {name: self.draw.random() < 0.5 for name in names}
         mixed = [{name: (grown if coin[name] == first else shrunk)[name] for name in names} for first in (True, False)]
         if not thorough:
             return mixed
-        one_more = {name: [*range(self.units[name]), NEW] for name in names}
-        one_less = {name: [*range(1, self.units[name])] for name in names if self.units[name] > 1}
+        one_more = {name: [*range(self.slices[name]), NEW] for name in names}
+        one_less = {name: [*range(1, self.slices[name])] for name in names if self.slices[name] > 1}
         return [*mixed, one_more, one_less or one_more]
 
     def _shapes_of(self, model: nn.Module, training: bool) -> list[tuple[int, ...]]:

@@ -31,12 +31,12 @@ class _Term:
 
 
 class ChannelScales:
-    """All scales of a network as one vector: one for every unit of the groups named, then the whole ones.
+    """All scales of a network as one vector: one for every slice of the groups named, then the whole ones.
 
     Args:
         model: the network
         graph: of the network as it is now
-        names: groups to scale; a unit of several channels has one scale for all of them
+        names: groups to scale; a slice of several channels has one scale for all of them
         whole: {scale: parameters that it scales as a whole}
     """
 
@@ -50,7 +50,7 @@ class ChannelScales:
         weight = next(model.parameters())
         self.device, self.dtype = weight.device, torch.promote_types(weight.dtype, torch.float32)
         whole = whole or {}
-        sizes = [*(graph.groups[name].units for name in names), *(1 for _ in whole)]
+        sizes = [*(graph.groups[name].slices for name in names), *(1 for _ in whole)]
         self.total = sum(sizes)
         self.starts = dict(zip([*names, *whole], accumulate([0, *sizes]), strict=False))
         self._parameters = dict(model.named_parameters())
@@ -79,7 +79,7 @@ class ChannelScales:
         entries = np.full(len(owners.group), self.total)
         for name in names:
             mine = owners.group == graph.order.index(name)
-            entries[mine] = self.starts[name] + owners.unit[mine]
+            entries[mine] = self.starts[name] + owners.slice[mine]
         return torch.from_numpy(entries).to(self.device)
 
     @property

@@ -4,7 +4,7 @@ The importance of a channel is (∂L/∂z)² of a scale z = 1 (`compressor.searc
 mini-batches since the last event. No scale is computed with: where it scales a batch-norm, ∂L/∂z = γ·∂L/∂γ + β·∂L/∂β,
 and where it scales the weights w that read a channel, Σ w·∂L/∂w over those.
 
-A unit of several channels (the groups of a grouped convolution keep equal sizes) has one scale for all of them. Units
+A slice of several channels (the groups of a grouped convolution keep equal sizes) has one scale for all of them. Slices
 of a group that no removal fits exactly (channel shuffles) are taken out by zeroing what makes them and what normalises
 them, as the paper's authors do with all channels; the network keeps its size there.
 """
@@ -34,7 +34,7 @@ class PruneSettings:
         every: mini-batches between two events
         channels: removed per event, over the whole network; channels that must go together count as one
         floor: stop below this share of the channels at the start
-        minimum: {group: channels that it keeps}; a group that is not named keeps one unit
+        minimum: {group: channels that it keeps}; a group that is not named keeps one slice
         stop_at_minimum: end pruning when a group would fall below its minimum, as the paper's authors do, instead of
             taking the next ones in the ranking from the other groups
     """
@@ -46,22 +46,22 @@ class PruneSettings:
     stop_at_minimum: bool = False
 
 
-class _ZeroedUnits:
+class _ZeroedSlices:
     """Units that are zeroed instead of removed, by group."""
 
     def __init__(self, graph: DependencyGraph) -> None:
-        self.units: dict[str, list[int]] = {name: [] for name, group in graph.groups.items() if not group.exact}
+        self.slices: dict[str, list[int]] = {name: [] for name, group in graph.groups.items() if not group.exact}
         self.masks: list[tuple[nn.Parameter, torch.Tensor]] = []
 
     def find(self, model: nn.Module, graph: DependencyGraph) -> None:
-        """Find the parameters of the zeroed units; a removal elsewhere replaces them."""
+        """Find the parameters of the zeroed slices; a removal elsewhere replaces them."""
         self.masks = []
-        parameters = dict(model.named_parameters()) if any(self.units.values()) else {}
-        for name, gone in self.units.items():
+        parameters = dict(model.named_parameters()) if any(self.slices.values()) else {}
+        for name, gone in self.slices.items():
             makers = [(made.tensor, made.dim) for made in graph.producers(name)] if gone else []
             for tensor, dim in dict.fromkeys([*makers, *(made_at(graph, name, parameters) if gone else [])]):
                 owners, parameter = graph.owners[tensor, dim], parameters[tensor]
-                alive = ~((owners.group == graph.order.index(name)) & np.isin(owners.unit, gone))
+                alive = ~((owners.group == graph.order.index(name)) & np.isin(owners.slice, gone))
                 shape = [-1 if axis == dim else 1 for axis in range(parameter.dim())]
                 self.masks.append((parameter, torch.from_numpy(alive).to(parameter).view(shape)))
 
@@ -103,9 +103,9 @@ class TaylorPruner:
         self.graph, self.searched, self.follows, self.settings = graph, searched, dict(follows), settings
         self.initial = {name: graph.groups[name].channels for name in searched}
         steps = graph.steps
-        self.least = {name: max(1, -(-settings.minimum.get(name, 1) // steps[name])) for name in searched}  # units
-        self._prunable = [name for name in searched if graph.groups[name].units > self.least[name]]
-        self.zeroed = _ZeroedUnits(graph)
+        self.least = {name: max(1, -(-settings.minimum.get(name, 1) // steps[name])) for name in searched}  # slices
+        self._prunable = [name for name in searched if graph.groups[name].slices > self.least[name]]
+        self.zeroed = _ZeroedSlices(graph)
         self.records: list[tuple[int, dict[str, int]]] = []
         self.early = 0
         self.events = 0
@@ -117,7 +117,7 @@ class TaylorPruner:
     @property
     def widths(self) -> dict[str, int]:
         """{group: channels left}."""
-        steps, zeroed = self.graph.steps, self.zeroed.units
+        steps, zeroed = self.graph.steps, self.zeroed.slices
         return {name: width - steps[name] * len(zeroed.get(name, ())) for name, width in self.graph.widths.items()}
 
     def start(self, model: nn.Module, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> None:
@@ -162,16 +162,16 @@ class TaylorPruner:
         return False
 
     def _remove(self, removed: Mapping[str, list[int]]) -> None:
-        for name, units in removed.items():
-            if name in self.zeroed.units:
-                self.zeroed.units[name] += units
-        physical = {name: units for name, units in removed.items() if name not in self.zeroed.units}
+        for name, slices in removed.items():
+            if name in self.zeroed.slices:
+                self.zeroed.slices[name] += slices
+        physical = {name: slices for name, slices in removed.items() if name not in self.zeroed.slices}
         self.graph = self.remove(self.model, self.graph, physical, self.optimizer)
 
     def _choose(self) -> dict[str, list[int]] | None:
-        """The units to remove, or None (and the reason) if there are none."""
+        """The slices to remove, or None (and the reason) if there are none."""
         left = {
-            name: self.graph.groups[name].units - len(self.zeroed.units.get(name, ())) - self.least[name]
+            name: self.graph.groups[name].slices - len(self.zeroed.slices.get(name, ())) - self.least[name]
             for name in self.searched
         }
         removed: dict[str, list[int]] = {}
@@ -194,9 +194,11 @@ class TaylorPruner:
         return removed | self._followers(removed)
 
     def _ranking(self) -> list[int]:
-        """Positions of the searched units in the vector of scales that are not zeroed, the least important first."""
-        ranked = sum(self.graph.groups[name].units for name in self.searched)
-        zeroed = {self.scales.starts[name] + unit for name in self.searched for unit in self.zeroed.units.get(name, ())}
+        """Positions of the searched slices in the vector of scales that are not zeroed, the least important first."""
+        ranked = sum(self.graph.groups[name].slices for name in self.searched)
+        zeroed = {
+            self.scales.starts[name] + slice_ for name in self.searched for slice_ in self.zeroed.slices.get(name, ())
+        }
         order = self.criteria[:ranked].argsort(stable=True).tolist()
         return [position for position in order if position not in zeroed]
 
@@ -223,7 +225,7 @@ class TaylorPruner:
         """Widths, records and criteria so far."""
         values = {
             "widths": self.graph.widths,
-            "silent": self.zeroed.units,
+            "silent": self.zeroed.slices,
             "records": self.records,
             "early": self.early,
             "events": self.events,
@@ -238,7 +240,7 @@ class TaylorPruner:
         """Shrink the network to the widths of the snapshot and go on from its records and criteria."""
         values = snapshot.values
         gone = {
-            name: range(width // group.step, group.units)
+            name: range(width // group.step, group.slices)
             for name, width in values["widths"].items()
             if width < (group := self.graph.groups[name]).channels
         }
@@ -246,7 +248,7 @@ class TaylorPruner:
         self.graph = remove_channels_(self.model, self.graph, gone, self.optimizer)
         if isinstance(self.remove, ChannelRemover):
             self.remove.events = dict(values["removals"])
-        self.zeroed.units = {name: list(units) for name, units in values["silent"].items()}
+        self.zeroed.slices = {name: list(slices) for name, slices in values["silent"].items()}
         self._attach()
         self.criteria = snapshot.tensors["criteria"].to(self.criteria)
         self.batches, self.events, self.reason = values["batches"], values["events"], values["reason"]

@@ -105,9 +105,9 @@ def test_what_was_far_from_one_limit_is_measured_better_near_another(tmp_path, m
 def test_the_time_of_the_unscaled_network_stays_for_a_run(tmp_path, monkeypatch):
     times = iter([(3.0, (2.9, 3.1)), (5.0, (4.9, 5.1))])
     monkeypatch.setattr(runtime, "median_alone", lambda path, conditions, blocks: next(times))
-    assert make(tmp_path).unit_ms() == (3.0, 3.1)
-    assert make(tmp_path).unit_ms() == (3.0, 3.1)
-    assert make(tmp_path / "another run").unit_ms() == (5.0, 5.1)
+    assert make(tmp_path).unscaled_ms() == (3.0, 3.1)
+    assert make(tmp_path).unscaled_ms() == (3.0, 3.1)
+    assert make(tmp_path / "another run").unscaled_ms() == (5.0, 5.1)
 
 
 @pytest.mark.usefixtures("cache")
@@ -160,10 +160,10 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path, measured, monkeypatch)
 def test_what_another_recipe_left_in_the_folder_is_not_used(tmp_path, monkeypatch):
     times = iter([(3.0, (2.9, 3.1)), (5.0, (4.9, 5.1)), (7.0, (6.9, 7.1))])
     monkeypatch.setattr(runtime, "median_alone", lambda path, conditions, blocks: next(times))
-    assert make(tmp_path).unit_ms() == (3.0, 3.1)
-    assert make(tmp_path, reference=HALF).unit_ms() == (5.0, 5.1)
-    assert make(tmp_path, Conditions("cpu", 8, 1)).unit_ms() == (7.0, 7.1)
-    assert make(tmp_path).unit_ms() == (3.0, 3.1)
+    assert make(tmp_path).unscaled_ms() == (3.0, 3.1)
+    assert make(tmp_path, reference=HALF).unscaled_ms() == (5.0, 5.1)
+    assert make(tmp_path, Conditions("cpu", 8, 1)).unscaled_ms() == (7.0, 7.1)
+    assert make(tmp_path).unscaled_ms() == (3.0, 3.1)
 
 
 @pytest.mark.usefixtures("cache")
@@ -214,7 +214,7 @@ def test_real_files_on_the_real_runtime(tmp_path):
     quick, exact = (bench.ratio(tiny, 2.0, exact) for exact in (False, True))
     for ratio in (quick, exact):
         assert 0 < ratio.low <= ratio.median <= ratio.high < 1
-    assert bench.unit_ms()[0] > 0
+    assert bench.unscaled_ms()[0] > 0
     assert not [path for path in (tmp_path / "work").iterdir() if path.is_dir()]  # candidates are gone
 
 

@@ -42,7 +42,7 @@ def outputs(value):
 def any_widths(graph, seed):
     draw = random.Random(seed)
     return {
-        name: max(1, int(group.units * draw.uniform(0.3, 1.7))) * group.step for name, group in graph.groups.items()
+        name: max(1, int(group.slices * draw.uniform(0.3, 1.7))) * group.step for name, group in graph.groups.items()
     }
 
 

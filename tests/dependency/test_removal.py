@@ -79,11 +79,11 @@ def optimizer_of(model, kind="sgd"):
 
 def drawn(graph, groups, draw, most=3):
     """Units of a few groups to remove, at random; nothing if every group is down to one."""
-    free = [name for name in groups if graph.groups[name].units > 1]
+    free = [name for name in groups if graph.groups[name].slices > 1]
     removed = {}
     for name in draw.sample(free, min(len(free), most)):
-        units = graph.groups[name].units
-        removed[name] = draw.sample(range(units), draw.randint(1, min(3, units - 1)))
+        slices = graph.groups[name].slices
+        removed[name] = draw.sample(range(slices), draw.randint(1, min(3, slices - 1)))
     return removed
 
 
@@ -324,7 +324,7 @@ def test_what_cannot_be_removed_is_refused_before_anything_is_touched(vgg, remov
     model, graph, example, names = vgg
     remover = ChannelRemover(model, graph, example, names)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    given = removed or {names[0]: [0], names[1]: range(graph.groups[names[1]].units)}
+    given = removed or {names[0]: [0], names[1]: range(graph.groups[names[1]].slices)}
     with pytest.raises(ModelError, match=message):
         remover(model, graph, given)
     assert_equal_states(dict(model.state_dict()), before)

@@ -184,7 +184,7 @@ ALL = [*EXACT, channel_attention, standardised]
 
 
 def widths_of(graph, share):
-    return {name: max(1, int(group.units * share())) * group.step for name, group in graph.groups.items()}
+    return {name: max(1, int(group.slices * share())) * group.step for name, group in graph.groups.items()}
 
 
 @pytest.mark.parametrize("make", ALL, ids=lambda make: make.__name__)
@@ -222,14 +222,14 @@ def test_removing_units_is_zeroing_them_where_they_are_read(make):
         nn.init.normal_(parameter, 0.3)
     graph = dependency_graph(model, IMAGES)
     removed = {
-        name: draw.sample(range(group.units), draw.randint(1, max(1, group.units // 2)))
+        name: draw.sample(range(group.slices), draw.randint(1, max(1, group.slices // 2)))
         for name, group in graph.groups.items()
-        if group.units > 1 and not (make in (group_normed, layer_normed) and name == "a")  # normed over channels
+        if group.slices > 1 and not (make in (group_normed, layer_normed) and name == "a")  # normed over channels
     }
     silent = copy.deepcopy(model)
-    for name, units in removed.items():
+    for name, slices in removed.items():
         for read in graph.readers(name):
-            gone = [int(index) for index, unit in zip(read.index, read.unit, strict=True) if unit in units]
+            gone = [int(index) for index, slice_ in zip(read.index, read.slice, strict=True) if slice_ in slices]
             silent.get_parameter(read.tensor).data.index_fill_(read.dim, torch.tensor(gone), 0.0)
     if make is squeeze_excite:  # the squeezed mean is read as well as the gated map: both readers are zeroed above
         assert len(graph.readers("a")) == 2

@@ -52,18 +52,18 @@ def test_a_width_is_its_units_rows_in_all_gates_and_their_readers(length):
     for name, width in SMALL.widths.items():
         rows = {made.tensor: made for made in graph.producers(name)}
         assert rows.keys() >= {f"{name}.weight_ih_l0", f"{name}.weight_hh_l0"}
-        assert all(made.dim == 0 and made.unit.tolist() == [*range(width)] * 4 for made in rows.values())
+        assert all(made.dim == 0 and made.slice.tolist() == [*range(width)] * 4 for made in rows.values())
         for kind in ("bias_ih_l0", "bias_hh_l0"):
-            assert graph.owners[f"{name}.{kind}", 0].unit.tolist() == [*range(width)] * 4
+            assert graph.owners[f"{name}.{kind}", 0].slice.tolist() == [*range(width)] * 4
 
 
 def test_removing_silent_units_changes_nothing():
     model, graph = build(SMALL).eval(), graph_of(SMALL)
     gone = {"lstm1": [0, 5, 12], "lstm2": [3, 4]}
     with torch.no_grad():
-        for name, unit in ((name, unit) for name, units in gone.items() for unit in units):
+        for name, slice_ in ((name, slice_) for name, slices in gone.items() for slice_ in slices):
             for read in graph.readers(name):
-                model.get_parameter(read.tensor)[:, read.index[read.unit == unit]] = 0
+                model.get_parameter(read.tensor)[:, read.index[read.slice == slice_]] = 0
     smaller = copy.deepcopy(model)
     optimizer = torch.optim.SGD(smaller.parameters(), 0.1, momentum=0.9)
     smaller(tokens(2, 5)).square().sum().backward()

@@ -39,7 +39,7 @@ class Fake:
         assert form.plain
         self.asked = []
 
-    def unit_ms(self, blocks=8):
+    def unscaled_ms(self, blocks=8):
         return UNIT, 1.01 * UNIT
 
     def ratio(self, architecture, limit, exact):

@@ -21,7 +21,7 @@ class Runtime:
     def __init__(self, overhead=0.0):
         self.overhead, self.asked = overhead, []
 
-    def unit_ms(self, blocks=8):
+    def unscaled_ms(self, blocks=8):
         return 8.0, 9.0
 
     def ratio(self, architecture, limit, exact):

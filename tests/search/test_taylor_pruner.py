@@ -136,7 +136,7 @@ def rank_last(pruner, name):
     def ranked():
         values = derivatives().abs() + 1
         start = pruner.scales.starts[name]
-        values[start : start + pruner.graph.groups[name].units] = 0
+        values[start : start + pruner.graph.groups[name].slices] = 0
         return values
 
     pruner.scales.derivatives = ranked
@@ -359,7 +359,7 @@ def test_shuffled_channels_are_zeroed_where_they_are_made_and_counted_as_removed
     steps(model, pruner, optimizer, 40)
     steps(other, again, other_optimizer, 40)
     assert again.records == pruner.records
-    gone = pruner.zeroed.units["left"]
+    gone = pruner.zeroed.slices["left"]
     assert len(set(gone)) == len(gone) == 11 - pruner.widths["left"] > 0
     for layer, norm in (("left", "bn1"), ("right", "bn2"), ("block", "bn3")):
         assert not model.get_submodule(layer).weight[gone].any()

@@ -28,9 +28,9 @@ def _evaluator(context: CostContext) -> Callable[[Architecture], float]:
     runtime, budget = context.runtime(), context.recipe.budget
     # A limit in milliseconds is to hold even if the unscaled network is as slow as it may be; of a share, milliseconds
     # are only for display.
-    unit = runtime.unit_ms()[1] if budget.latency is None else runtime.unit_ms(_ROUGH)[0]
-    limit = budget.resolve(dict.fromkeys(budget.names, unit))[_NAME]
-    return LatencyCost(runtime.ratio, context.reference, unit, limit)
+    unscaled = runtime.unscaled_ms()[1] if budget.latency is None else runtime.unscaled_ms(_ROUGH)[0]
+    limit = budget.resolve(dict.fromkeys(budget.names, unscaled))[_NAME]
+    return LatencyCost(runtime.ratio, context.reference, unscaled, limit)
 
 
 def _verify(context: CostContext, path: Path, limit: float) -> Mapping[str, Any]:

@@ -154,9 +154,9 @@ def _site(modules: dict[str, nn.Module], graph: DependencyGraph, name: str) -> S
     whole = (
         nodes == nodes_read == group.channels
         and np.array_equal(maker.index, straight)
-        and np.array_equal(maker.unit, straight)
+        and np.array_equal(maker.slice, straight)
         and np.array_equal(reader.index, straight)
-        and np.array_equal(reader.unit, straight)
+        and np.array_equal(reader.slice, straight)
     )
     if not whole or math.gcd(inputs, outputs) < 2 or not _same_resolution(graph, name, maker.tensor, reader.tensor):
         return None
@@ -215,5 +215,5 @@ def _side(graph: DependencyGraph, axis: tuple[str, int], channels: int) -> objec
     name = graph.order[next(iter(numbers))]
     if name not in graph.groups:
         return None
-    one_each = len(owners.unit) == channels == graph.groups[name].channels and graph.groups[name].step == 1
+    one_each = len(owners.slice) == channels == graph.groups[name].channels and graph.groups[name].step == 1
     return name if one_each else _MIXED

@@ -41,7 +41,7 @@ class VGG(nn.Module):
 
     def __init__(self, stages: Sequence[Sequence[str]], widths: Widths, classes: int, in_channels: int) -> None:
         super().__init__()
-        self.plan: list[str] = []
+        self.steps: list[str] = []
         channels = in_channels
         for stage in stages:
             for name in stage:
@@ -49,7 +49,7 @@ class VGG(nn.Module):
                 self.add_module(f"conv{name}", nn.Conv2d(channels, out, 3, padding=1))
                 self.add_module(f"bn{name}", nn.BatchNorm2d(out))
                 channels = out
-            self.plan += [*stage, "pool"]
+            self.steps += [*stage, "pool"]
         self.classifier = nn.Linear(channels, classes)
         self._initialise()
 
@@ -68,7 +68,7 @@ class VGG(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Images to logits."""
-        for step in self.plan:
+        for step in self.steps:
             if step == "pool":
                 x = nn.functional.max_pool2d(x, 2)
             else:

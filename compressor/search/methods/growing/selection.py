@@ -90,7 +90,7 @@ def _select(problem: Problem, space: Space, scores: NDArray[np.float64], kept: D
     def widths_at(share: float) -> NDArray[np.float64]:
         """Channels (G,) of the groups when so large a share of all is kept."""
         counts = [
-            np.searchsorted(ranks[n], share * total, "right") if n in ranks else space.graph.groups[n].units
+            np.searchsorted(ranks[n], share * total, "right") if n in ranks else space.graph.groups[n].slices
             for n in names
         ]
         return np.asarray(counts * steps, dtype=np.float64)
@@ -113,7 +113,7 @@ def _select(problem: Problem, space: Space, scores: NDArray[np.float64], kept: D
 
 
 def _ranks(space: Space, scores: NDArray[np.float64], there: list[str]) -> dict[str, NDArray[np.float64]]:
-    """{group: places (U,) of its units among all, rising, from 1}."""
+    """{group: places (S,) of its slices among all, rising, from 1}."""
     owners = np.concatenate([np.full(len(scores[space.slices[name]]), index) for index, name in enumerate(there)])
     own = [np.sort(-scores[space.slices[name]]) for name in there]
     part = np.concatenate([np.arange(len(values)) / len(values) for values in own])

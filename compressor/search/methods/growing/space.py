@@ -23,7 +23,7 @@ _MIX = "mix"  # the option with which plain units can be partly there
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """Everything that an indicator decides on, as one vector: the units of every free group, then the layers.
+    """Everything that an indicator decides on, as one vector: the slices of every free group, then the layers.
 
     Attributes:
         reference: the unscaled network
@@ -61,8 +61,8 @@ class Space:
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
-        """Units of every group in `groups`."""
-        return tuple(self.graph.groups[name].units for name in self.groups)
+        """Slices of every group in `groups`."""
+        return tuple(self.graph.groups[name].slices for name in self.groups)
 
     @cached_property
     def starts(self) -> dict[str, int]:
@@ -72,7 +72,7 @@ class Space:
 
     @property
     def channels(self) -> int:
-        """Entries that are units of groups; those behind them are layers."""
+        """Entries that are slices of groups; those behind them are layers."""
         return sum(self.sizes)
 
     @property
@@ -119,14 +119,14 @@ class Space:
         return found
 
     def masks(self, drawn: Drawn) -> dict[str, Drawn]:
-        """{group of the graph: which of its units (U,) a draw has}; frozen groups have all."""
+        """{group of the graph: which of its slices (S,) a draw has}; frozen groups have all."""
         there, found = set(self.there(drawn)), dict[str, Drawn]()
         for name, group in self.graph.groups.items():
             if name in self.slices:
                 own = drawn[self.slices[name]]
                 found[name] = own if name in there else np.zeros_like(own)
             else:
-                found[name] = np.ones(group.units, dtype=bool)
+                found[name] = np.ones(group.slices, dtype=bool)
         for name, (source, factor) in self.follows.items():
             if name in found and source in found:
                 found[name] = np.repeat(found[source], factor)

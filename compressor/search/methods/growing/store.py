@@ -36,16 +36,16 @@ class Store:
         self.weights |= {name: buffer.clone() for name, buffer in self.reference.named_buffers()}
         self.momentum: Tensors = {name: torch.zeros_like(v) for name, v in self.reference.named_parameters()}
         self.ever = np.zeros(space.length, dtype=bool)  # was drawn at least once
-        sizes = [space.graph.groups[name].units for name in space.graph.groups]
+        sizes = [space.graph.groups[name].slices for name in space.graph.groups]
         first = dict(zip(space.graph.groups, np.cumsum([0, *sizes]).tolist(), strict=False))
-        # {parameter: {dimension: entry (L,) of the vector of all groups' units, its end where there is none}}
+        # {parameter: {dimension: entry (L,) of the vector of all groups' slices, its end where there is none}}
         self._entries: dict[str, dict[int, torch.Tensor]] = {}
         for (tensor, dim), owners in space.graph.owners.items():
             entries = np.full(len(owners.group), sum(sizes))
             for number in owners.numbers:
                 if (name := space.graph.order[number]) in first:
                     mine = owners.group == number
-                    entries[mine] = first[name] + owners.unit[mine]
+                    entries[mine] = first[name] + owners.slice[mine]
             self._entries.setdefault(tensor, {})[dim] = torch.from_numpy(entries)
 
     def network(self, architecture: Architecture, drawn: Drawn, turn: int) -> nn.Module:
