@@ -159,13 +159,13 @@ class BaselineStore:
                 f"{model}, the model of baseline {name!r}, was changed (its sha256 is {found}); save the baseline again"
             )
         return Baseline(
-            record["name"],
-            model,
-            record["sha256"],
-            record["source"],
-            record["date"],
-            record["machine"],
-            tuple(record["latencies"]),
+            name=record["name"],
+            model=model,
+            sha256=record["sha256"],
+            source=record["source"],
+            date=record["date"],
+            machine=record["machine"],
+            latencies=tuple(record["latencies"]),
         )
 
     def rename(self, name: str, new: str) -> Baseline:

@@ -197,7 +197,9 @@ def compare_latency(
     """
     _check(max_regression, clock, max_seconds)
     hashes = [sha256_of(_file(path)) for path in (base, candidate)]
-    conditions = Conditions(provider, batch, threads, seed, shapes or {}, cuda_graph)
+    conditions = Conditions(
+        provider=provider, batch=batch, threads=threads, seed=seed, shapes=shapes or {}, cuda_graph=cuda_graph
+    )
 
     def decided(pairs: Pairs) -> bool:
         return verdict_of(pairs.ratio(), max_regression) != "inconclusive"

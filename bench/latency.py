@@ -166,7 +166,9 @@ def measure_latencies(
     for name, value, least in (("warmup", warmup, 0), ("runs", runs, 1)):
         if value < least:
             raise BenchError(f"{name}={value} must be {least} or more")
-    conditions = Conditions(provider, batch, threads, seed, shapes or {}, cuda_graph)
+    conditions = Conditions(
+        provider=provider, batch=batch, threads=threads, seed=seed, shapes=shapes or {}, cuda_graph=cuda_graph
+    )
     turns = Turns(paths, conditions)
     turns.warm_up(warmup)
     turns.run(runs)

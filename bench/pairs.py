@@ -226,13 +226,13 @@ class _Blocks:
 
     def pairs(self, seconds: float) -> Pairs:
         return Pairs(
-            np.array(self._wall),
-            np.array(self._cpu),
-            self._clock,
-            self._provider,
-            self._threads,
-            seconds,
-            self._conditions.seed,
-            np.array(self._session_ms),
-            self._inputs,
+            wall_ms=np.array(self._wall),
+            cpu_ms=np.array(self._cpu),
+            clock=self._clock,
+            provider=self._provider,
+            threads=self._threads,
+            seconds=seconds,
+            seed=self._conditions.seed,
+            session_ms=np.array(self._session_ms),
+            inputs=self._inputs,
         )

@@ -73,11 +73,7 @@ def fastest(paths: Mapping[str, Path], config: BenchConfig) -> dict[str, Any]:
     if len(paths) > 1:
         measured = measure_latencies(
             list(paths.values()),
-            provider=config.provider,
-            batch=config.batch,
-            warmup=_WARMUP,
-            runs=_LOOKS,
-            threads=config.threads,
+            **dict(config) | {"warmup": _WARMUP, "runs": _LOOKS},
         )
         medians = {name: found.median for name, found in zip(paths, measured, strict=True)}
         provider = measured[0].provider

@@ -33,7 +33,14 @@ def form_of(recipe: Recipe, data: DataSet) -> Form:
     """The form of the shipped file."""
     config = recipe.export
     axis = (2 if data.task == "language" else 1) if config.softmax else None
-    return Form(config.precision, config.preprocess, data.mean, data.std, axis, config.batch)
+    return Form(
+        precision=config.precision,
+        preprocess=config.preprocess,
+        mean=data.mean,
+        std=data.std,
+        softmax=axis,
+        batch=config.batch,
+    )
 
 
 def calibration(data: DataSet, seed: int) -> list[NDArray[Any]]:
@@ -57,6 +64,7 @@ def some(split: Split, count: int, seed: int) -> Split:
 def choose(
     source: Path,
     folder: Path,
+    *,
     samples: Sequence[NDArray[Any]],
     config: BenchConfig,
     score: Callable[[Path], float] | None = None,
@@ -98,11 +106,7 @@ def choose(
         raise ExportError(f"export.precision: int8: no scheme works: {next(iter(refused.values()))}")
     found = measure_latencies(
         list(paths.values()),
-        provider=config.provider,
-        batch=config.batch,
-        warmup=_WARMUP,
-        runs=_LOOKS,
-        threads=config.threads,
+        **dict(config) | {"warmup": _WARMUP, "runs": _LOOKS},
     )
     record: dict[str, dict[str, Any]] = {
         name: {

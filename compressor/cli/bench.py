@@ -92,6 +92,7 @@ class _Row:
 
 
 def _protocol(
+    *,
     preset: str,
     batch: str | None,
     warmup: int | None,
@@ -108,8 +109,12 @@ def _protocol(
     base = protocol(preset)
     batches = base.batches if batch is None else tuple(parse_batches(batch))
     threads = base.threads if threads is None else threads or None
-    conditions = Conditions(provider, batches[0], threads, 0, parse_shapes(shapes), cuda_graph)
-    return _Protocol(batches, base.warmup if warmup is None else warmup, base.runs if runs is None else runs, conditions)
+    conditions = Conditions(
+        provider=provider, batch=batches[0], threads=threads, seed=0, shapes=parse_shapes(shapes), cuda_graph=cuda_graph
+    )
+    return _Protocol(
+        batches, base.warmup if warmup is None else warmup, base.runs if runs is None else runs, conditions
+    )
 
 
 def _measure(model: Path, batch: int, protocol: _Protocol, profile: bool, first: bool) -> _Row:

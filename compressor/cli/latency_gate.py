@@ -167,7 +167,14 @@ def baseline_command() -> None:
 @_shape
 @_baselines
 def baseline_save(
-    model: Path, name: str | None, batch: str, provider: str, threads: int, shapes: tuple[str, ...], folder: Path
+    *,
+    model: Path,
+    name: str | None,
+    batch: str,
+    provider: str,
+    threads: int,
+    shapes: tuple[str, ...],
+    folder: Path,
 ) -> None:
     """Keep MODEL under a name, with its latency here; what had the name before is replaced."""
     from compressor.bench import measure_latency

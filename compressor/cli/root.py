@@ -72,7 +72,7 @@ def run_command(
     recipe: Path, out: Path, overrides: tuple[str, ...], resume: bool, stop_at: float | None, open_page: bool
 ) -> None:
     """Search, train, export, measure and report: everything."""
-    _run(recipe, out, overrides, resume, "report", stop_at, open_page)
+    _run(recipe, out, overrides, resume=resume, until="report", stop_at=stop_at, open_page=open_page)
 
 
 @command(main, "search", "compressor search recipes/quickstart.yaml -o runs/first")
@@ -83,7 +83,7 @@ def run_command(
 @_stop_at
 def search_command(recipe: Path, out: Path, overrides: tuple[str, ...], resume: bool, stop_at: float | None) -> None:
     """Only find the architecture; writes OUT/architecture.json."""
-    _run(recipe, out, overrides, resume, "search", stop_at)
+    _run(recipe, out, overrides, resume=resume, until="search", stop_at=stop_at)
 
 
 @command(main, "train", "compressor train runs/first")
@@ -124,6 +124,7 @@ def report_command(out: Path, open_page: bool) -> None:
 @_resume
 @_open
 def sweep_command(
+    *,
     recipe: Path,
     methods: str,
     budgets: str,
@@ -283,6 +284,7 @@ def _run(
     recipe: Path,
     out: Path,
     overrides: tuple[str, ...],
+    *,
     resume: bool,
     until: str,
     stop_at: float | None,

@@ -201,7 +201,7 @@ class Runtime:
             conditions = self.conditions
             config = BenchConfig(provider=conditions.provider, batch=conditions.batch, threads=conditions.threads)
             with tempfile.TemporaryDirectory(prefix="compressor-", dir=self._folder) as folder:
-                _, record = choose(path, Path(folder), [inputs.numpy()], config)
+                _, record = choose(path, Path(folder), samples=[inputs.numpy()], config=config)
             write_json(known, record)
         return SCHEMES[read_json(known)["chosen"]]
 

@@ -160,7 +160,14 @@ def _layer_costs_of(
     between = _left_out(at(whole, alike), at(own, alike)) if whole != own else {}
     if between is None:
         return None
-    return _LayerCosts(network, graph, example_input(own, 1).to("meta"), following, between, partial(at, own))
+    return _LayerCosts(
+        network,
+        graph,
+        example=example_input(own, 1).to("meta"),
+        follows=following,
+        between=between,
+        built=partial(at, own),
+    )
 
 
 def _left_out(whole: nn.Module, own: nn.Module) -> dict[str, str] | None:

@@ -117,6 +117,7 @@ def largest_within(
     low: float,
     high: float,
     bounds: Bounds | None = None,
+    *,
     exchange: bool = False,
 ) -> Solution:
     """Find the largest widths of a family within all limits (NeuralScale Algorithm 3, solved exactly).

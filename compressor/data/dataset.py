@@ -129,7 +129,17 @@ def complete(name: str, splits: tuple[Split, Split, Split], class_names: Sequenc
     if len(test) == 0:
         raise DataError(f"{name}: there are no test images")
     mean, std = ((), ()) if train.task == "language" else _moments(train, seed)
-    return DataSet(name, train, validation, test, tuple(class_names), train.shape, mean, std, train.task)
+    return DataSet(
+        name=name,
+        train=train,
+        validation=validation,
+        test=test,
+        class_names=tuple(class_names),
+        input_shape=train.shape,
+        mean=mean,
+        std=std,
+        task=train.task,
+    )
 
 
 def _moments(split: Split, seed: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

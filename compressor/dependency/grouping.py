@@ -91,7 +91,9 @@ def _graph(model: nn.Module, found: Trace) -> DependencyGraph:
         norm = found.normed.get(first[0]) if len(axes) == 1 and first[1] == 0 else None
         path = norm[0].rpartition(".")[0] if norm is not None and norm[1] == {"relu"} else None
         step, summed = channels // slices[number], number in of_activations
-        groups[names[number]] = WidthGroup(names[number], channels, step, path, exact[number], summed)
+        groups[names[number]] = WidthGroup(
+            names[number], channels, step=step, norm=path, exact=exact[number], summed=summed
+        )
     for slots, reason in found.held:
         for number in set(of_channel[channel[slots]].tolist()) - {-1}:
             fixed.setdefault(names[number], f"{names[number]}: {reason}")
@@ -101,12 +103,12 @@ def _graph(model: nn.Module, found: Trace) -> DependencyGraph:
         if isinstance(m, (*CONVS, *TRANSPOSED)) and m.groups > 1 and m.groups == m.in_channels
     }
     return DependencyGraph(
-        groups,
-        owners,
-        tuple(names),
-        producing,
-        reading,
-        fixed,
+        groups=groups,
+        owners=owners,
+        order=tuple(names),
+        producing=producing,
+        reading=reading,
+        fixed=fixed,
         uses=dict(found.uses),
         products=found.products,
         channelwise=frozenset(channelwise),

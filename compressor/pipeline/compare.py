@@ -182,14 +182,7 @@ class _SweepRun:
                 return known
         self.progress("bench", f"measuring {len(files)} networks in turns, {bench.warmup + bench.runs} batches", None)
         with self.log.timing("bench"):
-            measured = measure_latencies(
-                list(files.values()),
-                provider=bench.provider,
-                batch=bench.batch,
-                warmup=bench.warmup,
-                runs=bench.runs,
-                threads=bench.threads,
-            )
+            measured = measure_latencies(list(files.values()), **dict(bench))
         networks = {
             name: one.to_json() | {"path": f"{name}/model.onnx"} for name, one in zip(files, measured, strict=True)
         }

@@ -66,7 +66,10 @@ def run(
         raise RecipeError(f"--stop-at: search.method: {recipe.search.method} has no network to stop at; valid: {able}")
     with alone_in(folder):
         run_folder.claim(folder, recipe, resume)
-        return _run_stages(RunContext(recipe, folder, progress, shared or Shared(), pause, stop_at), until)
+        return _run_stages(
+            RunContext(recipe, folder, progress=progress, shared=shared or Shared(), pause=pause, stop_at=stop_at),
+            until,
+        )
 
 
 def continue_run(

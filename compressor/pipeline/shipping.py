@@ -50,7 +50,13 @@ _RECIPE = "compressor.recipe"
 
 
 def ship(
-    name: str, folder: Path, architecture: Architecture, recipe: Recipe, trainer: Trainer, limits: Mapping[str, float]
+    name: str,
+    folder: Path,
+    *,
+    architecture: Architecture,
+    recipe: Recipe,
+    trainer: Trainer,
+    limits: Mapping[str, float],
 ) -> None:
     """Export the network whose weights lie in a folder, score the file and PyTorch on the test split, and record it.
 
@@ -73,7 +79,7 @@ def ship(
     in_onnx = score_file(path, data, data.test, recipe.measured.threads)
     in_torch = trainer.evaluate(model.to(trainer.device), data.test)
     scores = _scores(in_onnx, in_torch, data, recipe)
-    metadata = _metadata(name, architecture, recipe, data, scores, limits)
+    metadata = _metadata(name, architecture=architecture, recipe=recipe, data=data, scores=scores, limits=limits)
     write_metadata(path, metadata)
     also = export_also(recipe.export.also, model, _parity_batches(data)[-1][:2], folder / "exports", metadata)
     shipped = ShippedNetwork(model, architecture, path)
@@ -129,11 +135,11 @@ def _finish(source: Path, target: Path, form: Form, recipe: Recipe, data: DataSe
             scheme, tried = choose(
                 source,
                 Path(folder),
-                samples,
-                recipe.measured,
-                lambda path: score_file(path, data, split, recipe.measured.threads).value,
-                task.better,
-                any(costs()[name].timed for name in recipe.budget.names),
+                samples=samples,
+                config=recipe.measured,
+                score=lambda path: score_file(path, data, split, recipe.measured.threads).value,
+                better=task.better,
+                fast_first=any(costs()[name].timed for name in recipe.budget.names),
             )
         finish(source, target, form, scheme, samples)
         times = tried["fp32"]["median_ms"] / tried["schemes"][tried["chosen"]]["median_ms"]
@@ -173,7 +179,7 @@ def measure_as_shipped(
     longest = Evaluation(0.0, _LONGEST_SCORE, len(data.test), task_of(data.task).metric, _LONGEST_SCORE)
     limits = dict.fromkeys(recipe.budget.names, _LONGEST_LIMIT)
     scores = _scores(longest, longest, data, recipe)
-    metadata = _metadata(name, architecture, recipe, data, scores, limits)
+    metadata = _metadata(name, architecture=architecture, recipe=recipe, data=data, scores=scores, limits=limits)
     metadata[_RECIPE] += " " * _SPARE_BYTES
     return measure_untrained(architecture, recipe.export.opset, metadata, form_of(recipe, data), measure)
 
@@ -212,6 +218,7 @@ def _scores(in_onnx: Evaluation, in_torch: Evaluation, data: DataSet, recipe: Re
 
 def _metadata(
     name: str,
+    *,
     architecture: Architecture,
     recipe: Recipe,
     data: DataSet,

@@ -85,10 +85,10 @@ def make_sweep(recipe: Recipe, methods: Sequence[str], budgets: Sequence[str], s
                 Job(
                     method,
                     budget,
-                    seed,
-                    _derived(recipe, f"{method} at {budget}", search=search, budget=limit, seed=seed),
-                    f"runs/{_slug(method)}/{_slug(budget)}/{seed}",
-                    f"shared/{_slug(method)}-{seed}",
+                    seed=seed,
+                    recipe=_derived(recipe, f"{method} at {budget}", search=search, budget=limit, seed=seed),
+                    folder=f"runs/{_slug(method)}/{_slug(budget)}/{seed}",
+                    work=f"shared/{_slug(method)}-{seed}",
                 )
                 for budget, limit in limits.items()
             ]
@@ -111,7 +111,9 @@ def _unscaled(recipe: Recipe, seed: int) -> Job:
     untimed = [name for name in recipe.budget.names if not costs()[name].timed]
     budget = dict.fromkeys(untimed or ["params"], "1x")
     derived = _derived(recipe, UNSCALED, search={"method": "uniform"}, budget=budget, seed=seed)
-    return Job(UNSCALED, "", seed, derived, f"runs/{UNSCALED}/{seed}", f"shared/{UNSCALED}-{seed}")
+    return Job(
+        UNSCALED, "", seed=seed, recipe=derived, folder=f"runs/{UNSCALED}/{seed}", work=f"shared/{UNSCALED}-{seed}"
+    )
 
 
 def search_section(recipe: Recipe, text: str) -> dict[str, Any]:

@@ -205,7 +205,10 @@ class ExportConfig(Section):
 
 
 class BenchConfig(Section):
-    """Latency on ONNX Runtime; defaults are NeuralScale's protocol (section 4.2)."""
+    """Latency on ONNX Runtime; defaults are NeuralScale's protocol (section 4.2).
+
+    The names are those of `measure_latencies`.
+    """
 
     provider: Provider = "auto"
     batch: Batch = 100

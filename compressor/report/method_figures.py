@@ -51,10 +51,10 @@ def cost_chart(groups: Sequence[Mapping[str, Any]], methods: Sequence[str], cost
         for index, (method, look) in enumerate(zip(methods, looks(len(methods)), strict=True)):
             mine = sorted((g for g in known if g["method"] == method), key=lambda g: float(g[cost]["mean"]))
             aside = (index - (len(methods) - 1) / 2) * _APART
-            _line(figure, axes, mine, cost, metric, look, aside)
+            _line(figure, axes, mine, cost=cost, metric=metric, look=look, aside=aside)
         for group in known:
             if group["method"] not in methods:
-                _line(figure, axes, [group], cost, metric, UNSCALED_LOOK, 0)
+                _line(figure, axes, [group], cost=cost, metric=metric, look=UNSCALED_LOOK, aside=0)
         _limits(axes, known, cost, metric)
         _cost_axis(axes, places)
         axes.set_xlabel(TITLES[cost])
@@ -75,6 +75,7 @@ def _line(
     figure: Any,
     axes: Any,
     groups: Sequence[Mapping[str, Any]],
+    *,
     cost: str,
     metric: Metric,
     look: tuple[str, str, str],

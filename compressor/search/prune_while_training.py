@@ -151,14 +151,14 @@ def _trajectory(
     if not counted:
         params = [int(problem.costs["params"](architecture.with_widths(widths))) for widths in recorded]
     return Trajectory(
-        params,
-        [[widths[name] for name in names] for widths in recorded],
-        pruner.early,
-        [pruner.widths[name] for name in names],
-        pruner.reason,
-        pruner.pretrain_seconds,
-        pruner.seconds,
-        removal,
+        params=params,
+        widths=[[widths[name] for name in names] for widths in recorded],
+        early=pruner.early,
+        last=[pruner.widths[name] for name in names],
+        reason=pruner.reason,
+        pretrain_seconds=pruner.pretrain_seconds,
+        seconds=pruner.seconds,
+        removal=removal,
     )
 
 

@@ -22,5 +22,7 @@ def scale_uniformly(problem: Problem, start: Architecture | None = None) -> tupl
     start = start or problem.reference
     base = np.array(list(start.widths.values()), dtype=np.float64)
     costs = {name: of_widths(start, problem.costs[name]) for name in problem.budget.limits}
-    solution = largest_within(costs, problem.budget.limits, lambda scale: scale * base, 0.1, 1.0, problem.bounds)
+    solution = largest_within(
+        costs, problem.budget.limits, lambda scale: scale * base, low=0.1, high=1.0, bounds=problem.bounds
+    )
     return start.with_widths(dict(zip(start.widths, solution.widths, strict=True))), solution

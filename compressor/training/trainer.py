@@ -208,7 +208,9 @@ class Trainer:
             TrainingError: the loss is not finite; names step and learning rate
             Paused: `pause` asked for it
         """
-        return _Fit(self, model, settings, seed, label, observer, checkpoint).run()
+        return _Fit(
+            self, model=model, settings=settings, seed=seed, label=label, observer=observer, checkpoint=checkpoint
+        ).run()
 
     def evaluate(self, model: nn.Module, split: Split) -> Evaluation:
         """Cross-entropy, accuracy and the task's metric of a network on a split."""
@@ -229,6 +231,7 @@ class _Fit:
     def __init__(
         self,
         trainer: Trainer,
+        *,
         model: nn.Module,
         settings: Settings,
         seed: int,

@@ -123,14 +123,14 @@ def part(layer: nn.Module, units: int, inputs: int, outputs: int, device: torch.
         units * inputs,
         units * outputs,
         layer.kernel_size,  # type: ignore[arg-type]
-        layer.stride,  # type: ignore[arg-type]
-        layer.padding,  # type: ignore[arg-type]
-        layer.dilation,  # type: ignore[arg-type]
-        units,
-        layer.bias is not None,
-        layer.padding_mode,
-        device,
-        weight.dtype,
+        stride=layer.stride,  # type: ignore[arg-type]
+        padding=layer.padding,  # type: ignore[arg-type]
+        dilation=layer.dilation,  # type: ignore[arg-type]
+        groups=units,
+        bias=layer.bias is not None,
+        padding_mode=layer.padding_mode,
+        device=device,
+        dtype=weight.dtype,
     )
 
 

@@ -164,16 +164,16 @@ def _site(modules: dict[str, nn.Module], graph: DependencyGraph, name: str) -> S
     if reads is _MIXED or not isinstance(makes, str) or nodes < min(inputs, outputs):
         return None
     return Site(
-        first,
-        second,
-        name,
-        reads if isinstance(reads, str) else None,
-        makes,
-        inputs,
-        nodes,
-        outputs,
-        len(graph.producers(makes)) > 1,
-        (_taps(one), _taps(two)),
+        first=first,
+        second=second,
+        hidden=name,
+        reads=reads if isinstance(reads, str) else None,
+        makes=makes,
+        inputs=inputs,
+        nodes=nodes,
+        outputs=outputs,
+        shared=len(graph.producers(makes)) > 1,
+        taps=(_taps(one), _taps(two)),
     )
 
 

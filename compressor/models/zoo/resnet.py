@@ -147,7 +147,7 @@ def _build(
     classes: int,
     shape: Shape,
 ) -> nn.Module:
-    return ResNet(blocks, preact, widths, options["shortcut"], classes, shape[0])
+    return ResNet(blocks, preact, widths, shortcut=options["shortcut"], classes=classes, in_channels=shape[0])
 
 
 def _family(blocks: Sequence[int], base: int, preact: bool) -> Family:

@@ -36,7 +36,7 @@ class WideResNet(nn.Module):
                 stride = 2 if stage > 1 and index == 0 else 1
                 # It is the place that decides: equal widths must not tie a stage to the one before.
                 kind = "convcut" if shortcut == "identity" and index == 0 else shortcut
-                made.append(PreActBlock(channels, inner, out, stride, kind, options["dropout"]))
+                made.append(PreActBlock(channels, inner, out, stride=stride, shortcut=kind, dropout=options["dropout"]))
                 channels = out
             self.add_module(f"layer{stage}", nn.Sequential(*made))
         self.bn = nn.BatchNorm2d(channels)

@@ -21,14 +21,7 @@ def bench(context: RunContext) -> None:
             raise RunError(f"{network.folder / 'model.onnx'}: file not found; the export has not finished")
     if not (context.out / "latency.json").exists():
         context.show(f"measuring {config.warmup + config.runs} batches of {config.batch}")
-        measured = measure_latencies(
-            [network.folder / "model.onnx" for network in networks],
-            provider=config.provider,
-            batch=config.batch,
-            warmup=config.warmup,
-            runs=config.runs,
-            threads=config.threads,
-        )
+        measured = measure_latencies([network.folder / "model.onnx" for network in networks], **dict(config))
         found = {network.name: one.to_json() for network, one in zip(networks, measured, strict=True)}
         LatencyRecord(networks=found, machine=environment.machine(context.device)).write(context.out / "latency.json")
     for cost in measured_costs(context.recipe):

@@ -21,7 +21,14 @@ def export(context: RunContext) -> None:
         if not network.exported:
             context.stop_if_asked()
             context.show(f"exporting {network.name}")
-            ship(network.name, network.folder, network.architecture, context.recipe, context.trainer(), limits)
+            ship(
+                network.name,
+                network.folder,
+                architecture=network.architecture,
+                recipe=context.recipe,
+                trainer=context.trainer(),
+                limits=limits,
+            )
 
 
 def export_current(context: RunContext, unfinished: Unfinished) -> dict[str, Any]:
@@ -31,7 +38,14 @@ def export_current(context: RunContext, unfinished: Unfinished) -> dict[str, Any
     shutil.rmtree(folder, ignore_errors=True)
     save_tensors(folder / "weights.safetensors", unfinished.weights, {"architecture": architecture.to_json()})
     write_atomic(folder / "architecture.json", architecture.to_json())
-    ship("now", folder, architecture, context.recipe, context.trainer(), unfinished.limits)
+    ship(
+        "now",
+        folder,
+        architecture=architecture,
+        recipe=context.recipe,
+        trainer=context.trainer(),
+        limits=unfinished.limits,
+    )
     record = ExportRecord.read(folder / "export.json").model_dump()
     counted = {name: limit for name, limit in unfinished.limits.items() if name in record}  # latency was not measured
     return record | {"budget": Budget(counted).verdict(record)}

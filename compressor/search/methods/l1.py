@@ -101,7 +101,7 @@ def _solve(problem: Problem, streams: Streams) -> Solution:
         own_costs = ", ".join(f"{name} {unpruned[name]:,.0f} of {limit:,.0f}" for name, limit in limits.items())
         raise BudgetError(f"budget: l1 only removes filters, and the network is below the budget as it is: {own_costs}")
     bounds = streams.bounds(problem.bounds, present)
-    return largest_within(costs, limits, lambda share: share * present, 0.1, 1.0, bounds)
+    return largest_within(costs, limits, lambda share: share * present, low=0.1, high=1.0, bounds=bounds)
 
 
 def _train(problem: Problem, model: nn.Module) -> Snapshot:

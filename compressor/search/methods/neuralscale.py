@@ -108,7 +108,7 @@ def solve_fit(
 ) -> Solution:
     """`widths_for` with several costs and bounds: the largest widths of a fit, α and β (L,), within all limits."""
     # τ is only an inner coordinate: whatever the budget is in, bisection finds the τ that fits it.
-    return largest_within(costs, limits, lambda tau: alpha * tau**beta, 1.0, 1e6, bounds)
+    return largest_within(costs, limits, lambda tau: alpha * tau**beta, low=1.0, high=1e6, bounds=bounds)
 
 
 def search(problem: Problem, config: NeuralScaleConfig) -> SearchResult:

@@ -23,7 +23,9 @@ def search(problem: Problem, config: PyramidConfig) -> SearchResult:
     groups = list(problem.reference.widths)
     shape = config.slope ** np.arange(len(groups))
     costs = {name: of_widths(problem.reference, problem.costs[name]) for name in problem.budget.limits}
-    found = largest_within(costs, problem.budget.limits, lambda scale: scale * shape, 1.0, 64.0, problem.bounds)
+    found = largest_within(
+        costs, problem.budget.limits, lambda scale: scale * shape, low=1.0, high=64.0, bounds=problem.bounds
+    )
     architecture = problem.reference.with_widths(dict(zip(groups, found.widths, strict=True)))
     return SearchResult(architecture, {"iterations": [], "slope": config.slope}, found.one_channel, found.binding)
 

@@ -89,7 +89,9 @@ def _settings(config: GrowingConfig, problem: Problem, space: Space, final: Sett
         seed=problem.seed,
         fixed=_even_chance(problem, space) if config.sampling == "random" else None,
     )
-    return GrowthSettings(indicators, steps, settled, samples, config.price, config.pad_to)
+    return GrowthSettings(
+        indicators=indicators, steps=steps, settled=settled, samples=samples, price=config.price, pad_to=config.pad_to
+    )
 
 
 def _even_chance(problem: Problem, space: Space) -> float:

@@ -108,7 +108,7 @@ def _select(problem: Problem, space: Space, scores: NDArray[np.float64], kept: D
         return drawn
 
     costs = {name: cost(name) for name in problem.budget.limits}
-    solution = largest_within(costs, problem.budget.limits, widths_at, 0.1, 1.0, bounds, exchange=True)
+    solution = largest_within(costs, problem.budget.limits, widths_at, low=0.1, high=1.0, bounds=bounds, exchange=True)
     return Selection(draw(solution.widths), solution)
 
 

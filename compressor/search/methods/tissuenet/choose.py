@@ -93,7 +93,9 @@ def _solved(problem: Problem, form: Form) -> _Candidate:
         return lambda numbers: float(problem.costs[name](architecture(numbers)))
 
     limits = problem.budget.limits
-    solution = largest_within({name: cost(name) for name in limits}, limits, form.scaled, 0.1, 1.0, form.bounds)
+    solution = largest_within(
+        {name: cost(name) for name in limits}, limits, form.scaled, low=0.1, high=1.0, bounds=form.bounds
+    )
     result = architecture(solution.widths)
     fullness = max(solution.costs[name] / limit for name, limit in limits.items())
     capacity = math.log(problem.costs["params"](result)) + math.log(problem.costs["macs"](result))

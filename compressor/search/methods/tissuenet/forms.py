@@ -240,16 +240,16 @@ def forms_of(problem: Problem, config: TissueNetConfig) -> list[Form]:
         for k, mix, nodes in _units(config, sites):
             forms.append(
                 Form(
-                    strategy if isinstance(strategy, str) else "chosen pairs",
-                    skeleton,
-                    tuple(sites),
-                    k,
-                    mix,
-                    nodes,
-                    kinds,
-                    config.counts,
-                    problem.seed,
-                    bounds_for(skeleton, problem, "search.method: tissuenet"),
+                    strategy=strategy if isinstance(strategy, str) else "chosen pairs",
+                    skeleton=skeleton,
+                    sites=tuple(sites),
+                    k=k,
+                    mix=mix,
+                    nodes=nodes,
+                    kinds=kinds,
+                    counts=config.counts,
+                    seed=problem.seed,
+                    allowed=bounds_for(skeleton, problem, "search.method: tissuenet"),
                 )
             )
     if not forms:
