@@ -10,19 +10,19 @@ if TYPE_CHECKING:
     from .also import export_also, exporters
     from .form import INPUT, OUTPUT_KIND, Form, finish
     from .onnx_file import Exported, OnnxNetwork, Parity, export_onnx, measure_parity, write_metadata
-    from .precision import SCHEMES, Scheme, to_int8
+    from .precisions.int8 import SCHEMES, Scheme, to_int8
     from .probe import export_probe
 
 _HOME = {
     "INPUT": "form",
     "OUTPUT_KIND": "form",
-    "SCHEMES": "precision",
+    "SCHEMES": "compressor.exporters.precisions.int8",
     "Form": "form",
     "export_also": "also",
     "exporters": "also",
-    "Scheme": "precision",
+    "Scheme": "compressor.exporters.precisions.int8",
     "finish": "form",
-    "to_int8": "precision",
+    "to_int8": "compressor.exporters.precisions.int8",
     "Exported": "onnx_file",
     "OnnxNetwork": "onnx_file",
     "Parity": "onnx_file",

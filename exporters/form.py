@@ -20,8 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from compressor.bench import INPUT_SHAPE
 from compressor.errors import ExportError
 from compressor.files import replace_atomic
-
-from .precision import Samples, Scheme, to_fp16, to_int8
+from compressor.recipe.precision import precisions
 
 INPUT, OUTPUT_KIND = "compressor.input", "compressor.output"  # metadata: what goes in and what comes out
 PROBABILITIES = "probabilities"
@@ -33,7 +32,7 @@ class Form:
     """How a shipped file differs from the plain export.
 
     Attributes:
-        precision: "fp32", "fp16" or "int8"
+        precision: one of `precisions()`
         preprocess: "none": normalised float32 images (N, C, H, W); "uint8": uint8 (N, H, W, C) of the network's size;
             "resize": the same of any size
         mean: per channel, in units of 0..1, that preprocessing takes off
@@ -55,26 +54,24 @@ class Form:
         return self == Form(mean=self.mean, std=self.std)
 
 
-def finish(source: Path, target: Path, form: Form, scheme: Scheme | None, samples: Samples) -> None:
+def finish(source: Path, target: Path, form: Form, scheme: Any, samples: Sequence[NDArray[Any]]) -> None:
     """Bring an exported file into its form.
 
     Args:
         source: the plain file
         target: of the finished one; may be the same; written whole or not at all
         form: what to do
-        scheme: of the integers, for int8
-        samples: inputs of the plain network, for int8: the ranges of activations are theirs
+        scheme: one of the precision's schemes, None if it has none
+        samples: inputs of the plain network, if it has schemes: the ranges of activations are theirs
 
     Raises:
         ExportError: it cannot be converted
     """
     current = source
-    if form.precision == "fp16":
-        to_fp16(source, target)
-        current = target
-    elif form.precision == "int8":
-        assert scheme is not None, "int8 needs a scheme"
-        to_int8(source, target, scheme, samples)
+    precision = precisions()[form.precision]
+    if precision.convert is not None:
+        assert bool(precision.schemes) == (scheme is not None), f"{form.precision}: a scheme, if it has any"
+        precision.convert(source, target, scheme, samples)
         current = target
     if form.plain and source == target:
         return

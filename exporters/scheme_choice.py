@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from compressor.bench import BenchError, ProviderError, measure_latencies, open_session
 from compressor.data import DataSet, Split, ordered
 from compressor.errors import ExportError
-from compressor.exporters import SCHEMES, Form, Scheme, to_int8
+from compressor.exporters import Form
 from compressor.recipe import BenchConfig, Recipe
+from compressor.recipe.precision import Precision
 from compressor.training.tasks import task_of
 
 _CALIBRATION, _BATCH = 256, 32  # training images that give the ranges of activations
@@ -62,6 +63,7 @@ def some(split: Split, count: int, seed: int) -> Split:
 
 
 def choose(
+    precision: Precision,
     source: Path,
     folder: Path,
     *,
@@ -70,12 +72,13 @@ def choose(
     score: Callable[[Path], float] | None = None,
     better: str = "higher",
     fast_first: bool = False,
-) -> tuple[Scheme, dict[str, Any]]:
-    """Quantise a float32 file in every scheme and take the best.
+) -> tuple[Any, dict[str, Any]]:
+    """Convert a float32 file in every scheme of a precision and take the best.
 
     Args:
+        precision: one that has schemes
         source: the float32 file
-        folder: for the quantised ones
+        folder: for the converted ones
         samples: of the ranges of activations
         config: how they are measured, in turns
         score: of a file, on images that are not of the test split; None: speed alone decides
@@ -91,10 +94,11 @@ def choose(
         ExportError: no scheme works
     """
     paths, refused = {"fp32": source}, {}
-    for name, scheme in SCHEMES.items():
+    assert precision.convert is not None, f"{precision.name}: there is nothing to choose"
+    for name, scheme in precision.schemes.items():
         path = folder / f"{name.replace(' ', '-')}.onnx"
         try:
-            to_int8(source, path, scheme, samples)
+            precision.convert(source, path, scheme, samples)
             open_session(path, provider=config.provider)
         except ProviderError:
             raise
@@ -103,11 +107,8 @@ def choose(
             continue
         paths[name] = path
     if len(paths) == 1:
-        raise ExportError(f"export.precision: int8: no scheme works: {next(iter(refused.values()))}")
-    found = measure_latencies(
-        list(paths.values()),
-        **dict(config) | {"warmup": _WARMUP, "runs": _LOOKS},
-    )
+        raise ExportError(f"export.precision: {precision.name}: no scheme works: {next(iter(refused.values()))}")
+    found = measure_latencies(list(paths.values()), **dict(config) | {"warmup": _WARMUP, "runs": _LOOKS})
     record: dict[str, dict[str, Any]] = {
         name: {
             "median_ms": latency.median,
@@ -118,7 +119,7 @@ def choose(
     }
     plain = record.pop("fp32")
     chosen = _best(record, better, fast_first)
-    return SCHEMES[chosen], {"chosen": chosen, "schemes": record, "fp32": plain, "refused": refused}
+    return precision.schemes[chosen], {"chosen": chosen, "schemes": record, "fp32": plain, "refused": refused}
 
 
 def _best(schemes: Mapping[str, Mapping[str, Any]], better: str, fast_first: bool) -> str:
@@ -131,7 +132,7 @@ def _best(schemes: Mapping[str, Mapping[str, Any]], better: str, fast_first: boo
     sign = 1 if better == "higher" else -1
     finite = {name: sign * value for name, value in scores.items() if np.isfinite(value)}
     if not finite:
-        raise ExportError("export.precision: int8: no scheme gives a finite score")
+        raise ExportError("export.precision: no scheme gives a finite score")
     least = max(finite.values())
     least -= _CLOSE * abs(least)
     good = [name for name, value in finite.items() if fast_first or value >= least]

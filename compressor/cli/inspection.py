@@ -11,10 +11,10 @@ from typing import Any
 import onnx
 
 from compressor.errors import ModelError
+from compressor.recipe.precision import precisions
 
 _PREFIX = "compressor."
 _SHOWN = 8  # classes, and kinds of operators
-_QUANTISED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger")
 
 
 def inspect_file(path: Path) -> dict[str, Any]:
@@ -108,10 +108,9 @@ def _tensor_line(kind: str, value: dict[str, Any]) -> str:
 
 
 def _precision(graph: onnx.GraphProto) -> str:
-    if any(node.op_type in _QUANTISED for node in graph.node):
-        return "int8"
-    halves = any(weight.data_type == onnx.TensorProto.FLOAT16 for weight in graph.initializer)
-    return "fp16" if halves else "fp32"
+    """Of the precisions that recognise the graph, the one of the fewest bits."""
+    found = [one for one in precisions().values() if one.recognise(graph)]
+    return min(found, key=lambda one: one.bytes_of_value).name
 
 
 def _parsed(entry: onnx.StringStringEntryProto) -> Any:

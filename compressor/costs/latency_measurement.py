@@ -21,7 +21,7 @@ import torch
 from compressor import __version__
 from compressor.bench import Conditions, Pairs, Ratio, machine_fingerprint, measure_pairs, median_alone
 from compressor.errors import CompressorError
-from compressor.exporters import SCHEMES, Form, Scheme, export_onnx, export_probe, finish
+from compressor.exporters import Form, export_onnx, export_probe, finish
 from compressor.exporters.layouts import probed
 from compressor.exporters.scheme_choice import choose
 from compressor.files import cache_folder, digest_of, read_json, write_json
@@ -29,6 +29,7 @@ from compressor.models import build, example_input
 from compressor.models.architecture import Architecture
 from compressor.models.initialise import noise_like, scatter_
 from compressor.recipe import BenchConfig
+from compressor.recipe.precision import precisions
 
 LOOKS = (2, 4, 8, 16, 32)  # blocks: a network far from the limit needs few
 _FEW, _ENOUGH = 4, 8  # blocks to turn a network near the limit down, and to take it
@@ -191,19 +192,20 @@ class Runtime:
             export_probe(model, path, inputs, opset=self._opset)
         finish(path, path, self._form, self._scheme(path, inputs), [inputs.numpy()])
 
-    def _scheme(self, path: Path, inputs: torch.Tensor) -> Scheme | None:
-        """The integers of int8 files: those that the unscaled network, exported first, runs fastest with."""
-        if self._form.precision != "int8":
+    def _scheme(self, path: Path, inputs: torch.Tensor) -> Any:
+        """The precision's scheme with which the unscaled network, exported first, runs fastest; None if it has none."""
+        precision = precisions()[self._form.precision]
+        if not precision.schemes:
             return None
         known = self._anchor.with_suffix(".json")
         if not known.exists():
-            self._progress("measuring which integers are fast")
+            self._progress(f"measuring which schemes of {precision.name} are fast")
             conditions = self.conditions
             config = BenchConfig(provider=conditions.provider, batch=conditions.batch, threads=conditions.threads)
             with tempfile.TemporaryDirectory(prefix="compressor-", dir=self._folder) as folder:
-                _, record = choose(path, Path(folder), samples=[inputs.numpy()], config=config)
+                _, record = choose(precision, path, Path(folder), samples=[inputs.numpy()], config=config)
             write_json(known, record)
-        return SCHEMES[read_json(known)["chosen"]]
+        return precision.schemes[read_json(known)["chosen"]]
 
     @functools.cached_property
     def _cache(self) -> _Cache:

@@ -6,12 +6,12 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from compressor.exporters import SCHEMES, Form, export_onnx, finish, write_metadata
+from compressor.exporters import Form, export_onnx, finish, write_metadata
 from compressor.models import build, example_input
 from compressor.models.architecture import Architecture
 from compressor.models.initialise import noise_like, scatter_
+from compressor.recipe.precision import precisions
 
-_LARGEST = tuple(scheme for scheme in SCHEMES.values() if scheme.per_channel and not scheme.reduced)
 _PLAIN = Form()
 
 
@@ -28,7 +28,7 @@ def measure_untrained(
         architecture: what to build
         opset: ONNX operator set
         metadata: as long as what the shipped file will hold
-        form: of the shipped file; of int8 the schemes that give the largest files are tried
+        form: of the shipped file; where its precision has schemes, those that give the largest files are tried
         measure: file → number; by default its bytes
 
     Returns:
@@ -44,7 +44,8 @@ def measure_untrained(
         plain, path = Path(folder) / "plain.onnx", Path(folder) / "untrained.onnx"
         export_onnx(model, plain, [inputs], opset=opset, tolerance=float("inf"))
         found = []
-        for scheme in _LARGEST if form.precision == "int8" else (None,):
+        precision = precisions()[form.precision]
+        for scheme in [precision.schemes[name] for name in precision.largest] or [None]:
             finish(plain, path, form, scheme, [inputs.numpy()])
             write_metadata(path, metadata)
             found.append(measure(path))

@@ -14,7 +14,6 @@ import torch
 import yaml
 from torch import nn
 
-from compressor.bench import runs_in_float32
 from compressor.costs.untrained import measure_untrained
 from compressor.data import DataSet, Split, ordered
 from compressor.errors import RunError
@@ -38,6 +37,7 @@ from compressor.models.architecture import Architecture
 from compressor.pipeline import environment
 from compressor.pipeline.records import ExportRecord
 from compressor.recipe import Recipe, ShippedNetwork, costs
+from compressor.recipe.precision import precisions
 from compressor.training.checkpoint import load_tensors
 from compressor.training.tasks import Evaluation, task_of
 from compressor.training.trainer import Trainer
@@ -119,7 +119,7 @@ def _export(
         if architecture.stacks or not form.plain:
             # Of the network that was trained and of the file that is shipped.
             shipped = replace(shipped, parity=_parity(model, finished, form, recipe, batches))
-        if form.precision != "fp32":
+        if not precisions()[form.precision].plain:
             precision["parity_of_fp32"] = chosen.parity.to_json()
         copy_atomic(finished, path)
     return shipped, precision, measured if architecture.stacks else None
@@ -127,12 +127,16 @@ def _export(
 
 def _finish(source: Path, target: Path, form: Form, recipe: Recipe, data: DataSet) -> dict[str, Any]:
     """Bring a file into the form that is shipped; returns JSON values of its precision."""
-    record: dict[str, Any] = {"name": form.precision, "note": None}
-    if form.precision == "int8":
+    precision, provider = precisions()[form.precision], recipe.measured.provider
+    record: dict[str, Any] = {"name": precision.name, "note": None}
+    scheme, samples = None, []
+    tried: dict[str, Any] = {}
+    if precision.schemes:
         split, task = judged(data, recipe.seed), task_of(data.task)
         samples = calibration(data, recipe.seed)
         with tempfile.TemporaryDirectory(prefix="compressor-", dir=target.parent) as folder:
             scheme, tried = choose(
+                precision,
                 source,
                 Path(folder),
                 samples=samples,
@@ -141,19 +145,9 @@ def _finish(source: Path, target: Path, form: Form, recipe: Recipe, data: DataSe
                 better=task.better,
                 fast_first=any(costs()[name].timed for name in recipe.budget.names),
             )
-        finish(source, target, form, scheme, samples)
-        times = tried["fp32"]["median_ms"] / tried["schemes"][tried["chosen"]]["median_ms"]
-        if times < 1:
-            record["note"] = f"int8 takes {1 / times:.2f} times as long as fp32 on this provider"
         record |= {"scheme": tried, "calibration": sum(map(len, samples)), "judged": len(split), "metric": task.metric}
-        return record
-    finish(source, target, form, None, [])
-    if form.precision == "fp16" and runs_in_float32(target, recipe.measured.provider):
-        record["note"] = (
-            f"the {recipe.measured.provider} provider has no fp16 kernels for some of its operators and runs them as "
-            "fp32: the file is smaller, not faster"
-        )
-    return record
+    finish(source, target, form, scheme, samples)
+    return record | {"note": precision.remark(target, provider, tried)}
 
 
 def _parity(model: nn.Module, path: Path, form: Form, recipe: Recipe, batches: Sequence[torch.Tensor]) -> Parity:

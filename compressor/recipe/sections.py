@@ -22,6 +22,7 @@ from compressor.recipe.budget import BudgetConfig, budget_type
 from compressor.recipe.cost import costs
 from compressor.recipe.method import MethodConfig, methods
 from compressor.recipe.model_name import ModelName
+from compressor.recipe.precision import precisions
 from compressor.recipe.values import (
     Batch,
     BatchSize,
@@ -189,19 +190,20 @@ class ExportConfig(Section):
     @property
     def bytes_of_value(self) -> int:
         """Bytes that a weight or an activation takes in the file."""
-        return {"fp32": 4, "fp16": 2, "int8": 1}[self.precision]
+        return precisions()[self.precision].bytes_of_value
 
     @property
     def plain_tolerance(self) -> float:
         """Largest allowed relative difference of the float32 export to PyTorch."""
-        return self.tolerance if self.tolerance is not None and self.precision == "fp32" else 1e-4
+        known = precisions()
+        plain = next(one for one in known.values() if one.plain)
+        return self.tolerance if self.tolerance is not None and known[self.precision].plain else plain.tolerance
 
     @property
     def shipped_tolerance(self) -> float:
-        """The same of the shipped file; of int8 there is none: what counts is its accuracy."""
-        if self.precision == "int8":
-            return math.inf
-        return self.tolerance if self.tolerance is not None else {"fp32": 1e-4, "fp16": 1e-2}[self.precision]
+        """The same of the shipped file; infinite where what counts is its accuracy."""
+        own = precisions()[self.precision].tolerance
+        return own if self.tolerance is None or math.isinf(own) else self.tolerance
 
 
 class BenchConfig(Section):

@@ -9,21 +9,21 @@ from typing import Any
 
 from markupsafe import Markup
 
+from compressor.recipe.precision import Precision, precisions
 from compressor.report.format import value_cell
 from compressor.report.rendering import render
 from compressor.report.values import Record, dig
-
-_TITLES = {"fp16": "16-bit floating point", "int8": "8-bit integers"}
 
 
 def precision_section(record: Record) -> Markup:
     """Show the precision of the shipped file and the schemes tried; nothing for float32."""
     precision = record.get("precision") or {}
-    if precision.get("name") not in _TITLES:
+    known = _known(precision)
+    if known is None:
         return Markup()
     return render(
         "precision.html.j2",
-        title=_TITLES[precision["name"]],
+        title=known.title,
         schemes=_schemes(precision),
         errors=_errors(record, precision),
         remark=precision.get("note"),
@@ -33,7 +33,7 @@ def precision_section(record: Record) -> Markup:
 def precision_line(record: Record) -> str:
     """One sentence of plain text on the precision; "" for float32."""
     precision = record.get("precision") or {}
-    if precision.get("name") not in _TITLES:
+    if _known(precision) is None:
         return ""
     scheme, plain = dig(precision, "scheme", "chosen"), dig(precision, "scheme", "fp32", "median_ms")
     parts = [f"precision: {precision['name']}"]
@@ -45,6 +45,12 @@ def precision_line(record: Record) -> str:
     if precision.get("note"):
         parts.append(precision["note"])
     return "; ".join(parts)
+
+
+def _known(precision: Record) -> Precision | None:
+    """The precision of a record, unless it is the plain one."""
+    known = precisions().get(str(precision.get("name")))
+    return None if known is None or known.plain else known
 
 
 def _schemes(precision: Record) -> dict[str, Any] | None:

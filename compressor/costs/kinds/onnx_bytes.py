@@ -1,4 +1,4 @@
-"""The size of the ONNX file: while a search goes on, 4 bytes a parameter (2 of float16, 1 of int8) and an offset.
+"""The size of the ONNX file: while a search goes on, the bytes of its precision a parameter, and an offset.
 
 The offset is the graph and its names; batch-norms may be folded away or not, see `compressor.costs.corrected`.
 """
@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compressor.recipe.cost import Cost, CostContext, ShippedNetwork
+from compressor.recipe.precision import precisions
 
 if TYPE_CHECKING:
     from compressor.models.architecture import Architecture
 
-# An int8 file of a trained network has a node more or less than that of an untrained one: where a range of activations
-# begins at 0, the ReLU before it is left out.
-_SPARE = 8  # bytes for each node
 _CLOSE = 16  # bytes by which an estimate may be too large
 
 
@@ -25,9 +23,10 @@ def _evaluator(context: CostContext) -> Callable[[Architecture], float]:
     from compressor.costs.params_macs import params
 
     export = context.recipe.export
+    spare = precisions()[export.precision].spare
 
     def size(path: Path) -> float:
-        return path.stat().st_size + (_SPARE * _nodes(path) if export.precision == "int8" else 0)
+        return path.stat().st_size + (spare * _nodes(path) if spare else 0)
 
     return corrected(
         context,

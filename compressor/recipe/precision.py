@@ -1,0 +1,79 @@
+"""Precisions of shipped files: what `export.precision` may name, and what the rest of the package asks of each.
+
+A precision is a module in `compressor.exporters.precisions` with a `PRECISION`, and `ExportConfig.precision` lists its
+name. Nothing else knows one by its name. Neither this module nor those import torch or onnx before a file is converted.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from compressor.plugins import built_in
+
+if TYPE_CHECKING:
+    import onnx
+    from numpy.typing import NDArray
+
+
+class Convert(Protocol):
+    """Brings a float32 file into a precision."""
+
+    def __call__(self, source: Path, target: Path, scheme: Any, samples: Sequence[NDArray[Any]]) -> None:
+        """Convert a file.
+
+        Args:
+            source: a float32 file with one input
+            target: of the converted one; written whole or not at all
+            scheme: one of the precision's schemes, None if it has none
+            samples: inputs of the network, batches, if it has schemes
+
+        Raises:
+            ExportError: it cannot be converted
+        """
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The precision of weights and arithmetic in a file.
+
+    Attributes:
+        name: in recipes
+        title: in reports
+        bytes_of_value: bytes that a weight or an activation takes
+        tolerance: largest allowed relative difference to PyTorch where the recipe says nothing; infinite: none is asked
+            for, whatever the recipe says, for what counts is the accuracy
+        convert: None where the file is what the exporter writes
+        schemes: ways to convert, by name, of which the best is found by measuring, with samples; empty if there is one
+        largest: names of the schemes that give the largest files
+        spare: bytes for each node by which the file of a trained network may be larger than that of an untrained one
+        recognise: whether a graph that may come from elsewhere is of this precision
+        remark: (file, provider, what measuring the schemes gave) → what to know of the file's speed, or None
+    """
+
+    name: str
+    title: str
+    bytes_of_value: int
+    tolerance: float = math.inf
+    convert: Convert | None = None
+    schemes: Mapping[str, Any] = field(default_factory=dict)
+    largest: tuple[str, ...] = ()
+    spare: int = 0
+    recognise: Callable[[onnx.GraphProto], bool] = lambda graph: True
+    remark: Callable[[Path, str, Mapping[str, Any]], str | None] = lambda path, provider, measured: None
+
+    @property
+    def plain(self) -> bool:
+        """Whether the file is what the exporter writes."""
+        return self.convert is None
+
+
+@functools.cache
+def precisions() -> dict[str, Precision]:
+    """All precisions by name, the plain one first."""
+    found = built_in("compressor.exporters.precisions", "PRECISION")
+    return {one.name: one for one in sorted(found, key=lambda one: (not one.plain, one.name))}

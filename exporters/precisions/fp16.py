@@ -1,0 +1,61 @@
+"""Float16 weights and arithmetic, by ONNX Runtime's own converter; inputs and outputs stay float32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compressor.exporters.conversion import converting
+from compressor.files import replace_atomic
+from compressor.recipe.precision import Precision
+
+if TYPE_CHECKING:
+    import onnx
+    from numpy.typing import NDArray
+
+
+def to_fp16(source: Path, target: Path, scheme: None = None, samples: Sequence[NDArray[Any]] = ()) -> None:
+    """Turn weights and arithmetic to float16.
+
+    Raises:
+        ExportError: the converter fails, or ONNX's checker refuses what it made
+    """
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    with converting("fp16", source):
+        converted = OnnxModel(convert_float_to_float16(onnx.load_model(source), keep_io_types=True))
+        converted.topological_sort()  # the casts of inputs are appended at the end
+        proto = converted.model
+        onnx.checker.check_model(proto)
+    replace_atomic(target, lambda beside: onnx.save_model(proto, beside))
+
+
+def _recognise(graph: onnx.GraphProto) -> bool:
+    import onnx
+
+    return any(weight.data_type == onnx.TensorProto.FLOAT16 for weight in graph.initializer)
+
+
+def _remark(path: Path, provider: str, measured: Mapping[str, Any]) -> str | None:
+    from compressor.bench import runs_in_float32
+
+    if not runs_in_float32(path, provider):
+        return None
+    return (
+        f"the {provider} provider has no fp16 kernels for some of its operators and runs them as fp32: the file is "
+        "smaller, not faster"
+    )
+
+
+PRECISION = Precision(
+    name="fp16",
+    title="16-bit floating point",
+    bytes_of_value=2,
+    tolerance=1e-2,
+    convert=to_fp16,
+    recognise=_recognise,
+    remark=_remark,
+)

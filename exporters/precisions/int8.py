@@ -1,0 +1,126 @@
+"""Int8: static quantisation in QDQ form, by ONNX Runtime's own tools.
+
+Which integer types are fast depends on the machine: the dot products of x86 CPUs multiply unsigned activations by
+signed weights, TensorRT wants both signed. So a scheme is chosen by measuring (`scheme_choice`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compressor.exporters.conversion import converting
+from compressor.files import replace_atomic
+from compressor.recipe.precision import Precision
+
+if TYPE_CHECKING:
+    import onnx
+    from numpy.typing import NDArray
+
+_QUANTISED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger")
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How numbers become integers.
+
+    Attributes:
+        activations: "u8" (any zero point) or "s8" (zero point 0, as TensorRT asks for)
+        weights: "s8" or "u8"
+        per_channel: a scale for every output channel of a weight, rather than one
+        reduced: weights of 7 bits, which cannot overflow on x86 CPUs without VNNI instructions
+    """
+
+    activations: str
+    weights: str
+    per_channel: bool = False
+    reduced: bool = False
+
+    @property
+    def name(self) -> str:
+        """Such as "u8s8 per-channel"."""
+        return f"{self.activations}{self.weights}{' 7-bit' * self.reduced}{' per-channel' * self.per_channel}"
+
+
+SCHEMES = {
+    scheme.name: scheme
+    for per_channel in (False, True)
+    for scheme in (
+        Scheme("u8", "s8", per_channel),
+        Scheme("u8", "s8", per_channel, reduced=True),
+        Scheme("s8", "s8", per_channel),
+        Scheme("u8", "u8", per_channel),
+    )
+}
+
+
+def to_int8(source: Path, target: Path, scheme: Scheme, samples: Sequence[NDArray[Any]]) -> None:
+    """Quantise a file statically, with QuantizeLinear and DequantizeLinear nodes around what becomes integer.
+
+    Args:
+        source: a float32 file with one input
+        target: of the quantised file; written whole or not at all
+        scheme: types of the integers
+        samples: inputs of the network, batches; the ranges of activations are theirs
+
+    Raises:
+        ExportError: ONNX Runtime cannot quantise it
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            name = onnx.load_model(source, load_external_data=False).graph.input[0].name
+            self._feeds = ({name: batch} for batch in samples)
+
+        def get_next(self) -> dict[str, NDArray[Any]] | None:
+            return next(self._feeds, None)
+
+    types = {"u8": QuantType.QUInt8, "s8": QuantType.QInt8}
+    with tempfile.TemporaryDirectory(prefix="compressor-", dir=target.parent) as folder, converting("int8", source):
+        prepared, made = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(made),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=scheme.per_channel,
+            reduce_range=scheme.reduced,
+            activation_type=types[scheme.activations],
+            weight_type=types[scheme.weights],
+            extra_options={"ActivationSymmetric": scheme.activations == "s8"},
+        )
+        proto = onnx.load_model(made)
+    known = {entry.key: entry.value for entry in onnx.load_model(source).metadata_props}
+    onnx.helper.set_model_props(proto, known)
+    replace_atomic(target, lambda beside: onnx.save_model(proto, beside))
+
+
+def _recognise(graph: onnx.GraphProto) -> bool:
+    return any(node.op_type in _QUANTISED for node in graph.node)
+
+
+def _remark(path: Path, provider: str, measured: Mapping[str, Any]) -> str | None:
+    times = measured["fp32"]["median_ms"] / measured["schemes"][measured["chosen"]]["median_ms"]
+    return f"int8 takes {1 / times:.2f} times as long as fp32 on this provider" if times < 1 else None
+
+
+PRECISION = Precision(
+    name="int8",
+    title="8-bit integers",
+    bytes_of_value=1,
+    convert=to_int8,
+    schemes=SCHEMES,
+    largest=tuple(name for name, scheme in SCHEMES.items() if scheme.per_channel and not scheme.reduced),
+    # A file of a trained network has a node more or less than that of an untrained one: where a range of activations
+    # begins at 0, the ReLU before it is left out.
+    spare=8,
+    recognise=_recognise,
+    remark=_remark,
+)

@@ -1,0 +1,81 @@
+"""What every precision of shipped files says of itself; nothing but its file and the recipe's field names it."""
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+import compressor
+from compressor.cli.inspection import inspect_file
+from compressor.errors import ExportError
+from compressor.exporters import Form, export_onnx, finish
+from compressor.recipe.precision import precisions
+from compressor.recipe.sections import ExportConfig
+
+NAMES = list(precisions())
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 13, 3), nn.ReLU(), nn.Flatten(), nn.Linear(13 * 36, 7)).eval()
+    images = torch.rand(4, 3, 8, 8)
+    path = tmp_path_factory.mktemp("plain") / "plain.onnx"
+    export_onnx(network, path, [images])
+    return path, images.numpy()
+
+
+def test_recipes_may_name_all_of_them():
+    assert set(get_args(ExportConfig.model_fields["precision"].annotation)) == set(NAMES)
+    assert [name for name in NAMES if precisions()[name].plain] == NAMES[:1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_of_it_is_recognised_and_smaller_by_its_bytes(plain, tmp_path, name):
+    source, images = plain
+    precision = precisions()[name]
+    for scheme in [precision.schemes[one] for one in precision.largest] or [None]:
+        target = tmp_path / "made.onnx"
+        finish(source, target, Form(precision=name), scheme, [images])
+        assert inspect_file(target)["precision"] == name
+        weights = sum(np.prod(w.dims) for w in onnx.load_model(source).graph.initializer)
+        saved = source.stat().st_size - target.stat().st_size
+        overhead = 4000  # nodes and scales
+        assert abs((4 - precision.bytes_of_value) * weights - saved) < overhead
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_a_file_that_it_cannot_convert_is_refused_in_one_sentence(tmp_path, name):
+    source = tmp_path / "broken.onnx"
+    source.write_bytes(b"no model")
+    precision = precisions()[name]
+    scheme = next(iter(precision.schemes.values()), None)
+    with pytest.raises(ExportError, match=rf"^export\.precision: {name}: cannot convert broken\.onnx: [^\n]*$"):
+        finish(source, tmp_path / "made.onnx", Form(precision=name), scheme, [])
+    assert not (tmp_path / "made.onnx").exists()
+
+
+@pytest.mark.parametrize(("name", "given", "plain", "shipped"), [
+    ("fp32", None, 1e-4, 1e-4),
+    ("fp32", 0.5, 0.5, 0.5),
+    ("fp16", None, 1e-4, 1e-2),
+    ("fp16", 0.5, 1e-4, 0.5),
+    ("int8", None, 1e-4, float("inf")),
+    ("int8", 0.5, 1e-4, float("inf")),
+])  # fmt: skip
+def test_tolerances(name, given, plain, shipped):
+    config = ExportConfig(precision=name, tolerance=given)
+    assert (config.plain_tolerance, config.shipped_tolerance) == (plain, shipped)
+
+
+def test_nothing_else_knows_one_by_its_name():
+    root = Path(compressor.__file__).parent
+    places = [*root.rglob("*.py"), *(root.parent / "exporters").rglob("*.py")]
+    known = re.compile(r"precision\S* (?:[!=]=|in) [^\n]*\"(?:fp16|int8)\"")
+    knowing = [path.name for path in places if known.search(path.read_text(encoding="utf-8"))]
+    assert not [name for name in knowing if name.removesuffix(".py") not in NAMES]
