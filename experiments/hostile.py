@@ -239,84 +239,97 @@ def onnx_files(folder: Path, rng: random.Random, tally: Tally, count: int) -> No
         tally.judge(f"onnx {number}", use)
 
 
-def data_folders(folder: Path, rng: random.Random, tally: Tally, count: int) -> None:
-    """Folders of images of which something is wrong."""
+def image(rng: random.Random, size: tuple[int, int] = (10, 9), mode: str = "RGB") -> Image.Image:
+    pixels = np.random.default_rng(rng.randrange(2**32)).integers(0, 256, (size[1], size[0], 3))
+    return Image.fromarray(pixels.astype(np.uint8)).convert(mode)
 
-    def image(size: tuple[int, int] = (10, 9), mode: str = "RGB") -> Image.Image:
-        pixels = np.random.default_rng(rng.randrange(2**32)).integers(0, 256, (size[1], size[0], 3))
-        return Image.fromarray(pixels.astype(np.uint8)).convert(mode)
 
-    def good(root: Path) -> list[Path]:
-        files = []
-        for split in ("train", "test"):
-            for label in ("a", "b"):
-                for number in range(4):
-                    path = root / split / label / f"{number}.{rng.choice(('png', 'jpg'))}"
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    image().save(path)
-                    files.append(path)
-        return files
+def good_images(root: Path, rng: random.Random) -> list[Path]:
+    """A folder of images of two classes in two splits."""
+    files = []
+    for split in ("train", "test"):
+        for label in ("a", "b"):
+            for number in range(4):
+                path = root / split / label / f"{number}.{rng.choice(('png', 'jpg'))}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                image(rng).save(path)
+                files.append(path)
+    return files
 
-    def truncated(root: Path, files: list[Path]) -> None:
-        path = rng.choice(files)
-        path.write_bytes(mutated(path.read_bytes(), rng))
 
-    def cut(root: Path, files: list[Path]) -> None:
-        path = rng.choice(files)
-        path.write_bytes(path.read_bytes()[: rng.randrange(40)])
+class Spoils:
+    """What may be wrong with a folder of images: every method that takes (root, files) spoils one."""
 
-    def other_size(root: Path, files: list[Path]) -> None:
-        image((rng.randrange(1, 30), rng.randrange(1, 30))).save(rng.choice(files))
+    def __init__(self, rng: random.Random, tally: Tally) -> None:
+        self.rng, self.tally = rng, tally
+        self.all = [self.truncated, self.cut, self.other_size, self.other_mode, self.deep, self.bomb]
+        self.all += [
+            self.empty_class,
+            self.no_split,
+            self.loop,
+            self.folder_of_that_name,
+            self.foreign,
+            self.unreadable,
+        ]
 
-    def other_mode(root: Path, files: list[Path]) -> None:
-        path = rng.choice(files)
+    def taken(self, files: list[Path]) -> Path:
+        """One of the files, which is gone."""
+        path = self.rng.choice(files)
         path.unlink()
-        image(mode=rng.choice(("L", "CMYK"))).save(path.with_suffix(".jpg"))
+        return path
 
-    def deep(root: Path, files: list[Path]) -> None:
-        path = rng.choice(files)
-        path.unlink()
-        Image.fromarray(np.full((9, 10), 60000, np.uint16)).save(path.with_suffix(".png"))
+    def truncated(self, root: Path, files: list[Path]) -> None:
+        path = self.rng.choice(files)
+        path.write_bytes(mutated(path.read_bytes(), self.rng))
 
-    def bomb(root: Path, files: list[Path]) -> None:
-        path = rng.choice(files)
-        raw = bytearray(b"P6 60000 60000 255\n")
-        path.unlink()
-        path.with_suffix(".ppm").write_bytes(raw)
+    def cut(self, root: Path, files: list[Path]) -> None:
+        path = self.rng.choice(files)
+        path.write_bytes(path.read_bytes()[: self.rng.randrange(40)])
 
-    def empty_class(root: Path, files: list[Path]) -> None:
-        shutil.rmtree(root / rng.choice(("train", "test")) / "a")
+    def other_size(self, root: Path, files: list[Path]) -> None:
+        size = self.rng.randrange(1, 30), self.rng.randrange(1, 30)
+        image(self.rng, size).save(self.rng.choice(files))
+
+    def other_mode(self, root: Path, files: list[Path]) -> None:
+        mode = self.rng.choice(("L", "CMYK"))
+        image(self.rng, mode=mode).save(self.taken(files).with_suffix(".jpg"))
+
+    def deep(self, root: Path, files: list[Path]) -> None:
+        Image.fromarray(np.full((9, 10), 60000, np.uint16)).save(self.taken(files).with_suffix(".png"))
+
+    def bomb(self, root: Path, files: list[Path]) -> None:
+        self.taken(files).with_suffix(".ppm").write_bytes(b"P6 60000 60000 255\n")
+
+    def empty_class(self, root: Path, files: list[Path]) -> None:
+        shutil.rmtree(root / self.rng.choice(("train", "test")) / "a")
         (root / "train" / "a").mkdir(exist_ok=True)
 
-    def no_split(root: Path, files: list[Path]) -> None:
-        shutil.rmtree(root / rng.choice(("train", "test")))
+    def no_split(self, root: Path, files: list[Path]) -> None:
+        shutil.rmtree(root / self.rng.choice(("train", "test")))
 
-    def loop(root: Path, files: list[Path]) -> None:
-        path = rng.choice(files)
-        path.unlink()
+    def loop(self, root: Path, files: list[Path]) -> None:
+        path = self.taken(files)
         path.symlink_to(path)
 
-    def folder_of_that_name(root: Path, files: list[Path]) -> None:
-        path = rng.choice(files)
-        path.unlink()
-        path.mkdir()
+    def folder_of_that_name(self, root: Path, files: list[Path]) -> None:
+        self.taken(files).mkdir()
 
-    def foreign(root: Path, files: list[Path]) -> None:
-        rng.choice(files).write_bytes(pickle.dumps(Payload(tally.marks)))
+    def foreign(self, root: Path, files: list[Path]) -> None:
+        self.rng.choice(files).write_bytes(pickle.dumps(Payload(self.tally.marks)))
 
-    def unreadable(root: Path, files: list[Path]) -> None:
-        rng.choice(files).unlink()
+    def unreadable(self, root: Path, files: list[Path]) -> None:
+        self.taken(files)
         (root / "train" / "b" / "x.png").symlink_to("/proc/1/mem")
 
-    spoils = (
-        truncated, cut, other_size, other_mode, deep, bomb, empty_class, no_split, loop, folder_of_that_name, foreign,
-        unreadable,
-    )  # fmt: skip
+
+def data_folders(folder: Path, rng: random.Random, tally: Tally, count: int) -> None:
+    """Folders of images of which something is wrong."""
+    spoils = Spoils(rng, tally).all
     for number in range(count):
         root = folder / "images"
         shutil.rmtree(root, ignore_errors=True)
         spoil = spoils[number % len(spoils)]
-        spoil(root, good(root))
+        spoil(root, good_images(root, rng))
         section = {"name": "imagefolder", "path": str(root), "validation": rng.choice((0, 0.25))}
         recipe = parse_recipe(TINY | {"data": section | rng.choice(({}, {"image_size": 8}, {"channels": 1}))})
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 
-from compressor.errors import ModelError
+from compressor.models.onnx_reading import read_onnx
 from compressor.recipe.precision import precisions
 
 _PREFIX = "compressor."
@@ -28,13 +28,7 @@ def inspect_file(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: there is no such file, or it is no ONNX model
     """
-    if not path.is_file():
-        raise ModelError(f"{path}: file not found")
-    try:
-        proto = onnx.load_model(path)
-        onnx.checker.check_model(proto)
-    except Exception as error:  # protobuf, the checker and missing external data each have their own classes
-        raise ModelError(f"{path}: is not a valid ONNX model: {' '.join(str(error).split())[:200]}") from error
+    proto = read_onnx(path)
     graph = proto.graph
     weights = {weight.name for weight in graph.initializer}
     return {

@@ -21,6 +21,7 @@ from torch import nn
 
 from compressor.bench import open_session
 from compressor.errors import ModelError, UnavailableError, not_one_of
+from compressor.models.onnx_reading import read_onnx
 
 _CLOSE = 1e-3  # of the largest output: float32 sums in another order differ by less
 _OPTIONS = {"batch_norm": ("restore", "as_is")}
@@ -110,7 +111,10 @@ def _converted(path: Path) -> nn.Module:
         raise UnavailableError(
             f"model.onnx: {path} needs onnx2torch, which is not installed: pip install 'onnx-compressor[onnx]'"
         ) from error
-    proto = _read(path)
+    try:
+        proto = read_onnx(path)
+    except ModelError as error:
+        raise ModelError(f"model.onnx: {error}") from error
     shape = _input_shape(path, proto)
     _add_converters(registry)
     _take_later_versions(registry, proto)
@@ -123,18 +127,6 @@ def _converted(path: Path) -> nn.Module:
         raise ModelError(f"model.onnx: {path}: onnx2torch cannot convert it: {reason[:300]}") from error
     _check_equal(path, network, shape)
     return network  # type: ignore[no-any-return]
-
-
-def _read(path: Path) -> onnx.ModelProto:
-    if not path.is_file():
-        raise ModelError(f"model.onnx: {path}: file not found")
-    try:
-        proto = onnx.load_model(path)
-        onnx.checker.check_model(proto)
-    except Exception as error:  # protobuf, the checker and missing external data each have their own classes
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"model.onnx: {path} is not a valid ONNX model: {reason}") from error
-    return proto
 
 
 def _input_shape(path: Path, proto: onnx.ModelProto) -> tuple[int, ...]:

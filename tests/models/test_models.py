@@ -3,13 +3,7 @@
 Widths in these tests are different primes, so that no mix-up of two layers can cancel.
 """
 
-import copy
-import subprocess
-import sys
-import tempfile
-import textwrap
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +12,7 @@ from torch import nn
 from compressor import models
 from compressor.costs import params_macs
 from compressor.dependency import dependency_graph
-from compressor.errors import ModelError, UnavailableError
+from compressor.errors import ModelError
 from compressor.models import (
     build,
     build_meta,
@@ -27,7 +21,6 @@ from compressor.models import (
     follows,
     graph_of,
     reference_architecture,
-    steps,
     supports_channels_last,
     with_options,
 )
@@ -309,94 +302,6 @@ def test_the_seed_decides_the_weights_and_the_global_state_is_left_alone():
     assert not torch.equal(first.conv1.weight, other.conv1.weight)
 
 
-@pytest.fixture(scope="module")
-def resized_resnet18():
-    """torchvision's ResNet-18 at odd widths, and its own."""
-    own = reference_architecture("torchvision:resnet18", {}, 7, (3, 32, 32))
-    odd = own.with_widths(dict(zip(own.widths, PRIMES[12:], strict=False)))
-    return build(own, 1), odd, build(odd, 1)
-
-
-def test_a_resized_torchvision_network_has_its_widths_and_trains(resized_resnet18):
-    _, odd, model = copy.deepcopy(resized_resnet18)
-    for group, width in odd.widths.items():
-        assert model.get_submodule(group).out_channels == width, group
-    assert params_macs.params(odd) == params_macs.count_params(model)
-    logits = model.train()(torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
-    assert logits.shape == (4, 7)
-    logits.square().sum().backward()
-    assert all(parameter.grad is not None for parameter in model.parameters())
-
-
-def test_a_resized_torchvision_network_keeps_its_scheme_of_weights(resized_resnet18):
-    _, _, model = resized_resnet18
-    for path, module in model.named_modules():
-        if isinstance(module, nn.Conv2d):  # kaiming_normal_, fan_out
-            fan_out = module.out_channels * module.weight[0, 0].numel()
-            wanted, relative = (2 / fan_out) ** 0.5, 4 / module.weight.numel() ** 0.5
-            assert module.weight.std().item() == pytest.approx(wanted, rel=max(relative, 0.03)), path
-            assert abs(module.weight.mean().item()) < wanted * relative, path
-        elif isinstance(module, nn.BatchNorm2d):
-            assert (module.weight == 1).all(), path
-            assert (module.bias == 0).all(), path
-            assert (module.running_mean == 0).all(), path
-
-
-def test_a_resized_torchvision_network_depends_on_the_seed_alone(resized_resnet18):
-    own, odd, model = resized_resnet18
-    state = torch.random.get_rng_state()
-    again, other = build(odd, 1), build(odd, 2)
-    assert torch.equal(torch.random.get_rng_state(), state)
-    assert torch.equal(model.layer3[1].conv2.weight, again.layer3[1].conv2.weight)
-    assert not torch.equal(model.layer3[1].conv2.weight, other.layer3[1].conv2.weight)
-    assert own.conv1.out_channels == 64
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("resnet19", r"torchvision:'resnet19' is not one of .*did you mean resnet18\?"),
-        ("", "torchvision:'' is not one of alexnet"),
-        ("fasterrcnn_resnet50_fpn", "is not one of"),  # no classifier, and would download its backbone
-    ],
-)
-def test_an_unknown_torchvision_name(name, message):
-    with pytest.raises(ModelError, match=message):
-        reference_architecture(f"torchvision:{name}", {}, 10, (3, 32, 32))
-
-
-def test_a_scaled_network_keeps_the_steps_of_its_grouped_convolutions():
-    name = "torchvision:resnext50_32x4d"
-    whole = reference_architecture(name, {}, 10, (3, 32, 32))
-    for width in (0.01, 0.4, 1.7):
-        scaled = reference_architecture(name, {}, 10, (3, 32, 32), width)
-        assert all(scaled.widths[group] % step == 0 for group, step in steps(scaled).items())
-        assert all(
-            scaled.widths[group] <= max(step, width * whole.widths[group]) for group, step in steps(whole).items()
-        )
-    assert set(steps(whole).values()) == {1, 32}
-    assert build_meta(scaled).get_submodule("layer1.0.conv2").groups == 32
-
-
-def test_timm_networks_are_known_by_name():
-    pytest.importorskip("timm")
-    architecture = reference_architecture("timm:resnet10t", {}, 7, (3, 32, 32), 0.25)
-    assert build(architecture)(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
-    with pytest.raises(ModelError, match=r"timm:resnet10x: timm has no such model .*near it are .*resnet10t"):
-        reference_architecture("timm:resnet10x", {}, 7, (3, 32, 32))
-
-
-def test_without_timm_its_names_are_told_to_need_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(UnavailableError, match=r"needs timm, .*pip install 'onnx-compressor\[timm\]'"):
-        reference_architecture("timm:resnet14t", {}, 7, (3, 32, 32))
-
-
-def test_auxiliary_heads_are_allowed_in_training_alone():
-    architecture = reference_architecture("torchvision:googlenet", {"init_weights": False}, 10, (3, 64, 64))
-    assert {"inception4a.branch1.conv", "aux1.fc1"} <= set(architecture.widths)
-
-
 def test_widths_of_one_channel_are_found_again():
     for name, options in (("vgg11_bn", {}), ("mobilenetv2", {"shortcut": "convcut"}), ("preact_resnet18", {})):
         reference = reference_architecture(name, options, 10, (3, 32, 32))
@@ -406,100 +311,12 @@ def test_widths_of_one_channel_are_found_again():
         assert {group: graph.widths[group] for group in narrow.widths} == narrow.widths
 
 
-def test_an_option_that_the_torchvision_network_does_not_know():
-    with pytest.raises(ModelError, match=r"torchvision:resnet18 cannot be built: TypeError: .*unexpected keyword"):
-        reference_architecture("torchvision:resnet18", {"depth": 1}, 10, (3, 32, 32))
-
-
-@pytest.fixture
-def module(tmp_path, monkeypatch):
-    """Write a module into the working directory, which is not on sys.path; give its name."""
-    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
-    monkeypatch.chdir(tmp_path)
-
-    def write(name, code):
-        (tmp_path / f"{name}.py").write_text(textwrap.dedent(code))
-        return name
-
-    return write
-
-
-def test_a_factory_in_the_working_directory(module):
-    name = module(
-        "my_nets_of_a_test",
-        """
-        from torch import nn
-
-        def net(num_classes, inner=17):
-            return nn.Sequential(nn.Conv2d(1, 13, 3), nn.BatchNorm2d(13), nn.ReLU(), nn.Conv2d(13, inner, 3),
-                                 nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inner, num_classes))
-        """,
-    )
-    architecture = reference_architecture(f"{name}:net", {"inner": 19}, 5, (1, 8, 8))
-    assert architecture.widths == {"0": 13, "3": 19}
-    narrow = architecture.with_widths({"0": 3, "3": 29})
-    expected = (9 * 3 + 3) + 2 * 3 + (9 * 3 * 29 + 29) + linear(29, 5)
-    assert params_macs.params(narrow) == params_macs.count_params(build(narrow)) == expected
-    assert build(narrow)(torch.zeros(2, 1, 8, 8)).shape == (2, 5)
-
-
-def test_factories_that_give_no_network(module):
-    name = module(
-        "my_broken_nets_of_a_test",
-        """
-        value = 3
-        def text(): return "no network"
-        def fails(num_classes): raise KeyError(f"no {num_classes}\\nclasses")
-        """,
-    )
-    for reference, message in [
-        (f"{name}:text", "gives a str, not a torch.nn.Module"),
-        (f"{name}:value", "is a int, not a function or class"),
-        (f"{name}:fails", r"cannot be built: KeyError: 'no 5.*classes'"),
-        (f"{name}:absent", "cannot import .*has no attribute 'absent'"),
-        ("no_such_package.nets:net", "cannot import .*No module named 'no_such_package'"),
-        (f"{module('my_wrong_syntax_of_a_test', 'def (')}:net", "cannot import .*SyntaxError"),
-        ("torch.nn:ReLU", "cannot be resized: it has no layers with a width"),
-        (":net", "cannot import :net"),
-    ]:
-        with pytest.raises(ModelError, match=message) as caught:
-            reference_architecture(reference, {}, 5, (1, 8, 8))
-        assert "\n" not in str(caught.value)
-
-
 @pytest.mark.parametrize("equal", [3, 8, 13])
 def test_equal_widths_of_two_stages_do_not_tie_them_together(equal):
     architecture = reference_architecture("mobilenetv2", {}, 10, (1, 8, 8), 0.1)
     flat = architecture.with_widths(dict.fromkeys(architecture.widths, equal))
     graph = dependency_graph(build(flat), torch.zeros(2, 1, 8, 8))
     assert set(graph.groups) == set(flat.widths) | set(follows(flat))
-
-
-def test_widths_that_the_networks_own_code_cannot_bear_are_refused(module):
-    name = module(
-        "my_sliced_net_of_a_test",
-        """
-        import torch
-        from torch import nn
-
-        class Sliced(nn.Module):
-            def __init__(self, num_classes):
-                super().__init__()
-                self.conv, self.some = nn.Conv2d(3, 8, 1), nn.Conv2d(4, 6, 1)
-                self.whole, self.fc = nn.Conv2d(8, 6, 1), nn.Linear(6, num_classes)
-
-            def forward(self, x):
-                x = self.conv(x)
-                return self.fc(torch.relu(self.some(x[:, -4:]) + self.whole(x)).mean((2, 3)))
-        """,
-    )
-    architecture = reference_architecture(f"{name}:Sliced", {}, 10, (3, 8, 8))
-    narrow = architecture.with_widths(dict.fromkeys(architecture.widths, 3))
-    if "conv" in architecture.widths:
-        with pytest.raises(ModelError, match="does not run at these widths"):
-            build(narrow)
-    else:
-        assert build(narrow)(torch.zeros(2, 3, 8, 8)).shape == (2, 10)
 
 
 @pytest.mark.parametrize(
@@ -517,19 +334,3 @@ def test_channels_last_is_not_taken_on_a_cpu_where_onednn_writes_beyond_its_buff
     architecture = reference_architecture(name, {}, 10, (3, 32, 32), width)
     assert supports_channels_last(architecture, on_cpu=True, narrower=narrower) is supported
     assert supports_channels_last(architecture, narrower=narrower) is (name != "mlp")
-
-
-def test_a_network_of_ones_own_is_counted_in_a_process_that_has_not_seen_it():
-    """What was looked up before must not matter: a later stage may run in a process of its own."""
-    code = (
-        "from compressor.models.architecture import Architecture\n"
-        "from compressor.models import build_meta\n"
-        "own = Architecture('own:network', 4, (1, 8, 8), {'0': 5})\n"
-        "print(sum(p.numel() for p in build_meta(own).parameters()))\n"
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        network = "nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(3 * 36, num_classes))"
-        lines = f"from torch import nn\n\n\ndef network(num_classes):\n    return {network}\n"
-        (Path(folder) / "own.py").write_text(lines)
-        done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == str(5 * 9 + 5 + 5 * 36 * 4 + 4), done.stderr
