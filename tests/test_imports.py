@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROOMS = (  # each imports only rooms below it, and the package itself for its version
-    *("__main__", "cli", "olive", "pipeline"),
+    *("__main__", "cli", "olive", "integrations", "pipeline"),
     *("cost", "solve", "widths", "architecture", "search", "costs", "exporters", "training"),
     *("models", "dependency", "data"),
     *("report", "recipe", "bench"),
@@ -127,9 +127,9 @@ def test_only_some_rooms_import_torch(name, visitor):
         assert not top & ORT
 
 
-def test_only_the_command_line_and_olive_know_the_pipeline():
+def test_only_the_command_line_and_other_tools_know_the_pipeline():
     knowing = {room(name) for name, visitor in ALL if "pipeline" in rooms_of(visitor)}
-    assert knowing == {"cli", "olive", "pipeline"}
+    assert knowing == {"cli", "integrations", "pipeline"}
     assert {room(name) for name, visitor in ALL if "cli" in rooms_of(visitor)} == {"cli", "__main__"}
 
 

@@ -17,7 +17,7 @@ from compressor.failures import reported
 @reported
 def olive_config_command(recipe: Path, out: Path, overrides: tuple[str, ...]) -> None:
     """Write a package config for Olive (its own passes and ours) and a run config that does what the recipe says."""
-    from compressor.olive.configs import PACKAGE_CONFIG, RUN_CONFIG, write_configs
+    from compressor.integrations.olive.configs import PACKAGE_CONFIG, RUN_CONFIG, write_configs
     from compressor.recipe import load_recipe
 
     write_configs(load_recipe(recipe, overrides), out)

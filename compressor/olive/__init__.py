@@ -1,1 +1,1 @@
-"""Our pass for Microsoft Olive (`pip install onnx-compressor[olive]`). Inside this package `import olive` is theirs."""
+"""The name that configurations of Olive know `compressor.integrations.olive` by."""

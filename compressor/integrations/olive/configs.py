@@ -8,12 +8,12 @@ from typing import Any
 
 from compressor.errors import RecipeError, RunError, UnavailableError
 from compressor.files import read_json, write_atomic, write_json
-from compressor.olive.parameters import PASS
+from compressor.integrations.olive.parameters import PASS
 from compressor.recipe import Recipe
 
 PACKAGE_CONFIG, RUN_CONFIG, NETWORK = "olive_config.json", "olive_run.json", "network.json"
 _MODULE = {
-    "module_path": f"compressor.olive.compress_to_budget.{PASS}",
+    "module_path": f"compressor.integrations.olive.compress_to_budget.{PASS}",
     "supported_providers": ["*"],
     "supported_accelerators": ["*"],
     "supported_precisions": ["*"],

@@ -3,7 +3,7 @@
 import pytest
 
 from compressor.errors import RecipeError
-from compressor.olive.parameters import check_points, recipe_of
+from compressor.integrations.olive.parameters import check_points, recipe_of
 
 GOOD = {"budget": {"params": "0.5x"}, "method": "uniform", "data": "digits"}
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from compressor.errors import BudgetError, CompressorError, RecipeError
 from compressor.failures import Failure, reported
-from compressor.olive.parameters import PASS
+from compressor.integrations.olive.parameters import PASS
 
 
 class PassFailed(SystemExit):

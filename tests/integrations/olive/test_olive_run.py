@@ -25,7 +25,7 @@ pytestmark = [
     ),
 ]
 PYTHON = os.environ.get("OLIVE_PYTHON", sys.executable)
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NET = """
 import torch
 from torch import nn
@@ -35,7 +35,7 @@ def load(path=None):
         nn.BatchNorm2d(23), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(23, 10))
 """
 MISSING = """
-from compressor.olive import compress_to_budget
+from compressor.integrations.olive import compress_to_budget
 compressed = compress_to_budget.run
 def missed(*given, **named):
     report = compressed(*given, **named)
