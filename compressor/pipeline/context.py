@@ -18,7 +18,7 @@ from compressor.exporters.scheme_choice import form_of
 from compressor.files import read_text
 from compressor.models import reference_architecture, supports_channels_last
 from compressor.models.architecture import Architecture
-from compressor.pipeline.records import SearchRecord
+from compressor.pipeline.records import SearchRecord, damaged
 from compressor.pipeline.run_log import RunLog
 from compressor.pipeline.run_network import RunNetwork
 from compressor.pipeline.shipping import measure_as_shipped
@@ -112,7 +112,12 @@ class RunContext:
         Raises:
             RunError: it has not finished, or its record is damaged
         """
-        return SearchRecord.read(self.out / "search.json")
+        path, names = self.out / "search.json", set(self.recipe.budget.names)
+        record = SearchRecord.read(path)
+        if set(record.limits) != names:
+            found, wanted = (", ".join(sorted(some)) or "nothing" for some in (record.limits, names))
+            raise damaged(path, f"limits: it limits {found}, the budget of the recipe {wanted}")
+        return record
 
     def networks(self) -> list[RunNetwork]:
         """The result, then the references.

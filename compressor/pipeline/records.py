@@ -5,12 +5,13 @@ A file that is damaged, was changed or comes from elsewhere fails where it is re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
+from pydantic import BaseModel, ConfigDict, PlainValidator, RootModel, ValidationError, model_validator
 
 from compressor.errors import RunError
 from compressor.files import read_text, write_json
@@ -18,7 +19,40 @@ from compressor.recipe import costs
 from compressor.search import Finetuning
 from compressor.training.trainer import EpochRecord
 
-Number = int | float
+
+def _number(what: str, fits: Callable[[float], bool], *, whole: bool = False) -> PlainValidator:
+    """Let through the numbers that fit, whole ones as such: pydantic would make floats of them."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not fits(value):
+            raise ValueError(f"must be {what}, not {value!r:.80}")
+        return value
+
+    return PlainValidator(check)
+
+
+Number = Annotated[float, _number("a number", lambda value: True)]  # a diverged loss is none that is finite
+Amount = Annotated[float, _number("a finite number of 0 or more", lambda value: 0 <= value < 1e300)]
+Limit = Annotated[float, _number("a finite number above 0", lambda value: 0 < value < 1e300)]
+Share = Annotated[float, _number("a number from 0 to 1", lambda value: 0 <= value <= 1)]
+Count = Annotated[int, _number("a whole number of 0 or more", lambda value: 0 <= value < 2**63, whole=True)]
+Size = Annotated[int, _number("a whole number of 1 or more", lambda value: 0 < value < 2**31, whole=True)]
+
+
+def damaged(path: Path, problem: str) -> RunError:
+    """What to raise of a file in a run folder."""
+    return RunError(f"{path}: {problem}; the file was damaged or changed, or comes from another version")
+
+
+def of_networks(path: Path, found: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Check that a file has an entry for every network of the run.
+
+    Raises:
+        RunError: it lacks one
+    """
+    for name in names:
+        if name not in found:
+            raise damaged(path, f"it has nothing of the network {name!r}")
 
 
 class _File(BaseModel):
@@ -36,14 +70,31 @@ class _File(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = ".".join(map(str, first["loc"]))
-            problem = f"{place}: {first['msg']}" if place else first["msg"]
-            raise RunError(
-                f"{path}: {problem}; the file was damaged or changed, or comes from another version"
-            ) from error
+            message = first["msg"].removeprefix("Value error, ")
+            raise damaged(path, f"{place}: {message}" if place else message) from error
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""
         write_json(path, self.model_dump())
+
+
+class Dataset(BaseModel):
+    """What the data was, as reports describe it: its name, the shape of a sample, its classes, and samples by split."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    input_shape: list[Size]
+    classes: Count
+    train: Count
+    validation: Count
+    test: Count
+
+    @model_validator(mode="after")
+    def _shape(self) -> Self:
+        if len(self.input_shape) not in (1, 3):
+            raise ValueError(f"input_shape must be of one number or of three, not {self.input_shape}")
+        return self
 
 
 class SearchRecord(_File):
@@ -68,16 +119,23 @@ class SearchRecord(_File):
     model_config = ConfigDict(extra="allow")
 
     trace: dict[str, Any]
-    limits: dict[str, Number]
-    one_channel: dict[str, Number]
+    limits: dict[str, Limit]
+    one_channel: dict[str, Amount]
     binding: str | None
     note: str | None
-    dataset: dict[str, Any]
+    dataset: Dataset
     images: list[Any] | None = None
-    reference_widths: dict[str, int]
+    reference_widths: dict[str, Size]
     finetuning: Finetuning | None = None
     training: list[EpochRecord] = []
-    round_to: list[int] = []
+    round_to: list[Size] = []
+
+    @model_validator(mode="after")
+    def _iterations(self) -> Self:
+        found = self.trace.get("iterations", [])
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise ValueError(f"trace.iterations must be a list of objects, not {found!r:.80}")
+        return self
 
     def of_cost(self, key: str) -> Any:
         """What a cost has kept under its `search_record`; None where it was not limited."""
@@ -108,9 +166,9 @@ class Scores(BaseModel):
         weights: "last" or "best" epoch
     """
 
-    onnx: Number
-    torch: Number
-    samples: int
+    onnx: Share
+    torch: Share
+    samples: Size
     weights: str
 
 
@@ -118,9 +176,27 @@ class MetricRecord(BaseModel):
     """What networks are compared by: `name`, which is `better` ("higher" or "lower"), and its values."""
 
     name: str
-    better: str
+    better: Literal["higher", "lower"]
     onnx: Number
     torch: Number
+
+
+class ParityRecord(BaseModel):
+    """How far the file is from PyTorch: as `compressor.exporters.Parity`; no tolerance where none was asked for."""
+
+    max_abs_error: Amount
+    max_rel_error: Amount
+    batches: list[Size]
+    tolerance: Limit | None
+
+
+class PrecisionRecord(BaseModel):
+    """The precision of a file: its `name`, and a `note` on it; how it was chosen among schemes, where it has any."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    note: str | None
 
 
 class ExportRecord(_File):
@@ -139,20 +215,47 @@ class ExportRecord(_File):
 
     model_config = ConfigDict(extra="allow")
 
-    opset: int
+    opset: Size
     versions: dict[str, str]
     accuracy: Scores
     metric: MetricRecord
-    parity: dict[str, Any]
-    precision: dict[str, Any]
+    parity: ParityRecord
+    precision: PrecisionRecord
     stacked: dict[str, Any] | None
     also: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _costs(self) -> Self:
+        extra = self.model_extra or {}
+        for name, cost in costs().items():
+            if name not in extra and cost.always:
+                raise ValueError(f"{name} is missing")
+            value = extra.get(name, 0)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be a finite number of 0 or more, not {value!r:.80}")
+        return self
 
     @property
     def costs(self) -> dict[str, float]:
         """{cost: what the network and its file cost}, of the costs that were recorded."""
         extra = self.model_extra or {}
         return {name: extra[name] for name in costs() if name in extra}
+
+
+class NetworkLatency(BaseModel):
+    """One network's part of it: as `compressor.bench.Latency` writes it; these keys are what reports need."""
+
+    model_config = ConfigDict(extra="allow")
+
+    batch: Size
+    provider: str
+    threads: Count
+    mean_ms: Amount
+    median_ms: Amount
+    p90_ms: Amount
+    p99_ms: Amount
+    throughput_per_s: Amount
+    samples_ms: list[Amount]
 
 
 class LatencyRecord(_File):
@@ -163,7 +266,7 @@ class LatencyRecord(_File):
         machine: where
     """
 
-    networks: dict[str, dict[str, Any]]
+    networks: dict[str, NetworkLatency]
     machine: dict[str, Any]
 
 

@@ -101,7 +101,8 @@ def check(folder: Path, recipe: Recipe) -> None:
             raise RunError(f"{folder / 'stages.json'}: does not say what the {stage} stage was made from; begin anew")
         if changed := difference(known[stage], _used(stage, recipe)):
             raise RunError(
-                f"{folder / 'recipe.yaml'}: {', '.join(changed)} differs from what the {stage} stage of this run used; "
+                f"{folder / 'recipe.yaml'}: {', '.join(changed)} differs from what the {stage} stage of this run used, "
+                "says stages.json; "
                 "change it back, or begin in another folder"
             )
 
@@ -117,8 +118,8 @@ def _begun(folder: Path, stage: str) -> bool:
 def _records(folder: Path) -> dict[str, Any]:
     path = folder / "stages.json"
     known = read_json(path) if path.exists() else {}
-    if not isinstance(known, dict):
-        raise RunError(f"{path}: must be an object with the keys {', '.join(_USES)}")
+    if not isinstance(known, dict) or not all(isinstance(one, dict) for one in known.values()):
+        raise RunError(f"{path}: must be an object of objects with the keys {', '.join(_USES)}")
     return known
 
 

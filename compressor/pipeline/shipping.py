@@ -35,7 +35,7 @@ from compressor.files import copy_atomic
 from compressor.models import build
 from compressor.models.architecture import Architecture
 from compressor.pipeline import environment
-from compressor.pipeline.records import ExportRecord
+from compressor.pipeline.records import ExportRecord, ParityRecord, PrecisionRecord
 from compressor.recipe import Recipe, ShippedNetwork, costs
 from compressor.recipe.precision import precisions
 from compressor.training.checkpoint import load_tensors
@@ -88,8 +88,8 @@ def ship(
         **{name: count(shipped) for name, count in counted.items()},
         opset=exported.opset,
         versions=environment.versions(),
-        parity=exported.parity.to_json(),
-        precision=precision,
+        parity=ParityRecord.model_validate(exported.parity.to_json()),
+        precision=PrecisionRecord.model_validate(precision),
         stacked=stacked,
         also=also,
         **scores,

@@ -1,11 +1,16 @@
 """Records of a run folder: what is written reads back; what is damaged or foreign fails with one sentence."""
 
+import copy
 import json
+import shutil
 
 import pytest
+from small import small_recipe
 
-from compressor.errors import RunError
+from compressor.errors import CompressorError, RunError
 from compressor.pipeline.records import ExportRecord, LatencyRecord, SearchRecord, TrainRecord
+from compressor.pipeline.runner import continue_run, run
+from compressor.recipe import parse_recipe
 from compressor.search import Finetuning
 from compressor.training.trainer import EpochRecord
 
@@ -15,7 +20,7 @@ SEARCH = {
     "one_channel": {"params": 13},
     "binding": "params",
     "note": None,
-    "dataset": {"name": "digits", "input_shape": [1, 8, 8]},
+    "dataset": {"name": "digits", "input_shape": [1, 8, 8], "classes": 2, "train": 9, "validation": 0, "test": 3},
     "images": [{"name": "digits"}, ["0", "1"], [0.5], [0.25]],
     "reference_widths": {"fc1": 23},
     "finetuning": {"epochs": 3, "lr": 0.01},
@@ -51,7 +56,12 @@ def test_a_search_record_reads_back_with_what_costs_have_added(tmp_path):
     ("content", "message"),
     [
         (changed(limits="gone"), "limits: Field required"),
-        (changed(limits={"params": "many"}), "limits.params"),
+        (changed(limits={"params": "many"}), "limits.params: must be a finite number above 0, not 'many'"),
+        (changed(limits={"params": float("nan")}), "limits.params: must be a finite number above 0, not nan"),
+        (changed(limits={"params": 0}), "limits.params: "),
+        (changed(limits={"params": True}), "limits.params: "),
+        (changed(dataset=SEARCH["dataset"] | {"input_shape": [8, 8]}), "input_shape must be of one number or of three"),
+        (changed(trace={"iterations": "x"}), "trace.iterations must be a list of objects, not 'x'"),
         (changed(reference_widths={"fc1": 2.5}), "reference_widths.fc1: "),
         (changed(finetuning={"epochs": 3}), "finetuning.lr: "),
         (changed(training=[{"epoch": "one"}]), "training.0.epoch: "),
@@ -90,12 +100,85 @@ def test_the_costs_of_an_export_are_those_that_it_has(tmp_path):
         versions={"torch": "2"},
         accuracy=scores | {"samples": 100, "weights": "last"},
         metric=scores | {"name": "accuracy", "better": "higher"},
-        parity={"max_rel_error": 1e-7},
-        precision={"name": "fp32"},
+        parity={"max_abs_error": 1e-7, "max_rel_error": 1e-7, "batches": [1, 2], "tolerance": None},
+        precision={"name": "fp32", "note": None},
         stacked=None,
         params=37,
+        macs=41,
+        onnx_bytes=43,
         activation_bytes=1024,
         something_else=3,
     )
     record.write(tmp_path / "export.json")
-    assert ExportRecord.read(tmp_path / "export.json").costs == {"params": 37, "activation_bytes": 1024}
+    assert ExportRecord.read(tmp_path / "export.json").costs == {
+        **{"params": 37, "macs": 41, "onnx_bytes": 43},
+        "activation_bytes": 1024,
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, quick_export):
+    """A run of two networks, without its report."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    run(parse_recipe(small_recipe(baselines=["uniform"])), folder, until="bench")
+    return folder
+
+
+def places(value, path=()):
+    """Paths of everything in a JSON value; of a list, of its first entry."""
+    yield path
+    inside = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+    for key, inner in inside:
+        yield from places(inner, (*path, key))
+
+
+def spoiled(value, path, new):
+    """A copy of a value with another one at a place; without the place if the other one is "gone"."""
+    if not path:
+        return {} if new == "gone" else new
+    made = inner = copy.deepcopy(value)
+    for key in path[:-1]:
+        inner = inner[key]
+    if new == "gone":
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = new
+    return made
+
+
+WRONG = ("gone", None, "x<b>", [], {}, -1, True, float("nan"), 2**70)
+
+
+@pytest.mark.parametrize("name", ["search.json", "export.json", "latency.json", "training.json", "stages.json"])
+def test_whatever_is_wrong_in_a_file_there_is_a_report_or_one_sentence(finished, tmp_path, name, no_figures):
+    """Where a record takes a value, the report does so too; where it does not, the sentence names the file."""
+    folder, good = tmp_path / "run", json.loads((finished / name).read_text())
+    shutil.copytree(finished, folder)
+    refused = []
+    for index, path in enumerate(places(good)):  # every place with another one of what may be wrong
+        (folder / name).write_text(json.dumps(spoiled(good, path, WRONG[index % len(WRONG)])))
+        try:
+            continue_run(folder, "report")
+        except CompressorError as error:
+            refused.append(str(error))
+    assert refused
+    assert not [sentence for sentence in refused if name not in sentence or "\n" in sentence]
+
+
+def test_a_file_without_a_network_of_the_run_is_refused(finished, tmp_path, no_figures):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    found = json.loads((folder / "latency.json").read_text())
+    del found["networks"]["uniform"]
+    (folder / "latency.json").write_text(json.dumps(found))
+    with pytest.raises(RunError, match=r"latency\.json: it has nothing of the network 'uniform'"):
+        continue_run(folder, "report")
+
+
+def test_limits_that_are_not_those_of_the_recipe_are_refused(finished, tmp_path, no_figures):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    found = json.loads((folder / "search.json").read_text())
+    (folder / "search.json").write_text(json.dumps(found | {"limits": {}}))
+    with pytest.raises(RunError, match=r"search\.json: limits: it limits nothing, the budget of the recipe params; "):
+        continue_run(folder, "report")

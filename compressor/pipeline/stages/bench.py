@@ -8,7 +8,7 @@ from compressor.bench import measure_latencies
 from compressor.errors import RunError
 from compressor.pipeline import environment
 from compressor.pipeline.context import RunContext
-from compressor.pipeline.records import LatencyRecord, VerificationRecord
+from compressor.pipeline.records import LatencyRecord, NetworkLatency, VerificationRecord
 from compressor.pipeline.run_network import RunNetwork
 from compressor.recipe import Cost, Recipe, costs
 
@@ -22,7 +22,10 @@ def bench(context: RunContext) -> None:
     if not (context.out / "latency.json").exists():
         context.show(f"measuring {config.warmup + config.runs} batches of {config.batch}")
         measured = measure_latencies([network.folder / "model.onnx" for network in networks], **dict(config))
-        found = {network.name: one.to_json() for network, one in zip(networks, measured, strict=True)}
+        found = {
+            network.name: NetworkLatency.model_validate(one.to_json())
+            for network, one in zip(networks, measured, strict=True)
+        }
         LatencyRecord(networks=found, machine=environment.machine(context.device)).write(context.out / "latency.json")
     for cost in measured_costs(context.recipe):
         if not (context.out / f"{cost.record}.json").exists():

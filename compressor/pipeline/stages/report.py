@@ -8,7 +8,14 @@ from typing import Any
 
 from compressor.costs.budget import Budget
 from compressor.pipeline.context import RunContext
-from compressor.pipeline.records import ExportRecord, LatencyRecord, TrainRecord, VerificationRecord
+from compressor.pipeline.records import (
+    ExportRecord,
+    LatencyRecord,
+    TrainRecord,
+    VerificationRecord,
+    damaged,
+    of_networks,
+)
 from compressor.pipeline.run_network import RunNetwork
 from compressor.pipeline.shipping import without_paths
 from compressor.pipeline.stages.bench import measured_costs
@@ -28,14 +35,18 @@ def run_report(context: RunContext) -> dict[str, Any]:
     latency = LatencyRecord.read(context.out / "latency.json")
     budget = Budget(searched.limits)
     verified = {c.name: VerificationRecord.read(context.out / f"{c.record}.json").root for c in measured_costs(recipe)}
+    found = context.networks()
+    of_networks(context.out / "latency.json", latency.networks, (network.name for network in found))
+    for name, of_cost in verified.items():
+        of_networks(context.out / f"{costs()[name].record}.json", of_cost, (network.name for network in found))
     networks = {
         network.name: _network(
             network,
-            latency.networks[network.name],
+            latency.networks[network.name].model_dump(),
             budget,
-            {name: found[network.name] for name, found in verified.items()},
+            {name: of_cost[network.name] for name, of_cost in verified.items()},
         )
-        for network in context.networks()
+        for network in found
     }
     if reference := networks.get("reference"):
         for network in networks.values():
@@ -49,7 +60,7 @@ def run_report(context: RunContext) -> dict[str, Any]:
         "recipe": without_paths(recipe.model_dump(mode="json")),
         "method": recipe.search.method,
         "seed": recipe.seed,
-        "dataset": searched.dataset,
+        "dataset": searched.dataset.model_dump(),
         "reference_widths": searched.reference_widths,
         **{f"{key}_search": searched.of_cost(key) for cost in costs().values() if (key := cost.search_record)},
         "baseline": networks,
@@ -76,6 +87,9 @@ def _network(
     """
     known = costs()
     exported = ExportRecord.read(network.folder / "export.json")
+    for name in budget.limits:
+        if known[name].shipped and name not in exported.costs:
+            raise damaged(network.folder / "export.json", f"{name} is missing, which the budget limits")
     measured = {name: record[known[name].verified] for name, record in verified.items()}
     kept = ("opset", "accuracy", "metric", "parity", "precision", "stacked")
     return {
