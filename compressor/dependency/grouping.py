@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import nn
 
-from compressor.dependency.graph import DependencyGraph, Indices, Owners, WidthGroup, layer_of
+from compressor.dependency.graph import NEW, DependencyGraph, Indices, Owners, Positions, WidthGroup, layer_of
 from compressor.dependency.surgery import CONVS, RECURRENT, TRANSPOSED, apply_
 from compressor.dependency.trace import Axis, Trace
 from compressor.dependency.tracer import trace
@@ -37,8 +37,39 @@ def dependency_graph(model: nn.Module, example: torch.Tensor) -> DependencyGraph
         return changed
 
     slices = {name: group.slices for name, group in graph.groups.items() if name not in graph.fixed}
-    refused = resizable(traced, probe, slices, runs_at)
-    return graph.fixing(dict(graph.fixed) | refused)
+    graph = graph.fixing(dict(graph.fixed) | resizable(traced, probe, slices, runs_at))
+    if any(parts for _, parts in found.cuts):
+        graph = graph.fixing(dict(graph.fixed) | _cut_at_fixed_places(graph, found, probe, runs_at))
+    return graph
+
+
+def _cut_at_fixed_places(
+    graph: DependencyGraph,
+    found: Trace,
+    probe: torch.Tensor,
+    runs_at: Callable[[Mapping[str, Sequence[int]]], nn.Module],
+) -> dict[str, str]:
+    """{group: reason} of those whose channels the network's code cuts at numbers that do not follow their width.
+
+    `x[:, :4]` of 12 channels is a third, but of 9 it is none: the network runs, and computes something else. So it is
+    traced once more at other widths, where every cut must give as many parts as before.
+    """
+    other = {name: [*range(1, g.slices)] if g.slices > 1 else [0, NEW] for name, g in graph.groups.items()}
+    again, channel = trace(runs_at(other), probe), found.channels()
+    counts = [parts for _, parts in again.cuts]
+    reasons = {}
+    for index, (slots, parts) in enumerate(found.cuts):
+        if parts and (len(counts) != len(found.cuts) or counts[index] != parts):
+            cut = set(channel[slots[slots >= 0]].tolist())
+            for name in graph.groups:
+                if any(cut & set(_channels(found, channel, one).tolist()) for one in graph.producers(name)):
+                    reasons[name] = f"{name}: its channels are cut at places that do not follow their number"
+    return reasons
+
+
+def _channels(found: Trace, channel: Indices, made: Positions) -> Indices:
+    """The channels of the trace that lie at some positions of a parameter."""
+    return channel[found.axes[made.tensor, made.dim] + made.index]
 
 
 def _traced(model: nn.Module, example: torch.Tensor) -> tuple[nn.Module, torch.Tensor, Trace]:

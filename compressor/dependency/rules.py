@@ -98,7 +98,9 @@ def _check_parts(tracer: Tracer, call: Call, slots: torch.Tensor, moved: list[to
     equal = all(one.shape == moved[0].shape for one in moved) and part > 1 and whole % part == 0
     if not equal or (name == "slice" and (step != 1 or first % whole % part)):
         tracer.trace.hold(core_of(slots).numpy(), "its channels are cut into unequal parts")
+        tracer.trace.cuts.append((core_of(slots).numpy(), 0))
         return
+    tracer.trace.cuts.append((core_of(slots).numpy(), whole // part))
     rows = core_of(slots).movedim(cut[0], 0)
     tracer.trace.splits.append(rows.reshape(-1, part, *rows.shape[1:]).numpy())
 

@@ -39,6 +39,7 @@ class Trace:
         kin: pairs of slots of parameters that one weight is computed from
         summed: slots that a product of two activations sums over, such as queries and keys
         divided: (slots of a dimension, number of equal parts that its length must have)
+        cuts: (slots of a dimension, number of equal parts that an operator cuts it into, 0 for unequal ones)
         uses: {parameter: positions of one image that its convolution or product is computed at}
         products: multiply-adds of one image in products of two activations
         normed: {weight: names of the batch-norm that alone reads its output and of what reads the batch-norm}
@@ -53,6 +54,7 @@ class Trace:
     kin: list[tuple[int, int]] = field(default_factory=list)
     summed: list[Slots] = field(default_factory=list)
     divided: list[tuple[Slots, int]] = field(default_factory=list)
+    cuts: list[tuple[Slots, int]] = field(default_factory=list)
     uses: Counter[str] = field(default_factory=Counter)
     products: int = 0
     normed: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict)

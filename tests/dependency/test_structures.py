@@ -350,8 +350,40 @@ def transposed_grouped():
     return Net(forward, a=conv(3, 8), up=up, b=conv(8, 7), fc=nn.Linear(7, 5))
 
 
+def scaled_in_place():
+    """Runs at any width, but then scales another share of the channels."""
+
+    def forward(n, x):
+        x = n.a(x)
+        x[:, :4].mul_(3)
+        return n.fc(pooled(n.b(x)))
+
+    return Net(forward, a=conv(3, 12), b=conv(12, 7), fc=nn.Linear(7, 5))
+
+
+def literal_halves():
+    """Runs at any width too."""
+
+    def forward(n, x):
+        x = n.a(x)
+        return n.fc(pooled(n.b(torch.cat([F.relu(x[:, :4]), -x[:, 4:]], 1))))
+
+    return Net(forward, a=conv(3, 8), b=conv(8, 7), fc=nn.Linear(7, 5))
+
+
+def literal_pairs():
+    """One slice less leaves a whole number of pairs again."""
+
+    def forward(n, x):
+        x = n.a(x)
+        x[:, :2].mul_(3)
+        return n.fc(pooled(n.b(x)))
+
+    return Net(forward, a=conv(3, 12), b=conv(12, 7), fc=nn.Linear(7, 5))
+
+
 INSISTING = [literal_slice, literal_split, every_second, picked, copied_in, spectral, permuted, sorted_channels]
-INSISTING += [flipped_sum, transposed_grouped]
+INSISTING += [flipped_sum, transposed_grouped, scaled_in_place, literal_halves, literal_pairs]
 
 
 @pytest.mark.parametrize("make", INSISTING, ids=lambda make: make.__name__)
