@@ -49,3 +49,12 @@ def test_names_of_before_the_rooms_still_work():
     assert plan_of is graph_of
     found = (plan_widths, remove_channels_, resize_)
     assert found == (dependency.dependency_graph, dependency.remove_channels_, dependency.resize_)
+
+
+def test_slices_have_their_earlier_name():
+    from compressor.models import graph_of, reference_architecture
+
+    graph = graph_of(reference_architecture("mlp", {}, 10, (1, 8, 8)))
+    assert {group.units for group in graph.groups.values()} == {group.slices for group in graph.groups.values()}
+    for owners in (*graph.owners.values(), *graph.producers("fc1")):
+        assert owners.unit is owners.slice

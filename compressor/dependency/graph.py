@@ -44,6 +44,11 @@ class WidthGroup:
         """What `remove_channels_` counts in."""
         return self.channels // self.step
 
+    @property
+    def units(self) -> int:
+        """An earlier name of `slices`."""
+        return self.slices
+
 
 @dataclass(frozen=True, eq=False)
 class Owners:
@@ -51,6 +56,11 @@ class Owners:
 
     group: Indices
     slice: Indices
+
+    @property
+    def unit(self) -> Indices:
+        """An earlier name of `slice`."""
+        return self.slice
 
     @cached_property
     def numbers(self) -> frozenset[int]:
@@ -75,6 +85,11 @@ class Positions:
     dim: int
     index: Indices
     slice: Indices
+
+    @property
+    def unit(self) -> Indices:
+        """An earlier name of `slice`."""
+        return self.slice
 
 
 @dataclass(frozen=True)
