@@ -118,7 +118,10 @@ def choose(
         for (name, path), latency in zip(paths.items(), found, strict=True)
     }
     plain = record.pop("fp32")
-    chosen = _best(record, better, fast_first)
+    try:
+        chosen = _best(record, better, fast_first)
+    except ExportError as error:
+        raise ExportError(f"export.precision: {precision.name}: {error}") from error
     return precision.schemes[chosen], {"chosen": chosen, "schemes": record, "fp32": plain, "refused": refused}
 
 
@@ -132,7 +135,7 @@ def _best(schemes: Mapping[str, Mapping[str, Any]], better: str, fast_first: boo
     sign = 1 if better == "higher" else -1
     finite = {name: sign * value for name, value in scores.items() if np.isfinite(value)}
     if not finite:
-        raise ExportError("export.precision: no scheme gives a finite score")
+        raise ExportError("no scheme gives a finite score")
     least = max(finite.values())
     least -= _CLOSE * abs(least)
     good = [name for name, value in finite.items() if fast_first or value >= least]

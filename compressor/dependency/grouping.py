@@ -54,7 +54,7 @@ def _cut_at_fixed_places(
     `x[:, :4]` of 12 channels is a third, but of 9 it is none: the network runs, and computes something else. So it is
     traced once more at other widths, where every cut must give as many parts as before.
     """
-    other = {name: [*range(1, g.slices)] if g.slices > 1 else [0, NEW] for name, g in graph.groups.items()}
+    other = {name: [*range(group.slices), NEW] for name, group in graph.groups.items()}
     again, channel = trace(runs_at(other), probe), found.channels()
     counts = [parts for _, parts in again.cuts]
     reasons = {}

@@ -6,37 +6,19 @@ A file that is damaged, was changed or comes from elsewhere fails where it is re
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, PlainValidator, RootModel, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, RootModel, TypeAdapter, ValidationError, model_validator
 
 from compressor.errors import RunError
 from compressor.files import read_text, write_json
-from compressor.recipe import costs
+from compressor.recipe import Cost, costs
+from compressor.recipe.stored import Amount, Count, Finite, Limit, Number, Share, Size, problem_of
 from compressor.search import Finetuning
 from compressor.training.trainer import EpochRecord
-
-
-def _number(what: str, fits: Callable[[float], bool], *, whole: bool = False) -> PlainValidator:
-    """Let through the numbers that fit, whole ones as such: pydantic would make floats of them."""
-
-    def check(value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not fits(value):
-            raise ValueError(f"must be {what}, not {value!r:.80}")
-        return value
-
-    return PlainValidator(check)
-
-
-Number = Annotated[float, _number("a number", lambda value: True)]  # a diverged loss is none that is finite
-Amount = Annotated[float, _number("a finite number of 0 or more", lambda value: 0 <= value < 1e300)]
-Limit = Annotated[float, _number("a finite number above 0", lambda value: 0 < value < 1e300)]
-Share = Annotated[float, _number("a number from 0 to 1", lambda value: 0 <= value <= 1)]
-Count = Annotated[int, _number("a whole number of 0 or more", lambda value: 0 <= value < 2**63, whole=True)]
-Size = Annotated[int, _number("a whole number of 1 or more", lambda value: 0 < value < 2**31, whole=True)]
 
 
 def damaged(path: Path, problem: str) -> RunError:
@@ -68,10 +50,7 @@ class _File(BaseModel):
         try:
             return cls.model_validate_json(read_text(path), strict=True)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(map(str, first["loc"]))
-            message = first["msg"].removeprefix("Value error, ")
-            raise damaged(path, f"{place}: {message}" if place else message) from error
+            raise damaged(path, problem_of(error)) from error
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""
@@ -120,7 +99,7 @@ class SearchRecord(_File):
 
     trace: dict[str, Any]
     limits: dict[str, Limit]
-    one_channel: dict[str, Amount]
+    one_channel: dict[str, Finite]
     binding: str | None
     note: str | None
     dataset: Dataset
@@ -131,8 +110,18 @@ class SearchRecord(_File):
     round_to: list[Size] = []
 
     @model_validator(mode="after")
+    def _of_costs(self) -> Self:
+        for cost in costs().values():
+            if cost.search_type is not None and (found := self.of_cost(cost.search_record)) is not None:
+                try:
+                    cost.search_type.model_validate(found)
+                except ValidationError as error:
+                    raise ValueError(f"{cost.search_record}.{problem_of(error)}") from error
+        return self
+
+    @model_validator(mode="after")
     def _iterations(self) -> Self:
-        found = self.trace.get("iterations", [])
+        found = self.trace.get("iterations") or []
         if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
             raise ValueError(f"trace.iterations must be a list of objects, not {found!r:.80}")
         return self
@@ -190,6 +179,29 @@ class ParityRecord(BaseModel):
     tolerance: Limit | None
 
 
+class SchemeResult(BaseModel):
+    """What a scheme of a precision, or the plain file, came to."""
+
+    median_ms: Amount
+    onnx_bytes: Size
+    score: Number | None
+
+
+class SchemeChoice(BaseModel):
+    """How schemes compare: results by name, that of the plain file, and reasons why some do not work."""
+
+    chosen: str
+    schemes: dict[str, SchemeResult]
+    fp32: SchemeResult
+    refused: dict[str, str]
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.chosen not in self.schemes:
+            raise ValueError(f"chosen: {self.chosen!r:.80} is not among the schemes")
+        return self
+
+
 class PrecisionRecord(BaseModel):
     """The precision of a file: its `name`, and a `note` on it; how it was chosen among schemes, where it has any."""
 
@@ -197,6 +209,24 @@ class PrecisionRecord(BaseModel):
 
     name: str
     note: str | None
+
+    @model_validator(mode="after")
+    def _chosen(self) -> Self:
+        for key, kind in _OF_PRECISION.items():
+            if key in (extra := self.model_extra or {}):
+                try:
+                    kind.validate_python(extra[key])
+                except ValidationError as error:
+                    raise ValueError(f"{key}.{problem_of(error)}") from error
+        return self
+
+
+_OF_PRECISION: dict[str, TypeAdapter[Any]] = {  # keys that are only there where they say something
+    "scheme": TypeAdapter(SchemeChoice),
+    "parity_of_fp32": TypeAdapter(ParityRecord),
+    "calibration": TypeAdapter(Count),
+    "judged": TypeAdapter(Count),
+}
 
 
 class ExportRecord(_File):
@@ -272,3 +302,25 @@ class LatencyRecord(_File):
 
 class VerificationRecord(RootModel[dict[str, dict[str, Any]]], _File):
     """{network: how its file was measured against a limit}, in the file that the cost names (`Cost.record`)."""
+
+    @classmethod
+    def of_cost(cls, path: Path, cost: Cost, networks: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Read and check a cost's file.
+
+        Raises:
+            RunError: it lacks a network, or what it says of one cannot be
+        """
+        found = cls.read(path).root
+        of_networks(path, found, networks)
+        for network, values in found.items():
+            value = values.get(cost.verified)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise damaged(
+                    path, f"{network}.{cost.verified}: must be a finite number of 0 or more, not {value!r:.80}"
+                )
+            try:
+                if cost.record_type is not None:
+                    cost.record_type.model_validate(values)
+            except ValidationError as error:
+                raise damaged(path, f"{network}.{problem_of(error)}") from error
+        return found

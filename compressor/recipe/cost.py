@@ -18,6 +18,7 @@ from compressor.plugins import built_in, with_plugins
 
 if TYPE_CHECKING:
     from markupsafe import Markup
+    from pydantic import BaseModel
     from torch import nn
 
     from compressor.costs.latency_measurement import Runtime
@@ -99,6 +100,8 @@ class Cost:
         verified: key of what it found in that record
         record: key of those records in a network's report, and their file in the run folder, NAME.json
         search_record: key in search.json for the `to_json()` of its evaluator; "": it has none
+        record_type: what those records must be at least, beside a finite number under `verified`
+        search_type: the same of what is in search.json
         depends_on: sections of the recipe, beside `budget`, that it follows from: "export" for one of the file, "bench"
             for one that is timed on this machine
         step: what `widths.round_to: auto` stands for under a limit of this cost, if the budget can be met so
@@ -122,6 +125,8 @@ class Cost:
     verified: str = "cost"
     record: str = ""
     search_record: str = ""
+    record_type: type[BaseModel] | None = None
+    search_type: type[BaseModel] | None = None
     depends_on: tuple[str, ...] = ()
     step: int = 1
     always: bool = False

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
+from compressor.errors import RunError
 from compressor.recipe.cost import cost_title, costs
 from compressor.recipe.method import sections_of
 from compressor.report import figures
@@ -54,10 +57,10 @@ def render_html(record: Record) -> str:
         verdict=_verdict(record),
         networks=_networks(record),
         channels=_channels(record),
-        of_method=[section(record) for section in sections_of(record)],
+        of_method=_sections(record, sections_of(record)),
         training=_training(record),
         latency=_latency(record),
-        of_costs=[section(record) for cost in costs().values() for section in cost.sections],
+        of_costs=_sections(record, [section for cost in costs().values() for section in cost.sections]),
         precision=precision_section(record),
         seconds=seconds_of(record),
         usage=_usage(record),
@@ -65,6 +68,22 @@ def render_html(record: Record) -> str:
         environment=environment_of(record),
     )
     return f"{page}\n"
+
+
+def _sections(record: Record, functions: Sequence[Callable[[Record], Any]]) -> list[Markup]:
+    """The sections that these functions give, of which plug-ins may have some.
+
+    Raises:
+        RunError: one gives something else than `markupsafe.Markup` or None
+    """
+    found = [(function, function(record)) for function in functions]
+    for function, section in found:
+        if not (section is None or isinstance(section, Markup)):
+            raise RunError(
+                f"{function.__module__}.{function.__qualname__}: a section of the report must be a markupsafe.Markup "
+                f"(compressor.report.sections makes them) or None, not a {type(section).__name__}"
+            )
+    return [section for _, section in found if section]
 
 
 def _facts(record: Record) -> list[tuple[str, Any]]:
@@ -180,7 +199,7 @@ def _latency(record: Record) -> dict[str, Any] | None:
 
 def _usage(record: Record) -> str | None:
     shape = dig(record, "dataset", "input_shape")
-    if not shape:
+    if not isinstance(shape, Sequence) or len(shape) not in (1, 3):
         return None
     provider = str(dig(record, "latency_ms", "provider") or "cpu")
     head = (

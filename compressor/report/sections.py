@@ -20,12 +20,12 @@ State = str  # a CSS class: "met", "missed" or "open"
 
 def section(title: str, *children: object) -> Markup:
     """Make a box with a heading; children that are not `markupsafe.Markup` are text."""
-    return part("section", title, children)
+    return part("section", title, [child for child in children if child is not None])
 
 
 def note(*children: object) -> Markup:
     """Make a paragraph in small print; children that are not `markupsafe.Markup` are text."""
-    return part("note", children)
+    return part("note", [child for child in children if child is not None])
 
 
 def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> Markup:
@@ -33,9 +33,11 @@ def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> Markup:
 
     Args:
         head: cells of the first row
-        rows: cells of the others: text, `markupsafe.Markup` or (but for the first) `compressor.report.format.Cell`
+        rows: cells of the others: text, `markupsafe.Markup` or `compressor.report.format.Cell`, of which the first of a
+            row shows the text alone; a row without cells is left out
     """
-    return part("wide", head, rows)
+    shown = [[row[0].text if isinstance(row[0], Cell) else row[0], *row[1:]] for row in rows if len(row)]
+    return part("wide", head, shown)
 
 
 def split_sizes(data: Record) -> str:

@@ -53,6 +53,17 @@ def chunked():
     return Net(forward, a=conv(3, 10), b=conv(5, 7), fc=nn.Linear(7, 5))
 
 
+def two_slices():
+    """Cuts that follow the width, of as few slices as there can be."""
+
+    def forward(n, x):
+        x = n.a(x)
+        left, right = x.chunk(2, 1)
+        return n.fc(pooled(n.b(torch.cat([left, -x[:, x.shape[1] // 2 :]], 1) + torch.cat([right, left], 1))))
+
+    return Net(forward, a=conv(3, 4), b=conv(4, 7), fc=nn.Linear(7, 5))
+
+
 def gated_linear():
     return Net(lambda n, x: n.fc(pooled(n.b(F.glu(n.a(x), 1)))), a=conv(3, 10), b=conv(5, 7), fc=nn.Linear(7, 5))
 
@@ -176,7 +187,7 @@ def volumes():
 
 
 EXACT = [
-    *(grouped, multiplied_depthwise, chunked, gated_linear, pixel_shuffled, unflattened, transposed),
+    *(grouped, multiplied_depthwise, chunked, two_slices, gated_linear, pixel_shuffled, unflattened, transposed),
     *(transposed_depthwise, squeeze_excite, layer_normed, group_normed, dense_concat, same_concat, volumes),
     summed_weights,
 ]

@@ -3,15 +3,29 @@
 import copy
 import json
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
+from pydantic import ValidationError
 from small import small_recipe
 
 from compressor.errors import CompressorError, RunError
-from compressor.pipeline.records import ExportRecord, LatencyRecord, SearchRecord, TrainRecord
+from compressor.pipeline.context import Shared
+from compressor.pipeline.records import (
+    ExportRecord,
+    LatencyRecord,
+    PrecisionRecord,
+    SearchRecord,
+    TrainRecord,
+    VerificationRecord,
+)
 from compressor.pipeline.runner import continue_run, run
-from compressor.recipe import parse_recipe
+from compressor.recipe import costs, parse_recipe
+from compressor.report.precision import precision_section
+from compressor.report.verification import latency_budget_section
 from compressor.search import Finetuning
+from compressor.search.methods import uniform
 from compressor.training.trainer import EpochRecord
 
 SEARCH = {
@@ -28,7 +42,7 @@ SEARCH = {
         {"epoch": 1, "loss": 2, "validation_loss": None, "validation_accuracy": 0.5, "lr": 0.1, "seconds": 1.5}
     ],
     "round_to": [1, 8],
-    "latency": {"unscaled_ms": 3.5},
+    "latency": {"unscaled_ms": 3.5, "limit_ms": 2, "measured": []},
 }
 EPOCH = EpochRecord(1, 2.0, None, 0.5, 0.1, 1.5)
 
@@ -43,7 +57,7 @@ def test_a_search_record_reads_back_with_what_costs_have_added(tmp_path):
     record = SearchRecord.read(path)
     assert record.finetuning == Finetuning(3, 0.01)
     assert record.training == [EPOCH]
-    assert record.of_cost("latency") == {"unscaled_ms": 3.5}
+    assert record.of_cost("latency") == {"unscaled_ms": 3.5, "limit_ms": 2, "measured": []}
     assert record.of_cost("energy") is None
     record.write(tmp_path / "again.json")
     again = json.loads((tmp_path / "again.json").read_text())
@@ -182,3 +196,77 @@ def test_limits_that_are_not_those_of_the_recipe_are_refused(finished, tmp_path,
     (folder / "search.json").write_text(json.dumps(found | {"limits": {}}))
     with pytest.raises(RunError, match=r"search\.json: limits: it limits nothing, the budget of the recipe params; "):
         continue_run(folder, "report")
+
+
+RATIO = {"median": 0.5, "low": 0.4, "high": 0.6}
+VERIFIED = {
+    **{"ratio": RATIO, "median_ms": 1.5, "interval_ms": [1.4, 1.6], "cost_ms": 1.6, "limit_ms": 2.0, "share": None},
+    **{"verdict": "met", "pairs": 7, "blocks": 3, "clock": "wall", "provider": "cpu", "batch": 2, "threads": 1},
+}
+MEASURED = {"macs": 1000, "ms": 1.5, "interval_ms": [1.4, 1.6], "exact": True, "widths": [3]}
+SEARCHED = {"unscaled_ms": 3.0, "limit_ms": 2.0, "measured": [MEASURED]}
+
+
+def test_whatever_is_wrong_in_a_verification_it_is_shown_or_refused(tmp_path):
+    path, cost, refused = tmp_path / "verification.json", costs()["latency_ms"], 0
+    for place in places(VERIFIED):
+        for new in WRONG:
+            path.write_text(json.dumps({"result": spoiled(VERIFIED, place, new)}))
+            try:
+                found = VerificationRecord.of_cost(path, cost, ["result"])
+            except RunError as error:
+                refused += 1
+                assert str(error).startswith(f"{path}: "), place  # noqa: PT017
+            else:
+                assert latency_budget_section({"verification": found["result"], "latency_search": SEARCHED})
+                assert 0 <= found["result"]["cost_ms"] < float("inf")
+    assert refused > len(VERIFIED)
+
+
+def test_whatever_is_wrong_in_what_a_search_measured_it_is_shown_or_refused(tmp_path):
+    path, refused = tmp_path / "search.json", 0
+    for place in places(SEARCHED):
+        for new in WRONG:
+            path.write_text(json.dumps(SEARCH | {"latency": spoiled(SEARCHED, place, new)}))
+            try:
+                found = SearchRecord.read(path)
+            except RunError:
+                refused += 1
+            else:
+                latency_budget_section({"verification": VERIFIED, "latency_search": found.of_cost("latency")})
+    assert refused > len(SEARCHED)
+
+
+ENTRY = {"median_ms": 1.5, "onnx_bytes": 1000, "score": 0.5}
+PRECISION = {
+    **{"name": "int8", "note": None, "calibration": 256, "judged": 100, "metric": "accuracy"},
+    "scheme": {"chosen": "u8s8", "schemes": {"u8s8": ENTRY}, "fp32": ENTRY, "refused": {"u8u8": "cannot"}},
+    "parity_of_fp32": {"max_abs_error": 1e-7, "max_rel_error": 1e-7, "batches": [1], "tolerance": 1e-4},
+}
+
+
+def test_whatever_is_wrong_in_a_precision_it_is_shown_or_refused():
+    refused = 0
+    for place in places(PRECISION):
+        for new in WRONG:
+            try:
+                found = PrecisionRecord.model_validate(spoiled(PRECISION, place, new), strict=True)
+            except ValidationError:
+                refused += 1
+            else:
+                precision_section({"precision": found.model_dump(), "parity": PRECISION["parity_of_fp32"]})
+    assert refused > len(PRECISION)
+
+
+def test_numbers_of_numpy_are_numbers_and_what_a_method_should_not_give_is_its_fault(tmp_path):
+    def method(found):
+        shared = Shared(search=lambda problem, config: found(uniform.search(problem, config)))
+        return run(parse_recipe(small_recipe()), tmp_path / "out", until="search", shared=shared, resume=True)
+
+    with pytest.raises(
+        RunError, match=r"^search\.method: uniform gives one_channel\.params: must be a finite number, not 'x'"
+    ):
+        method(lambda found: replace(found, one_channel={"params": "x"}))
+    method(lambda found: replace(found, one_channel={"params": np.int64(7)}, trace={"iterations": None}))
+    kept = json.loads((tmp_path / "out" / "search.json").read_text())
+    assert kept["one_channel"] == {"params": 7}

@@ -7,6 +7,8 @@ from jinja2 import UndefinedError
 from markupsafe import Markup
 
 import compressor.report
+from compressor.errors import RunError
+from compressor.report import page
 from compressor.report.format import Cell
 from compressor.report.rendering import render
 from compressor.report.sections import note, section, table
@@ -51,3 +53,29 @@ def test_no_template_turns_the_escaping_off():
     assert "run.html.j2" in texts
     for text in texts.values():
         assert not any(word in text for word in ("| safe", "|safe", "autoescape"))
+
+
+def test_rows_of_a_table_may_be_empty_and_begin_with_a_cell():
+    made = table(["a"], [[], [Cell("first", ["under"]), "x"]])
+    assert made.count("<tr>") == 2
+    assert '<th scope="row">first</th>' in made
+
+
+def test_children_that_are_none_are_left_out():
+    assert "None" not in section("a", None, note("b", None))
+
+
+@pytest.mark.parametrize("given", [None, Markup()])
+def test_a_section_that_has_nothing_to_show_is_left_out(monkeypatch, given):
+    monkeypatch.setattr(page, "sections_of", lambda record: [lambda record: given])
+    assert "None" not in page.render_html({"name": "x"})
+
+
+@pytest.mark.parametrize("given", ["text", [Markup("<b>1</b>")], 3])
+def test_a_section_of_another_type_is_named(monkeypatch, given):
+    def mine(record):
+        return given
+
+    monkeypatch.setattr(page, "sections_of", lambda record: [mine])
+    with pytest.raises(RunError, match=rf"mine: a section of the report must be .*, not a {type(given).__name__}$"):
+        page.render_html({"name": "x"})

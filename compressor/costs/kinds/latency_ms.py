@@ -10,7 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel, ConfigDict, StrictBool
+
 from compressor.recipe.cost import Cost, CostContext
+from compressor.recipe.stored import Amount, Count, Limit, Size
 from compressor.report.values import Record, dig
 from compressor.report.verification import latency_budget_section, verified_line
 
@@ -20,6 +23,44 @@ if TYPE_CHECKING:
 _NAME = "latency_ms"
 _ROUGH = 2  # blocks
 _ALIGNED = 8  # channels: kernels take their time in steps of 8, and more for counts that are no multiple of 4
+
+
+class _Ratio(BaseModel):
+    median: Limit
+    low: Limit
+    high: Limit
+
+
+class Verification(BaseModel):
+    """How the latency of a file was verified: as `Runtime.verify` gives it; these keys are what reports need."""
+
+    model_config = ConfigDict(extra="allow")
+
+    ratio: _Ratio
+    median_ms: Amount
+    interval_ms: tuple[Amount, Amount]
+    cost_ms: Amount
+    limit_ms: Limit
+    share: Limit | None
+    verdict: str
+    pairs: Size
+    blocks: Size
+    clock: str
+
+
+class _Measured(BaseModel):
+    macs: Count
+    ms: Amount
+    interval_ms: tuple[Amount, Amount]
+    exact: StrictBool
+
+
+class LatencySearch(BaseModel):
+    """What a search measured: as `LatencyCost.to_json` gives it."""
+
+    unscaled_ms: Limit
+    limit_ms: Limit
+    measured: list[_Measured]
 
 
 def _evaluator(context: CostContext) -> Callable[[Architecture], float]:
@@ -50,6 +91,8 @@ COST = Cost(
     verified="cost_ms",
     record="verification",
     search_record="latency",
+    record_type=Verification,
+    search_type=LatencySearch,
     depends_on=("bench", "export"),
     step=_ALIGNED,
     by_channel=False,  # what a channel adds is an estimate finer than its noise

@@ -94,7 +94,7 @@ def _compressed(model: OliveModelHandler, parameters: dict[str, Any], folder: Pa
     """Run the pipeline below Olive's folder for this output; goes on where an earlier, interrupted one stopped."""
     recipe = recipe_of(parameters, reference_of(model))
     out = folder / f"run-{digest_of(recipe.to_yaml(), 12)}"
-    report = run(recipe, out, resume=True, progress=_Told())
+    report = run(recipe, out, resume=True, progress=_Logged())
     verdict = report["budget"]
     if not verdict["met"]:
         costs = ", ".join(
@@ -112,7 +112,7 @@ def _compressed(model: OliveModelHandler, parameters: dict[str, Any], folder: Pa
     )
 
 
-class _Told:
+class _Logged:
     """Progress as log lines, one for each new stage."""
 
     def __init__(self) -> None:

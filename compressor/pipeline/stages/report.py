@@ -34,11 +34,13 @@ def run_report(context: RunContext) -> dict[str, Any]:
     recipe, searched = context.recipe, context.searched
     latency = LatencyRecord.read(context.out / "latency.json")
     budget = Budget(searched.limits)
-    verified = {c.name: VerificationRecord.read(context.out / f"{c.record}.json").root for c in measured_costs(recipe)}
     found = context.networks()
-    of_networks(context.out / "latency.json", latency.networks, (network.name for network in found))
-    for name, of_cost in verified.items():
-        of_networks(context.out / f"{costs()[name].record}.json", of_cost, (network.name for network in found))
+    names = [network.name for network in found]
+    of_networks(context.out / "latency.json", latency.networks, names)
+    verified = {
+        cost.name: VerificationRecord.of_cost(context.out / f"{cost.record}.json", cost, names)
+        for cost in measured_costs(recipe)
+    }
     networks = {
         network.name: _network(
             network,

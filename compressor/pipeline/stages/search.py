@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from compressor.errors import RunError
 from compressor.exporters import exporters
 from compressor.files import write_atomic
 from compressor.models import check_reference, check_task
@@ -18,6 +21,7 @@ from compressor.pipeline.limits import Limited, limited_costs
 from compressor.pipeline.records import SearchRecord
 from compressor.pipeline.settings import final_settings
 from compressor.recipe import costs
+from compressor.recipe.stored import problem_of
 from compressor.search import Problem, SearchResult
 from compressor.search import search as run_method
 from compressor.search.methods.uniform import UniformConfig
@@ -73,7 +77,8 @@ def _problem(context: RunContext, unscaled: Architecture, limited: Limited) -> P
 def _keep(context: RunContext, problem: Problem, limited: Limited, found: SearchResult) -> None:
     """Write what the search found; the architecture comes last: then the stage is done."""
     result = {name: float(limited.costs[name](found.architecture)) for name in limited.budget.limits}
-    record = SearchRecord(
+    record = _record(
+        context,
         trace=dict(found.trace),
         limits=dict(limited.budget.limits),
         one_channel=dict(found.one_channel),
@@ -96,6 +101,18 @@ def _keep(context: RunContext, problem: Problem, limited: Limited, found: Search
     write_atomic(context.out / "architecture.json", found.architecture.to_json())
     shutil.rmtree(context.checkpoints / "search", ignore_errors=True)
     shutil.rmtree(context.current, ignore_errors=True)
+
+
+def _record(context: RunContext, **values: Any) -> SearchRecord:
+    """What search.json will hold.
+
+    Raises:
+        RunError: the search method gives something that it cannot hold
+    """
+    try:
+        return SearchRecord.model_validate(values)
+    except ValidationError as error:
+        raise RunError(f"search.method: {context.recipe.search.method} gives {problem_of(error)}") from error
 
 
 def _of_costs(evaluators: Mapping[str, Any]) -> dict[str, Any]:
