@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from compressor.dependency.constants import held_by_constants
 from compressor.dependency.graph import NEW, DependencyGraph, Indices, Owners, Positions, WidthGroup, layer_of
 from compressor.dependency.surgery import CONVS, RECURRENT, TRANSPOSED, apply_
 from compressor.dependency.trace import Axis, Trace
@@ -40,7 +41,7 @@ def dependency_graph(model: nn.Module, example: torch.Tensor) -> DependencyGraph
     graph = graph.fixing(dict(graph.fixed) | resizable(traced, probe, slices, runs_at))
     if any(parts for _, parts in found.cuts):
         graph = graph.fixing(dict(graph.fixed) | _cut_at_fixed_places(graph, found, probe, runs_at))
-    return graph
+    return graph.fixing(dict(graph.fixed) | held_by_constants(model, graph))
 
 
 def _cut_at_fixed_places(

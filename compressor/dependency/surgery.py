@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from compressor.dependency.constants import STATISTICAL, is_constant
 from compressor.dependency.graph import NEW, DependencyGraph, Indices, layer_of
 from compressor.errors import ModelError, not_one_of
 
@@ -16,7 +17,6 @@ CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 RECURRENT = nn.RNNBase
 _GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
-_NORMS = nn.modules.batchnorm._NormBase  # batch-norms and instance-norms
 
 
 class _Cut:
@@ -25,13 +25,15 @@ class _Cut:
     def __init__(self, positions: Indices, device: torch.device) -> None:
         where = "cpu" if device.type == "meta" else device
         self.length = len(positions)
-        self.old = torch.from_numpy(np.maximum(positions, 0)).to(where)
         new = positions == NEW
+        # A new one stands behind the old ones of its group: where nothing else is said it is like the last of them.
+        before = np.maximum.accumulate(np.where(new, -1, np.arange(len(positions))))
+        self.old = torch.from_numpy(np.maximum(positions[np.maximum(before, 0)], 0)).to(where)
         self.new = torch.from_numpy(np.flatnonzero(new)).to(where) if new.any() else None
 
 
-def _pick(tensor: torch.Tensor, cuts: Mapping[int, _Cut], fill: float) -> torch.Tensor:
-    """Rows of a tensor along some of its dimensions; a new row holds `fill`."""
+def _pick(tensor: torch.Tensor, cuts: Mapping[int, _Cut], fill: float | None) -> torch.Tensor:
+    """Rows of a tensor along some of its dimensions; a new row holds `fill`, None: what the row before it has."""
     if tensor.device.type == "meta":
         shape = [cuts[dim].length if dim in cuts else size for dim, size in enumerate(tensor.shape)]
         return torch.empty(shape, dtype=tensor.dtype, device="meta")
@@ -43,7 +45,7 @@ def _pick(tensor: torch.Tensor, cuts: Mapping[int, _Cut], fill: float) -> torch.
     picked = tensor.permute(order)
     for dim, cut in cuts.items():
         picked = picked.index_select(order.index(dim), cut.old)
-        if cut.new is not None:
+        if cut.new is not None and fill is not None:
             picked.index_fill_(order.index(dim), cut.new, fill)
     return picked.permute([order.index(dim) for dim in range(tensor.dim())])
 
@@ -64,15 +66,16 @@ class Slicer:
         path, _, attribute = name.rpartition(".")
         module = self.model.get_submodule(path)
         old = getattr(module, attribute)
+        fill = None if is_constant(self.model, name) else self.fill
         if isinstance(old, nn.Parameter):
-            setattr(module, attribute, self.sliced(old, positions))
+            setattr(module, attribute, self.sliced(old, positions, fill))
         else:
-            setattr(module, attribute, _pick(old, _cuts(old, positions), self.fill))
+            setattr(module, attribute, _pick(old, _cuts(old, positions), fill))
 
-    def sliced(self, old: nn.Parameter, positions: Mapping[int, Indices]) -> nn.Parameter:
+    def sliced(self, old: nn.Parameter, positions: Mapping[int, Indices], fill: float | None = 0.0) -> nn.Parameter:
         """A parameter's slice, to which its optimizer state goes over."""
         cuts = _cuts(old, positions)
-        new = nn.Parameter(_pick(old.detach(), cuts, self.fill), requires_grad=old.requires_grad)
+        new = nn.Parameter(_pick(old.detach(), cuts, fill), requires_grad=old.requires_grad)
         self._changed[old] = new
         if self.optimizer is not None and (state := self.optimizer.state.pop(old, None)):
             self.optimizer.state[new] = {
@@ -114,7 +117,7 @@ def _sync(path: str, module: nn.Module, channelwise: bool) -> None:
         module.in_channels, module.out_channels = (rows, columns) if transposed else (columns, rows)
     elif isinstance(module, nn.Linear) and weight is not None:
         module.out_features, module.in_features = weight.shape
-    elif isinstance(module, _NORMS):
+    elif isinstance(module, STATISTICAL):
         own = weight if weight is not None else module.running_mean
         module.num_features = module.num_features if own is None else len(own)
     elif isinstance(module, nn.LayerNorm) and weight is not None:

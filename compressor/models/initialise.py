@@ -7,13 +7,15 @@ import math
 import torch
 from torch import nn
 
+from compressor.dependency.constants import STATISTICAL
+
 
 def reinitialise_(model: nn.Module, reference: nn.Module, *, new_only: bool = False) -> None:
     """Give a resized network fresh weights in the manner of the network it came from.
 
-    A constant parameter stays that constant; the values of any other are drawn from the reference's values, scaled
-    by the fan that its standard deviation is tied to (Kaiming fan-out, or fan-in as torch's defaults). torch's
-    global random state decides the draw.
+    A parameter that does not train keeps its values, one whose values are equal stays so; those of any other are drawn
+    from the reference's values, scaled by the fan that its standard deviation is tied to (Kaiming fan-out, or fan-in as
+    torch's defaults). torch's global random state decides the draw.
 
     Args:
         model: resized; changed in place
@@ -24,12 +26,12 @@ def reinitialise_(model: nn.Module, reference: nn.Module, *, new_only: bool = Fa
     with torch.no_grad():
         originals = dict(reference.named_parameters())
         for name, parameter in model.named_parameters():
-            if new_only and not bool(parameter.isnan().any()):
+            if not parameter.requires_grad or (new_only and not bool(parameter.isnan().any())):
                 continue
             values = _fresh(originals[name].detach(), parameter).to(parameter)
             parameter.copy_(torch.where(parameter.isnan(), values, parameter) if new_only else values)
         for module in model.modules():
-            if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+            if isinstance(module, STATISTICAL):
                 if not new_only:
                     module.reset_running_stats()
                 elif module.running_mean is not None and module.running_var is not None:

@@ -125,8 +125,23 @@ def _converted(path: Path) -> nn.Module:
     except Exception as error:  # it raises what it likes
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ModelError(f"model.onnx: {path}: onnx2torch cannot convert it: {reason[:300]}") from error
+    _train_arrays_(network)
     _check_equal(path, network, shape)
     return network  # type: ignore[no-any-return]
+
+
+def _train_arrays_(network: nn.Module) -> None:
+    """Make weights of the arrays that operators such as Add and Mul take: to onnx2torch they are buffers."""
+    for module in network.modules():
+        for name, buffer in list(module._buffers.items()):
+            if (
+                name.startswith("onnx_initializer_")
+                and buffer is not None
+                and buffer.is_floating_point()
+                and buffer.numel() > 1
+            ):
+                delattr(module, name)
+                module.register_parameter(name, nn.Parameter(buffer))
 
 
 def _input_shape(path: Path, proto: onnx.ModelProto) -> tuple[int, ...]:

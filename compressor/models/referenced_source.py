@@ -92,10 +92,14 @@ def _planned(
 
 
 def _redraw_(model: nn.Module) -> None:
-    """Give layers fresh weights in torch's own manner."""
+    """Give layers fresh weights in torch's own manner; what does not train keeps its values."""
+    kept = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
     for module in model.modules():
         if callable(reset := getattr(module, "reset_parameters", None)):
             reset()
+    with torch.no_grad():
+        for name, values in kept.items():
+            model.get_parameter(name).copy_(values)
 
 
 def made_by(name: str, make: Callable[[], Any]) -> nn.Module:
