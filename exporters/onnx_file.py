@@ -149,7 +149,7 @@ def measure_parity(
     absolute = relative = 0.0
     for inputs in batches:
         with torch.inference_mode():
-            expected = model(_fed(inputs)).numpy()
+            expected = model(_fed(inputs).clone()).numpy()  # a network may change what it is given
         found = onnx_logits(inputs)
         if found.shape != expected.shape:
             raise ExportError(f"parity: ONNX Runtime gives shape {found.shape}, PyTorch {expected.shape}")

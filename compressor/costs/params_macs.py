@@ -19,7 +19,16 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from compressor.dependency import DependencyGraph, LayerSizes
-from compressor.models import build_meta, example_input, follows, graph_of, prunable, reference_architecture, units
+from compressor.models import (
+    build_meta,
+    example_input,
+    follows,
+    graph_of,
+    prunable,
+    reference_architecture,
+    units,
+    version_of,
+)
 from compressor.models.architecture import Architecture
 from compressor.models.stacked.spec import Stack
 
@@ -143,7 +152,7 @@ class _LayerCosts:
 
 @lru_cache(maxsize=8)
 def _layer_costs_of(
-    model: str, options: str, classes: int, input_shape: tuple[int, ...], names: tuple[str, ...]
+    model: str, options: str, classes: int, input_shape: tuple[int, ...], names: tuple[str, ...], version: str
 ) -> _LayerCosts | None:
     chosen: dict[str, Any] = json.loads(options)
     own = reference_architecture(model, chosen, classes, input_shape)
@@ -193,7 +202,8 @@ def _layer_costs(architecture: Architecture) -> _LayerCosts | None:
     """Counts of the networks that differ from an architecture in their widths only, if these have the same layers."""
     options = json.dumps(dict(architecture.options), sort_keys=True)
     names = tuple(sorted(architecture.widths))
-    return _layer_costs_of(architecture.model, options, architecture.classes, architecture.input_shape, names)
+    version = version_of(architecture.model)
+    return _layer_costs_of(architecture.model, options, architecture.classes, architecture.input_shape, names, version)
 
 
 COSTS: Mapping[str, Callable[[Architecture], int]] = {"params": params, "macs": macs}

@@ -26,16 +26,19 @@ if TYPE_CHECKING:
     from compressor.models.networks import example_input as example_input
     from compressor.models.networks import follows as follows
     from compressor.models.networks import graph_of as graph_of
+    from compressor.models.networks import has_weights as has_weights
     from compressor.models.networks import network_with_weights as network_with_weights
     from compressor.models.networks import plan_of as plan_of
     from compressor.models.networks import prunable as prunable
     from compressor.models.networks import reference_architecture as reference_architecture
+    from compressor.models.networks import remarks as remarks
     from compressor.models.networks import source_of as source_of
     from compressor.models.networks import stackable as stackable
     from compressor.models.networks import steps as steps
     from compressor.models.networks import supports_channels_last as supports_channels_last
     from compressor.models.networks import takes_tokens as takes_tokens
     from compressor.models.networks import units as units
+    from compressor.models.networks import version_of as version_of
     from compressor.models.networks import with_options as with_options
     from compressor.models.networks import with_units as with_units
     from compressor.models.zoo_source import ZOO as ZOO
@@ -53,7 +56,7 @@ _NETWORKS = (
         "steps",
         "supports_channels_last",
     ),
-    *("takes_tokens", "units", "with_options", "with_units"),
+    *("has_weights", "remarks", "takes_tokens", "units", "version_of", "with_options", "with_units"),
 )
 _HOME = {
     **dict.fromkeys(_NETWORKS, "networks"),

@@ -23,8 +23,8 @@ class FactorySource(ReferencedSource):
         """See `ModelSource`."""
         self._factory()
 
-    def network(self, classes: int, options: Mapping[str, Any]) -> nn.Module:
-        """See `ModelSource`."""
+    def made(self, classes: int, options: Mapping[str, Any]) -> nn.Module:
+        """See `ReferencedSource`."""
         function = self._factory()
         try:
             takes = set(inspect.signature(function).parameters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,8 @@ from compressor.recipe.model_name import ModelName
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _OFFERED: dict[str, nn.Module] = {}
+_COUNT = itertools.count()
+_VERSIONS: dict[str, str] = {}  # which of all offers a name stands for
 
 
 def offer(name: str, network: nn.Module) -> str:
@@ -34,7 +37,7 @@ def offer(name: str, network: nn.Module) -> str:
     """
     if not _NAME.fullmatch(name):
         raise ModelError(f"model.name: given:{name}: a name has letters, digits, dots, dashes and underscores only")
-    _OFFERED[name] = copy.deepcopy(network).cpu()
+    _OFFERED[name], _VERSIONS[name] = copy.deepcopy(network).cpu(), str(next(_COUNT))
     return f"given:{name}"
 
 
@@ -48,8 +51,12 @@ class GivenSource(ReferencedSource):
             known = not_one_of(name, _OFFERED) if _OFFERED else f"{name!r} is not known, nothing was offered"
             raise ModelError(f"model.name: given:{known} (compressor.models.offer in this process)")
 
-    def network(self, classes: int, options: Mapping[str, Any]) -> nn.Module:
+    def version(self) -> str:
         """See `ModelSource`."""
+        return _VERSIONS.get(ModelName.of(self.model).name, "")
+
+    def made(self, classes: int, options: Mapping[str, Any]) -> nn.Module:
+        """See `ReferencedSource`."""
         self.check(options)
         if options:
             raise ModelError(f"model.options: a given network has none, not {min(options)!r}")

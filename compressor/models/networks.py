@@ -98,6 +98,21 @@ def build_meta(architecture: Architecture) -> nn.Module:
     return built
 
 
+def version_of(model: str) -> str:
+    """What a model's name stands for now, to remember things by: an object, or a file, may be another one later."""
+    return source_of(model).version()
+
+
+def has_weights(architecture: Architecture) -> bool:
+    """Whether the network comes with weights: of a file, an object of this process, or code that loads some."""
+    return source_of(architecture.model).has_weights(architecture)
+
+
+def remarks(architecture: Architecture) -> list[str]:
+    """What the user must know of how the network is taken, a sentence each."""
+    return source_of(architecture.model).remarks(architecture)
+
+
 def network_with_weights(architecture: Architecture) -> nn.Module:
     """The network at its own widths with the weights that it comes with.
 

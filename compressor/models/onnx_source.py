@@ -18,8 +18,16 @@ class OnnxSource(ReferencedSource):
     def check(self, options: Mapping[str, Any]) -> None:
         """See `ModelSource`; what is wrong with the file is found when it is read."""
 
-    def network(self, classes: int, options: Mapping[str, Any]) -> nn.Module:
+    def version(self) -> str:
         """See `ModelSource`."""
+        try:
+            found = Path(ModelName.of(self.model).name).stat()
+        except OSError:
+            return ""
+        return f"{found.st_mtime_ns} {found.st_size}"
+
+    def made(self, classes: int, options: Mapping[str, Any]) -> nn.Module:
+        """See `ReferencedSource`."""
         from compressor.models.onnx_file import network_of
 
         return network_of(Path(ModelName.of(self.model).name), options)

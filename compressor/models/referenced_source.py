@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +20,7 @@ from compressor.models.initialise import reinitialise_
 from compressor.models.source import ModelSource, check_names
 from compressor.models.tasks import cause_of, check_logits
 from compressor.models.unfilled import on_meta
+from compressor.models.wrappers import unwrapped
 from compressor.models.zoo import Shape
 from compressor.recipe.model_name import ModelName
 
@@ -25,10 +28,31 @@ from compressor.recipe.model_name import ModelName
 class ReferencedSource(ModelSource):
     """A network that someone else's code makes; its children say how."""
 
+    @abstractmethod
+    def made(self, classes: int, options: Mapping[str, Any]) -> nn.Module:
+        """The network as that code gives it.
+
+        Raises:
+            ModelError: it is not known, cannot be built, or comes without weights
+            UnavailableError: a library is not installed
+        """
+
+    def network(self, classes: int, options: Mapping[str, Any]) -> nn.Module:
+        """See `ModelSource`."""
+        return unwrapped(self.made(classes, options))[0]
+
+    def has_weights(self, architecture: Architecture) -> bool:
+        """See `ModelSource`."""
+        return self._plan(architecture).has_weights
+
+    def remarks(self, architecture: Architecture) -> list[str]:
+        """See `ModelSource`."""
+        return list(self._plan(architecture).remarks)
+
     def unscaled(self, options: Mapping[str, Any], classes: int, input_shape: Shape) -> Architecture:
         """See `ModelSource`; the options are those that were given."""
         text = json.dumps(dict(options), sort_keys=True)
-        widths = _planned(type(self), self.model, text, classes, input_shape)[1].widths
+        widths = _planned(type(self), self.model, text, classes, input_shape, self.version()).graph.widths
         return Architecture(self.model, classes, input_shape, widths, dict(options))
 
     def referenced(self, architecture: Architecture) -> tuple[nn.Module, DependencyGraph]:
@@ -37,17 +61,19 @@ class ReferencedSource(ModelSource):
         Raises:
             ModelError: a width name of the architecture is unknown or missing
         """
+        plan = self._plan(architecture)
+        check_names(architecture, plan.graph.widths)
+        return plan.model, plan.graph
+
+    def _plan(self, architecture: Architecture) -> _Planned:
         options = json.dumps(dict(architecture.options), sort_keys=True)
-        shape = architecture.input_shape
-        model, graph = _planned(type(self), self.model, options, architecture.classes, shape)
-        check_names(architecture, graph.widths)
-        return model, graph
+        return _planned(type(self), self.model, options, architecture.classes, architecture.input_shape, self.version())
 
     def build(self, architecture: Architecture) -> nn.Module:
         """See `ModelSource`."""
         graph = self.referenced(architecture)[1]
         fresh = self.network(architecture.classes, architecture.options)
-        if ModelName.of(self.model).carries_weights:  # its own are not asked for
+        if self._plan(architecture).has_weights:  # they are not asked for here
             _redraw_(fresh)
         if graph.widths == dict(architecture.widths):
             return fresh
@@ -74,21 +100,48 @@ class ReferencedSource(ModelSource):
         return self.referenced(architecture)[1].steps
 
 
+@dataclass(frozen=True)
+class _Planned:
+    """What is known of a network at its own widths.
+
+    Attributes:
+        model: on the meta device
+        graph: of the model
+        has_weights: whether it comes with weights, which no seed changes
+        remarks: see `ModelSource.remarks`
+    """
+
+    model: nn.Module
+    graph: DependencyGraph
+    has_weights: bool
+    remarks: tuple[str, ...]
+
+
 @lru_cache(maxsize=16)
 def _planned(
-    kind: type[ReferencedSource], model: str, options: str, classes: int, input_shape: Shape
-) -> tuple[nn.Module, DependencyGraph]:
-    """The network on the meta device, at its own widths, and its dependency graph."""
+    kind: type[ReferencedSource], model: str, options: str, classes: int, input_shape: Shape, version: str
+) -> _Planned:
+    """What is known of a network at its own widths."""
     source = kind(model)
     with torch.random.fork_rng(devices=[]):
-        built = source.network(classes, json.loads(options))
+        built, taken_off = unwrapped(source.made(classes, json.loads(options)))
+        torch.default_generator.manual_seed(torch.initial_seed() + 1)
+        has_weights = ModelName.of(model).carries_weights or _equal(built, source.network(classes, json.loads(options)))
+    remarks = [f"{model} is taken out of {wrapper}" for wrapper in taken_off]
     example = source.example(input_shape, 2)
     graph = dependency_graph(built, example)
     if not graph.groups:
         reasons = "; ".join(graph.fixed.values()) or "it has no layers with a width"
         raise ModelError(f"model.name: {model} cannot be resized: {reasons}")
     check_logits(model, built, classes, example)
-    return built.to("meta"), graph
+    return _Planned(built.to("meta"), graph, has_weights, tuple(remarks))
+
+
+def _equal(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two builds at different seeds have the same weights, which therefore come from elsewhere."""
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    drawn = [(a, b) for a, b in pairs if a.requires_grad and a.numel() > 1 and not bool((a == a.flatten()[0]).all())]
+    return bool(drawn) and all(torch.equal(a, b) for a, b in drawn)
 
 
 def _redraw_(model: nn.Module) -> None:

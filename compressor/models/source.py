@@ -77,6 +77,18 @@ class ModelSource(ABC):
             UnavailableError: a library is not installed
         """
 
+    def version(self) -> str:
+        """What the name stands for now; another one later says that what is remembered of it no longer holds."""
+        return ""
+
+    def has_weights(self, architecture: Architecture) -> bool:
+        """Whether it comes with weights."""
+        return False
+
+    def remarks(self, architecture: Architecture) -> list[str]:
+        """What the user must know of how the network is taken, a sentence each."""
+        return []
+
     def takes_tokens(self, input_shape: Shape) -> bool:
         """Whether its input is tokens."""
         return len(input_shape) == 1

@@ -30,8 +30,8 @@ class TimmSource(ReferencedSource):
             hint = f"; near it are {', '.join(near)}" if near else ""
             raise ModelError(f"model.name: timm:{name}: timm has no such model (timm.list_models() has them all){hint}")
 
-    def network(self, classes: int, options: Mapping[str, Any]) -> nn.Module:
-        """See `ModelSource`; fresh unless the options ask for weights."""
+    def made(self, classes: int, options: Mapping[str, Any]) -> nn.Module:
+        """See `ReferencedSource`; fresh unless the options ask for weights."""
         self.check(options)
         import timm
 

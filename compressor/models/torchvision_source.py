@@ -19,8 +19,8 @@ class TorchvisionSource(ReferencedSource):
         """See `ModelSource`."""
         self._segments()
 
-    def network(self, classes: int, options: Mapping[str, Any]) -> nn.Module:
-        """See `ModelSource`; fresh unless the options ask for weights."""
+    def made(self, classes: int, options: Mapping[str, Any]) -> nn.Module:
+        """See `ReferencedSource`; fresh unless the options ask for weights."""
         from torchvision import models
 
         name = ModelName.of(self.model).name

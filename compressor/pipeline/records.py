@@ -93,6 +93,7 @@ class SearchRecord(_File):
         finetuning: how to go on from the weights that the search gave; None: it gave none
         training: of these weights
         round_to: what the groups' widths are multiples of
+        remarks: what the user must know of how the network was taken, a sentence each
     """
 
     model_config = ConfigDict(extra="allow")
@@ -108,6 +109,7 @@ class SearchRecord(_File):
     finetuning: Finetuning | None = None
     training: list[EpochRecord] = []
     round_to: list[Size] = []
+    remarks: list[str] = []
 
     @model_validator(mode="after")
     def _of_costs(self) -> Self:

@@ -107,7 +107,7 @@ def _verdict(record: Record) -> dict[str, Any]:
         "title": words[met] if rows else "No budget was set",
         "limits": [_limit_row(row) for row in rows],
         "binding": cost_title(binding) if len(rows) > 1 and binding else None,
-        "remark": dig(record, "budget", "note"),
+        "remarks": [text for text in (dig(record, "budget", "note"), *(record.get("remarks") or [])) if text],
         "claims": _claims(record),
     }
 

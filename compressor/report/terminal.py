@@ -28,7 +28,7 @@ def summary_lines(record: Record) -> list[str]:
     Lines whose data the record lacks are left out.
     """
     found = networks(record)
-    lines = [*_budget(record), *_accuracy(record)]
+    lines = [*_budget(record), *_accuracy(record), *(record.get("remarks") or [])]
     if line := precision_line(record):
         lines.append(line)
     if record.get("note"):

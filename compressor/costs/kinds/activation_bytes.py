@@ -301,9 +301,12 @@ class _Lines:
 def values_at_once(architecture: Architecture) -> int:
     """The most values that live at one of torch's operators, for one sample."""
     if not architecture.stacks:
+        from compressor.models import version_of
+
         options = json.dumps(dict(architecture.options), sort_keys=True)
         names = tuple(sorted(architecture.widths))
-        lines = _lines(architecture.model, options, architecture.classes, architecture.input_shape, names)
+        version = version_of(architecture.model)
+        lines = _lines(architecture.model, options, architecture.classes, architecture.input_shape, names, version)
         if lines is not None and lines.exact:
             return lines(architecture.widths)
     return _traced(architecture).peak()
@@ -311,7 +314,7 @@ def values_at_once(architecture: Architecture) -> int:
 
 @lru_cache(maxsize=8)
 def _lines(
-    model: str, options: str, classes: int, input_shape: tuple[int, ...], names: tuple[str, ...]
+    model: str, options: str, classes: int, input_shape: tuple[int, ...], names: tuple[str, ...], version: str
 ) -> _Lines | None:
     from compressor.models import reference_architecture
 

@@ -66,6 +66,7 @@ def run_report(context: RunContext) -> dict[str, Any]:
         "reference_widths": searched.reference_widths,
         **{f"{key}_search": searched.of_cost(key) for cost in costs().values() if (key := cost.search_record)},
         "baseline": networks,
+        "remarks": searched.remarks,
         "trace": searched.trace,
         "finetuning": None if finetuning is None else {"epochs": finetuning.epochs, "lr": finetuning.lr},
         "machine": latency.machine,

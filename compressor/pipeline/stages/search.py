@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from compressor.errors import RunError
 from compressor.exporters import exporters
 from compressor.files import write_atomic
-from compressor.models import check_reference, check_task
+from compressor.models import check_reference, check_task, has_weights, remarks
 from compressor.models.architecture import Architecture
 from compressor.pipeline.calibration import calibrated
 from compressor.pipeline.context import RunContext, identity
@@ -20,6 +20,7 @@ from compressor.pipeline.inherit import given_weights, inherited
 from compressor.pipeline.limits import Limited, limited_costs
 from compressor.pipeline.records import SearchRecord
 from compressor.pipeline.settings import final_settings
+from compressor.pipeline.trial import try_shipping
 from compressor.recipe import costs
 from compressor.recipe.stored import problem_of
 from compressor.search import Problem, SearchResult
@@ -47,7 +48,11 @@ def search(context: RunContext) -> None:
     limited = limited_costs(context.cost_context(unscaled))
     if needless := limited.budget.needless(limited.own):
         context.show(needless)
+    for remark in _remarks(context, unscaled):
+        context.show(remark)
     problem = _problem(context, unscaled, limited)
+    if not found_before:
+        try_shipping(context, problem)
     for name, path in references.items():
         scaled = unscaled if name == "reference" else calibrated(run_method, problem, UniformConfig()).architecture
         _keep_start(context, path.parent, problem, scaled)
@@ -55,6 +60,18 @@ def search(context: RunContext) -> None:
     if not found_before:
         found = calibrated(context.shared.search, problem, recipe.search)
         _keep(context, problem, limited, found)
+
+
+def _remarks(context: RunContext, unscaled: Architecture) -> list[str]:
+    """What the user must know of how the network is taken."""
+    found = remarks(unscaled)
+    if has_weights(unscaled) and not context.recipe.model.inherits:
+        name = unscaled.model
+        found.append(
+            f"the weights that {name} comes with are not used: every network is trained from scratch (model.weights: "
+            "given keeps them)"
+        )
+    return found
 
 
 def _problem(context: RunContext, unscaled: Architecture, limited: Limited) -> Problem:
@@ -90,6 +107,7 @@ def _keep(context: RunContext, problem: Problem, limited: Limited, found: Search
         finetuning=found.finetuning,
         training=list(found.history),
         round_to=problem.bounds.multiple.tolist(),
+        remarks=_remarks(context, problem.reference),
         **_of_costs(limited.costs),
     )
     record.write(context.out / "search.json")

@@ -1,0 +1,63 @@
+"""Whether a network can ship, learned before anything is trained: its file is made untrained and compared."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from compressor.errors import ExportError
+from compressor.exporters import export_onnx
+from compressor.models import build, example_input, version_of
+from compressor.models.architecture import Architecture
+from compressor.models.initialise import noise_like, scatter_
+from compressor.pipeline.context import RunContext
+from compressor.search import Problem
+
+_BATCHES = (2, 3)  # sizes that the file is compared at
+
+
+def try_shipping(context: RunContext, problem: Problem) -> None:
+    """Export the unscaled network and the least one that the recipe allows, untrained.
+
+    What was tried in this process, or by this run before it was interrupted, is not tried again.
+
+    Raises:
+        ExportError: one cannot be exported, or its file does not compute what PyTorch does
+    """
+    bounds, own = problem.bounds, problem.reference
+    wanted = np.minimum(np.maximum(-(-bounds.minimum // bounds.multiple) * bounds.multiple, 1), bounds.maximum)
+    least = own.with_widths(dict(zip(own.widths, wanted.tolist(), strict=True)))
+    export, marker = context.recipe.export, context.checkpoints / "exported"
+    if marker.exists():
+        return
+    context.show("exporting untrained networks: can the result ship?")
+    for architecture in (own, least):
+        try:
+            _tried(architecture.to_json(), version_of(own.model), export.opset, export.plain_tolerance)
+        except ExportError as error:
+            which = "unscaled" if architecture is own else "least"
+            raise ExportError(
+                f"model.name: {own.model} cannot ship, tried with the {which} network: {error}"
+            ) from error
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    marker.touch()
+
+
+@functools.lru_cache(maxsize=64)
+def _tried(architecture: str, version: str, opset: int, tolerance: float) -> None:
+    """Export one network and compare it at two sizes of batches; raises as `export_onnx`."""
+    network = Architecture.from_json(architecture)
+    model = build(network).eval()
+    scatter_(model)
+    one = noise_like(example_input(network))
+    batches = [torch.cat([one] * size)[:size] for size in _BATCHES]
+    with tempfile.TemporaryDirectory(prefix="compressor-") as folder:
+        try:
+            export_onnx(model, Path(folder) / "trial.onnx", batches, opset=opset, tolerance=tolerance)
+        except ExportError as error:
+            if "not finite" not in str(error):  # what is untrained may be too deep for numbers; there is no more to say
+                raise

@@ -1,0 +1,112 @@
+"""Wrappers of others' tools are taken off, wherever they are, and the user hears of it."""
+
+import pytest
+import torch
+from torch import nn
+
+from compressor.costs import params_macs
+from compressor.models import build, has_weights, offer, reference_architecture, remarks
+from compressor.models.wrappers import unwrapped
+
+IMAGES = torch.randn(2, 3, 8, 8)
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 13, 3), nn.ReLU())
+        self.fc = nn.Linear(13, 5)
+
+    def forward(self, x):
+        return self.fc(self.stem(x).mean((2, 3)))
+
+
+def compiled(net):
+    return torch.compile(net)
+
+
+def compiled_in_place(net):
+    net.compile()
+    return net
+
+
+def compiled_part(net):
+    net.stem = torch.compile(net.stem)
+    return net
+
+
+def compiled_function(net):
+    net.forward = torch.compile(net.forward)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("wrap", "names"),
+    [
+        (lambda net: net, []),
+        (nn.DataParallel, ["DataParallel"]),
+        (compiled, ["torch.compile"]),
+        (compiled_in_place, ["torch.compile"]),
+        (compiled_part, ["torch.compile"]),
+        (compiled_function, ["torch.compile"]),
+        (lambda net: nn.DataParallel(compiled(net)), ["DataParallel", "torch.compile"]),
+        (lambda net: compiled(nn.DataParallel(net)), ["torch.compile", "DataParallel"]),
+    ],
+)
+def test_what_is_inside_is_as_it_was(wrap, names):
+    net = Net()
+    expected, keys = net(IMAGES), list(net.state_dict())
+    inside, found = unwrapped(wrap(net))
+    assert found == names
+    assert type(inside) is Net
+    assert list(inside.state_dict()) == keys
+    assert torch.equal(inside(IMAGES), expected)
+    assert not [module for module in inside.modules() if "Optimized" in type(module).__name__]
+
+
+def test_a_wrapped_network_is_resized_and_the_user_told():
+    name = offer("wrapped", nn.DataParallel(Net()))
+    architecture = reference_architecture(name, {}, 5, (3, 8, 8))
+    assert architecture.widths == {"stem.0": 13}
+    assert build(architecture.with_widths({"stem.0": 7}))(IMAGES).shape == (2, 5)
+    assert remarks(architecture) == ["given:wrapped is taken out of DataParallel"]
+
+
+@pytest.fixture
+def factories(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets_with_weights.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "def fresh(num_classes):\n"
+        "    return nn.Sequential(nn.Conv2d(3, 13, 3), nn.Flatten(), nn.Linear(13 * 36, num_classes))\n"
+        "def trained(num_classes):\n"
+        "    net = fresh(num_classes)\n"
+        "    net.load_state_dict(torch.load('kept.pt'))\n"
+        "    return net\n"
+    )
+    net = nn.Sequential(nn.Conv2d(3, 13, 3), nn.Flatten(), nn.Linear(13 * 36, 5))
+    torch.save(net.state_dict(), "kept.pt")
+    return net
+
+
+def test_weights_that_code_loads_are_known_and_not_used_unasked(factories):
+    fresh, trained = (
+        reference_architecture(f"nets_with_weights:{name}", {}, 5, (3, 8, 8)) for name in ("fresh", "trained")
+    )
+    assert [has_weights(fresh), has_weights(trained)] == [False, True]
+    first, second = build(trained, 0), build(trained, 1)
+    assert not torch.equal(first[0].weight, factories[0].weight)
+    assert not torch.equal(first[0].weight, second[0].weight)
+    assert torch.equal(first[0].weight, build(trained, 0)[0].weight)
+
+
+def test_another_network_of_the_same_name_is_another_one():
+    first = reference_architecture(offer("again", Net()), {}, 5, (3, 8, 8))
+    other = Net()
+    other.stem[0], other.fc = nn.Conv2d(3, 13, 1), nn.Linear(13, 5, bias=False)
+    counts = []
+    for network in (Net(), other):
+        offer("again", network)
+        counts.append(params_macs.params(first.with_widths({"stem.0": 7})))
+    assert counts == [7 * 27 + 7 + 7 * 5 + 5, 7 * 3 + 7 + 7 * 5]

@@ -1,0 +1,73 @@
+"""Whether a network can ship is known before it is trained."""
+
+import json
+
+import pytest
+import torch
+from small import small_recipe
+from torch import nn
+
+from compressor.errors import ExportError
+from compressor.models import offer
+from compressor.pipeline import trial
+from compressor.pipeline.runner import run
+from compressor.recipe import parse_recipe
+
+
+class Net(nn.Module):
+    def __init__(self, forward=lambda x: x):
+        super().__init__()
+        self.change = forward
+        self.a, self.b, self.fc = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.fc(self.b(self.a(self.change(x)).relu()).relu().mean((2, 3)))
+
+
+class Deciding(Net):
+    """Its forward depends on a value, which the exporter refuses."""
+
+    def forward(self, x):
+        logits = super().forward(x)
+        return logits * 2 if logits.is_meta or logits.mean() > 100 else logits
+
+
+def recipe_of(network, **sections):
+    return parse_recipe(small_recipe(model={"name": offer("tried", network), "weights": "fresh"}, **sections))
+
+
+@pytest.mark.parametrize("method", ["uniform", "neuralscale"])
+def test_what_cannot_ship_is_refused_before_it_is_trained(tmp_path, method):
+    with pytest.raises(ExportError, match=r"^model\.name: given:tried cannot ship, tried with the unscaled network: "):
+        run(recipe_of(Deciding(), search={"method": method}), tmp_path / "out")
+    assert not (tmp_path / "out" / "weights.safetensors").exists()
+    assert not (tmp_path / "out" / "search.json").exists()
+
+
+def test_a_network_that_changes_its_input_ships_as_it_computes(tmp_path):
+    found = run(recipe_of(Net(lambda x: x.sub_(0.5).div_(2.0))), tmp_path / "out")
+    assert found["parity"]["max_rel_error"] < 1e-4
+
+
+def test_a_trial_is_made_once_a_run(tmp_path, monkeypatch, traced_export):
+    tried = []
+    monkeypatch.setattr(trial, "_tried", lambda *given: tried.append(given[0]))
+    recipe = recipe_of(Net())
+    run(recipe, tmp_path / "out", until="search")
+    assert [json.loads(architecture)["widths"] for architecture in tried] == [{"a": 8, "b": 8}, {"a": 1, "b": 1}]
+    run(recipe, tmp_path / "out", until="train", resume=True)
+    assert len(tried) == 2
+
+
+def test_remarks_are_in_the_record_the_page_and_the_terminal(tmp_path, traced_export, no_figures):
+    from compressor.report import summary_lines
+
+    found = run(recipe_of(nn.DataParallel(Net())), tmp_path / "out")
+    taken, unused = found["remarks"]
+    assert taken == "given:tried is taken out of DataParallel"
+    assert unused.startswith(
+        "the weights that given:tried comes with are not used: every network is trained from scratch"
+    )
+    assert taken in (tmp_path / "out" / "report.html").read_text()
+    assert {taken, unused} <= set(summary_lines(found))
+    assert torch.isfinite(torch.tensor(found["accuracy"]["onnx"]))
