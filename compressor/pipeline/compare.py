@@ -198,6 +198,7 @@ class _SweepRun:
         if not (place.exists() and read_json(place) == own):
             made.unlink(missing_ok=True)  # it may be of an earlier measurement
             run_folder.record(folder, "bench", job.recipe)
+            run_folder.unseal(folder, place.name)
             write_json(place, own)
         if not made.exists():
             run(job.recipe, folder, resume=True, progress=self._progress_of(job))

@@ -38,6 +38,7 @@ _LEAVES = {
 }
 _FORM = {"precision", "preprocess", "softmax", "batch"}
 _PLACES = ("path", "download", "memory_gib")
+_FILES = "files"  # of stages.json: {file: its SHA-256}
 
 
 def claim(folder: Path, recipe: Recipe, resume: bool) -> None:
@@ -105,6 +106,49 @@ def check(folder: Path, recipe: Recipe) -> None:
                 "says stages.json; "
                 "change it back, or begin in another folder"
             )
+
+
+def seal(folder: Path, stage: str) -> None:
+    """Note the SHA-256 of every file that a stage has left."""
+    path, known = folder / "stages.json", _records(folder)
+    sums = dict(known.get(_FILES, {}))
+    sums |= {name: sha256_of(file) for name, file in _left(folder, stage).items()}
+    if sums != known.get(_FILES):
+        write_json(path, known | {_FILES: sums})
+
+
+def unseal(folder: Path, *names: str) -> None:
+    """Forget the sums of files that are made anew."""
+    known = _records(folder)
+    sums = {name: one for name, one in known.get(_FILES, {}).items() if name not in names}
+    if sums != known.get(_FILES, {}):
+        write_json(folder / "stages.json", known | {_FILES: sums})
+
+
+def check_files(folder: Path) -> None:
+    """Refuse a file that is not what its stage has left; one that is missing will be made again.
+
+    Raises:
+        RunError: names the file
+    """
+    sums = _records(folder).get(_FILES, {})
+    left = {name: (stage, file) for stage in _USES for name, file in _left(folder, stage).items()}
+    for name, (stage, file) in left.items():
+        if name in sums and sums[name] != sha256_of(file):
+            raise RunError(
+                f"{file}: was damaged or changed: it is not the file that the {stage} stage of this run left; restore "
+                "it, or delete it and what was made from it, to have them made again"
+            )
+    unseal(folder, *(name for name in sums if name not in left))
+
+
+def _left(folder: Path, stage: str) -> dict[str, Path]:
+    """{name: file} of what a stage has left for others."""
+    patterns = [pattern for pattern in _LEAVES[stage] if not pattern.startswith("checkpoints/")]
+    if stage == "bench":
+        patterns += [f"{cost.record}.json" for cost in costs().values() if cost.record]
+    found = [file for pattern in patterns for file in sorted(folder.glob(pattern)) if file.is_file()]
+    return {file.relative_to(folder).as_posix(): file for file in found}
 
 
 def _begun(folder: Path, stage: str) -> bool:

@@ -102,6 +102,7 @@ def _run_stages(context: RunContext, until: str) -> dict[str, Any]:
     timed = any(costs()[name].timed for name in context.recipe.budget.names)
     if (timed or "bench" in asked) and not (context.out / "latency.json").exists():
         check_provider(context.recipe.measured.provider)  # now, not after hours of training
+    run_folder.check_files(context.out)
     for name in asked:
         context.stage = name
         context.stop_if_asked()
@@ -109,6 +110,8 @@ def _run_stages(context: RunContext, until: str) -> dict[str, Any]:
         try:
             with context.log.timing(name):
                 STAGES[name](context)
+            if name != "report":
+                run_folder.seal(context.out, name)
         except Paused as paused:
             raise Stopped(f"{name}: {paused}") from paused
         except Unfinished as unfinished:
