@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from compressor.errors import CompressorError
-from compressor.files import replace_atomic, sha256_of
+from compressor.files import read_json, replace_atomic, sha256_of
 
 from .errors import BenchError
 from .latency import Latency
@@ -32,6 +32,7 @@ __all__ = ["FOLDER", "Baseline", "BaselineStore", "UnknownBaseline"]
 FOLDER: Final = ".onnx-baselines"
 _FORMAT: Final = 1
 _SAMPLES: Final = ("samples_ms", "cpu_samples_ms")
+_KEYS: Final = {"name": str, "sha256": str, "source": str, "date": str, "machine": dict, "latencies": list}
 _SLUG: Final = 60  # characters of a name that its file name repeats
 # What moves a latency, in the words of `machine_fingerprint`.
 _SHOWN: Final = ("cpu", "isa", "usable_cores", "physical_cores", "logical_cores", "gpu", "gpu_driver", "onnxruntime")
@@ -266,14 +267,25 @@ def _without_samples(latency: Latency) -> dict[str, Any]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """Read the record of a baseline."""
-    needed = {"name", "sha256", "source", "date", "machine", "latencies"}
+    """Read the record of a baseline; its sha256 becomes the name of a file, so nothing else may stand there."""
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        record = read_json(file)
+    except CompressorError as error:
         raise BenchError(f"{file} is not a readable baseline ({error}); remove it or save it again") from error
-    if not isinstance(record, dict) or record.get("format") != _FORMAT or not needed <= set(record):
+    if not isinstance(record, dict) or record.get("format") != _FORMAT or not set(_KEYS) <= set(record):
         raise BenchError(f"{file} is not a baseline of format {_FORMAT}; remove it or save it again")
+    for key, kind in _KEYS.items():
+        if not isinstance(record.get(key), kind):
+            found = f"{record[key]!r:.80}"
+            raise BenchError(
+                f"{file} is not a whole baseline: {key} is {found}, not a {kind.__name__}; remove it or save it again"
+            )
+    if not re.fullmatch(r"[0-9a-f]{64}", record["sha256"]):
+        raise BenchError(
+            f"{file}: sha256 is {record['sha256']!r:.80}, not 64 hexadecimal digits; remove it or save it again"
+        )
+    if not all(isinstance(latency, dict) for latency in record["latencies"]):
+        raise BenchError(f"{file}: latencies are not a list of objects; remove it or save it again")
     return record
 
 

@@ -1,6 +1,5 @@
 """Shapes and random values for the inputs of an ONNX model."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -8,6 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+
+from compressor.files import parse_json
 
 from .errors import BenchError
 
@@ -93,11 +94,14 @@ def resolve_inputs(session: Any, file: str, batch: int, shapes: Shapes) -> tuple
 
 def _stated_sizes(session: Any, nodes: Sequence[Any]) -> dict[str, int]:
     """Sizes by symbolic axis that the model's metadata states; none where it states nothing that fits its input."""
-    text = session.get_modelmeta().custom_metadata_map.get(INPUT_SHAPE)
+    try:
+        text = session.get_modelmeta().custom_metadata_map.get(INPUT_SHAPE)
+    except UnicodeDecodeError:  # someone else's notes; ours are text
+        return {}
     if text is None or len(nodes) != 1:
         return {}
     try:
-        listed = json.loads(text)
+        listed = parse_json(text)
     except ValueError:
         return {}
     axes = nodes[0].shape[1:]

@@ -5,7 +5,6 @@ tests do not use the fixture imports neither onnxruntime nor numpy.
 """
 
 import ast
-import json
 import os
 import shlex
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from compressor.files import write_json
+from compressor.errors import CompressorError
+from compressor.files import read_json, write_json
 
 from .pytest_gate import FIXTURE, MARK, LimitsError, OnnxLatency, Settings, limits_of, node_of
 
@@ -318,7 +318,7 @@ def _stored(folder: Path) -> list[str]:
     names = []
     for file in folder.glob("*.json"):
         try:
-            names.append(str(json.loads(file.read_text(encoding="utf-8"))["name"]))
-        except (OSError, ValueError, KeyError, TypeError):
+            names.append(str(read_json(file)["name"]))
+        except (CompressorError, KeyError, TypeError, IndexError):
             continue
     return sorted(names)

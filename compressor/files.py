@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from compressor.errors import RunError
+
+_MOST_BYTES = 256 * 2**20  # of a JSON or text file
+_MOST_DEPTH = 64
 
 
 def replace_atomic(path: Path, write: Callable[[Path], object]) -> None:
@@ -63,9 +67,13 @@ def read_text(path: Path) -> str:
     """Read a text file in UTF-8.
 
     Raises:
-        RunError: it cannot be read or is not text
+        RunError: it cannot be read, is not text, or is larger than any that the package writes
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # reading from a pipe would wait for good
+            raise RunError(f"{path}: is not a file")
+        if (size := path.stat().st_size) > _MOST_BYTES:
+            raise RunError(f"{path}: has {size:,} bytes; files of a run have at most {_MOST_BYTES:,}")
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise RunError(f"{path}: file not found") from error
@@ -93,11 +101,29 @@ def read_json(path: Path) -> Any:
         RunError: it cannot be read or is not JSON
     """
     try:
-        return json.loads(read_text(path), object_hook=partial(_Record, path))
-    except ValueError as error:  # also numbers of thousands of digits
+        return parse_json(read_text(path), object_hook=partial(_Record, path))
+    except ValueError as error:
         raise RunError(f"{path}: not valid JSON: {error}") from error
+
+
+def parse_json(text: str, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """Read JSON that may come from anywhere.
+
+    Raises:
+        ValueError: it is not JSON, nested more deeply than anything that the package writes, or has a number of
+            thousands of digits
+    """
+    try:
+        value = json.loads(text, object_hook=object_hook)
     except RecursionError as error:
-        raise RunError(f"{path}: not valid JSON: nested too deeply") from error
+        raise ValueError("nested too deeply") from error
+    level = [value]
+    for _ in range(_MOST_DEPTH):
+        inside = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level = list(itertools.chain.from_iterable(inside))
+        if not level:
+            return value
+    raise ValueError(f"nested more than {_MOST_DEPTH} deep")
 
 
 def sha256_of(path: Path) -> str:

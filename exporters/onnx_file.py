@@ -23,7 +23,7 @@ from torch import nn
 
 from compressor.bench import INPUT_SHAPE, open_session
 from compressor.errors import ExportError
-from compressor.files import replace_atomic
+from compressor.files import parse_json, replace_atomic
 
 from .form import INPUT, OUTPUT_KIND, PROBABILITIES, as_taken, in_batches
 
@@ -77,7 +77,7 @@ class OnnxNetwork:
         self._input = taken.name
         self._batch = taken.shape[0] if isinstance(taken.shape[0], int) else None
         metadata = self._session.get_modelmeta().custom_metadata_map
-        self._preprocessing = json.loads(metadata[INPUT]) if INPUT in metadata else None
+        self._preprocessing = parse_json(metadata[INPUT]) if INPUT in metadata else None
         self._gives_probabilities = metadata.get(OUTPUT_KIND) == PROBABILITIES
 
     def outputs(self, inputs: torch.Tensor) -> Floats:

@@ -1,10 +1,12 @@
 import errno
+import os
 import stat
 
 import pytest
 
+from compressor import files
 from compressor.errors import RunError
-from compressor.files import read_json, replace_atomic, write_atomic, write_json
+from compressor.files import parse_json, read_json, read_text, replace_atomic, write_atomic, write_json
 
 
 def test_folders_are_made_and_text_is_utf8(tmp_path):
@@ -103,3 +105,26 @@ def test_a_number_of_thousands_of_digits_is_refused(tmp_path):
     (tmp_path / "long.json").write_text("9" * 9999)
     with pytest.raises(RunError, match=r"long.json: not valid JSON: "):
         read_json(tmp_path / "long.json")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[" * 65 + "]" * 65, '{"a":' * 65 + "1" + "}" * 65])
+def test_json_deeper_than_anything_of_ours_is_refused(text):
+    with pytest.raises(ValueError, match="nested"):
+        parse_json(text)
+
+
+def test_json_of_usual_depth_is_read():
+    assert parse_json("[" * 60 + "1" + "]" * 60)
+
+
+def test_a_file_larger_than_any_of_ours_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_MOST_BYTES", 10)
+    (tmp_path / "a.json").write_text("[1, 2, 3, 4]")
+    with pytest.raises(RunError, match=r"a\.json: has 12 bytes; files of a run have at most 10$"):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RunError, match=r"pipe: is not a file$"):
+        read_text(tmp_path / "pipe")

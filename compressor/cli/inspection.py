@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import onnx
 
+from compressor.files import parse_json
 from compressor.models.onnx_reading import read_onnx
 from compressor.recipe.precision import precisions
 
@@ -111,7 +111,7 @@ def _parsed(entry: onnx.StringStringEntryProto) -> Any:
     if not entry.key.startswith(_PREFIX):
         return entry.value
     try:
-        return json.loads(entry.value)
+        return parse_json(entry.value)
     except ValueError:
         return entry.value
 

@@ -51,6 +51,9 @@ _recipe = click.argument("recipe", type=click.Path(path_type=Path))
 _out = click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Run folder.")
 _set = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe value.")
 _resume = click.option("--resume", is_flag=True, help="Go on with an interrupted run in OUT.")
+_trust = click.option(
+    "--trust", is_flag=True, help="Import the code that the recipe in OUT names, though another user wrote it there."
+)
 _open = click.option("--open", "open_page", is_flag=True, help="Open the page in a browser.")
 _stop_at = click.option(
     "--stop-at",
@@ -88,24 +91,27 @@ def search_command(recipe: Path, out: Path, overrides: tuple[str, ...], resume: 
 
 @command(main, "train", "compressor train runs/first")
 @_folder
-def train_command(out: Path) -> None:
+@_trust
+def train_command(out: Path, trust: bool) -> None:
     """Go on in a run folder up to trained weights."""
-    _continue(out, "train")
+    _continue(out, "train", trust)
 
 
 @command(main, "export", "compressor export runs/first")
 @_folder
-def export_command(out: Path) -> None:
+@_trust
+def export_command(out: Path, trust: bool) -> None:
     """Go on in a run folder up to OUT/model.onnx, checked against PyTorch."""
-    _continue(out, "export")
+    _continue(out, "export", trust)
 
 
 @command(main, "report", "compressor report runs/first")
 @_folder
+@_trust
 @_open
-def report_command(out: Path, open_page: bool) -> None:
+def report_command(out: Path, trust: bool, open_page: bool) -> None:
     """Go on in a run folder to its end, or write its report anew."""
-    _continue(out, "report", open_page)
+    _continue(out, "report", trust, open_page)
 
 
 @command(
@@ -305,13 +311,13 @@ def _run(
     )
 
 
-def _continue(out: Path, until: str, open_page: bool = False) -> None:
+def _continue(out: Path, until: str, trust: bool, open_page: bool = False) -> None:
     from compressor.pipeline import run_folder
 
-    run_folder.load(out)  # before torch: bad input is refused at once
+    run_folder.load(out, trust)  # before torch: bad input is refused at once
     from compressor.pipeline.runner import continue_run
 
-    _carry_out(out, until, lambda progress, pause: continue_run(out, until, progress, pause), open_page)
+    _carry_out(out, until, lambda progress, pause: continue_run(out, until, progress, pause, trust=trust), open_page)
 
 
 def _carry_out(

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from compressor.data.config import SourceConfig
+from compressor.data.config import SourceConfig, expanded
 from compressor.data.dataset import DataSet, complete, divide
 from compressor.data.pixels import fit
 from compressor.data.split import TensorSplit
@@ -43,7 +43,7 @@ def load_cifar100(config: SourceConfig, seed: int, device: torch.device) -> Data
 def _load(reader: Any, config: SourceConfig, seed: int, device: torch.device) -> DataSet:
     if config.path is None:
         raise DataError(f"data.path: the data set {config.name!r} needs the folder that holds it, got none")
-    root = Path(config.path).expanduser()
+    root = expanded(config.path)
     folder = root / reader.base_folder
     if not folder.is_dir() and not config.download:
         raise DataError(

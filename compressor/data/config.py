@@ -83,7 +83,19 @@ def data_folder(config: SourceConfig) -> Path:
     """
     if config.path is None:
         raise DataError(f"data.path: the data set {config.name!r} needs the folder that holds it, got none")
-    folder = Path(config.path).expanduser()
+    folder = expanded(config.path)
     if not folder.is_dir():
         raise DataError(f"data.path: {config.path!r} is not a folder (looked for {folder.absolute()})")
     return folder
+
+
+def expanded(path: str) -> Path:
+    """A path of a recipe, in which ~ is the user's home.
+
+    Raises:
+        DataError: there is no such user
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"data.path: {path!r}: {error}") from error

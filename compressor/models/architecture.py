@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from compressor.errors import ModelError, not_one_of
+from compressor.files import parse_json
 from compressor.models.stacked.spec import Stack
 
 _FIELDS = ("model", "options", "classes", "input_shape", "widths")
@@ -76,8 +77,8 @@ class Architecture:
             ModelError: not JSON, an unknown or missing key, a width that is no whole number from 1
         """
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
+            value = parse_json(text)
+        except ValueError as error:
             raise ModelError(f"{source}: not valid JSON: {error}") from error
         if not isinstance(value, dict):
             raise ModelError(f"{source}: must be an object with the keys {', '.join(_FIELDS)}")

@@ -23,6 +23,7 @@ from compressor.pipeline.run_log import RunLog
 from compressor.pipeline.run_network import RunNetwork
 from compressor.pipeline.shipping import measure_as_shipped
 from compressor.recipe import CostContext, Recipe
+from compressor.recipe.model_name import ModelName
 from compressor.search import Problem, SearchResult, search
 from compressor.training.distributed import Team, team
 from compressor.training.trainer import Trainer, pick_device
@@ -130,9 +131,24 @@ class RunContext:
             path = folder / "architecture.json"
             if not path.exists():
                 raise RunError(f"{path}: file not found; the search has not finished in this folder")
-            architecture = Architecture.from_json(read_text(path), str(path))
+            architecture = self._of_recipe(Architecture.from_json(read_text(path), str(path)), path)
             found.append(RunNetwork(name, folder, architecture, self.searched.finetuning if name == "result" else None))
         return found
+
+    def _of_recipe(self, architecture: Architecture, path: Path) -> Architecture:
+        """An architecture of a file, which may name no other code than the recipe does.
+
+        Raises:
+            RunError: it is of another network
+        """
+        model = self.recipe.model
+        same = architecture.model == model.name
+        if same and ModelName.of(model.name).has_weights:  # code of others, called with the options
+            same = dict(architecture.options) == dict(model.options)
+        if not same:
+            own = f"{architecture.model} {dict(architecture.options)}"
+            raise damaged(path, f"it is of {own}, the recipe of {model.name} {dict(model.options)}")
+        return architecture
 
     # what stages need --------------------------------------------------------------------------------------------
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from compressor.errors import RunError
-from compressor.files import read_json, sha256_of, write_atomic, write_json
+from compressor.files import cache_folder, read_json, sha256_of, write_atomic, write_json
 from compressor.recipe import Recipe, costs, load_recipe, method_of
 from compressor.recipe.model_name import ModelName
 
@@ -63,21 +64,45 @@ def claim(folder: Path, recipe: Recipe, resume: bool) -> None:
     if not (folder / "stages.json").exists():
         write_json(folder / "stages.json", {})  # first: it marks the folder as ours, whatever recipe.yaml it has
     write_atomic(kept, recipe.to_yaml())
+    _remember(kept)
 
 
-def load(folder: Path) -> Recipe:
+def load(folder: Path, trust: bool = False) -> Recipe:
     """The recipe of a run folder.
 
+    Args:
+        folder: of the run
+        trust: take a recipe that names code, though this user did not begin the run here
+
     Raises:
-        RunError: it is no run folder, or its recipe was changed after a stage had used it
+        RunError: it is no run folder, its recipe names code and comes from elsewhere, or was changed after a stage had
+            used it
         RecipeError: its recipe is not valid
     """
     kept = folder / "recipe.yaml"
     if not kept.exists():
         raise RunError(f"{folder}: not a run folder: it has no recipe.yaml (begin with: compressor run RECIPE -o OUT)")
     recipe = load_recipe(kept)
+    if ModelName.of(recipe.model.name).is_code and not (trust or _mark_of(kept).exists()):
+        raise RunError(
+            f"{kept}: model.name: {recipe.model.name} is code, and this user has not begun this run on this machine; "
+            "read the recipe, and add --trust if the code may run"
+        )
     check(folder, recipe)
     return recipe
+
+
+def _mark_of(kept: Path) -> Path:
+    """Where it is noted that this user ran a recipe with this content."""
+    return cache_folder() / "begun" / sha256_of(kept)
+
+
+def _remember(kept: Path) -> None:
+    """Note that the user began a run with this recipe; where that cannot be noted, going on will ask for `--trust`."""
+    with contextlib.suppress(OSError):
+        mark = _mark_of(kept)
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
 
 
 def record(folder: Path, stage: str, recipe: Recipe) -> None:

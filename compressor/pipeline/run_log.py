@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from compressor.errors import RunError
+from compressor.files import parse_json
 
 _BEAT_SECONDS = 5.0
 
@@ -72,8 +73,8 @@ class RunLog:
         # A kill can leave the last line of a session unfinished, a crash of the machine anything.
         with self.path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
-                with contextlib.suppress(json.JSONDecodeError, RecursionError):
-                    if isinstance(value := json.loads(line), dict):
+                with contextlib.suppress(ValueError):
+                    if isinstance(value := parse_json(line), dict):
                         yield value
 
     def _elapsed(self) -> float:

@@ -77,10 +77,15 @@ def continue_run(
     until: str,
     progress: Progress = lambda stage, text, share: None,
     pause: Callable[[], bool] = lambda: False,
+    *,
+    trust: bool = False,
 ) -> dict[str, Any]:
-    """Go on in a run folder up to a stage, with the recipe that it holds; see `run`."""
+    """Go on in a run folder up to a stage, with the recipe that it holds; see `run`.
+
+    Where that recipe names code, and this user has not begun the run here, `trust` says that the code may run.
+    """
     folder = Path(out)
-    recipe = run_folder.load(folder)
+    recipe = run_folder.load(folder, trust)
     with alone_in(folder):
         return _run_stages(RunContext(recipe, folder, progress, pause=pause), until)
 

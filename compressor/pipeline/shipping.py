@@ -222,7 +222,7 @@ def _metadata(
     options = without_paths(dict(architecture.options))
     stored = replace(architecture, model=without_paths(architecture.model), options=options)
     return {
-        _RECIPE: yaml.safe_dump(without_paths(recipe.model_dump(mode="json")), sort_keys=False),
+        _RECIPE: yaml.safe_dump(without_paths(_without_places(recipe)), sort_keys=False),
         "compressor.network": name,
         "compressor.architecture": stored.to_json(),
         "compressor.precision": recipe.export.precision,
@@ -242,6 +242,12 @@ def _input(data: DataSet) -> str:
     """What a file without preprocessing takes: one with it says so itself."""
     described = {"dtype": "float32", "layout": "NCHW", "size": list(data.input_shape[1:]), "range": [0, 1]}
     return json.dumps(described | {"mean": data.mean, "std": data.std})
+
+
+def _without_places(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as JSON values without the place of its data, which is nobody else's."""
+    values = recipe.model_dump(mode="json")
+    return values | {"data": values["data"] | {"path": None}}
 
 
 def without_paths(value: Any) -> Any:

@@ -34,6 +34,11 @@ class ModelName:
         return self.source in ("given", "onnx")
 
     @property
+    def is_code(self) -> bool:
+        """Whether it names a function to import: that of any module."""
+        return self.source == "factory"
+
+    @property
     def has_weights(self) -> bool:
         """Whether it can come with weights at all."""
         return self.source != "zoo"

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from compressor.errors import RunError
-from compressor.files import replace_atomic
+from compressor.files import parse_json, replace_atomic
 
 Tensors = dict[str, torch.Tensor]
 
@@ -89,7 +89,7 @@ def load_snapshot(path: Path) -> Snapshot | None:
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            values = json.loads((file.metadata() or {}).get("values", "{}"))
+            values = parse_json((file.metadata() or {}).get("values", "{}"))
             return Snapshot({name: file.get_tensor(name) for name in file.keys()}, values)  # noqa: SIM118
-    except (SafetensorError, json.JSONDecodeError) as error:
+    except (SafetensorError, ValueError) as error:
         raise RunError(f"{path}: damaged checkpoint ({error}); delete it to begin this stage anew") from error

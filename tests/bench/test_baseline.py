@@ -266,3 +266,26 @@ def test_another_machine_is_told_by_what_differs(store, save_linear):
     assert replace(saved, machine={"id": "0" * 16, **{key: here[key] for key in here if key != "id"}}).differs_from(
         here
     ) == [f"id: {'0' * 16}, here {here['id']}"]
+
+
+@pytest.mark.parametrize("sha256", ["../../victim", "", "A" * 64, "0" * 63, None, 3])
+def test_a_record_names_a_model_of_the_store_only(store, save_linear, tmp_path, sha256):
+    victim = tmp_path / "victim.onnx"
+    victim.write_text("precious")
+    store.save("a", save_linear())
+    (file,) = store.folder.glob("*.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"sha256": sha256}))
+    with pytest.raises(BenchError, match=r"sha256 is .*remove"):
+        store.load("a")
+    store.remove("a")
+    assert victim.read_text() == "precious"
+    assert not list(store.folder.glob("*.json"))
+
+
+@pytest.mark.parametrize("change", [{"latencies": [3]}, {"machine": []}, {"source": None}, {"date": {}}, {"name": 3}])
+def test_a_record_of_other_types_is_named(store, save_linear, change):
+    store.save("a", save_linear())
+    (file,) = store.folder.glob("*.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(BenchError, match=f"{next(iter(change))} .*remove"):
+        store.load("a")

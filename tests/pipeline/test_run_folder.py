@@ -1,0 +1,111 @@
+"""Files that stages hand on: a damaged or foreign one is named when the run goes on, a missing one made again."""
+
+import json
+import shutil
+
+import onnx
+import pytest
+from click.testing import CliRunner
+from small import small_recipe
+
+from compressor.cli.root import main
+from compressor.errors import CompressorError
+from compressor.pipeline.runner import continue_run, run
+from compressor.recipe import parse_recipe
+
+LEFT = ["search.json", "architecture.json", "training.json", "weights.safetensors", "export.json", "model.onnx"]
+LEFT += ["latency.json", "baselines/uniform/model.onnx", "baselines/uniform/weights.safetensors"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, quick_export, no_figures):
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    run(parse_recipe(small_recipe(baselines=["uniform"])), folder)
+    return folder
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_the_sums_of_all_that_stages_left_are_kept(finished):
+    sums = json.loads((finished / "stages.json").read_text())["files"]
+    assert set(LEFT) <= set(sums)
+
+
+@pytest.mark.parametrize("name", LEFT)
+@pytest.mark.parametrize("spoil", [lambda raw: b"{}", lambda raw: raw[: len(raw) // 2], lambda raw: raw + b" "])
+def test_a_file_that_is_not_what_its_stage_left_is_named(folder, name, spoil):
+    file = folder / name
+    file.write_bytes(spoil(file.read_bytes()))
+    with pytest.raises(CompressorError) as caught:
+        continue_run(folder, "report")
+    assert str(caught.value).startswith(f"{file}: was damaged or changed: ")
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "latency.json", "baselines/uniform/model.onnx"])
+def test_a_file_that_is_deleted_is_made_again(folder, name, no_figures):
+    (folder / name).unlink()
+    continue_run(folder, "report")
+    assert (folder / name).is_file()
+    if name.endswith(".onnx"):
+        onnx.checker.check_model(onnx.load(folder / name))
+    continue_run(folder, "report")  # its sum is the new one's
+
+
+def test_a_file_that_is_made_again_may_be_left_half_way(folder, finished, no_figures):
+    """A kill between a stage's files and their sums leaves no sum behind that is another file's."""
+    (folder / "model.onnx").unlink()
+    continue_run(folder, "bench")
+    stages = json.loads((folder / "stages.json").read_text())
+    before = json.loads((finished / "stages.json").read_text())
+    assert stages["files"].keys() == before["files"].keys()
+
+
+def test_the_architecture_of_another_network_is_not_built(folder, tmp_path):
+    file = folder / "architecture.json"
+    made = json.loads(file.read_text()) | {"model": "os:system", "options": {"command": f"touch {tmp_path}/ran"}}
+    file.write_text(json.dumps(made))
+    stages = json.loads((folder / "stages.json").read_text())
+    del stages["files"]  # as in a folder of an earlier version
+    (folder / "stages.json").write_text(json.dumps(stages))
+    with pytest.raises(CompressorError, match=r"architecture\.json: .*os:system"):
+        continue_run(folder, "report")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.fixture
+def own_code(tmp_path, monkeypatch):
+    """A run folder whose recipe names a function, and the file that this function leaves when it is called."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COMPRESSOR_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "nets_of_mine.py").write_text(
+        "from pathlib import Path\n"
+        "from torch import nn\n"
+        "def make(num_classes):\n"
+        "    Path('called').touch()\n"
+        "    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, num_classes))\n"
+    )
+    run(parse_recipe(small_recipe(model="nets_of_mine:make")), tmp_path / "run", until="search")
+    (tmp_path / "called").unlink()
+    return tmp_path / "run", tmp_path / "called"
+
+
+def test_who_began_a_run_goes_on_with_it(own_code, quick_export):
+    folder, called = own_code
+    continue_run(folder, "train")
+    assert called.exists()
+
+
+def test_code_that_a_folder_of_someone_else_names_runs_only_if_it_is_trusted(own_code, tmp_path, monkeypatch):
+    folder, called = own_code
+    monkeypatch.setenv("COMPRESSOR_CACHE", str(tmp_path / "of another user"))
+    with pytest.raises(CompressorError, match=r"recipe\.yaml: model\.name: nets_of_mine:make is code, .*add --trust"):
+        continue_run(folder, "train")
+    assert not called.exists()
+    result = CliRunner().invoke(main, ["train", str(folder)])
+    assert (result.exit_code, called.exists()) == (2, False)
+    continue_run(folder, "train", trust=True)
+    assert called.exists()
