@@ -19,7 +19,7 @@ from typing import Any, Final
 import onnxruntime as ort
 
 from .errors import BenchError, ProviderError
-from .machine import physical_cores
+from .machine import physical_cores, usable_cores
 
 __all__ = [
     "PROVIDERS",
@@ -90,7 +90,8 @@ def open_session(
     Args:
         path: the ONNX file.
         provider: "cpu", "cuda", "tensorrt", or "auto": CUDA where it really works, otherwise CPU.
-        threads: intra-op threads; None leaves the count to ONNX Runtime (see `intra_op_threads`).
+        threads: intra-op threads; None: one for each physical core, or as many as the cores that this process may
+            use, if those are fewer (see `intra_op_threads`).
         stop_spinning: let the session's threads sleep as soon as a run ends, instead of waiting busily for
             the next one, which takes the cores from other sessions of this process.
 
@@ -153,9 +154,9 @@ def timed_session(
 def intra_op_threads(session: Any) -> int:
     """Tell how many threads (the calling one included) share the work inside an operator; never 0.
 
-    A session opened with `threads=None` reports 0; ONNX Runtime then takes one thread for each physical core
-    of the machine, even where the process may use fewer, so that is what is returned. Where the system does
-    not report the physical cores (Windows), the logical ones stand in.
+    A session opened with `threads=None` reports 0 where the process may use all cores; ONNX Runtime then takes one
+    thread for each physical core of the machine, so that is what is returned. Where the system does not report the
+    physical cores (Windows), the logical ones stand in.
     """
     return int(session.get_session_options().intra_op_num_threads) or physical_cores()
 
@@ -172,7 +173,8 @@ def device_of(provider: str) -> str:
 
 def _options(threads: int | None, stop_spinning: bool, profile: str | None) -> Any:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or 0
+    fewer = usable_cores() < physical_cores()  # then ONNX Runtime would take cores that this process may not use
+    options.intra_op_num_threads = threads or (usable_cores() if fewer else 0)
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = _FATAL_ONLY  # what goes wrong is raised, so it need not be printed too

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -229,8 +230,11 @@ def _export_images(model: nn.Module, example: torch.Tensor, opset: int) -> onnx.
 
 
 def _refused(model: nn.Module, error: Exception) -> ExportError:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-    return ExportError(f"torch.onnx cannot export {type(model).__name__}: {type(error).__name__}: {first}")
+    cause: BaseException = error  # what the exporter says first is which of its steps failed
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(cause)).split())
+    return ExportError(f"torch.onnx cannot export {type(model).__name__}: {type(cause).__name__}: {text[:400]}")
 
 
 def _pair(example: torch.Tensor) -> torch.Tensor:

@@ -53,9 +53,12 @@ def bench_command(model: Path, profile: bool, json_file: Path | None, **options:
     Times are milliseconds for a whole batch. Exit codes: 2 bad input, 3 the provider does not work here.
     """
     from compressor.bench import machine_fingerprint
+    from compressor.bench.machine import usable_cores
     from compressor.files import write_json
 
     protocol = _protocol(**options)
+    if (threads := protocol.conditions.threads or 0) > usable_cores():
+        click.echo(f"note: {threads} threads share {usable_cores()} usable cores, which makes times longer", err=True)
     check_writable(json_file)
     try:
         rows = [_measure(model, batch, protocol, profile, batch == protocol.batches[0]) for batch in protocol.batches]

@@ -1,4 +1,4 @@
-"""Ctrl-C or SIGTERM ends training at its next step with everything saved; a second one ends it at once."""
+"""Ctrl-C, SIGTERM or SIGHUP ends training at its next step with everything saved; a second one ends it at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # a scheduler or a container that is stopped sends the latter
+# A scheduler or a container that is stopped sends SIGTERM, a terminal that is closed SIGHUP, which Windows has not.
+_SIGNALS = tuple(signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in signal.Signals.__members__)
 _HEARD_FOR = 60.0  # seconds since it was last asked for; longer: nobody listens, the signal interrupts as usual
 
 

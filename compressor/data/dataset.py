@@ -11,7 +11,7 @@ from torch import Tensor
 
 from compressor.data import pixels
 from compressor.data.config import SourceConfig
-from compressor.data.split import Split
+from compressor.data.split import LabelledSplit, Split
 from compressor.data.text import TextSplit
 from compressor.errors import DataError
 
@@ -35,6 +35,7 @@ class DataSet:
         std: per channel, of the train split, in units of 0..1; empty for text.
         task: "classification" (a label per image), "segmentation" (a label per pixel) or "language" (the next
             token at every token).
+        remarks: what the user must know of what was read, a sentence each.
     """
 
     name: str
@@ -46,6 +47,7 @@ class DataSet:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     task: str = "classification"
+    remarks: tuple[str, ...] = ()
 
     @property
     def classes(self) -> int:
@@ -94,13 +96,16 @@ def normalised(data: DataSet, mean: Sequence[float] | None, std: Sequence[float]
 def divide(part: S, config: SourceConfig, seed: int) -> tuple[S, S]:
     """Divide a training part into (train, validation), by a permutation that depends on `seed` only.
 
-    With `config.limit` set, only so many images, chosen by the same permutation, are divided.
+    Where every image has a class, each class gives its share to validation, and keeps an image to train on if there are
+    enough. With `config.limit` set, only so many images, chosen by the same permutation, are divided.
 
     Raises:
         DataError: there are too few images for the share `config.validation`.
     """
     order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))[: config.limit]
     count = round(len(order) * config.validation)
+    if isinstance(part, LabelledSplit):
+        order = _stratified(order, part.labels.cpu()[order], count)
     if count == len(order) or (config.validation > 0 and count == 0):
         raise DataError(
             f"data.validation: a share of {config.validation!r} of {len(order)} training images leaves "
@@ -108,6 +113,27 @@ def divide(part: S, config: SourceConfig, seed: int) -> tuple[S, S]:
         )
     # Sorted: the order of the source's files is the fastest to read, and loaders shuffle anyway.
     return part.subset(order[count:].sort().values), part.subset(order[:count].sort().values)
+
+
+def _stratified(order: Tensor, labels: Tensor, count: int) -> Tensor:
+    """Samples (N,) in an order whose first `count` have every class in its share.
+
+    Args:
+        order: of the samples, at random
+        labels: (N,) of the samples in that order
+        count: of which the shares are taken; of each class one sample comes behind all of these, if there are enough
+    """
+    sizes = torch.bincount(labels)
+    exact = sizes * (count / max(1, len(order)))
+    quotas = torch.minimum(exact.floor().long(), (sizes - 1).clamp_min(0))
+    while int(quotas.sum()) < count and bool((quotas < sizes - 1).any()):  # the largest remainders, class by class
+        missing = torch.where(quotas < sizes - 1, exact - quotas, -torch.inf)
+        quotas[missing.argmax()] += 1
+    first = torch.zeros(len(order), dtype=torch.bool)
+    for label, quota in enumerate(quotas.tolist()):
+        first[(labels == label).nonzero().flatten()[:quota]] = True
+    places = torch.cat([first.nonzero().flatten(), (~first).nonzero().flatten()])
+    return order[places]
 
 
 def complete(name: str, splits: tuple[Split, Split, Split], class_names: Sequence[str], seed: int) -> DataSet:
@@ -139,7 +165,20 @@ def complete(name: str, splits: tuple[Split, Split, Split], class_names: Sequenc
         mean=mean,
         std=std,
         task=train.task,
+        remarks=_untrained(train, class_names),
     )
+
+
+def _untrained(train: Split, class_names: Sequence[str]) -> tuple[str, ...]:
+    """A word on classes that have no image to learn from."""
+    if not isinstance(train, LabelledSplit):
+        return ()
+    counts = torch.bincount(train.labels.cpu(), minlength=len(class_names))
+    missing = [class_names[label] for label in (counts == 0).nonzero().flatten().tolist()]
+    if not missing:
+        return ()
+    more = f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""
+    return (f"{len(missing):,} of {len(counts):,} classes have no training image: {', '.join(missing[:5])}{more}",)
 
 
 def _moments(split: Split, seed: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

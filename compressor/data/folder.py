@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -71,14 +73,15 @@ def load(config: SourceConfig, seed: int, device: torch.device) -> DataSet:
     train_folder, test_folder = _part_folder(root, "train"), _part_folder(root, "test", "val")
     class_names = _class_names(train_folder)
     _check_same_classes(class_names, train_folder, test_folder)
-    files, labels = _list_images(train_folder, class_names)
+    files, labels, others = _list_images(train_folder, class_names)
     form = _image_format(files[0], config)
     part = FolderSplit(files, labels.to(device), form)
-    files, labels = _list_images(test_folder, class_names)
+    files, labels, more = _list_images(test_folder, class_names)
     test = FolderSplit(files, labels.to(device), form)
     # Divided before anything is decoded: images that a limit leaves out cost nothing.
     train, validation, test_split = settle([*divide(part, config, seed), test], config.memory_gib)
-    return complete(config.name, (train, validation, test_split), class_names, seed)
+    found = complete(config.name, (train, validation, test_split), class_names, seed)
+    return replace(found, remarks=(*found.remarks, *_unused(others + more)))
 
 
 def _image_format(file: str, config: SourceConfig) -> ImageFormat:
@@ -116,15 +119,45 @@ def _check_same_classes(names: list[str], train_folder: Path, test_folder: Path)
             raise DataError(f"{folder}: lacks the class folders {', '.join(missing)}, which its sibling has")
 
 
-def _list_images(folder: Path, class_names: Sequence[str]) -> tuple[list[str], Tensor]:
-    """List the image files of every class, sorted: file systems list in any order."""
+def _list_images(folder: Path, class_names: Sequence[str]) -> tuple[list[str], Tensor, Counter[str]]:
+    """List the image files of every class and of its sub-folders, sorted: file systems list in any order.
+
+    Returns:
+        the files, their labels, and how many files of each suffix are none of images
+    """
     files: list[str] = []
     labels: list[int] = []
+    others: Counter[str] = Counter()
     for label, name in enumerate(class_names):
-        with os.scandir(folder / name) as entries:
-            found = sorted(entry.path for entry in entries if entry.name.lower().endswith(SUFFIXES))
+        found = []
+        for file in _files_below(folder / name):
+            suffix = os.path.splitext(file)[1].lower()  # noqa: PTH122 - a Path for each of a million files is slow
+            if suffix in SUFFIXES:
+                found.append(file)
+            else:
+                others[suffix or "no suffix"] += 1
         if not found:
             raise DataError(f"{folder / name}: holds no image ({', '.join(SUFFIXES)})")
-        files += found
+        files += sorted(found)
         labels += [label] * len(found)
-    return files, torch.tensor(labels)
+    return files, torch.tensor(labels), others
+
+
+def _files_below(folder: Path) -> Iterator[str]:
+    """All files of a folder and of those in it, by links too, each folder once; hidden ones are left out."""
+    seen: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (os.path.join(place, name) for name in files if not name.startswith("."))  # noqa: PTH118
+
+
+def _unused(others: Counter[str]) -> tuple[str, ...]:
+    if not others:
+        return ()
+    kinds = ", ".join(f"{count:,} of {suffix}" for suffix, count in others.most_common(5))
+    return (f"{others.total():,} files in the class folders are not used, for they are no images: {kinds}",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,16 @@ def check(folder: Path, recipe: Recipe) -> None:
                 "says stages.json; "
                 "change it back, or begin in another folder"
             )
+
+
+def tidy(folder: Path) -> None:
+    """Delete what a killed process has left half-written; only while nobody else works in the folder."""
+    for place in (folder, *folder.glob("baselines/*"), *folder.glob("checkpoints/*"), folder / "exports"):
+        for left in place.glob("compressor-????????"):  # folders of tempfile
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+        for left in place.glob(".*.tmp"):
+            left.unlink(missing_ok=True)
 
 
 def seal(folder: Path, stage: str) -> None:

@@ -107,6 +107,7 @@ def _run_stages(context: RunContext, until: str) -> dict[str, Any]:
     timed = any(costs()[name].timed for name in context.recipe.budget.names)
     if (timed or "bench" in asked) and not (context.out / "latency.json").exists():
         check_provider(context.recipe.measured.provider)  # now, not after hours of training
+    run_folder.tidy(context.out)
     run_folder.check_files(context.out)
     for name in asked:
         context.stage = name

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from compressor.bench import BenchError, ProviderError, open_session, session
-from compressor.bench.machine import physical_cores
+from compressor.bench.machine import physical_cores, usable_cores
 from compressor.bench.session import PROVIDERS, intra_op_threads, reason, timed_session
 
 
@@ -89,8 +89,7 @@ def test_given_threads_are_set_and_reported(save_linear):
 
 def test_default_threads_are_reported_as_a_count(save_linear):
     opened, _ = open_session(save_linear(), provider="cpu")
-    assert opened.get_session_options().intra_op_num_threads == 0
-    assert intra_op_threads(opened) == physical_cores() >= 1
+    assert intra_op_threads(opened) == min(physical_cores(), usable_cores()) >= 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
@@ -282,3 +281,13 @@ def test_cuda_session_can_capture_a_graph(save_linear):
     opened = timed_session(save_linear(), provider="auto", cuda_graph=True)
     assert opened.provider == "cuda"
     assert opened.session.get_provider_options()["CUDAExecutionProvider"]["enable_cuda_graph"] == "1"
+
+
+def test_default_threads_are_no_more_than_the_cores_that_may_be_used(save_linear, monkeypatch):
+    monkeypatch.setattr(session, "usable_cores", lambda: 1)
+    monkeypatch.setattr(session, "physical_cores", lambda: 4)
+    opened, _ = open_session(save_linear(), provider="cpu")
+    assert intra_op_threads(opened) == 1
+    monkeypatch.setattr(session, "usable_cores", lambda: 8)
+    opened, _ = open_session(save_linear(), provider="cpu")
+    assert opened.get_session_options().intra_op_num_threads == 0  # ONNX Runtime's own choice

@@ -182,3 +182,22 @@ def test_every_public_name_is_there():
     assert compressor.data.DataSet is DataSet
     with pytest.raises(AttributeError, match="no attribute 'Loader'"):
         _ = compressor.data.Loader
+
+
+@pytest.mark.parametrize("validation", [0.1, 0.3])
+@pytest.mark.parametrize("seed", range(4))
+def test_every_class_gives_its_share_and_keeps_an_image(make_config, validation, seed):
+    sizes = torch.tensor([40, 41, 1, 7, 2])
+    labels = torch.arange(5).repeat_interleave(sizes)
+    part = TensorSplit(torch.zeros(len(labels), 1, 2, 2, dtype=torch.uint8), labels)
+    train, kept = divide(part, make_config("x", validation=validation), seed)
+    assert len(kept) == round(validation * len(labels))
+    assert (torch.bincount(train.labels, minlength=5) > 0).all()
+    given = torch.bincount(kept.labels, minlength=5)
+    assert ((given - validation * sizes).abs() < 1.5).all()
+
+
+def test_classes_that_are_not_trained_are_said():
+    part = TensorSplit(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 2, 2]))
+    data = complete("x", (part, part.subset(torch.tensor([0])), part), ["a", "b", "c"], 0)
+    assert data.remarks == ("1 of 3 classes have no training image: b",)

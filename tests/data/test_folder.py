@@ -199,3 +199,20 @@ def test_cifar10_as_jpeg_decodes_within_a_minute(make_config):
     assert time.perf_counter() - begin < 60
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (45000, 5000, 10000)
     assert dataset.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=0.003)
+
+
+def test_images_in_sub_folders_are_taken_and_other_files_are_said(image_folder, load):
+    before = load()
+    place = image_folder / "train" / "digit3" / "camera2" / "monday"
+    place.mkdir(parents=True)
+    (place.parent / "back").symlink_to(place.parent, target_is_directory=True)  # a loop
+    shutil.copy(next((image_folder / "train" / "digit3").glob("*.*")), place / "more.png")
+    for name in ("notes.txt", "more.txt", "LICENSE", ".hidden"):
+        (place / name).write_text("x")
+    after = load()
+    assert len(after.train) + len(after.validation) == len(before.train) + len(before.validation) + 1
+    assert before.remarks == ()
+    (remark,) = after.remarks
+    assert remark.startswith(
+        "3 files in the class folders are not used, for they are no images: 2 of .txt, 1 of no suff"
+    )

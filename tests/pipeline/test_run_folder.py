@@ -109,3 +109,15 @@ def test_code_that_a_folder_of_someone_else_names_runs_only_if_it_is_trusted(own
     assert (result.exit_code, called.exists()) == (2, False)
     continue_run(folder, "train", trust=True)
     assert called.exists()
+
+
+def test_what_a_killed_process_left_is_deleted(folder, finished, no_figures):
+    left = [folder / "compressor-a1b2c3d4", folder / "baselines" / "uniform" / "compressor-_x9yz012"]
+    for place in left:
+        place.mkdir()
+        (place / "half.onnx").write_bytes(b"x")
+    (folder / ".model.onnx.123.tmp").write_bytes(b"x")
+    (folder / "compressor-of-mine").mkdir()  # no name of tempfile's
+    continue_run(folder, "report")
+    assert not [place for place in (*left, folder / ".model.onnx.123.tmp") if place.exists()]
+    assert (folder / "compressor-of-mine").is_dir()

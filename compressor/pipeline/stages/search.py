@@ -63,8 +63,8 @@ def search(context: RunContext) -> None:
 
 
 def _remarks(context: RunContext, unscaled: Architecture) -> list[str]:
-    """What the user must know of how the network is taken."""
-    found = remarks(unscaled)
+    """What the user must know of how the network and the data are taken."""
+    found = [*context.data.remarks, *remarks(unscaled)]
     if has_weights(unscaled) and not context.recipe.model.inherits:
         name = unscaled.model
         found.append(
