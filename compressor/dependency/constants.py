@@ -42,7 +42,9 @@ def held_by_constants(model: nn.Module, graph: DependencyGraph) -> dict[str, str
             parts = tensor.detach().cpu().index_select(dim, mine).movedim(dim, 0)
             slices = torch.from_numpy(owners.slice[owners.group == number])
             first = parts[slices == slices[0]]
-            if group in graph.groups and not all(torch.equal(parts[slices == one], first) for one in slices.unique()):
+            if group in graph.groups and not all(
+                torch.equal(parts[slices == one], first) for one in sorted(set(slices.tolist()))
+            ):
                 kind = "requires_grad=False" if isinstance(tensor, nn.Parameter) else "a buffer"
                 reasons[group] = (
                     f"{group}: its channels have values of their own in {name}, which does not train ({kind})"
