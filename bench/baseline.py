@@ -13,7 +13,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,7 +50,7 @@ class Baseline:
     Attributes:
         name: as given, however its file is called
         model: the ONNX file in the store
-        sha256: of that file
+        sha256: of that file, which holds its weights, whatever the saved one did
         source: path of the file that was saved, as given
         date: when it was saved, UTC, ISO 8601
         machine: fingerprint of the machine that the latencies are from
@@ -105,37 +106,49 @@ class BaselineStore:
 
         Args:
             name: anything but the empty text
-            model: an ONNX file that holds its weights itself
+            model: an ONNX file; weights in other files are brought into one with it
             latencies: what was measured on it, none is allowed
             machine: that they were measured on; None: this one
 
         Raises:
-            BenchError: no such file, not an ONNX model, one with its weights in other files, or latencies of
-                another content
+            BenchError: no such file, not an ONNX model, one whose weights cannot be had, or latencies of another
+                content
         """
         if not name.strip():
             raise BenchError("the name of a baseline is empty; give it at least one letter")
         source = Path(model)
         if not source.is_file():
             raise BenchError(f"{source} is not a file")
-        sha256 = sha256_of(source)
+        own = sha256_of(source)
         for latency in latencies:
-            if latency.sha256 != sha256:
-                raise BenchError(f"{source} is not the file that was measured: sha256 {sha256}, not {latency.sha256}")
+            if latency.sha256 != own:
+                raise BenchError(f"{source} is not the file that was measured: sha256 {own}, not {latency.sha256}")
+        with _whole(source) as whole:
+            return self._save(name, whole, os.fspath(model), latencies, machine)
+
+    def _save(
+        self,
+        name: str,
+        whole: Path,
+        source: str,
+        latencies: Sequence[Latency],
+        machine: Mapping[str, str | int] | None,
+    ) -> Baseline:
+        sha256 = sha256_of(whole)
         record = {
             "format": _FORMAT,
             "name": name,
             "sha256": sha256,
-            "source": os.fspath(model),
+            "source": source,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": dict(machine or machine_fingerprint()),
             "latencies": [_without_samples(latency) for latency in latencies],
         }
         before = self._sha256_of(name)
-        self._keep(source, sha256, latencies[0].provider if latencies else "cpu")
+        self._keep(whole, sha256, latencies[0].provider if latencies else "cpu")
         _write(self._file(name), lambda beside: _dump(record, beside))
         if not self._model(sha256).is_file():  # dropped by another process, for it had no name until now
-            self._keep(source, sha256, None)
+            self._keep(whole, sha256, None)
         if before not in (None, sha256):
             self._drop(str(before))
         return self.load(name)
@@ -233,12 +246,12 @@ class BaselineStore:
             return None
 
     def _keep(self, source: Path, sha256: str, provider: str | None) -> None:
-        """Copy the model into the store; a `provider` first proves that the copy opens alone."""
+        """Put the model into the store; a `provider` first proves that it opens there alone."""
         target = self._model(sha256)
         if target.is_file() and sha256_of(target) == sha256:
             return
         if provider is not None:
-            _check_alone(source, provider)
+            open_session(source, provider=provider)
         _write(target, lambda beside: shutil.copyfile(source, beside))
 
     def _drop(self, sha256: str) -> None:
@@ -248,18 +261,33 @@ class BaselineStore:
             self._model(sha256).unlink(missing_ok=True)
 
 
-def _check_alone(source: Path, provider: str) -> None:
-    """Make sure that the file is a whole model: weights in other files would not be in the store."""
-    open_session(source, provider=provider)
-    with tempfile.TemporaryDirectory() as folder:
-        alone = Path(folder) / "model.onnx"
-        shutil.copyfile(source, alone)
+@contextmanager
+def _whole(source: Path) -> Iterator[Path]:
+    """The file, or one that holds the weights as well, where these lie in other files beside it.
+
+    Raises:
+        BenchError: it is no ONNX model, a file of weights is missing, or they are too large for one file
+    """
+    import onnx  # takes a fifth of a second
+    from onnx.external_data_helper import uses_external_data
+
+    try:
+        bare = onnx.load_model(source, load_external_data=False)
+    except Exception as error:  # protobuf has classes of its own
+        raise BenchError(f"{source} is not an ONNX model: {' '.join(str(error).split())[:200]}") from error
+    if not any(uses_external_data(tensor) for tensor in bare.graph.initializer):
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="compressor-") as folder:
+        whole = Path(folder) / source.name
         try:
-            open_session(alone, provider=provider)
-        except BenchError as error:
+            onnx.save_model(onnx.load_model(source), whole)
+        except Exception as error:  # a file that is not there, protobuf's limit of 2 GiB, a place outside the folder
             raise BenchError(
-                f"{source} keeps weights in other files beside it, which a baseline cannot hold; save it as one file"
+                f"{source} keeps weights in other files, which cannot be brought into one: "
+                f"{' '.join(str(error).split())[:200]}"
             ) from error
+        yield whole
 
 
 def _without_samples(latency: Latency) -> dict[str, Any]:

@@ -8,11 +8,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from compressor.files import parse_json
-
 from .errors import BenchError
 
-__all__ = ["BATCH", "INPUT_SHAPE", "TensorSpec", "available_bytes", "random_tensor", "resolve_inputs"]
+__all__ = ["BATCH", "INPUT_SHAPE", "TensorSpec", "available_bytes", "names_of", "random_tensor", "resolve_inputs"]
 
 BATCH: Final = "N"  # stands for the batch in a shape that the user gives
 # Metadata of a model with one input: the shape of one sample as JSON, such as [35] for tokens (N, 35).
@@ -35,6 +33,7 @@ _DTYPES: Final = {
 }
 
 Shapes = Mapping[str, Sequence[int | str]]
+_ANY = 0  # what older converters write for an axis of any size
 
 
 @dataclass(frozen=True)
@@ -92,6 +91,12 @@ def resolve_inputs(session: Any, file: str, batch: int, shapes: Shapes) -> tuple
     return specs
 
 
+def names_of(session: Any) -> set[str]:
+    """What `shapes` may name of a model: its inputs and their symbolic axes."""
+    nodes = session.get_inputs()
+    return {node.name for node in nodes} | {axis for node in nodes for axis in node.shape if isinstance(axis, str)}
+
+
 def _stated_sizes(session: Any, nodes: Sequence[Any]) -> dict[str, int]:
     """Sizes by symbolic axis that the model's metadata states; none where it states nothing that fits its input."""
     try:
@@ -100,6 +105,8 @@ def _stated_sizes(session: Any, nodes: Sequence[Any]) -> dict[str, int]:
         return {}
     if text is None or len(nodes) != 1:
         return {}
+    from compressor.files import parse_json  # not where memory is measured, unless it is asked for
+
     try:
         listed = parse_json(text)
     except ValueError:
@@ -155,8 +162,8 @@ def _sort_shapes(
         if name in inputs and (name not in axes or len(listed) == len(inputs[name].shape)):
             whole[name] = _whole_shape(inputs[name], file, listed)
         elif name in axes:
-            if len(listed) != 1 or listed[0] < 1:
-                raise BenchError(f"{file}: the axis {name!r} takes one size of 1 or more, not {list(given)}")
+            if len(listed) != 1 or listed[0] < 0:
+                raise BenchError(f"{file}: the axis {name!r} takes one size of 0 or more, not {list(given)}")
             sizes[name] = listed[0]
         else:
             symbolic = f"; symbolic axes: {', '.join(sorted(axes))}" if axes else ""
@@ -183,7 +190,8 @@ def _numbers(name: str, file: str, batch: int, given: Sequence[int | str]) -> tu
 
 def _whole_shape(node: Any, file: str, given: tuple[int, ...]) -> tuple[int, ...]:
     fits = len(given) == len(node.shape) and all(
-        size >= 1 and (not isinstance(own, int) or own == size) for size, own in zip(given, node.shape, strict=True)
+        size >= 0 and (not isinstance(own, int) or own in (size, _ANY))
+        for size, own in zip(given, node.shape, strict=True)
     )
     if not fits:
         raise BenchError(f"{file}: shape {list(given)} does not fit input {node.name!r}, which has {node.shape}")
@@ -192,14 +200,14 @@ def _whole_shape(node: Any, file: str, given: tuple[int, ...]) -> tuple[int, ...
 
 def _shape(node: Any, file: str, batch: int, known: Mapping[str, int], batches: set[str]) -> tuple[int, ...]:
     """Resolve one input's shape; `node.shape` holds ints, and names or None for symbolic axes."""
-    first = node.shape[0] if node.shape else None
+    first = (node.shape[0] if node.shape else None) or None
     if isinstance(first, int) and first != batch and batches.isdisjoint(node.shape):
         raise BenchError(
             f"{file}: input {node.name!r} has a fixed batch of {first}, not batch={batch}; measure "
             f"with batch={first}, export it with a dynamic batch, or give its whole shape in "
             "shapes if its axis 0 is no batch"
         )
-    sizes = [known.get(axis, axis) if isinstance(axis, str) else axis for axis in node.shape]
+    sizes = [known.get(axis, axis) if isinstance(axis, str) else axis or None for axis in node.shape]
     if sizes and first is None:
         sizes[0] = batch
     for axis, size in enumerate(sizes):

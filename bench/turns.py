@@ -12,14 +12,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
 from .errors import BenchError, ProviderError
-from .inputs import TensorSpec, available_bytes, random_tensor, resolve_inputs
+from .inputs import TensorSpec, available_bytes, names_of, random_tensor, resolve_inputs
 from .session import Opened, device_of, intra_op_threads, no_cuda_graph, reason, timed_session
 
 __all__ = ["Conditions", "Entrant", "Turns", "open_entrant"]
@@ -128,7 +128,13 @@ class Turns:
             raise BenchError("paths is empty; give at least one ONNX file")
         opened = [_open(path, conditions, several=len(paths) > 1) for path in paths]
         _check_same_provider(paths, opened)
-        self.entrants = [_bind(os.fspath(path), one, conditions) for path, one in zip(paths, opened, strict=True)]
+        known = [names_of(one.session) for one in opened]
+        self.entrants = []
+        for path, one, own in zip(paths, opened, known, strict=True):
+            # A name that only another file has is meant for that one; one that none has is refused by the first.
+            elsewhere = set().union(*known) - own
+            shapes = {name: sizes for name, sizes in conditions.shapes.items() if name not in elsewhere}
+            self.entrants.append(_bind(os.fspath(path), one, replace(conditions, shapes=shapes)))
         self.wall_ms: list[list[float]] = [[] for _ in paths]
         self.cpu_ms: list[list[float]] = [[] for _ in paths]
         self._order = order or random.Random(conditions.seed)
@@ -155,7 +161,10 @@ class Turns:
             for order in orders:
                 for turn in order:
                     run, keep = steps[turn]
-                    keep(run())
+                    try:
+                        keep(run())
+                    except Exception as error:  # ONNX Runtime's errors share no narrower base class
+                        raise _stopped(self.entrants[turn].path, error) from error
         return samples
 
 
@@ -254,6 +263,13 @@ def _bind_outputs(path: str, opened: Opened, binding: Any, conditions: Condition
             binding.bind_ortvalue_output(name, value)
         elif conditions.cuda_graph:
             raise BenchError(f"{path}: cuda_graph needs outputs that are tensors, and {name!r} is none")
+
+
+def _stopped(path: str, error: Exception) -> BenchError:
+    """What to say of a model that ran at first and then no more: its outputs lie where those of the first run did."""
+    varies = "shape" in str(error).lower()
+    advice = "; outputs whose shape differs from run to run cannot be measured" if varies else ""
+    return BenchError(f"{path}: ONNX Runtime failed while the model was measured: {reason(error)}{advice}")
 
 
 def _does_not_run(path: str, batch: int, error: Exception) -> BenchError:

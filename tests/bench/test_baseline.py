@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compressor.bench import BenchError, baseline, machine_fingerprint, measure_latency
+from compressor.bench import BenchError, baseline, machine_fingerprint, measure_latency, open_session
 from compressor.bench.baseline import BaselineStore, UnknownBaseline
 from compressor.bench.latency import sha256_of
 
@@ -204,24 +204,30 @@ def test_numbers_of_another_content_are_refused(store, save_linear, other):
 
 def test_no_model_is_refused(store, tmp_path):
     (tmp_path / "text.onnx").write_text("no model")
-    with pytest.raises(BenchError, match=r"text\.onnx is not a model"):
+    with pytest.raises(BenchError, match=r"text\.onnx is not an ONNX model"):
         store.save("main", tmp_path / "text.onnx")
     with pytest.raises(BenchError, match=r"gone\.onnx is not a file"):
         store.save("main", tmp_path / "gone.onnx")
     assert not store.folder.exists()
 
 
-def test_weights_in_other_files_are_refused(store, tmp_path):
+def test_weights_in_other_files_are_brought_into_one(store, tmp_path):
     weight = numpy_helper.from_array(np.ones((13, 700), np.float32), "w")
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xy")
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 13])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
     graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [x], [y], [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     path = tmp_path / "split.onnx"
     onnx.save(model, path, save_as_external_data=True, location="split.data", size_threshold=0)
     assert (tmp_path / "split.data").is_file()
-    with pytest.raises(BenchError, match=r"split\.onnx keeps weights in other files .*; save it as one file"):
-        store.save("main", path)
-    assert not store.folder.exists()
+    saved = store.save("main", path, [measured(path)])
+    (tmp_path / "split.data").unlink()
+    feeds = {"x": np.ones((2, 13), np.float32)}
+    assert (open_session(saved.model, provider="cpu")[0].run(None, feeds)[0] == 13).all()
+    assert sha256_of(saved.model) == saved.sha256
+    with pytest.raises(BenchError, match=r"split\.onnx keeps weights in other files, which cannot be brought into one"):
+        store.save("other", path)
+    assert store.names() == ["main"]
 
 
 def test_a_write_that_fails_leaves_what_was(store, save_linear, other, monkeypatch):

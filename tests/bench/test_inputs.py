@@ -115,14 +115,14 @@ def test_the_batch_must_be_the_size_of_some_axis():
     assert "batch=5 is the size of no axis" in refused(session(x=["N", 13]), N=[3])
 
 
-@pytest.mark.parametrize("shape", [[5], [5, 12], [0, 13], [5, 13, 1], [-5, 13]])
+@pytest.mark.parametrize("shape", [[5], [5, 12], [5, 13, 1], [-5, 13]])
 def test_a_whole_shape_that_does_not_fit_is_refused(shape):
     assert "does not fit input 'x', which has ['N', 13]" in refused(session(x=["N", 13]), x=shape)
 
 
-@pytest.mark.parametrize("sizes", [[], [0], [7, 7]])
-def test_an_axis_takes_one_size_of_one_or_more(sizes):
-    assert "the axis 'seq' takes one size of 1 or more" in refused(session(**BERT), seq=sizes)
+@pytest.mark.parametrize("sizes", [[], [-1], [7, 7]])
+def test_an_axis_takes_one_size(sizes):
+    assert "the axis 'seq' takes one size of 0 or more" in refused(session(**BERT), seq=sizes)
 
 
 def test_an_unknown_name_names_inputs_and_axes():
@@ -206,3 +206,14 @@ def test_metadata_that_does_not_fit_the_input_tells_nothing(text):
 
 def test_the_metadata_tells_nothing_of_several_inputs():
     assert "axis 1 of input 'ids' has no fixed size" in refused(session({INPUT_SHAPE: "[13]"}, **BERT))
+
+
+def test_an_axis_may_have_no_length():
+    """The cache of a decoder at its first token."""
+    cache = session(x=["N", "seq", 16], past=["N", "past_seq", 16])
+    assert resolve(cache, seq=[4], past_seq=[0]) == {"x": (5, 4, 16), "past": (5, 0, 16)}
+
+
+def test_a_batch_that_is_written_as_0_is_any():
+    assert resolve(session(x=[0, 13])) == {"x": (5, 13)}
+    assert resolve(session(x=[0, 13]), x=["N", 13]) == {"x": (5, 13)}

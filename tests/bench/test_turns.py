@@ -2,9 +2,10 @@ import gc
 import random
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from compressor.bench import BenchError, Conditions, ProviderError, turns
 from compressor.bench.session import timed_session
@@ -143,3 +144,35 @@ def test_outputs_that_are_no_tensors_run_but_not_in_a_cuda_graph(tmp_path):
     opened = timed_session(tmp_path / "list.onnx", provider="cpu")
     with pytest.raises(BenchError, match="cuda_graph needs outputs that are tensors, and 'y' is none"):
         turns._bind("list.onnx", opened, Conditions("cuda", 5, cuda_graph=True))
+
+
+def graph_of(tmp_path, name, inputs, nodes, outputs, weights=()):
+    graph = helper.make_graph(nodes, "g", inputs, outputs, list(weights))
+    path = tmp_path / name
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_a_model_whose_outputs_change_their_shape_is_refused_in_one_sentence(tmp_path):
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 64])
+    y = helper.make_tensor_value_info("y", TensorProto.INT64, [2, "found"])
+    half = numpy_helper.from_array(np.float32(0.5), "half")
+    nodes = [
+        helper.make_node("RandomUniformLike", ["x"], ["r"]),
+        helper.make_node("Greater", ["r", "half"], ["g"]),
+        helper.make_node("NonZero", ["g"], ["y"]),
+    ]
+    path = graph_of(tmp_path, "found.onnx", [x], nodes, [y], [half])
+    with pytest.raises(BenchError, match=r"found\.onnx: ONNX Runtime failed while the model was measured: .*shape"):
+        Turns([path], Conditions("cpu", 2, 1)).run(50)
+
+
+def test_sizes_that_only_one_of_the_files_knows_are_its_own(tmp_path):
+    paths = []
+    for name, axis in (("old", "seq"), ("new", "s1")):
+        x, y = (helper.make_tensor_value_info(tensor, TensorProto.FLOAT, ["N", axis]) for tensor in (f"{name}.x", "y"))
+        paths.append(graph_of(tmp_path, f"{name}.onnx", [x], [helper.make_node("Relu", [x.name], ["y"])], [y]))
+    turns = Turns(paths, Conditions("cpu", 2, 1, shapes={"seq": [16], "new.x": ["N", 5]}))
+    assert [entrant.inputs[0].shape for entrant in turns.entrants] == [(2, 16), (2, 5)]
+    with pytest.raises(BenchError, match=r"shapes names 'none', which is not one of the inputs old\.x"):
+        Turns(paths, Conditions("cpu", 2, 1, shapes={"seq": [16], "s1": [16], "none": [1]}))

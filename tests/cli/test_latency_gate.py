@@ -105,7 +105,7 @@ def test_shapes():
     }
 
 
-@pytest.mark.parametrize("text", ["", "x", "x=", "=3", "x=3,", "x=0", "x=-1", "x=n", "x=1.5", "x=3x4", "x=²"])
+@pytest.mark.parametrize("text", ["", "x", "x=", "=3", "x=3,", "x=-1", "x=n", "x=1.5", "x=3x4", "x=²"])
 def test_shapes_that_are_none(text):
     with pytest.raises(CompressorError, match="must look like tokens=N,128"):
         parse_shapes((text,))
