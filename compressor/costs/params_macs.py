@@ -31,6 +31,7 @@ from compressor.models import (
 )
 from compressor.models.architecture import Architecture
 from compressor.models.stacked.spec import Stack
+from compressor.models.unfilled import filled
 
 _NONE: Mapping[str, Stack] = {}
 
@@ -49,10 +50,20 @@ def count_macs(model: nn.Module, example: torch.Tensor) -> int:
         example: (N, …); the count is divided by N
     """
     training = [module for module in model.modules() if module.training]
+    try:
+        return _counted(model.eval(), example)
+    except Exception:
+        if not example.is_meta:
+            raise
+        return _counted(filled(model), torch.zeros(example.shape, dtype=example.dtype))  # it looks at values
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _counted(model: nn.Module, example: torch.Tensor) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.eval()(example)
-    for module in training:
-        module.training = True
+        model(example)
     return int(counter.get_total_flops()) // 2 // len(example)
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from compressor.models.given_source import offer as offer
     from compressor.models.networks import build as build
     from compressor.models.networks import build_meta as build_meta
+    from compressor.models.networks import channels_last_ as channels_last_
     from compressor.models.networks import check_reference as check_reference
     from compressor.models.networks import check_task as check_task
     from compressor.models.networks import example_input as example_input
@@ -56,7 +57,7 @@ _NETWORKS = (
         "steps",
         "supports_channels_last",
     ),
-    *("has_weights", "remarks", "takes_tokens", "units", "version_of", "with_options", "with_units"),
+    *("channels_last_", "has_weights", "remarks", "takes_tokens", "units", "version_of", "with_options", "with_units"),
 )
 _HOME = {
     **dict.fromkeys(_NETWORKS, "networks"),

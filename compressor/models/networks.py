@@ -218,6 +218,15 @@ def _strided_pointwise(module: nn.Conv2d) -> bool:
     return max(module.kernel_size) == 1 and max(module.stride) > 1
 
 
+def channels_last_(model: nn.Module) -> nn.Module:
+    """Lay out what has four dimensions channels-last; torch's own `to` refuses networks with weights of five."""
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.dim() == 4:
+                tensor.data = tensor.data.to(memory_format=torch.channels_last)
+    return model
+
+
 def supports_channels_last(architecture: Architecture, *, on_cpu: bool = False, narrower: bool = False) -> bool:
     """Whether a network can train in torch's channels-last memory format.
 
@@ -238,7 +247,7 @@ def supports_channels_last(architecture: Architecture, *, on_cpu: bool = False, 
     if on_cpu and any(_strided_pointwise(m) and (narrower or m.in_channels < _SAFE) for m in convolutions):
         return False
     # Real tensors: what memory format a convolution gives is up to its kernel.
-    model = build(architecture).to(memory_format=torch.channels_last).eval()
+    model = channels_last_(build(architecture)).eval()
     images = example_input(architecture).to(memory_format=torch.channels_last)
     try:
         with torch.no_grad():

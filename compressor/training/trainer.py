@@ -18,6 +18,7 @@ from torch import nn
 
 from compressor.data import DataSet, Split, ordered, training_batches
 from compressor.errors import TrainingError, UnavailableError
+from compressor.models import channels_last_
 from compressor.training.checkpoint import Snapshot, Tensors, load_snapshot, named, save_snapshot
 from compressor.training.tasks import Evaluation, Task, task_of
 
@@ -178,7 +179,7 @@ class Trainer:
     def prepare(self, model: nn.Module) -> nn.Module:
         """Move a network to the device, in the memory format of training."""
         if self.channels_last:
-            model = model.to(memory_format=torch.channels_last)
+            model = channels_last_(model)
         return model.to(self.device)
 
     def fit(

@@ -11,7 +11,7 @@ import torch
 
 from compressor.costs import params_macs
 from compressor.errors import ModelError
-from compressor.models import build, reference_architecture
+from compressor.models import build, channels_last_, check_task, reference_architecture, supports_channels_last
 
 
 def linear(inputs, outputs):
@@ -115,3 +115,47 @@ def test_a_network_of_ones_own_is_counted_in_a_process_that_has_not_seen_it():
         (Path(folder) / "own.py").write_text(lines)
         done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == str(5 * 9 + 5 + 5 * 36 * 4 + 4), done.stderr
+
+
+LOOKING = """
+    import torch
+    from torch import nn
+
+    class Looking(nn.Module):
+        def __init__(self, num_classes):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(1, 13, 3), nn.BatchNorm2d(13)
+            self.fc = nn.Linear(13, num_classes)
+
+        def forward(self, x):
+            if x.abs().max().item() > 1e6:
+                raise ValueError("out of range")
+            return self.fc(self.norm(self.conv(x)).relu().mean((2, 3)))
+
+    class Deep(nn.Module):
+        def __init__(self, num_classes):
+            super().__init__()
+            self.conv, self.volume = nn.Conv2d(1, 13, 3), nn.Conv3d(13, 7, (1, 3, 3))
+            self.fc = nn.Linear(7, num_classes)
+
+        def forward(self, x):
+            return self.fc(self.volume(self.conv(x).unsqueeze(2)).squeeze(2).relu().mean((2, 3)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "macs"),
+    [
+        ("Looking", (9 * 5 + 5) + 2 * 5 + linear(5, 4), 36 * 9 * 5 + 5 * 4),
+        ("Deep", (9 * 5 + 5) + (5 * 9 * 3 + 3) + linear(3, 4), 36 * 9 * 5 + 16 * 5 * 9 * 3 + 3 * 4),
+    ],
+)
+def test_networks_that_look_at_values_or_have_weights_of_five_dimensions_are_resized(module, name, params, macs):
+    own = reference_architecture(f"{module('my_looking_nets_of_a_test', LOOKING)}:{name}", {}, 4, (1, 8, 8))
+    check_task(own, "classification")
+    narrow = own.with_widths(dict(zip(own.widths, (5, 3), strict=False)))
+    assert (params_macs.params(narrow), params_macs.macs(narrow)) == (params, macs)
+    network = channels_last_(build(narrow))
+    assert network.conv.weight.is_contiguous(memory_format=torch.channels_last)
+    assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 4)
+    assert supports_channels_last(own)
