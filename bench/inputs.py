@@ -217,7 +217,7 @@ def _shape(node: Any, file: str, batch: int, known: Mapping[str, int], batches: 
                 f"{file}: axis {axis} of input {node.name!r} has no fixed size ({size or 'unnamed'}); give it one "
                 f"with {remedy}shapes={{{node.name!r}: [...]}}, {len(sizes)} numbers that fit {node.shape}"
             )
-    return tuple(int(size) for size in sizes)
+    return tuple(int(size) for size in sizes if isinstance(size, int))  # all are, by now
 
 
 def _dtype(node: Any, file: str) -> str:
