@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -477,3 +478,10 @@ def test_aliases_of_aliases_are_refused_before_they_fill_the_memory(tmp_path):
     (tmp_path / "recipe.yaml").write_text("\n".join(lines))
     with pytest.raises(RecipeError, match=r"recipe\.yaml"):
         load_recipe(tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize("section", [{"widths": {"frozen": list(range(50_000))}}, {f"k{i}": i for i in range(20_000)}])
+def test_of_very_many_problems_the_first_are_said(section):
+    lines = refusal(SMALL | section).splitlines()
+    assert len(lines) == 21
+    assert re.fullmatch(r"my\.yaml: and [\d,]{6} more problems", lines[-1])

@@ -130,9 +130,11 @@ def _list_images(folder: Path, class_names: Sequence[str]) -> tuple[list[str], T
     others: Counter[str] = Counter()
     for label, name in enumerate(class_names):
         found = []
-        for file in _files_below(folder / name):
+        for file, whole in _files_below(folder / name):
             suffix = os.path.splitext(file)[1].lower()  # noqa: PTH122 - a Path for each of a million files is slow
             if suffix in SUFFIXES:
+                if not whole:  # a pipe would be waited for
+                    raise DataError(f"{file}: is not a file, or a link to none")
                 found.append(file)
             else:
                 others[suffix or "no suffix"] += 1
@@ -143,17 +145,30 @@ def _list_images(folder: Path, class_names: Sequence[str]) -> tuple[list[str], T
     return files, torch.tensor(labels), others
 
 
-def _files_below(folder: Path) -> Iterator[str]:
-    """All files of a folder and of those in it, by links too, each folder once; hidden ones are left out."""
-    seen: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
+def _files_below(folder: Path) -> Iterator[tuple[str, bool]]:
+    """What lies in a folder and in those in it, by links too, each folder once; hidden ones are left out.
+
+    Yields:
+        a path, and whether it is a regular file
+    """
+    seen, waiting = set[str](), [os.fspath(folder)]
+    while waiting:
+        place = waiting.pop()
+        if (real := os.path.realpath(place)) in seen:
             continue
         seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (os.path.join(place, name) for name in files if not name.startswith("."))  # noqa: PTH118
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                try:
+                    folder_too, whole = entry.is_dir(), entry.is_file()
+                except OSError:  # a link to itself
+                    folder_too, whole = False, False
+                if folder_too:
+                    waiting.append(entry.path)
+                else:
+                    yield entry.path, whole
 
 
 def _unused(others: Counter[str]) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from compressor.data.pixels import fit
 from compressor.data.split import TensorSplit
 from compressor.errors import DataError
 
+_PIECE = 2**20  # bytes that are read at once
 _UNSIGNED_BYTE = 0x08
 
 
@@ -50,7 +51,7 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     Raises:
         DataError: the file is not whole, or not an idx file of `dimensions` dimensions of bytes.
     """
-    content = _read(path)
+    content = _read(path, dimensions)
     magic = bytes([0, 0, _UNSIGNED_BYTE, dimensions])
     if content[:4] != magic:
         raise DataError(f"{path}: begins with {content[:4].hex()!r}, an idx file of bytes with {magic.hex()!r}")
@@ -59,16 +60,27 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
         raise DataError(f"{path}: has {len(content)} bytes, its header alone needs {begin}")
     shape = struct.unpack(f">{dimensions}I", content[4:begin])
     if len(content) - begin != math.prod(shape):
-        raise DataError(f"{path}: holds {len(content) - begin} elements, its header promises {math.prod(shape)}")
+        more = "more than " if len(content) - begin > math.prod(shape) else ""
+        held = min(len(content) - begin, math.prod(shape))
+        raise DataError(f"{path}: holds {more}{held} elements, its header promises {math.prod(shape)}")
     if math.prod(shape) == 0:
         raise DataError(f"{path}: has the shape {shape}, it holds nothing")
     return torch.frombuffer(content, dtype=torch.uint8, offset=begin).view(shape)
 
 
-def _read(path: Path) -> bytearray:
+def _read(path: Path, dimensions: int) -> bytearray:
+    """The header, and as many bytes as it promises and one more: a small file may be packed to hold any number."""
+    begin = 4 + 4 * dimensions
     try:
-        content = path.read_bytes()
-        return bytearray(gzip.decompress(content) if path.suffix == ".gz" else content)
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            content = bytearray(stream.read(begin))
+            if len(content) < begin:
+                return content
+            left = math.prod(struct.unpack(f">{dimensions}I", content[4:begin])) + 1
+            while left > 0 and (piece := stream.read(min(left, _PIECE))):
+                content += piece
+                left -= len(piece)
+        return content
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
 

@@ -146,10 +146,14 @@ def _override(raw: dict[str, Any], override: str) -> None:
     place[last] = value
 
 
+_MOST_PROBLEMS = 20  # that are said of one recipe
+
+
 def _explain(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
     """One sentence per problem: path, bad value, what is valid."""
-    lines = []
-    for item in error.errors(include_url=False):
+    lines: list[str] = []
+    problems = error.errors(include_url=False)
+    for item in problems[:_MOST_PROBLEMS]:
         location = [str(part) for part in item["loc"]]
         if location[:1] == ["search"] and location[1:2] and location[1] in methods():
             del location[1]  # pydantic names the member of the union; the recipe has no such level
@@ -169,6 +173,8 @@ def _explain(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
             message = item["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
             value = "" if isinstance(item["input"], dict) else f"{item['input']!r} is not valid: "
             lines.append(f"{path}: {value}{message}")
+    if len(problems) > _MOST_PROBLEMS:
+        lines.append(f"and {len(problems) - _MOST_PROBLEMS:,} more problems")
     return lines
 
 

@@ -216,3 +216,11 @@ def test_images_in_sub_folders_are_taken_and_other_files_are_said(image_folder, 
     assert remark.startswith(
         "3 files in the class folders are not used, for they are no images: 2 of .txt, 1 of no suff"
     )
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to(path), lambda path: path.symlink_to("gone")])
+def test_what_is_no_file_is_named_and_not_waited_for(image_folder, load, make):
+    path = image_folder / "train" / "digit3" / "x.jpg"
+    make(path)
+    with pytest.raises(DataError, match=r"x\.jpg: is not a file, or a link to none$"):
+        load()

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_resizing_keeps_an_even_surface_and_its_mean(load):
         ("train-images-idx3-ubyte.gz", lambda c: c[:-50], "cannot be read: .*end-of-stream"),
         ("train-images-idx3-ubyte.gz", lambda c: b"no gzip", "cannot be read: Not a gzipped file"),
         ("t10k-images-idx3-ubyte", lambda c: c[:-1], "holds 3839 elements, its header promises 3840"),
-        ("t10k-images-idx3-ubyte", lambda c: c + b"0", "holds 3841 elements"),
+        ("t10k-images-idx3-ubyte", lambda c: c + b"0", "holds more than 3840 elements, its header promises 3840"),
         ("t10k-images-idx3-ubyte", lambda c: c[:9], "has 9 bytes, its header alone needs 16"),
         ("t10k-images-idx3-ubyte", lambda c: b"\0\0\x0d" + c[3:], "begins with '00000d03', .* '00000803'"),
         ("t10k-labels-idx1-ubyte", lambda c: b"", "begins with '', an idx file of bytes with '00000801'"),
@@ -96,3 +97,15 @@ def test_fashion_mnist(make_config):
     assert dataset.input_shape == (1, 28, 28)
     assert dataset.test.labels.bincount().tolist() == [1000] * 10
     assert (dataset.mean[0], dataset.std[0]) == pytest.approx((0.2860, 0.3530), abs=0.001)  # widely published
+
+
+def test_no_more_is_unpacked_than_the_header_promises(tmp_path):
+    path = tmp_path / "train-labels-idx1-ubyte.gz"
+    header = bytes([0, 0, 8, 1]) + (3).to_bytes(4, "big")
+    path.write_bytes(gzip.compress(header + bytes(300 * 2**20), compresslevel=1))
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"holds more than 3 elements, its header promises 3$"):
+        read_idx(path, 1)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 20 * 2**20
