@@ -31,17 +31,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from click.testing import CliRunner
+from markupsafe import Markup
 from PIL import Image
 from record import write_result
 from torch import nn
 
 from compressor.cli.inspection import inspect_file
+from compressor.cli.root import main as main_command
 from compressor.data import load_data
 from compressor.errors import CompressorError
 from compressor.exporters import export_onnx
 from compressor.models import build, reference_architecture
 from compressor.pipeline.runner import continue_run, run
 from compressor.recipe import load_recipe, parse_recipe
+from compressor.report import figures as report_figures
 
 HERE = Path(__file__).parent
 TINY = {
@@ -341,46 +345,114 @@ def data_folders(folder: Path, rng: random.Random, tally: Tally, count: int) -> 
         tally.judge(f"{spoil.__name__} {number}", load)
 
 
+def spoil(out: Path, names: list[Path], rng: random.Random, tally: Tally) -> str:
+    """Change, cut, exchange or delete one file of a run folder; every other time without the sums that would tell."""
+    path = out / rng.choice(names)
+    raw, other = path.read_bytes(), (out / rng.choice(names)).read_bytes()
+    kind = rng.choice(("pickle", "change", "change", "empty", "gone", "other", "value", "value"))
+    if kind == "gone":
+        path.unlink()
+    elif kind == "value" and path.suffix == ".json":
+        path.write_text(with_another_value(json.loads(raw), rng))
+    else:
+        made = {"pickle": pickle.dumps(Payload(tally.marks)), "empty": b"", "other": other}
+        path.write_bytes(made.get(kind, mutated(raw, rng)))
+    stages = out / "stages.json"
+    if rng.random() < 0.5 and path != stages and stages.exists():
+        stages.write_text(json.dumps({k: v for k, v in json.loads(stages.read_text()).items() if k != "files"}))
+    return f"{kind} {path.relative_to(out)}"
+
+
+def with_another_value(value: Any, rng: random.Random) -> str:
+    """A JSON text in which one value is another one, or is missing."""
+    place = value
+    while True:
+        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+        if not keys:
+            break
+        key = rng.choice(keys)
+        if isinstance(place[key], dict | list) and place[key] and rng.random() < 0.8:
+            place = place[key]
+            continue
+        if rng.random() < 0.2:
+            del place[key]
+        else:
+            place[key] = rng.choice((None, "x", -1, 0, 1e308, True, [], {}, [{}], "1e999", 2**70, float("nan")))
+        break
+    return json.dumps(value).replace('"1e999"', "1e999")
+
+
 def run_folders(folder: Path, rng: random.Random, tally: Tally, count: int) -> None:
-    """Run folders of which one file was changed, cut, or replaced by a pickle."""
-    good = folder / "good"
-    run(parse_recipe(TINY), good, until="train")
-    names = [path.relative_to(good) for path in sorted(good.rglob("*")) if path.is_file() and path.name != "log.jsonl"]
+    """Folders of a run with a reference, after training and at its end, of which one file was spoiled."""
+    good = {until: folder / until for until in ("train", "report")}
+    for until, place in good.items():
+        run(parse_recipe(TINY), place, until=until)
+    figures = {name: getattr(report_figures, name) for name in dir(report_figures) if name.endswith("_figure")}
+    for name in figures:  # a second each, and not what this is about
+        setattr(report_figures, name, lambda *given, **named: Markup())
     for number in range(count):
+        until = ("train", "report")[number % 2]
         out = folder / "spoiled"
         shutil.rmtree(out, ignore_errors=True)
-        shutil.copytree(good, out)
-        path = out / rng.choice(names)
-        raw = path.read_bytes()
-        kind = rng.choice(("pickle", "change", "change", "empty", "gone", "other"))
-        if kind == "gone":
-            path.unlink()
-        else:
-            other = (out / rng.choice(names)).read_bytes()
-            path.write_bytes(
-                {"pickle": pickle.dumps(Payload(tally.marks)), "empty": b"", "other": other}.get(kind) or
-                (b"" if kind == "empty" else mutated(raw, rng))
-            )  # fmt: skip
-        tally.judge(f"{kind} {path.name} {number}", partial(continue_run, out, "export"))
-    for number in range(count // 4):  # a checkpoint in the middle of a training
+        shutil.copytree(good[until], out)
+        names = [path.relative_to(out) for path in sorted(out.rglob("*")) if path.is_file() and path.suffix != ".html"]
+        what = spoil(out, names, rng, tally)
+        goal = "export" if until == "train" and number % 8 == 0 else until
+        tally.judge(f"{until}: {what} {number}", partial(continue_run, out, goal))
+    for name, own in figures.items():
+        setattr(report_figures, name, own)
+
+
+def checkpoints(folder: Path, rng: random.Random, tally: Tally, count: int) -> None:
+    """Checkpoints in the middle of a search or a training, changed or replaced by a pickle."""
+    for number in range(count):
         out = folder / "midway"
         shutil.rmtree(out, ignore_errors=True)
-        asked = 0
+        asked, last = 0, rng.randrange(3, 60)
 
         def enough() -> bool:
             nonlocal asked
             asked += 1
-            return asked > 30
+            return asked > last  # noqa: B023 - called in this turn only
 
         try:
             run(parse_recipe(TINY), out, pause=enough)
-        except Exception as stopped:  # paused
+        except CompressorError as stopped:  # paused
             del stopped
-        checkpoints = [path for path in (out / "checkpoints").rglob("*") if path.is_file()]
-        for path in checkpoints:
+        for path in [path for path in (out / "checkpoints").rglob("*") if path.is_file()]:
             content = pickle.dumps(Payload(tally.marks)) if number % 2 else mutated(path.read_bytes(), rng)
             path.write_bytes(content)
-        tally.judge(f"checkpoint {number}", partial(run, parse_recipe(TINY), out, resume=True, until="export"))
+        tally.judge(f"checkpoint {number}", partial(run, parse_recipe(TINY), out, resume=True, until="train"))
+
+
+ARGUMENTS = [
+    *("", "x", "-1", "0", "1e9", "--", "-o", "--set", "=", "a=b", "a.b=c", "budget=", "budget.params=x", "../..", "/"),
+    *("/dev/null", "nothing.yaml", "\x00", "ünï", "é" * 300, "--resume", "--shape", "x=", "x=0", "N=N", "--batch"),
+    *("1,1", "--threads", "--runs", "--json", "/proc/x.json", "--provider", "cuda", "gpu", "--name", "--help"),
+    *("--methods", "recipe.yaml", "net.onnx", "net.onnx", "out"),
+]
+
+
+def arguments(folder: Path, rng: random.Random, tally: Tally, count: int) -> None:
+    """Command lines: every command with arguments at random, in a folder with a recipe and an ONNX file."""
+    os.chdir(folder)
+    Path("recipe.yaml").write_text(json.dumps(TINY | {"search": {"method": "uniform"}}))
+    export_onnx(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten()), Path("net.onnx"), [torch.rand(2, 1, 5, 5)])
+    for _ in range(count):
+        given = [rng.choice(sorted(main_command.commands))]
+        given += [rng.choice(ARGUMENTS) for _ in range(rng.randrange(5))]
+        if rng.random() < 0.5:
+            given += ["--runs", "2", "--warmup", "0"] if given[0] == "bench" else []
+        if given[0] in ("run", "train", "export", "report", "sweep") and "--help" not in given:
+            given += ["--resum"]  # no option: what is tried is the reading of the others
+        tally.tried += 1
+        result = CliRunner().invoke(main_command, given)
+        if result.exit_code not in (0, 1, 2, 3, 4) or "Traceback" in result.output:
+            tally.unexpected.append(f"{given}: {result.exit_code} {result.output[-300:]!r} {result.exception!r}")
+        elif result.exit_code:
+            tally.refused += 1
+        else:
+            tally.accepted += 1
 
 
 def full_disk(folder: Path, rng: random.Random, tally: Tally, count: int) -> None:
@@ -443,12 +515,14 @@ def signals(folder: Path, rng: random.Random, tally: Tally, count: int) -> None:
 
 
 KINDS: dict[str, tuple[Callable[[Path, random.Random, Tally, int], None], int]] = {
-    "recipes": (recipes, 3000),
-    "onnx_files": (onnx_files, 400),
-    "data_folders": (data_folders, 240),
-    "run_folders": (run_folders, 80),
+    "recipes": (recipes, 10_000),
+    "onnx_files": (onnx_files, 2000),
+    "data_folders": (data_folders, 2000),
+    "run_folders": (run_folders, 1000),
+    "checkpoints": (checkpoints, 20),
+    "arguments": (arguments, 1000),
     "full_disk": (full_disk, 10),
-    "signals": (signals, 21),
+    "signals": (signals, 60),
 }
 
 

@@ -335,6 +335,16 @@ def test_workers_of_xdist(run, project, pytester, workers, outcome):
     assert any(line.startswith(told[:-1]) for line in result.outlines) == (workers == 2)
 
 
+@pytest.mark.parametrize(("workers", "outcome"), [(0, {"passed": 1}), (1, {"passed": 1}), (2, {"failed": 1})])
+def test_xdist_itself(run, project, workers, outcome):
+    pytest.importorskip("xdist")
+    project(one_test(), ["same"], ["test_m.py::test_a"])
+    result = run("-p", "xdist", "-n", str(workers))
+    result.assert_outcomes(**outcome)
+    told = "latency cannot be measured while 2 workers of pytest-xdist run tests beside each other; run with -n 0, "
+    assert any(told in line for line in result.outlines) == (workers == 2)
+
+
 def test_what_cannot_be_measured_fails_with_a_sentence(run, project, pytester):
     project(
         """
