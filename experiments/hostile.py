@@ -43,7 +43,7 @@ from compressor.data import load_data
 from compressor.errors import CompressorError
 from compressor.exporters import export_onnx
 from compressor.models import build, reference_architecture
-from compressor.pipeline.runner import continue_run, run
+from compressor.pipeline.runner import Stopped, continue_run, run
 from compressor.recipe import load_recipe, parse_recipe
 from compressor.report import figures as report_figures
 
@@ -417,7 +417,7 @@ def checkpoints(folder: Path, rng: random.Random, tally: Tally, count: int) -> N
 
         try:
             run(parse_recipe(TINY), out, pause=enough)
-        except CompressorError as stopped:  # paused
+        except Stopped as stopped:
             del stopped
         for path in [path for path in (out / "checkpoints").rglob("*") if path.is_file()]:
             content = pickle.dumps(Payload(tally.marks)) if number % 2 else mutated(path.read_bytes(), rng)

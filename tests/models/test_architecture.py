@@ -44,6 +44,10 @@ def test_the_same_architecture_gives_the_same_text():
         (edited(options=None), "a.json: options: None is not a mapping"),
         (edited(widths=[13]), r"a.json: widths: \[13\] is not a mapping"),
         (edited(widths={"conv1": 0}), "a.json: widths.conv1: 0 is not a whole number of channels"),
+        (
+            edited(widths={"conv1": 2**70}),
+            "a.json: widths.conv1: 1180591620717411303424 is not a whole number of channels",
+        ),
         (edited(widths={"conv1": True}), "a.json: widths.conv1: True is not"),
         (edited(widths={"conv1": 1.5}), "a.json: widths.conv1: 1.5 is not"),
         (edited(input_shape=[]), r"a.json: input_shape: \(\) is not one to three whole numbers"),
