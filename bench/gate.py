@@ -166,6 +166,7 @@ def compare_latency(
     threads: int | None = 1,
     shapes: Mapping[str, Sequence[int | str]] | None = None,
     cuda_graph: bool = False,
+    inputs: str | None = None,
     clock: Clock = "auto",
     seed: int = 0,
     max_seconds: float = 120.0,
@@ -186,6 +187,7 @@ def compare_latency(
         threads: intra-op threads; None leaves the count to ONNX Runtime, and CPU time cannot be used
         shapes: sizes for further symbolic axes, or whole shapes of inputs (see `Conditions`)
         cuda_graph: replay each model as one CUDA graph
+        inputs: an .npz file with values for some inputs, by their names; None: all are drawn at random
         clock: "wall", "cpu" (one thread on the CPU only), or "auto": the latter where it can be had
         seed: of the input values, the order of the turns and the bootstrap
         max_seconds: no further block is begun after so long; the first 8 are always measured
@@ -198,7 +200,13 @@ def compare_latency(
     _check(max_regression, clock, max_seconds)
     hashes = [sha256_of(_file(path)) for path in (base, candidate)]
     conditions = Conditions(
-        provider=provider, batch=batch, threads=threads, seed=seed, shapes=shapes or {}, cuda_graph=cuda_graph
+        provider=provider,
+        batch=batch,
+        threads=threads,
+        seed=seed,
+        shapes=shapes or {},
+        cuda_graph=cuda_graph,
+        inputs=inputs,
     )
 
     def decided(pairs: Pairs) -> bool:

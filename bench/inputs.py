@@ -10,7 +10,8 @@ import numpy as np
 
 from .errors import BenchError
 
-__all__ = ["BATCH", "INPUT_SHAPE", "TensorSpec", "available_bytes", "names_of", "random_tensor", "resolve_inputs"]
+__all__ = ["BATCH", "INPUT_SHAPE", "TensorSpec", "available_bytes", "check_types", "names_of", "random_tensor"]
+__all__ += ["read_values", "resolve_inputs"]
 
 BATCH: Final = "N"  # stands for the batch in a shape that the user gives
 # Metadata of a model with one input: the shape of one sample as JSON, such as [35] for tokens (N, 35).
@@ -95,6 +96,35 @@ def names_of(session: Any) -> set[str]:
     """What `shapes` may name of a model: its inputs and their symbolic axes."""
     nodes = session.get_inputs()
     return {node.name for node in nodes} | {axis for node in nodes for axis in node.shape if isinstance(axis, str)}
+
+
+def read_values(file: str | None) -> dict[str, np.ndarray[Any, Any]]:
+    """Read values of inputs from an .npz file, by the names of its arrays; none without a file.
+
+    Raises:
+        BenchError: it cannot be read, or holds Python objects
+    """
+    if file is None:
+        return {}
+    try:
+        with Path(file).open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            return {name: np.ascontiguousarray(arrays[name]) for name in arrays.files}
+    except AttributeError as error:  # an .npy file gives an array
+        raise BenchError(f"{file}: is not an .npz file with an array for each input") from error
+    except Exception as error:  # zipfile, numpy and the system each have their own
+        raise BenchError(f"{file}: cannot be read as an .npz file: {' '.join(str(error).split())[:200]}") from error
+
+
+def check_types(file: str, specs: Sequence[TensorSpec], values: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """Refuse values of another type than their input's.
+
+    Raises:
+        BenchError: names the input
+    """
+    for spec in specs:
+        found = values[spec.name].dtype.name if spec.name in values else spec.dtype
+        if found != spec.dtype:
+            raise BenchError(f"{file}: the values given for input {spec.name!r} are {found}, it takes {spec.dtype}")
 
 
 def _stated_sizes(session: Any, nodes: Sequence[Any]) -> dict[str, int]:

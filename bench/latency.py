@@ -113,6 +113,7 @@ def measure_latency(
     seed: int = 0,
     shapes: Mapping[str, Sequence[int | str]] | None = None,
     cuda_graph: bool = False,
+    inputs: str | None = None,
 ) -> Latency:
     """Measure one ONNX file alone; arguments and errors as `measure_latencies`."""
     return measure_latencies(
@@ -125,6 +126,7 @@ def measure_latency(
         seed=seed,
         shapes=shapes,
         cuda_graph=cuda_graph,
+        inputs=inputs,
     )[0]
 
 
@@ -139,6 +141,7 @@ def measure_latencies(
     seed: int = 0,
     shapes: Mapping[str, Sequence[int | str]] | None = None,
     cuda_graph: bool = False,
+    inputs: str | None = None,
 ) -> list[Latency]:
     """Measure ONNX files side by side: in every round each runs once, in seeded random order.
 
@@ -155,6 +158,7 @@ def measure_latencies(
         seed: of the input values and the order of the turns.
         shapes: sizes for further symbolic axes, or whole shapes of inputs (see `Conditions`).
         cuda_graph: replay each model as one CUDA graph.
+        inputs: an .npz file with values for some inputs, by their names; None: all are drawn at random.
 
     Returns:
         One record for each path, in their order; sample i of each comes from the same round.
@@ -167,7 +171,13 @@ def measure_latencies(
         if value < least:
             raise BenchError(f"{name}={value} must be {least} or more")
     conditions = Conditions(
-        provider=provider, batch=batch, threads=threads, seed=seed, shapes=shapes or {}, cuda_graph=cuda_graph
+        provider=provider,
+        batch=batch,
+        threads=threads,
+        seed=seed,
+        shapes=shapes or {},
+        cuda_graph=cuda_graph,
+        inputs=inputs,
     )
     turns = Turns(paths, conditions)
     turns.warm_up(warmup)

@@ -13,13 +13,22 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
 from .errors import BenchError, ProviderError
-from .inputs import TensorSpec, available_bytes, names_of, random_tensor, resolve_inputs
+from .inputs import (
+    TensorSpec,
+    available_bytes,
+    check_types,
+    names_of,
+    random_tensor,
+    read_values,
+    resolve_inputs,
+)
 from .session import Opened, device_of, intra_op_threads, no_cuda_graph, reason, timed_session
 
 __all__ = ["Conditions", "Entrant", "Turns", "open_entrant"]
@@ -39,6 +48,7 @@ class Conditions:
         shapes: sizes by name: a whole shape of an input, in which "N" is the batch, or a one-number shape for a
             symbolic axis.
         cuda_graph: replay each model as one CUDA graph (CUDA and TensorRT only).
+        inputs: an .npz file with values for some inputs, by their names, and so their shapes; None: all are drawn.
     """
 
     provider: str = "auto"
@@ -47,6 +57,7 @@ class Conditions:
     seed: int = 0
     shapes: Mapping[str, Sequence[int | str]] = field(default_factory=dict)
     cuda_graph: bool = False
+    inputs: str | None = None
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -128,13 +139,14 @@ class Turns:
             raise BenchError("paths is empty; give at least one ONNX file")
         opened = [_open(path, conditions, several=len(paths) > 1) for path in paths]
         _check_same_provider(paths, opened)
-        known = [names_of(one.session) for one in opened]
+        known, values = [names_of(one.session) for one in opened], read_values(conditions.inputs)
         self.entrants = []
         for path, one, own in zip(paths, opened, known, strict=True):
             # A name that only another file has is meant for that one; one that none has is refused by the first.
             elsewhere = set().union(*known) - own
             shapes = {name: sizes for name, sizes in conditions.shapes.items() if name not in elsewhere}
-            self.entrants.append(_bind(os.fspath(path), one, replace(conditions, shapes=shapes)))
+            given = {name: value for name, value in values.items() if name not in elsewhere}
+            self.entrants.append(_bind(os.fspath(path), one, replace(conditions, shapes=shapes), given))
         self.wall_ms: list[list[float]] = [[] for _ in paths]
         self.cpu_ms: list[list[float]] = [[] for _ in paths]
         self._order = order or random.Random(conditions.seed)
@@ -193,7 +205,7 @@ def open_entrant(path: Path, conditions: Conditions, *, several: bool = False, p
         ProviderError: as `Turns`
         BenchError: as `Turns`
     """
-    return _bind(os.fspath(path), _open(path, conditions, several, profile), conditions)
+    return _bind(os.fspath(path), _open(path, conditions, several, profile), conditions, read_values(conditions.inputs))
 
 
 def _open(path: Path, conditions: Conditions, several: bool, profile: str | None = None) -> Opened:
@@ -215,17 +227,21 @@ def _check_same_provider(paths: Sequence[Path], opened: Sequence[Opened]) -> Non
         raise ProviderError(f"provider 'auto' took different providers: {taken}; name one of them for all files")
 
 
-def _bind(path: str, opened: Opened, conditions: Conditions) -> Entrant:
-    """Place random inputs and fitting outputs on the session's device."""
+def _bind(
+    path: str, opened: Opened, conditions: Conditions, values: Mapping[str, Any] = MappingProxyType({})
+) -> Entrant:
+    """Place inputs, given or at random, and fitting outputs on the session's device."""
     session, device = opened.session, device_of(opened.provider)
-    specs = resolve_inputs(session, path, conditions.batch, conditions.shapes)
+    shapes = {**conditions.shapes, **{name: value.shape for name, value in values.items()}}
+    specs = resolve_inputs(session, path, conditions.batch, shapes)
+    check_types(path, specs, values)
     _check_room(path, specs, conditions.batch)
     # One seed for every model, so that models with the same inputs get the same values.
     rng = np.random.default_rng(conditions.seed)
     binding = session.io_binding()
     try:
         for spec in specs:
-            value = ort.OrtValue.ortvalue_from_numpy(random_tensor(spec, rng), device, 0)
+            value = ort.OrtValue.ortvalue_from_numpy(values.get(spec.name, random_tensor(spec, rng)), device, 0)
             binding.bind_ortvalue_input(spec.name, value)
     except Exception as error:  # numpy's MemoryError and ValueError, or the device's own
         raise BenchError(f"{path}: inputs of batch={conditions.batch} do not fit: {reason(error)}") from error

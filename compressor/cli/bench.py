@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compressor.cli.command import Command
-from compressor.cli.options import check_writable, parse_batches, parse_shapes
+from compressor.cli.options import check_writable, given_inputs, parse_batches, parse_shapes
 from compressor.failures import Failure, reported
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ _MIB = 2**20
     metavar="NAME=SIZES",
     help="Shape of an input (tokens=N,128; N is the batch) or size of a symbolic axis (seq=128); may repeat.",
 )
+@given_inputs
 @click.option("--cuda-graph", is_flag=True, help="Replay the model as one CUDA graph.")
 @click.option("--profile", is_flag=True, help="Show the ten most expensive nodes by ONNX Runtime's profile.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write samples and machine here.")
@@ -104,6 +105,7 @@ def _protocol(
     shapes: tuple[str, ...],
     provider: str,
     cuda_graph: bool,
+    inputs: str | None,
 ) -> _Protocol:
     """Join the preset and the options."""
     from compressor.bench import Conditions
@@ -113,7 +115,13 @@ def _protocol(
     batches = base.batches if batch is None else tuple(parse_batches(batch))
     threads = base.threads if threads is None else threads or None
     conditions = Conditions(
-        provider=provider, batch=batches[0], threads=threads, seed=0, shapes=parse_shapes(shapes), cuda_graph=cuda_graph
+        provider=provider,
+        batch=batches[0],
+        threads=threads,
+        seed=0,
+        shapes=parse_shapes(shapes),
+        cuda_graph=cuda_graph,
+        inputs=inputs,
     )
     return _Protocol(
         batches, base.warmup if warmup is None else warmup, base.runs if runs is None else runs, conditions
@@ -138,6 +146,7 @@ def _measure(model: Path, batch: int, protocol: _Protocol, profile: bool, first:
         threads=asked.threads,
         shapes=asked.shapes,
         cuda_graph=asked.cuda_graph,
+        inputs=asked.inputs,
     )
     taken = replace(asked, provider=latency.provider)  # "auto" has decided
     if first:

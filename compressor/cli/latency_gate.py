@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compressor.cli.command import Command, command
-from compressor.cli.options import check_writable, parse_batches, parse_shapes
+from compressor.cli.options import check_writable, given_inputs, parse_batches, parse_shapes
 from compressor.errors import RecipeError, RunError
 from compressor.failures import Failure, reported
 
@@ -58,6 +58,7 @@ _baselines = click.option(
 @_provider
 @_threads
 @_shape
+@given_inputs
 @click.option("--cuda-graph", is_flag=True, help="Replay each model as one CUDA graph.")
 @click.option(
     "--clock",

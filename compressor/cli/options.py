@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import click
+
 from compressor.errors import RecipeError, RunError
 
 
@@ -22,6 +24,14 @@ def check_writable(*paths: Path | None) -> None:
         above = next(parent for parent in path.absolute().parents if parent.exists())
         if not above.is_dir() or not os.access(above, os.W_OK):
             raise RunError(f"{path}: cannot be written: {above} is not a folder that can be written to")
+
+
+given_inputs = click.option(
+    "--inputs",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE.npz",
+    help="Values for inputs, by their names; others are drawn at random.",
+)
 
 
 def parse_shapes(texts: tuple[str, ...]) -> dict[str, tuple[int | str, ...]]:

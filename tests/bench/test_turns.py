@@ -176,3 +176,46 @@ def test_sizes_that_only_one_of_the_files_knows_are_its_own(tmp_path):
     assert [entrant.inputs[0].shape for entrant in turns.entrants] == [(2, 16), (2, 5)]
     with pytest.raises(BenchError, match=r"shapes names 'none', which is not one of the inputs old\.x"):
         Turns(paths, Conditions("cpu", 2, 1, shapes={"seq": [16], "s1": [16], "none": [1]}))
+
+
+@pytest.fixture
+def gathering(tmp_path):
+    """Its indices must be rows of a table of three: random numbers of 0 and 1 do not show whether they are taken."""
+    i = helper.make_tensor_value_info("i", TensorProto.INT64, ["N", "T"])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    table = numpy_helper.from_array(np.ones((3, 5), np.float32), "table")
+    return graph_of(tmp_path, "gather.onnx", [i], [helper.make_node("Gather", ["table", "i"], ["y"])], [y], [table])
+
+
+def with_values(path, **arrays):
+    np.savez(path, **arrays)
+    return Conditions("cpu", 2, 1, inputs=str(path))
+
+
+def test_given_values_are_what_a_model_reads(gathering, tmp_path):
+    conditions = with_values(tmp_path / "in.npz", i=np.full((2, 7), 2))
+    (entrant,) = Turns([gathering], conditions).entrants
+    assert entrant.inputs[0].shape == (2, 7)
+    with pytest.raises(BenchError, match=r"gather\.onnx does not run on .*idx=99"):
+        Turns([gathering], with_values(tmp_path / "out.npz", i=np.full((2, 7), 99)))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"i": np.zeros((2, 7), np.float32)}, "the values given for input 'i' are float32, it takes int64"),
+        ({"j": np.zeros((2, 7), np.int64)}, "shapes names 'j', which is not one of the inputs i"),
+        ({"i": np.array([[object()]])}, "cannot be read as an .npz file"),
+        ({"i": np.zeros(2, np.int64)}, "does not fit input 'i'"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(gathering, tmp_path, arrays, message):
+    with pytest.raises(BenchError, match=message):
+        Turns([gathering], with_values(tmp_path / "in.npz", **arrays))
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04"])
+def test_a_file_that_holds_no_values_is_refused(gathering, tmp_path, content):
+    (tmp_path / "in.npz").write_bytes(content)
+    with pytest.raises(BenchError, match=r"in\.npz: (cannot be read as|is not) an \.npz file"):
+        Turns([gathering], Conditions("cpu", 2, 1, inputs=str(tmp_path / "in.npz")))
