@@ -246,7 +246,7 @@ class BaselineStore:
             return None
 
     def _keep(self, source: Path, sha256: str, provider: str | None) -> None:
-        """Put the model into the store; a `provider` first proves that it opens there alone."""
+        """Put the model into the store; a `provider` first proves that it opens."""
         target = self._model(sha256)
         if target.is_file() and sha256_of(target) == sha256:
             return
@@ -275,13 +275,15 @@ def _whole(source: Path) -> Iterator[Path]:
         bare = onnx.load_model(source, load_external_data=False)
     except Exception as error:  # protobuf has classes of its own
         raise BenchError(f"{source} is not an ONNX model: {' '.join(str(error).split())[:200]}") from error
-    if not any(uses_external_data(tensor) for tensor in bare.graph.initializer):
+    tensors = onnx.external_data_helper._get_all_tensors(bare)  # those of nodes and sub-graphs as well
+    if not any(uses_external_data(tensor) for tensor in tensors):
         yield source
         return
     with tempfile.TemporaryDirectory(prefix="compressor-") as folder:
         whole = Path(folder) / source.name
         try:
             onnx.save_model(onnx.load_model(source), whole)
+            open_session(whole, provider="cpu")
         except Exception as error:  # a file that is not there, protobuf's limit of 2 GiB, a place outside the folder
             raise BenchError(
                 f"{source} keeps weights in other files, which cannot be brought into one: "

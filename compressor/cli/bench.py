@@ -35,7 +35,7 @@ _MIB = 2**20
 @click.option("--batch", help="Inputs per run, such as 1 or 1,8,100; the file is opened anew for each.")
 @click.option("--warmup", type=int, help="Runs before the clock.  [default: 20]")
 @click.option("--runs", type=int, help="Runs on the clock.  [default: 80]")
-@click.option("--threads", type=int, help="Intra-op threads; 0, the default, leaves the count to ONNX Runtime.")
+@click.option("--threads", type=int, help="Intra-op threads; 0, the default, takes one for each core.")
 @click.option(
     "--shape",
     "shapes",

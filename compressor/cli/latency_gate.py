@@ -25,9 +25,7 @@ _LINE_SECONDS, _COLUMNS = 10.0, 60
 
 _batch = click.option("--batch", default="100", show_default=True, help="Inputs per run, such as 1 or 1,100.")
 _provider = click.option("--provider", default="auto", show_default=True, help="auto, cpu, cuda or tensorrt.")
-_threads = click.option(
-    "--threads", default=1, show_default=True, help="Intra-op threads; 0 leaves the count to ONNX Runtime."
-)
+_threads = click.option("--threads", default=1, show_default=True, help="Intra-op threads; 0 takes one for each core.")
 _shape = click.option(
     "--shape",
     "shapes",

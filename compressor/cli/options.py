@@ -47,7 +47,7 @@ def parse_shapes(texts: tuple[str, ...]) -> dict[str, tuple[int | str, ...]]:
     for text in texts:
         name, _, given = text.rpartition("=")  # names of tensors may hold an equals sign, sizes never
         words = [word.strip() for word in given.split(",")]
-        if not name or not all(word == "N" or (word.isascii() and word.isdigit()) for word in words):
+        if not name or not all(word == "N" or (word.isascii() and word.isdigit() and len(word) < 10) for word in words):
             raise RecipeError(
                 f"--shape {text!r}: must look like tokens=N,128 (an input; N is the batch) or seq=128 (a symbolic axis)"
             )

@@ -126,12 +126,15 @@ def _stratified(order: Tensor, labels: Tensor, count: int) -> Tensor:
     sizes = torch.bincount(labels)
     exact = sizes * (count / max(1, len(order)))
     quotas = torch.minimum(exact.floor().long(), (sizes - 1).clamp_min(0))
-    while int(quotas.sum()) < count and bool((quotas < sizes - 1).any()):  # the largest remainders, class by class
+    while (left := count - int(quotas.sum())) > 0 and bool((quotas < sizes - 1).any()):  # the largest remainders
         missing = torch.where(quotas < sizes - 1, exact - quotas, -torch.inf)
-        quotas[missing.argmax()] += 1
-    first = torch.zeros(len(order), dtype=torch.bool)
-    for label, quota in enumerate(quotas.tolist()):
-        first[(labels == label).nonzero().flatten()[:quota]] = True
+        chosen = missing.argsort(descending=True, stable=True)[:left]
+        quotas[chosen[quotas[chosen] < sizes[chosen] - 1]] += 1
+    by_class = labels.argsort(stable=True)
+    begins = sizes.cumsum(0) - sizes
+    rank = torch.empty_like(by_class)
+    rank[by_class] = torch.arange(len(order)) - begins[labels[by_class]]
+    first = rank < quotas[labels]
     places = torch.cat([first.nonzero().flatten(), (~first).nonzero().flatten()])
     return order[places]
 

@@ -137,7 +137,7 @@ def _list_images(folder: Path, class_names: Sequence[str]) -> tuple[list[str], T
                     raise DataError(f"{file}: is not a file, or a link to none")
                 found.append(file)
             else:
-                others[suffix or "no suffix"] += 1
+                others[suffix.encode(errors="replace").decode() or "no suffix"] += 1
         if not found:
             raise DataError(f"{folder / name}: holds no image ({', '.join(SUFFIXES)})")
         files += sorted(found)
@@ -175,4 +175,6 @@ def _unused(others: Counter[str]) -> tuple[str, ...]:
     if not others:
         return ()
     kinds = ", ".join(f"{count:,} of {suffix}" for suffix, count in others.most_common(5))
-    return (f"{others.total():,} files in the class folders are not used, for they are no images: {kinds}",)
+    if (count := others.total()) == 1:
+        return (f"1 file in the class folders is not used, for it is no image: {kinds}",)
+    return (f"{count:,} files in the class folders are not used, for they are no images: {kinds}",)

@@ -74,7 +74,7 @@ def _read(path: Path, dimensions: int) -> bytearray:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
             content = bytearray(stream.read(begin))
-            if len(content) < begin:
+            if len(content) < begin or content[:4] != bytes([0, 0, _UNSIGNED_BYTE, dimensions]):
                 return content
             left = math.prod(struct.unpack(f">{dimensions}I", content[4:begin])) + 1
             while left > 0 and (piece := stream.read(min(left, _PIECE))):

@@ -28,7 +28,7 @@ def reinitialise_(model: nn.Module, reference: nn.Module, *, new_only: bool = Fa
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad or (new_only and not bool(parameter.isnan().any())):
                 continue
-            values = _fresh(originals[name].detach(), parameter).to(parameter)
+            values = fresh_values(originals[name].detach(), parameter).to(parameter)
             parameter.copy_(torch.where(parameter.isnan(), values, parameter) if new_only else values)
         for module in model.modules():
             if isinstance(module, STATISTICAL):
@@ -39,7 +39,7 @@ def reinitialise_(model: nn.Module, reference: nn.Module, *, new_only: bool = Fa
                     module.running_var.nan_to_num_(nan=1.0)
 
 
-def _fresh(original: torch.Tensor, resized: torch.Tensor) -> torch.Tensor:
+def fresh_values(original: torch.Tensor, resized: torch.Tensor) -> torch.Tensor:
     """Values of the shape of `resized`, distributed as those of `original`."""
     if original.numel() == 0 or bool((original == original.flatten()[0]).all()):
         return original.flatten()[:1].expand(resized.shape) if original.numel() else original

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from compressor.dependency import DependencyGraph, dependency_graph, resize_
 from compressor.errors import ModelError
 from compressor.models.architecture import Architecture
-from compressor.models.initialise import reinitialise_
+from compressor.models.initialise import fresh_values, reinitialise_
 from compressor.models.source import ModelSource, check_names
 from compressor.models.tasks import cause_of, check_logits
 from compressor.models.unfilled import on_meta
@@ -126,7 +127,7 @@ def _planned(
     with torch.random.fork_rng(devices=[]):
         built, taken_off = unwrapped(source.made(classes, json.loads(options)))
         torch.default_generator.manual_seed(torch.initial_seed() + 1)
-        has_weights = ModelName.of(model).carries_weights or _equal(built, source.network(classes, json.loads(options)))
+        has_weights = ModelName.of(model).carries_weights or _comes_with_weights(source, built, classes, options)
     remarks = [f"{model} is taken out of {wrapper}" for wrapper in taken_off]
     example = source.example(input_shape, 2)
     graph = dependency_graph(built, example)
@@ -137,22 +138,36 @@ def _planned(
     return _Planned(built.to("meta"), graph, has_weights, tuple(remarks))
 
 
-def _equal(one: nn.Module, other: nn.Module) -> bool:
-    """Whether two builds at different seeds have the same weights, which therefore come from elsewhere."""
-    pairs = zip(one.parameters(), other.parameters(), strict=True)
-    drawn = [(a, b) for a, b in pairs if a.requires_grad and a.numel() > 1 and not bool((a == a.flatten()[0]).all())]
+def _comes_with_weights(source: ReferencedSource, built: nn.Module, classes: int, options: str) -> bool:
+    """Whether a second build, at another seed, has the same weights, which therefore come from elsewhere."""
+    try:
+        other = source.network(classes, json.loads(options))
+    except ModelError:  # code that works only once
+        return False
+    pairs = [
+        (a, b)
+        for a, b in zip(built.parameters(), other.parameters(), strict=False)
+        if not (is_lazy(a) or is_lazy(b)) and a.requires_grad and a.numel() > 1
+    ]
+    drawn = [(a, b) for a, b in pairs if not bool((a == a.flatten()[0]).all())]
     return bool(drawn) and all(torch.equal(a, b) for a, b in drawn)
 
 
 def _redraw_(model: nn.Module) -> None:
     """Give layers fresh weights in torch's own manner; what does not train keeps its values."""
     kept = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     for module in model.modules():
-        if callable(reset := getattr(module, "reset_parameters", None)):
-            reset()
+        for name in ("reset_parameters", "_reset_parameters"):  # the latter is nn.MultiheadAttention's
+            if callable(reset := getattr(module, name, None)):
+                reset()
+                break
     with torch.no_grad():
-        for name, values in kept.items():
-            model.get_parameter(name).copy_(values)
+        for name, parameter in model.named_parameters():
+            if name in kept:
+                parameter.copy_(kept[name])
+            elif torch.equal(parameter, before[name]):  # nothing has drawn it: as others are, from its own values
+                parameter.copy_(fresh_values(before[name], parameter))
 
 
 def made_by(name: str, make: Callable[[], Any]) -> nn.Module:

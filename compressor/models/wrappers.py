@@ -19,8 +19,8 @@ def unwrapped(model: nn.Module) -> tuple[nn.Module, list[str]]:
     found: dict[str, None] = {}
     model = _inside(model, found)
     for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if (inner := _inside(child, found)) is not child:
+        for name, child in list(module._modules.items()):  # `named_children` leaves out a second name
+            if child is not None and (inner := _inside(child, found)) is not child:
                 setattr(module, name, inner)
         _interpret_(module, found)
     return model, list(found)

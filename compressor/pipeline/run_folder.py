@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from compressor.errors import RunError
-from compressor.files import cache_folder, read_json, sha256_of, write_atomic, write_json
+from compressor.files import cache_folder, digest_of, read_json, sha256_of, write_atomic, write_json
 from compressor.recipe import Recipe, costs, load_recipe, method_of
 from compressor.recipe.model_name import ModelName
 
@@ -65,7 +66,7 @@ def claim(folder: Path, recipe: Recipe, resume: bool) -> None:
     if not (folder / "stages.json").exists():
         write_json(folder / "stages.json", {})  # first: it marks the folder as ours, whatever recipe.yaml it has
     write_atomic(kept, recipe.to_yaml())
-    _remember(kept)
+    _remember(recipe)
 
 
 def load(folder: Path, trust: bool = False) -> Recipe:
@@ -84,24 +85,27 @@ def load(folder: Path, trust: bool = False) -> Recipe:
     if not kept.exists():
         raise RunError(f"{folder}: not a run folder: it has no recipe.yaml (begin with: compressor run RECIPE -o OUT)")
     recipe = load_recipe(kept)
-    if ModelName.of(recipe.model.name).is_code and not (trust or _mark_of(kept).exists()):
+    if ModelName.of(recipe.model.name).is_code and not (trust or _mark_of(recipe).exists()):
         raise RunError(
-            f"{kept}: model.name: {recipe.model.name} is code, and this user has not begun this run on this machine; "
+            f"{kept}: model.name: {recipe.model.name} is code that this user has not begun a run of on this machine; "
             "read the recipe, and add --trust if the code may run"
         )
     check(folder, recipe)
     return recipe
 
 
-def _mark_of(kept: Path) -> Path:
-    """Where it is noted that this user ran a recipe with this content."""
-    return cache_folder() / "begun" / sha256_of(kept)
+def _mark_of(recipe: Recipe) -> Path:
+    """Where it is noted that this user ran the code that a recipe names, with these options."""
+    code = json.dumps([recipe.model.name, recipe.model.options], sort_keys=True)
+    return cache_folder() / "begun" / digest_of(code, 64)
 
 
-def _remember(kept: Path) -> None:
-    """Note that the user began a run with this recipe; where that cannot be noted, going on will ask for `--trust`."""
+def _remember(recipe: Recipe) -> None:
+    """Note that the user began a run with this code; where that cannot be noted, going on will ask for `--trust`."""
+    if not ModelName.of(recipe.model.name).is_code:
+        return
     with contextlib.suppress(OSError):
-        mark = _mark_of(kept)
+        mark = _mark_of(recipe)
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
 
@@ -175,7 +179,9 @@ def check_files(folder: Path) -> None:
                 f"{file}: was damaged or changed: it is not the file that the {stage} stage of this run left; restore "
                 "it, or delete it and what was made from it, to have them made again"
             )
-    unseal(folder, *(name for name in sums if name not in left))
+    # What is made again with a missing file is another one too: the other files of its folder.
+    gone = {name.rpartition("/")[0] for name in sums if name not in left}
+    unseal(folder, *(name for name in sums if name.rpartition("/")[0] in gone))
 
 
 def _left(folder: Path, stage: str) -> dict[str, Path]:

@@ -11,6 +11,7 @@ import torch
 
 from compressor.errors import ExportError
 from compressor.exporters import export_onnx
+from compressor.files import digest_of, read_text, write_atomic
 from compressor.models import build, example_input, version_of
 from compressor.models.architecture import Architecture
 from compressor.models.initialise import noise_like, scatter_
@@ -32,19 +33,20 @@ def try_shipping(context: RunContext, problem: Problem) -> None:
     wanted = np.minimum(np.maximum(-(-bounds.minimum // bounds.multiple) * bounds.multiple, 1), bounds.maximum)
     least = own.with_widths(dict(zip(own.widths, wanted.tolist(), strict=True)))
     export, marker = context.recipe.export, context.checkpoints / "exported"
-    if marker.exists():
+    how = (version_of(own.model), export.opset, export.plain_tolerance)
+    what = digest_of(repr((own.to_json(), least.to_json(), how)), 64)
+    if marker.exists() and read_text(marker) == what:
         return
     context.show("exporting untrained networks: can the result ship?")
     for architecture in (own, least):
         try:
-            _tried(architecture.to_json(), version_of(own.model), export.opset, export.plain_tolerance)
+            _tried(architecture.to_json(), *how)
         except ExportError as error:
             which = "unscaled" if architecture is own else "least"
             raise ExportError(
                 f"model.name: {own.model} cannot ship, tried with the {which} network: {error}"
             ) from error
-    marker.parent.mkdir(parents=True, exist_ok=True)
-    marker.touch()
+    write_atomic(marker, what)
 
 
 @functools.lru_cache(maxsize=64)
@@ -56,8 +58,9 @@ def _tried(architecture: str, version: str, opset: int, tolerance: float) -> Non
     one = noise_like(example_input(network))
     batches = [torch.cat([one] * size)[:size] for size in _BATCHES]
     with tempfile.TemporaryDirectory(prefix="compressor-") as folder:
+        path = Path(folder) / "trial.onnx"
         try:
-            export_onnx(model, Path(folder) / "trial.onnx", batches, opset=opset, tolerance=tolerance)
+            export_onnx(model, path, batches, opset=opset, tolerance=tolerance)
         except ExportError as error:
             if "not finite" not in str(error):  # what is untrained may be too deep for numbers; there is no more to say
-                raise
+                raise ExportError(str(error).replace(f"{path}: ", "")) from error

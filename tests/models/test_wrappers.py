@@ -110,3 +110,12 @@ def test_another_network_of_the_same_name_is_another_one():
         offer("again", network)
         counts.append(params_macs.params(first.with_widths({"stem.0": 7})))
     assert counts == [7 * 27 + 7 + 7 * 5 + 5, 7 * 3 + 7 + 7 * 5]
+
+
+def test_a_part_under_two_names_is_taken_out_of_both():
+    net = Net()
+    net.again = net.stem = torch.compile(net.stem)
+    inside, found = unwrapped(net)
+    assert found == ["torch.compile"]
+    assert inside.again is inside.stem
+    assert type(inside.stem) is nn.Sequential

@@ -1,5 +1,6 @@
 """Files that stages hand on: a damaged or foreign one is named when the run goes on, a missing one made again."""
 
+import importlib
 import json
 import shutil
 
@@ -10,6 +11,7 @@ from small import small_recipe
 
 from compressor.cli.root import main
 from compressor.errors import CompressorError
+from compressor.files import sha256_of
 from compressor.pipeline.runner import continue_run, run
 from compressor.recipe import parse_recipe
 
@@ -93,8 +95,10 @@ def own_code(tmp_path, monkeypatch):
     return tmp_path / "run", tmp_path / "called"
 
 
-def test_who_began_a_run_goes_on_with_it(own_code, quick_export):
+def test_who_began_a_run_goes_on_with_it_and_may_change_what_no_stage_has_used(own_code, quick_export):
     folder, called = own_code
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("label_smoothing: 0.0", "label_smoothing: 0.1"))
     continue_run(folder, "train")
     assert called.exists()
 
@@ -102,7 +106,7 @@ def test_who_began_a_run_goes_on_with_it(own_code, quick_export):
 def test_code_that_a_folder_of_someone_else_names_runs_only_if_it_is_trusted(own_code, tmp_path, monkeypatch):
     folder, called = own_code
     monkeypatch.setenv("COMPRESSOR_CACHE", str(tmp_path / "of another user"))
-    with pytest.raises(CompressorError, match=r"recipe\.yaml: model\.name: nets_of_mine:make is code, .*add --trust"):
+    with pytest.raises(CompressorError, match=r"recipe\.yaml: model\.name: nets_of_mine:make is code .*add --trust"):
         continue_run(folder, "train")
     assert not called.exists()
     result = CliRunner().invoke(main, ["train", str(folder)])
@@ -121,3 +125,21 @@ def test_what_a_killed_process_left_is_deleted(folder, finished, no_figures):
     continue_run(folder, "report")
     assert not [place for place in (*left, folder / ".model.onnx.123.tmp") if place.exists()]
     assert (folder / "compressor-of-mine").is_dir()
+
+
+def test_what_was_made_again_with_a_deleted_file_is_no_damage(folder, monkeypatch, no_figures):
+    """A run that trains a deleted network anew and is killed before the stage ends goes on."""
+    (folder / "weights.safetensors").unlink()
+    (folder / "baselines" / "uniform" / "weights.safetensors").unlink()
+
+    def killed(source, target):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:  # the reference is the same network, whose files are copied
+        patch.setattr(importlib.import_module("compressor.pipeline.stages.train"), "copy_atomic", killed)
+        with pytest.raises(KeyboardInterrupt):
+            continue_run(folder, "report")
+    weights = folder / "weights.safetensors"
+    sums = json.loads((folder / "stages.json").read_text())["files"]
+    assert sums["weights.safetensors"] == sha256_of(weights)  # at once, not at the end of the stage
+    continue_run(folder, "report")

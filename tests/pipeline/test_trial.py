@@ -7,7 +7,7 @@ import torch
 from small import small_recipe
 from torch import nn
 
-from compressor.errors import ExportError
+from compressor.errors import BudgetError, ExportError
 from compressor.models import offer
 from compressor.pipeline import trial
 from compressor.pipeline.runner import run
@@ -71,3 +71,11 @@ def test_remarks_are_in_the_record_the_page_and_the_terminal(tmp_path, traced_ex
     assert taken in (tmp_path / "out" / "report.html").read_text()
     assert {taken, unused} <= set(summary_lines(found))
     assert torch.isfinite(torch.tensor(found["accuracy"]["onnx"]))
+
+
+def test_another_network_in_the_folder_is_tried_again(tmp_path):
+    """A run that failed before it left anything may be begun anew with another recipe."""
+    with pytest.raises(BudgetError):
+        run(recipe_of(Net(), budget={"params": 3}), tmp_path / "out")
+    with pytest.raises(ExportError, match="cannot ship"):
+        run(recipe_of(Deciding()), tmp_path / "out")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from compressor.errors import TrainingError
 from compressor.files import copy_atomic
 from compressor.models import build
+from compressor.pipeline import run_folder
 from compressor.pipeline.context import RunContext
 from compressor.pipeline.records import TrainRecord
 from compressor.pipeline.run_network import RunNetwork
@@ -31,9 +32,10 @@ def train(context: RunContext) -> None:
         twin = next((n for n in networks[:place] if (n.architecture, n.finetuning) == alike), None)
         if twin is None:
             train_network(context, network)
-            continue
-        for name in ("training.json", "weights.safetensors"):  # same network, seed and training: the same weights
-            copy_atomic(twin.folder / name, network.folder / name)
+        else:
+            for name in ("training.json", "weights.safetensors"):  # same network, seed and training: the same weights
+                copy_atomic(twin.folder / name, network.folder / name)
+        run_folder.seal(context.out, "train")  # now: others may take hours
 
 
 def train_network(context: RunContext, network: RunNetwork) -> None:
