@@ -7,6 +7,7 @@ from typing import Any
 
 from compressor.costs.budget import Budget
 from compressor.files import write_atomic
+from compressor.pipeline import run_folder
 from compressor.pipeline.context import RunContext
 from compressor.pipeline.records import ExportRecord
 from compressor.pipeline.shipping import ship
@@ -29,6 +30,7 @@ def export(context: RunContext) -> None:
                 trainer=context.trainer(),
                 limits=limits,
             )
+            run_folder.seal(context.out, "export")
 
 
 def export_current(context: RunContext, unfinished: Unfinished) -> dict[str, Any]:
