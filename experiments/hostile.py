@@ -530,6 +530,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="kinds, such as recipes,signals")
+    parser.add_argument("--count", type=int, help="of each kind, instead of its own")
     parser.add_argument("--out", type=Path, default=HERE / "hostile.json")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -539,6 +540,7 @@ def main() -> None:
     found: dict[str, Any] = known.get("kinds", {}) if arguments.only else {}
     for name in arguments.only.split(",") if arguments.only else KINDS:
         work, count = KINDS[name]
+        count = arguments.count or count
         begun = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             tally = Tally(Path(folder) / "mark")
