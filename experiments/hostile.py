@@ -29,18 +29,17 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from click.testing import CliRunner
 from markupsafe import Markup
-from PIL import Image
 from record import write_result
+from spoiled import Payload, Tally, mutated
+from spoiled_images import Spoils, good_images
 from torch import nn
 
 from compressor.cli.inspection import inspect_file
 from compressor.cli.root import main as main_command
 from compressor.data import load_data
-from compressor.errors import CompressorError
 from compressor.exporters import export_onnx
 from compressor.models import build, reference_architecture
 from compressor.pipeline.runner import Stopped, continue_run, run
@@ -60,72 +59,6 @@ TINY = {
     "device": "cpu",
     "threads": 1,
 }
-MARK = "executed"
-_LONGEST = 1000  # characters of a sentence
-
-
-class Payload:
-    """What a hostile pickle does when it is loaded."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.write_text, (self.path, MARK))
-
-
-class Tally:
-    """Counts of one kind of input."""
-
-    def __init__(self, marks: Path) -> None:
-        self.marks = marks
-        self.tried = self.accepted = self.refused = 0
-        self.unexpected: list[str] = []
-
-    def judge(self, what: str, work: Callable[[], object]) -> None:
-        """Do something that may only succeed or be refused in one sentence."""
-        self.tried += 1
-        try:
-            work()
-            self.accepted += 1
-        except CompressorError as error:
-            self.refused += 1
-            lines = str(error).splitlines()  # one for each problem of a recipe
-            if not lines or not all(line.strip() and len(line) < _LONGEST for line in lines):
-                self.unexpected.append(f"{what}: not one sentence: {str(error)[:300]!r}")
-        except Exception as error:  # what this script is looking for
-            self.unexpected.append(f"{what}: {type(error).__name__}: {str(error)[:300]}")
-        if self.marks.exists():
-            self.unexpected.append(f"{what}: executed what the file contains")
-            self.marks.unlink()
-
-    def counts(self) -> dict[str, Any]:
-        """JSON values."""
-        kept = ("tried", "accepted", "refused", "unexpected")
-        return {key: getattr(self, key) for key in kept}
-
-
-def mutated(raw: bytes, rng: random.Random) -> bytes:
-    """Cut, flip, insert, delete or double some bytes."""
-    data = bytearray(raw)
-    for _ in range(rng.choice((1, 1, 2, 8))):
-        if not data:
-            break
-        place = rng.randrange(len(data))
-        kind = rng.randrange(6)
-        if kind == 0:
-            del data[place:]
-        elif kind == 1:
-            data[place] = rng.randrange(256)
-        elif kind == 2:
-            data[place:place] = rng.randbytes(rng.randrange(1, 9))
-        elif kind == 3:
-            del data[place : place + rng.randrange(1, 30)]
-        elif kind == 4:
-            data[place:place] = data[place : place + rng.randrange(1, 60)]
-        else:
-            data[place] ^= 1 << rng.randrange(8)
-    return bytes(data)
 
 
 WORDS = [
@@ -241,89 +174,6 @@ def onnx_files(folder: Path, rng: random.Random, tally: Tally, count: int) -> No
             build(reference_architecture(f"onnx:{path}", {}, 10, (1, 8, 8)))(torch.rand(2, 1, 8, 8))
 
         tally.judge(f"onnx {number}", use)
-
-
-def image(rng: random.Random, size: tuple[int, int] = (10, 9), mode: str = "RGB") -> Image.Image:
-    pixels = np.random.default_rng(rng.randrange(2**32)).integers(0, 256, (size[1], size[0], 3))
-    return Image.fromarray(pixels.astype(np.uint8)).convert(mode)
-
-
-def good_images(root: Path, rng: random.Random) -> list[Path]:
-    """A folder of images of two classes in two splits."""
-    files = []
-    for split in ("train", "test"):
-        for label in ("a", "b"):
-            for number in range(4):
-                path = root / split / label / f"{number}.{rng.choice(('png', 'jpg'))}"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                image(rng).save(path)
-                files.append(path)
-    return files
-
-
-class Spoils:
-    """What may be wrong with a folder of images: every method that takes (root, files) spoils one."""
-
-    def __init__(self, rng: random.Random, tally: Tally) -> None:
-        self.rng, self.tally = rng, tally
-        self.all = [self.truncated, self.cut, self.other_size, self.other_mode, self.deep, self.bomb]
-        self.all += [
-            self.empty_class,
-            self.no_split,
-            self.loop,
-            self.folder_of_that_name,
-            self.foreign,
-            self.unreadable,
-        ]
-
-    def taken(self, files: list[Path]) -> Path:
-        """One of the files, which is gone."""
-        path = self.rng.choice(files)
-        path.unlink()
-        return path
-
-    def truncated(self, root: Path, files: list[Path]) -> None:
-        path = self.rng.choice(files)
-        path.write_bytes(mutated(path.read_bytes(), self.rng))
-
-    def cut(self, root: Path, files: list[Path]) -> None:
-        path = self.rng.choice(files)
-        path.write_bytes(path.read_bytes()[: self.rng.randrange(40)])
-
-    def other_size(self, root: Path, files: list[Path]) -> None:
-        size = self.rng.randrange(1, 30), self.rng.randrange(1, 30)
-        image(self.rng, size).save(self.rng.choice(files))
-
-    def other_mode(self, root: Path, files: list[Path]) -> None:
-        mode = self.rng.choice(("L", "CMYK"))
-        image(self.rng, mode=mode).save(self.taken(files).with_suffix(".jpg"))
-
-    def deep(self, root: Path, files: list[Path]) -> None:
-        Image.fromarray(np.full((9, 10), 60000, np.uint16)).save(self.taken(files).with_suffix(".png"))
-
-    def bomb(self, root: Path, files: list[Path]) -> None:
-        self.taken(files).with_suffix(".ppm").write_bytes(b"P6 60000 60000 255\n")
-
-    def empty_class(self, root: Path, files: list[Path]) -> None:
-        shutil.rmtree(root / self.rng.choice(("train", "test")) / "a")
-        (root / "train" / "a").mkdir(exist_ok=True)
-
-    def no_split(self, root: Path, files: list[Path]) -> None:
-        shutil.rmtree(root / self.rng.choice(("train", "test")))
-
-    def loop(self, root: Path, files: list[Path]) -> None:
-        path = self.taken(files)
-        path.symlink_to(path)
-
-    def folder_of_that_name(self, root: Path, files: list[Path]) -> None:
-        self.taken(files).mkdir()
-
-    def foreign(self, root: Path, files: list[Path]) -> None:
-        self.rng.choice(files).write_bytes(pickle.dumps(Payload(self.tally.marks)))
-
-    def unreadable(self, root: Path, files: list[Path]) -> None:
-        self.taken(files)
-        (root / "train" / "b" / "x.png").symlink_to("/proc/1/mem")
 
 
 def data_folders(folder: Path, rng: random.Random, tally: Tally, count: int) -> None:

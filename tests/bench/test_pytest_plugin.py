@@ -322,19 +322,6 @@ def test_numbers_of_another_machine_are_shown_and_not_used(run, project, pyteste
     )
 
 
-@pytest.mark.parametrize(("workers", "outcome"), [(1, {"passed": 1}), (2, {"failed": 1})])
-def test_workers_of_xdist(run, project, pytester, workers, outcome):
-    """xdist tells a worker about the others in `config.workerinput`; here a conftest does."""
-    project(one_test(), ["same"], ["test_m.py::test_a"])
-    pytester.makeconftest(
-        FAKES + f"\ndef pytest_configure(config):\n    config.workerinput = {{'workercount': {workers}}}\n"
-    )
-    result = run()
-    result.assert_outcomes(**outcome)
-    told = "latency cannot be measured while 2 workers of pytest-xdist run tests beside each other; run with -n 0, *"
-    assert any(line.startswith(told[:-1]) for line in result.outlines) == (workers == 2)
-
-
 @pytest.mark.parametrize(("workers", "outcome"), [(0, {"passed": 1}), (1, {"passed": 1}), (2, {"failed": 1})])
 def test_xdist_itself(run, project, workers, outcome):
     pytest.importorskip("xdist")
