@@ -26,24 +26,25 @@ def cause_of(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def forward(model: nn.Module, example: torch.Tensor) -> Any:
+def forward(model: nn.Module, example: torch.Tensor, *, training: bool) -> Any:
     """Run a network where it costs nothing, on the meta device; with values, if it looks at them.
 
     Args:
-        model: left as it is but for its mode
+        model: left as it is
         example: inputs; on the meta device zeros stand for them
+        training: in which mode
 
     Raises:
         Exception: what the network's own code raises with values
     """
     try:
         with torch.no_grad():
-            return copy.deepcopy(model).to("meta")(example.to("meta"))
+            return copy.deepcopy(model).to("meta").train(training)(example.to("meta"))
     except Exception:
         real = copy.deepcopy(model) if all(not tensor.is_meta for tensor in model.parameters()) else filled(model)
         inputs = torch.zeros(example.shape, dtype=example.dtype) if example.is_meta else example.cpu()
         with torch.no_grad():
-            return real.cpu()(inputs)
+            return real.cpu().train(training)(inputs)
 
 
 def check_output(name: str, model: nn.Module, classes: int, example: torch.Tensor, task: str) -> None:
@@ -61,7 +62,7 @@ def check_output(name: str, model: nn.Module, classes: int, example: torch.Tenso
         ModelError: another output, or the network does not run
     """
     try:
-        output = forward(model.eval(), example)
+        output = forward(model, example, training=False)
     except Exception as error:  # the network's own code decides what it raises
         raise ModelError(f"model.name: {name} does not run: {cause_of(error)}") from error
     made = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
@@ -81,13 +82,12 @@ def check_logits(name: str, model: nn.Module, classes: int, example: torch.Tenso
     Raises:
         ModelError: another output, or the network does not run
     """
-    trial = copy.deepcopy(model)
     inputs = tuple(example.shape)
     tasks = ("classification", "language") if len(inputs) == 2 else ("classification", "segmentation")
     allowed = [_LOGITS[task](inputs, classes) for task in tasks]
     for training in (True, False):
         try:
-            output = forward(trial.train(training), example)
+            output = forward(model, example, training=training)
         except Exception as error:  # the network's own code decides what it raises
             raise ModelError(f"model.name: {name} does not run at these widths: {cause_of(error)}") from error
         heads = [head for head in output if head is not None] if training and isinstance(output, tuple) else [output]

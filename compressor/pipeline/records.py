@@ -5,7 +5,6 @@ A file that is damaged, was changed or comes from elsewhere fails where it is re
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,8 @@ from compressor.recipe import Cost, costs
 from compressor.recipe.stored import Amount, Count, Finite, Limit, Number, Share, Size, problem_of
 from compressor.search import Finetuning
 from compressor.training.trainer import EpochRecord
+
+_AMOUNT: TypeAdapter[float] = TypeAdapter(Amount)
 
 
 def damaged(path: Path, problem: str) -> RunError:
@@ -262,9 +263,10 @@ class ExportRecord(_File):
         for name, cost in costs().items():
             if name not in extra and cost.always:
                 raise ValueError(f"{name} is missing")
-            value = extra.get(name, 0)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be a finite number of 0 or more, not {value!r:.80}")
+            try:
+                _AMOUNT.validate_python(extra.get(name, 0))
+            except ValidationError as error:
+                raise ValueError(f"{name} {problem_of(error)}") from error
         return self
 
     @property
@@ -315,11 +317,10 @@ class VerificationRecord(RootModel[dict[str, dict[str, Any]]], _File):
         found = cls.read(path).root
         of_networks(path, found, networks)
         for network, values in found.items():
-            value = values.get(cost.verified)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise damaged(
-                    path, f"{network}.{cost.verified}: must be a finite number of 0 or more, not {value!r:.80}"
-                )
+            try:
+                _AMOUNT.validate_python(values.get(cost.verified))
+            except ValidationError as error:
+                raise damaged(path, f"{network}.{cost.verified}: {problem_of(error)}") from error
             try:
                 if cost.record_type is not None:
                     cost.record_type.model_validate(values)

@@ -383,7 +383,7 @@ def literal_halves():
 
 
 def literal_pairs():
-    """One slice less leaves a whole number of pairs again."""
+    """One slice less would leave a whole number of pairs again."""
 
     def forward(n, x):
         x = n.a(x)
