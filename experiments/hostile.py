@@ -10,7 +10,6 @@ weights. Whatever does not is listed under `unexpected`. Counts go to experiment
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import pickle
@@ -21,7 +20,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -32,8 +30,9 @@ from typing import Any
 import torch
 from click.testing import CliRunner
 from markupsafe import Markup
-from record import write_result
-from spoiled import Payload, Tally, mutated
+from record import commit, write_result
+from signalled import signals
+from spoiled import TINY, Payload, Tally, mutated
 from spoiled_images import Spoils, good_images
 from torch import nn
 
@@ -47,18 +46,6 @@ from compressor.recipe import load_recipe, parse_recipe
 from compressor.report import figures as report_figures
 
 HERE = Path(__file__).parent
-TINY = {
-    "model": {"name": "mlp", "width": 0.1},
-    "data": {"name": "digits", "image_size": 8, "limit": 300},
-    "budget": {"params": "0.5x"},
-    "search": {"method": "neuralscale", "iterations": 1, "pretrain_epochs": 1, "batch_size": 32},
-    "train": {"epochs": 8, "batch_size": 16},
-    "bench": {"provider": "cpu", "batch": 2, "warmup": 1, "runs": 3, "threads": 1},
-    "baselines": ["uniform"],
-    "checkpoint_seconds": 0,
-    "device": "cpu",
-    "threads": 1,
-}
 
 
 WORDS = [
@@ -324,46 +311,6 @@ def full_disk(folder: Path, rng: random.Random, tally: Tally, count: int) -> Non
             tally.unexpected.append(f"full disk {limit}: the run does not go on")
 
 
-def signals(folder: Path, rng: random.Random, tally: Tally, count: int) -> None:
-    """Runs ended at random moments by a signal; a second process in the same folder is refused."""
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(json.dumps(TINY))
-
-    def command(out: str, *more: str) -> list[str]:
-        return [sys.executable, "-m", "compressor", "run", str(recipe), "-o", str(folder / out), *more]
-
-    def digest(out: str) -> str:
-        return hashlib.sha256((folder / out / "weights.safetensors").read_bytes()).hexdigest()
-
-    begun = time.monotonic()
-    subprocess.run(command("whole"), check=True, capture_output=True)
-    length, expected = time.monotonic() - begun, digest("whole")
-    allowed = {signal.SIGINT: (0, 130), signal.SIGTERM: (0, 130, -signal.SIGTERM), signal.SIGKILL: (0, -signal.SIGKILL)}
-    for number in range(count):
-        sent = list(allowed)[number % 3]
-        out = f"cut{number}"
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen(command(out), **pipes)
-        time.sleep(rng.uniform(0.1, 1.1) * length)
-        if number % 4 == 0 and process.poll() is None and (folder / out / "stages.json").exists():
-            second = subprocess.run(command(out, "--resume"), capture_output=True, text=True, check=False)
-            tally.tried += 1
-            if process.poll() is None and not (second.returncode == 2 and "is working in this folder" in second.stderr):
-                tally.unexpected.append(f"two runs: {second.returncode} {second.stderr[-300:]}")
-            tally.refused += second.returncode == 2
-        process.send_signal(sent)
-        _, told = process.communicate(timeout=120)
-        tally.tried += 1
-        if process.returncode not in allowed[sent] or "Traceback" in told:
-            tally.unexpected.append(f"{sent.name}: {process.returncode} {told[-400:]}")
-        again = subprocess.run(command(out, "--resume"), capture_output=True, text=True, check=False)
-        if again.returncode != 0 or digest(out) != expected:
-            tally.unexpected.append(f"{sent.name}: does not go on to the same weights: {again.stderr[-300:]}")
-        else:
-            tally.accepted += 1
-        shutil.rmtree(folder / out)
-
-
 KINDS: dict[str, tuple[Callable[[Path, random.Random, Tally, int], None], int]] = {
     "recipes": (recipes, 10_000),
     "onnx_files": (onnx_files, 2000),
@@ -382,22 +329,34 @@ def main() -> None:
     parser.add_argument("--only", help="kinds, such as recipes,signals")
     parser.add_argument("--count", type=int, help="of each kind, instead of its own")
     parser.add_argument("--out", type=Path, default=HERE / "hostile.json")
-    arguments = parser.parse_args()
+    given = parser.parse_args()
+    asked = given.only.split(",") if given.only else list(KINDS)
+    if len(asked) > 1:  # each in a process of its own: its peak memory is its own then
+        for name in asked:
+            command = [sys.executable, __file__, "--seed", str(given.seed), "--only", name, "--out", str(given.out)]
+            subprocess.run(command + (["--count", str(given.count)] if given.count else []), check=True)
+        return
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     os.environ["COMPRESSOR_CACHE"] = tempfile.mkdtemp()
-    known = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    found: dict[str, Any] = known.get("kinds", {}) if arguments.only else {}
-    for name in arguments.only.split(",") if arguments.only else KINDS:
-        work, count = KINDS[name]
-        count = arguments.count or count
-        begun = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
-            tally = Tally(Path(folder) / "mark")
-            work(Path(folder), random.Random(f"{arguments.seed} {name}"), tally, count)
-        found[name] = tally.counts() | {"seconds": round(time.monotonic() - begun, 1)}
-        print(name, json.dumps(found[name])[:3000], flush=True)
-        write_result(arguments.out, {"seed": arguments.seed, "kinds": found})
+    (name,) = asked
+    work, count = KINDS[name]
+    with tempfile.TemporaryDirectory() as folder:
+
+        def keep(counts: dict[str, Any]) -> None:
+            known = json.loads(given.out.read_text()) if given.out.exists() else {}
+            write_kind(given.out, known.get("kinds", {}), name, counts | {"seed": given.seed})
+
+        tally = Tally(Path(folder) / "mark", keep)
+        work(Path(folder), random.Random(f"{given.seed} {name}"), tally, given.count or count)
+        tally.keep(last=True)
+    print(name, json.dumps(tally.counts())[:3000], flush=True)
+
+
+def write_kind(path: Path, kinds: dict[str, Any], name: str, counts: dict[str, Any]) -> None:
+    """Write one kind's counts, with the commit at which they were found, beside those of the others."""
+    kinds[name] = counts | {"commit": commit()}
+    write_result(path, {"kinds": kinds})
 
 
 if __name__ == "__main__":

@@ -13,14 +13,18 @@ from compressor.files import write_json
 from compressor.pipeline import environment
 
 
+def commit() -> str:
+    """The state of the code."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
 def write_result(path: Path, numbers: dict[str, Any]) -> None:
     """Write an experiment's JSON with date, commit, machine and versions."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     origin = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit,
+        "commit": commit(),
         "machine": environment.machine(device),
         "versions": environment.versions(),
     }
