@@ -108,6 +108,9 @@ def read_values(file: str | None) -> dict[str, np.ndarray[Any, Any]]:
         return {}
     try:
         with Path(file).open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            needed, room = sum(part.file_size for part in arrays.zip.infolist()), available_bytes()
+            if room is not None and needed > room:
+                raise MemoryError(f"it unpacks to {needed / 2**30:.1f} GiB, and {room / 2**30:.1f} GiB are free")
             return {name: np.ascontiguousarray(arrays[name]) for name in arrays.files}
     except AttributeError as error:  # an .npy file gives an array
         raise BenchError(f"{file}: is not an .npz file with an array for each input") from error

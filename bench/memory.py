@@ -37,12 +37,15 @@ class Memory:
             processes take or free meanwhile is in it
         problem: why nothing was measured, a sentence
         killed: whether the system ended the process, as Linux does where memory runs out
+        refused: exit code of the error that opening or running the model ended with, which `problem` says: it cannot
+            be measured here at all
     """
 
     host_bytes: int | None
     device_bytes: int | None = None
     problem: str | None = None
     killed: bool = False
+    refused: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Give the record as JSON types."""
@@ -106,7 +109,7 @@ def _main(argument: str) -> None:
     try:
         record = _measure(asked["path"], asked["conditions"], asked["runs"])
     except BenchError as error:
-        record = Memory(None, problem=str(error))
+        record = Memory(None, problem=str(error), refused=error.exit_code)
     except MemoryError as error:
         record = Memory(None, problem=f"out of memory: {error}")
     print(json.dumps(record.to_json()))

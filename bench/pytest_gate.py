@@ -49,6 +49,7 @@ class Limits:
         provider: "auto", "cpu", "cuda" or "tensorrt"
         threads: intra-op threads; None leaves the count to ONNX Runtime
         shapes: sizes for symbolic axes, or whole shapes of inputs (see `Conditions`)
+        inputs: an .npz file with values for some inputs, by their names; None: all are drawn at random
     """
 
     batch: int = 100
@@ -57,6 +58,12 @@ class Limits:
     provider: str = "auto"
     threads: int | None = 1
     shapes: Mapping[str, Sequence[int | str]] | None = None
+    inputs: str | os.PathLike[str] | None = None
+
+    @property
+    def values(self) -> str | None:
+        """Path of the .npz file."""
+        return None if self.inputs is None else os.fspath(self.inputs)
 
 
 def _number(value: Any) -> bool:
@@ -86,6 +93,7 @@ _VALID: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
         "a dictionary of shapes, for example {'tokens': ('N', 128)}",
         lambda value: value is None or _is_shapes(value),
     ),
+    "inputs": ("the path of an .npz file", lambda value: value is None or isinstance(value, str | os.PathLike)),
 }
 
 
@@ -174,7 +182,7 @@ class Record:
         return {
             **plain,
             "passed": self.passed,
-            "limits": asdict(replace(self.limits, shapes=None)) | {"shapes": shapes},
+            "limits": asdict(replace(self.limits, shapes=None)) | {"shapes": shapes, "inputs": self.limits.values},
             "median_ms": self.median_ms,
             "interval_ms": None if self.interval_ms is None else list(self.interval_ms),
             "latencies": [latency.to_json() for latency in self.latencies],
@@ -284,6 +292,7 @@ class OnnxLatency:
             batch=limits.batch,
             threads=limits.threads,
             shapes=limits.shapes,
+            inputs=limits.values,
             warmup=warmup,
             runs=runs,
         )
@@ -319,6 +328,7 @@ class OnnxLatency:
             batch=limits.batch,
             threads=limits.threads,
             shapes=limits.shapes,
+            inputs=limits.values,
         )
         note = _foreign(baseline, comparison)
         messages = [record.message] * (not record.passed)

@@ -28,9 +28,9 @@ _FOLDER: Final = ".onnx-baselines"
 _STATE: Final = pytest.StashKey["_State"]()
 _GATE: Final = pytest.StashKey[OnnxLatency]()
 _MARKER_HELP: Final = (
-    f"{MARK}(batch=100, max_ms=None, max_regression=None, provider='auto', threads=1, shapes=None): limits for the "
-    f"ONNX files that the test hands to the fixture {FIXTURE}: a median in milliseconds for the whole batch, and/or "
-    "how much slower than its baseline a file may be (0.02 is 2 %)."
+    f"{MARK}(batch=100, max_ms=None, max_regression=None, provider='auto', threads=1, shapes=None, inputs=None): "
+    f"limits for the ONNX files that the test hands to the fixture {FIXTURE}: a median in milliseconds for the whole "
+    "batch, and/or how much slower than its baseline a file may be (0.02 is 2 %)."
 )
 
 

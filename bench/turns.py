@@ -9,6 +9,7 @@ import os
 import random
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ from .session import Opened, device_of, intra_op_threads, no_cuda_graph, reason,
 __all__ = ["Conditions", "Entrant", "Turns", "open_entrant"]
 
 Path = str | os.PathLike[str]
+
+_LOOP_SECONDS = 15.0  # that the first run of a model with a Loop may take: only such a model may have no end
 
 
 @dataclass(frozen=True)
@@ -268,11 +271,23 @@ def _bind_outputs(path: str, opened: Opened, binding: Any, conditions: Condition
     names = [node.name for node in opened.session.get_outputs()]
     for name in names:
         binding.bind_output(name, device_of(opened.provider), 0)
+    # Graph -1 is none: the one that is captured must hold the outputs that stay.
+    options = _run_options("-1") if conditions.cuda_graph else ort.RunOptions()
+    watch = threading.Timer(_LOOP_SECONDS, setattr, (options, "terminate", True))
+    watch.daemon = True
+    if opened.loops:
+        watch.start()
     try:
-        # Graph -1 is none: the one that is captured must hold the outputs that stay.
-        opened.session.run_with_iobinding(binding, _run_options("-1") if conditions.cuda_graph else None)
+        opened.session.run_with_iobinding(binding, options)
     except Exception as error:  # ONNX Runtime's errors share no narrower base class
+        if options.terminate:
+            raise BenchError(
+                f"{path}: a run of batch={conditions.batch} was not over after {_LOOP_SECONDS:g} s, and the model has "
+                "a Loop, which may have no end; give a smaller batch, or values for inputs with which it ends"
+            ) from error
         raise _does_not_run(path, conditions.batch, error) from error
+    finally:
+        watch.cancel()
     for name, value in zip(names, binding.get_outputs(), strict=True):
         # Sequences and maps (scikit-learn's classifiers) have no buffer to bind: made anew in each run.
         if value.is_tensor():

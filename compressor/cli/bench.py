@@ -137,6 +137,8 @@ def _measure(model: Path, batch: int, protocol: _Protocol, profile: bool, first:
     memory = measure_memory(model, asked)
     if memory.killed:
         raise Failure(f"{model}: batch={batch}: {memory.problem}", 2)
+    if memory.refused and memory.problem:  # the same would be found out again, which may take as long
+        raise Failure(memory.problem, memory.refused)
     latency = measure_latency(
         model,
         provider=asked.provider,

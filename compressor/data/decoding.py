@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import struct
 import zlib
@@ -24,6 +25,8 @@ GREY_MODES = ("1", "L", "LA")
 _COLOUR_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr")
 # What decoders are known to raise on files that are broken, or so large that they look like an attack.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+
+_MOST_PIXELS = 89_478_485  # of one image: Pillow warns beyond, and 0.3 GB are decoded
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,10 @@ def decode_image(file: str, form: ImageFormat) -> NDArray[np.uint8]:
 
 def _check_image(image: Image.Image, file: str, form: ImageFormat) -> None:
     channels, height, width = form.shape
+    if math.prod(image.size) > _MOST_PIXELS:
+        raise DataError(
+            f"{file}: has {image.size[0]}x{image.size[1]} pixels, more than {_MOST_PIXELS:,}; make it smaller"
+        )
     if image.mode not in GREY_MODES + _COLOUR_MODES:
         raise DataError(f"{file}: its mode {image.mode!r} has more than 8 bits per channel or no known colours")
     if channels == 1 and not form.grey and image.mode not in GREY_MODES:

@@ -23,6 +23,8 @@ from compressor.errors import DataError
 
 _PIECE = 2**20  # bytes that are read at once
 _UNSIGNED_BYTE = 0x08
+_LARGE = 2**26  # bytes; what is packed more densely than so many times may be meant to fill the memory
+_DENSEST = 100
 
 
 def load(config: SourceConfig, seed: int, device: torch.device) -> DataSet:
@@ -77,6 +79,12 @@ def _read(path: Path, dimensions: int) -> bytearray:
             if len(content) < begin or content[:4] != bytes([0, 0, _UNSIGNED_BYTE, dimensions]):
                 return content
             left = math.prod(struct.unpack(f">{dimensions}I", content[4:begin])) + 1
+            packed = path.stat().st_size
+            if path.suffix == ".gz" and left > max(_LARGE, _DENSEST * packed):
+                raise DataError(
+                    f"{path}: has {packed:,} bytes and promises {left - 1:,} elements, more than {_DENSEST} times as "
+                    "many; unpack it if that is right"
+                )
             while left > 0 and (piece := stream.read(min(left, _PIECE))):
                 content += piece
                 left -= len(piece)

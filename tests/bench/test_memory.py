@@ -42,7 +42,7 @@ def test_shapes_reach_the_process(save_linear):
 def test_bad_input_is_told_as_a_sentence(tmp_path):
     missing = measure_memory(tmp_path / "missing.onnx", CPU)
     assert missing.problem == f"{tmp_path / 'missing.onnx'} is not a file"
-    assert (missing.host_bytes, missing.device_bytes, missing.killed) == (None, None, False)
+    assert (missing.host_bytes, missing.device_bytes, missing.killed, missing.refused) == (None, None, False, 2)
 
 
 def test_a_folder_named_like_the_package_is_not_run(save_linear, tmp_path, monkeypatch):
@@ -108,7 +108,7 @@ def test_a_process_that_hangs_or_cannot_start_is_told(monkeypatch, error, told):
 
 def test_a_record_is_json():
     written = memory.Memory(5, problem="why").to_json()
-    assert written == {"host_bytes": 5, "device_bytes": None, "problem": "why", "killed": False}
+    assert written == {"host_bytes": 5, "device_bytes": None, "problem": "why", "killed": False, "refused": None}
     assert json.loads(json.dumps(written)) == written
 
 

@@ -1,6 +1,7 @@
 import json
 import math
 from fnmatch import fnmatch
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -60,7 +61,7 @@ def test_the_node_in_the_name_of_a_baseline(key, node):
 
 
 BAD_ARGUMENTS = [
-    ({"max_msec": 5}, "'max_msec' is no argument of @pytest.mark.onnx_latency: batch, max_ms, *, shapes"),
+    ({"max_msec": 5}, "'max_msec' is no argument of @pytest.mark.onnx_latency: batch, max_ms, *, inputs"),
     ({"batch": 0}, "*(batch=0): batch is a whole number, 1 or more"),
     ({"batch": True}, "*(batch=True): batch is a whole number, 1 or more"),
     ({"max_ms": "5"}, "*(max_ms='5'): max_ms is milliseconds, above 0"),
@@ -68,6 +69,7 @@ BAD_ARGUMENTS = [
     ({"max_regression": 10}, "*(max_regression=10): max_regression is a share above 0 and below 10 (0.02 is 2 %)"),
     ({"provider": "gpu"}, "*(provider='gpu'): provider is one of auto, cpu, cuda, tensorrt"),
     ({"threads": 0}, "*(threads=0): threads is a whole number, 1 or more, or None for ONNX Runtime's choice"),
+    ({"inputs": 3}, "*(inputs=3): inputs is the path of an .npz file"),
     ({"shapes": {"x": 3}}, "*(shapes={'x': 3}): shapes is a dictionary of shapes, *"),
 ]
 
@@ -115,9 +117,9 @@ def test_a_file_that_is_no_model_is_told(gate, tmp_path):
 
 def test_it_measures_until_the_interval_leaves_the_limit(gate, measured, save_linear):
     asked = measured(10.0, *[4.0, 6.0] * 4, *[4.0] * 24, 99.0)
-    limits = Limits(max_ms=5, batch=2, provider="cpu", threads=3, shapes={"x": (2, 13)})
+    limits = Limits(max_ms=5, batch=2, provider="cpu", threads=3, shapes={"x": (2, 13)}, inputs=Path("x.npz"))
     record = gate(limits).check(save_linear())
-    conditions = {"provider": "cpu", "batch": 2, "threads": 3, "shapes": {"x": (2, 13)}}
+    conditions = {"provider": "cpu", "batch": 2, "threads": 3, "shapes": {"x": (2, 13)}, "inputs": "x.npz"}
     assert asked == [conditions | {"warmup": 2, "runs": 5}] + [conditions | {"warmup": 5, "runs": 25}] * 32
     assert (record.verdict, record.median_ms, record.interval_ms) == ("ok", 4.0, (4.0, 4.0))
     assert len(record.latencies) == 32

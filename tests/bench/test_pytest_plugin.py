@@ -38,7 +38,7 @@ TIMES = {  # medians of the sessions, the last one over and over
     "quick": [4.0], "slow": [9.0], "settles": [4.0, 6.0] * 4 + [4.0], "never": [4.0, 6.0] * 20
 }
 
-def compare(base, candidate, *, max_regression, provider, batch, threads, shapes):
+def compare(base, candidate, *, max_regression, provider, batch, threads, shapes, inputs):
     if provider == "cuda":
         raise ProviderError("provider 'cuda' was asked for but there is none here")
     low, median, high = RATIOS[Path(candidate).stem]
@@ -51,7 +51,7 @@ def compare(base, candidate, *, max_regression, provider, batch, threads, shapes
         threads, "cpu", 8, 40, 1.0, "2026-01-02", machine_fingerprint(), samples,
     )
 
-def measure(path, *, provider, batch, threads, shapes, warmup, runs):
+def measure(path, *, provider, batch, threads, shapes, inputs, warmup, runs):
     times = TIMES[Path(path).stem]
     median = times.pop(0) if len(times) > 1 else times[0]
     return SimpleNamespace(

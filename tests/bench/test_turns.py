@@ -219,3 +219,42 @@ def test_a_file_that_holds_no_values_is_refused(gathering, tmp_path, content):
     (tmp_path / "in.npz").write_bytes(content)
     with pytest.raises(BenchError, match=r"in\.npz: (cannot be read as|is not) an \.npz file"):
         Turns([gathering], Conditions("cpu", 2, 1, inputs=str(tmp_path / "in.npz")))
+
+
+@pytest.fixture
+def endless(tmp_path):
+    """A function that saves a Loop whose condition stays true, in the main graph or inside an If."""
+
+    def floats(*names):
+        return [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4]) for name in names]
+
+    def save(nested):
+        steps = [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+        ]
+        again = helper.make_tensor_value_info("again", TensorProto.BOOL, [])
+        same = [helper.make_node("Identity", ["c"], ["again"]), helper.make_node("Neg", ["v"], ["w"])]
+        body = helper.make_graph(same, "body", [*steps, *floats("v")], [again, *floats("w")])
+        loop = helper.make_node("Loop", ["", "true", "x"], ["y"], body=body)
+        true = numpy_helper.from_array(np.array(True), "true")
+        if not nested:
+            return graph_of(tmp_path, "plain.onnx", floats("x"), [loop], floats("y"), [true])
+        then = helper.make_graph([loop], "then", [], floats("y"))
+        other = helper.make_graph([helper.make_node("Neg", ["x"], ["z"])], "else", [], floats("z"))
+        choice = helper.make_node("If", ["true"], ["o"], then_branch=then, else_branch=other)
+        return graph_of(tmp_path, "nested.onnx", floats("x"), [choice], floats("o"), [true])
+
+    return save
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_loop_without_an_end_is_given_up(endless, monkeypatch, nested):
+    monkeypatch.setattr(turns, "_LOOP_SECONDS", 0.2)
+    with pytest.raises(BenchError, match=r"was not over after 0\.2 s, and the model has a Loop, which may have no end"):
+        Turns([endless(nested)], CPU)
+
+
+def test_a_model_without_a_loop_may_take_its_time(save_linear, monkeypatch):
+    monkeypatch.setattr(turns, "_LOOP_SECONDS", 0.0)
+    assert len(Turns([save_linear()], CPU).entrants) == 1

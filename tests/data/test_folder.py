@@ -144,6 +144,14 @@ def test_an_image_of_another_size_is_named_unless_all_are_resized(load, image_fo
     assert load(image_size=8).input_shape == (3, 8, 8)
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_small_file_with_more_pixels_than_memory_should_hold_is_named(load, image_folder):
+    path = first_file(image_folder)
+    Image.new("1", (10_000, 9000)).save(path)
+    with pytest.raises(DataError, match=f"^{path}: has 10000x9000 pixels, more than 89,478,485"):
+        load(image_size=8)
+
+
 def test_a_colour_image_among_grey_ones_is_named(load, image_folder):
     for path in image_folder.glob("*/*/*"):
         Image.open(path).convert("L").save(path)

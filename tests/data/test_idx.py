@@ -1,6 +1,7 @@
 """idx files, written here from the digits, whole and broken."""
 
 import gzip
+import math
 import os
 import tracemalloc
 from pathlib import Path
@@ -106,6 +107,19 @@ def test_no_more_is_unpacked_than_the_header_promises(tmp_path):
     tracemalloc.start()
     with pytest.raises(DataError, match=r"holds more than 3 elements, its header promises 3$"):
         read_idx(path, 1)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 20 * 2**20
+
+
+def test_a_small_packed_file_that_promises_to_fill_the_memory_is_not_unpacked(tmp_path):
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    shape = (60_000, 50, 50)
+    header = bytes([0, 0, 8, 3]) + b"".join(size.to_bytes(4, "big") for size in shape)
+    path.write_bytes(gzip.compress(header + bytes(math.prod(shape)), compresslevel=1))
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"promises 150,000,000 elements, more than 100 times as many; unpack it"):
+        read_idx(path, 3)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < 20 * 2**20
