@@ -24,6 +24,12 @@ STAGES = ("search", "train", "export", "bench", "report")
 COMPARED = ("--methods", "neuralscale,uniform", "--budgets", "0.5x", "--seeds", "1")
 
 
+def _hear() -> None:
+    """Signals that this process ignores, as one in the background does, a child would ignore too."""
+    for number in SENT[:-1]:
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Begun:
     """A command that works in a folder, as a process.
 
@@ -35,7 +41,7 @@ class Begun:
     def __init__(self, command: list[str], out: Path) -> None:
         self.command, self.out = command, out
         pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen(command, **pipes)
+        self.process = subprocess.Popen(command, preexec_fn=_hear, **pipes)
 
     def stage(self) -> str:
         """The stage that began last, by the youngest of its logs."""
@@ -104,7 +110,7 @@ def signals(folder: Path, rng: random.Random, tally: Tally, count: int) -> None:
         if kind == "run" and number % 8:
             stage = STAGES[number % len(STAGES)]
             process.wait_for(stage)
-            time.sleep(rng.uniform(0, lengths[stage]))
+            time.sleep(rng.uniform(0, 0.7 * lengths[stage]))
         else:
             time.sleep(rng.uniform(0.1, 1.0) * lasted[kind])
         if number % 6 == 0 and process.process.poll() is None and (out / "stages.json").exists():
