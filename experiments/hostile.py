@@ -21,7 +21,8 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -41,6 +42,7 @@ from compressor.cli.root import main as main_command
 from compressor.data import load_data
 from compressor.exporters import export_onnx
 from compressor.models import build, reference_architecture
+from compressor.pipeline.compare import compare_methods
 from compressor.pipeline.runner import Stopped, continue_run, run
 from compressor.recipe import load_recipe, parse_recipe
 from compressor.report import figures as report_figures
@@ -224,9 +226,6 @@ def run_folders(folder: Path, rng: random.Random, tally: Tally, count: int) -> N
     good = {until: folder / until for until in ("train", "report")}
     for until, place in good.items():
         run(parse_recipe(TINY), place, until=until)
-    figures = {name: getattr(report_figures, name) for name in dir(report_figures) if name.endswith("_figure")}
-    for name in figures:  # a second each, and not what this is about
-        setattr(report_figures, name, lambda *given, **named: Markup())
     for number in range(count):
         until = ("train", "report")[number % 2]
         out = folder / "spoiled"
@@ -235,9 +234,42 @@ def run_folders(folder: Path, rng: random.Random, tally: Tally, count: int) -> N
         names = [path.relative_to(out) for path in sorted(out.rglob("*")) if path.is_file() and path.suffix != ".html"]
         what = spoil(out, names, rng, tally)
         goal = "export" if until == "train" and number % 8 == 0 else until
-        tally.judge(f"{until}: {what} {number}", partial(continue_run, out, goal))
-    for name, own in figures.items():
-        setattr(report_figures, name, own)
+        with no_figures():
+            tally.judge(f"{until}: {what} {number}", partial(continue_run, out, goal))
+
+
+def comparison_folders(folder: Path, rng: random.Random, tally: Tally, count: int) -> None:
+    """Folders of a comparison, before its joint measurement and at its end, of which one file was spoiled."""
+    goes_on = partial(compare_methods, parse_recipe(TINY), ("neuralscale", "uniform"), ("0.5x",), 1)
+    good = {"begun": folder / "begun", "ended": folder / "ended"}
+    goes_on(good["ended"])
+    shutil.copytree(good["ended"], good["begun"])
+    for path in good["begun"].rglob("*"):
+        if path.name in ("latency.json", "report.json") or path.name.startswith("comparison."):
+            path.unlink()
+    for number in range(count):
+        state = ("begun", "ended")[number % 2]
+        out = folder / "spoiled"
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(good[state], out)
+        names = [path.relative_to(out) for path in sorted(out.rglob("*")) if path.is_file() and path.suffix != ".html"]
+        own = [name for name in names if "runs" not in name.parts]
+        what = spoil(out, own if number % 3 else names, rng, tally)
+        with no_figures():
+            tally.judge(f"{state}: {what} {number}", partial(goes_on, out, resume=True))
+
+
+@contextmanager
+def no_figures() -> Iterator[None]:
+    """Pages without their figures, which take a second each and are not what this is about."""
+    figures = {name: getattr(report_figures, name) for name in dir(report_figures) if name.endswith("_figure")}
+    for name in figures:
+        setattr(report_figures, name, lambda *given, **named: Markup())
+    try:
+        yield
+    finally:
+        for name, own in figures.items():
+            setattr(report_figures, name, own)
 
 
 def checkpoints(folder: Path, rng: random.Random, tally: Tally, count: int) -> None:
@@ -316,6 +348,7 @@ KINDS: dict[str, tuple[Callable[[Path, random.Random, Tally, int], None], int]] 
     "onnx_files": (onnx_files, 2000),
     "data_folders": (data_folders, 2000),
     "run_folders": (run_folders, 1000),
+    "comparison_folders": (comparison_folders, 200),
     "checkpoints": (checkpoints, 20),
     "arguments": (arguments, 1000),
     "full_disk": (full_disk, 10),

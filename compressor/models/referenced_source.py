@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -25,6 +26,8 @@ from compressor.models.wrappers import unwrapped
 from compressor.models.zoo import Shape
 from compressor.recipe.model_name import ModelName
 
+_MOSTLY = 0.5  # of the weights: a trained backbone has a head that is drawn anew, a fresh network a table of positions
+
 
 class ReferencedSource(ModelSource):
     """A network that someone else's code makes; its children say how."""
@@ -40,7 +43,12 @@ class ReferencedSource(ModelSource):
 
     def network(self, classes: int, options: Mapping[str, Any]) -> nn.Module:
         """See `ModelSource`."""
-        return unwrapped(self.made(classes, options))[0]
+        return self.network_and_wrappers(classes, options)[0]
+
+    def network_and_wrappers(self, classes: int, options: Mapping[str, Any]) -> tuple[nn.Module, list[str]]:
+        """The network, and the names of the wrappers that it was taken out of; a seed of its own code is not heard."""
+        with _unseeded():
+            return unwrapped(self.made(classes, options))
 
     def has_weights(self, architecture: Architecture) -> bool:
         """See `ModelSource`."""
@@ -125,7 +133,7 @@ def _planned(
     """What is known of a network at its own widths."""
     source = kind(model)
     with torch.random.fork_rng(devices=[]):
-        built, taken_off = unwrapped(source.made(classes, json.loads(options)))
+        built, taken_off = source.network_and_wrappers(classes, json.loads(options))
         torch.default_generator.manual_seed(torch.initial_seed() + 1)
         has_weights = ModelName.of(model).carries_weights or _comes_with_weights(source, built, classes, options)
     remarks = [f"{model} is taken out of {wrapper}" for wrapper in taken_off]
@@ -150,7 +158,32 @@ def _comes_with_weights(source: ReferencedSource, built: nn.Module, classes: int
         if not (is_lazy(a) or is_lazy(b)) and a.requires_grad and a.numel() > 1
     ]
     drawn = [(a, b) for a, b in pairs if not bool((a == a.flatten()[0]).all())]
-    return bool(drawn) and all(torch.equal(a, b) for a, b in drawn)
+    same = sum(a.numel() for a, b in drawn if torch.equal(a, b))
+    return same > _MOSTLY * sum(a.numel() for a, _ in drawn)
+
+
+class _Unseeded:
+    """torch's global generator, but for `manual_seed`."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self._generator = generator
+
+    def manual_seed(self, seed: int) -> torch.Generator:
+        return self._generator
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._generator, name)
+
+
+@contextmanager
+def _unseeded() -> Iterator[None]:
+    """`torch.manual_seed` has no effect on what is drawn: code that calls it would give all seeds the same weights."""
+    own = torch.random.default_generator
+    torch.random.default_generator = _Unseeded(own)
+    try:
+        yield
+    finally:
+        torch.random.default_generator = own
 
 
 def _redraw_(model: nn.Module) -> None:

@@ -84,6 +84,20 @@ def factories(tmp_path, monkeypatch):
         "    net = fresh(num_classes)\n"
         "    net.load_state_dict(torch.load('kept.pt'))\n"
         "    return net\n"
+        "def backbone(num_classes):\n"
+        "    net = nn.Sequential(*trained(num_classes), nn.Linear(num_classes, 11), nn.Linear(11, num_classes))\n"
+        "    return net\n"
+        "def seeded(num_classes):\n"
+        "    torch.manual_seed(0)\n"
+        "    return fresh(num_classes)\n"
+        "def forked(num_classes):\n"
+        "    with torch.random.fork_rng():\n"
+        "        torch.manual_seed(0)\n"
+        "        return fresh(num_classes)\n"
+        "def formula(num_classes):\n"
+        "    net = fresh(num_classes)\n"
+        "    net[0].bias.data.copy_(torch.linspace(0, 1, 13))\n"
+        "    return net\n"
     )
     net = nn.Sequential(nn.Conv2d(3, 13, 3), nn.Flatten(), nn.Linear(13 * 36, 5))
     torch.save(net.state_dict(), "kept.pt")
@@ -99,6 +113,26 @@ def test_weights_that_code_loads_are_known_and_not_used_unasked(factories):
     assert not torch.equal(first[0].weight, factories[0].weight)
     assert not torch.equal(first[0].weight, second[0].weight)
     assert torch.equal(first[0].weight, build(trained, 0)[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "known"), [("backbone", True), ("seeded", False), ("forked", False), ("formula", False)]
+)
+def test_weights_are_those_of_the_code_where_most_are_the_same_whatever_the_seed(factories, name, known):
+    architecture = reference_architecture(f"nets_with_weights:{name}", {}, 5, (3, 8, 8))
+    assert has_weights(architecture) == known
+    first, second, narrow, other = (
+        build(architecture.with_widths(dict(architecture.widths) | {"0": width}), seed)
+        for width, seed in ((13, 0), (13, 1), (7, 0), (7, 1))
+    )
+    assert not torch.equal(first[0].weight, factories[0].weight)
+    assert not torch.equal(first[0].weight, second[0].weight)
+    assert not torch.equal(narrow[0].weight, other[0].weight)
+    assert torch.equal(first[0].weight, build(architecture, 0)[0].weight)
+    torch.manual_seed(3)  # is heard again
+    drawn = torch.rand(2)
+    torch.manual_seed(3)
+    assert torch.equal(drawn, torch.rand(2))
 
 
 def test_another_network_of_the_same_name_is_another_one():
