@@ -5,13 +5,16 @@ What takes images (floating point) keeps its image size; what takes tokens (int6
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import inspect
 import json
+import logging
 import math
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -149,17 +152,25 @@ def measure_parity(
     """
     absolute = relative = 0.0
     for inputs in batches:
-        with torch.inference_mode():
-            expected = model(_fed(inputs).clone()).numpy()  # a network may change what it is given
-        found = onnx_logits(inputs)
+        try:
+            with torch.inference_mode():
+                expected = model(_fed(inputs).clone()).numpy()  # a network may change what it is given
+        except Exception as error:  # the network's own code decides what it raises
+            raise ExportError(f"parity: PyTorch does not run a batch of {len(inputs)}: {_line(error)}") from error
+        try:
+            found = onnx_logits(inputs)
+        except Exception as error:  # ONNX Runtime's errors share no narrower base class
+            raise ExportError(f"parity: ONNX Runtime does not run a batch of {len(inputs)}: {_line(error)}") from error
         if found.shape != expected.shape:
-            raise ExportError(f"parity: ONNX Runtime gives shape {found.shape}, PyTorch {expected.shape}")
+            raise ExportError(
+                f"parity: for a batch of {len(inputs)} ONNX Runtime gives shape {found.shape}, PyTorch {expected.shape}"
+            )
         for side, logits in (("ONNX Runtime", found), ("PyTorch", expected)):
             if not np.isfinite(logits).all():
                 raise ExportError(f"parity: {side} gives logits that are not finite numbers")
-        error = float(np.abs(found - expected).max())
-        absolute = max(absolute, error)
-        relative = max(relative, error / max(float(np.abs(expected).max()), 1e-30))
+        off = float(np.abs(found - expected).max())
+        absolute = max(absolute, off)
+        relative = max(relative, off / max(float(np.abs(expected).max()), 1e-30))
     if relative > tolerance:
         raise ExportError(
             f"parity: ONNX Runtime and PyTorch differ by {relative:.2g} of the largest logit, "
@@ -183,8 +194,7 @@ def takes_tokens(inputs: torch.Tensor) -> bool:
 def export_by_tracing(model: nn.Module, inputs: torch.Tensor, path: Path, opset: int) -> None:
     """Write a file with torch's older exporter; whatever goes wrong there is raised as it is."""
     name, axes = (TOKENS, {0: "batch", 1: "time"}) if takes_tokens(inputs) else (IMAGES, {0: "batch"})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quietly():
         torch.onnx.export(
             model,
             (inputs,),
@@ -210,13 +220,12 @@ def _export_sequences(model: nn.Module, example: torch.Tensor, opset: int) -> on
 
 def _export_images(model: nn.Module, example: torch.Tensor, opset: int) -> onnx.ModelProto:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quietly():
             program = torch.onnx.export(
                 model,
                 (_pair(example),),
                 dynamo=True,
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                dynamic_shapes=_dynamic_batch(model),
                 input_names=[IMAGES],
                 output_names=[OUTPUT],
                 opset_version=opset,
@@ -227,6 +236,13 @@ def _export_images(model: nn.Module, example: torch.Tensor, opset: int) -> onnx.
         raise _refused(model, error) from error
     assert program is not None
     return program.model_proto
+
+
+def _dynamic_batch(model: nn.Module) -> Any:
+    """The batch as a dynamic axis of the only input, wherever `forward` takes it."""
+    batch = {0: torch.export.Dim("batch", min=1)}
+    taken = next(iter(inspect.signature(model.forward).parameters.values()), None)
+    return ((batch,),) if taken is not None and taken.kind is taken.VAR_POSITIONAL else (batch,)
 
 
 def _refused(model: nn.Module, error: Exception) -> ExportError:
@@ -245,6 +261,23 @@ def _pair(example: torch.Tensor) -> torch.Tensor:
 def _fed(inputs: torch.Tensor) -> torch.Tensor:
     """Inputs as a network on the CPU takes them."""
     return inputs.cpu() if takes_tokens(inputs) else inputs.cpu().float()
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what torch warns of and logs, tracebacks too: an error says it in one line."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _strip(proto: onnx.ModelProto) -> None:
@@ -277,5 +310,10 @@ def _check(proto: onnx.ModelProto, path: Path, wanted: list[int]) -> None:
     for value in (proto.graph.input[0], proto.graph.output[0]):
         dims = value.type.tensor_type.shape.dim
         dynamic = [axis for axis, dim in enumerate(dims) if dim.dim_param or not dim.HasField("dim_value")]
+        if not dynamic and dims:
+            raise ExportError(
+                f"{path}: {value.name} has a batch of {dims[0].dim_value} and no other: the network's code, or torch's "
+                "exporter, takes the size of the batch for a constant"
+            )
         if dynamic != wanted:
             raise ExportError(f"{path}: {value.name} has dynamic axes {dynamic}; exactly {axes} should be")

@@ -55,7 +55,9 @@ def count_macs(model: nn.Module, example: torch.Tensor) -> int:
     except Exception:
         if not example.is_meta:
             raise
-        return _counted(filled(model), torch.zeros(example.shape, dtype=example.dtype))  # it looks at values
+        real = filled(model)  # it looks at values; or needs more samples than one, as norms over the batch do
+        samples = torch.zeros((max(2, len(example)), *example.shape[1:]), dtype=example.dtype)
+        return _counted(real, samples)
     finally:
         for module in training:
             module.training = True
@@ -63,7 +65,7 @@ def count_macs(model: nn.Module, example: torch.Tensor) -> int:
 
 def _counted(model: nn.Module, example: torch.Tensor) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(example)
+        model(example.clone())  # it may change what it is given
     return int(counter.get_total_flops()) // 2 // len(example)
 
 

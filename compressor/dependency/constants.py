@@ -1,5 +1,7 @@
 """Values of a network that do not train: parameters with requires_grad=False, and buffers but for running statistics.
 
+Statistics of a norm are constants too where it is frozen: none of its parameters trains, or it stays in evaluation.
+
 They may hold a formula (bins, positions, blur kernels), so they are never drawn anew. A channel that is new needs
 values of its own there, which are known only where all channels have the same.
 """
@@ -11,15 +13,34 @@ from torch import nn
 
 from compressor.dependency.graph import DependencyGraph
 
-STATISTICAL = nn.modules.batchnorm._NormBase  # batch-norms and instance-norms: their buffers follow the data
+_Norm = nn.modules.batchnorm._NormBase
+STATISTICAL = _Norm  # batch-norms and instance-norms: their buffers follow the data
 
 
-def is_constant(model: nn.Module, name: str) -> bool:
-    """Whether a parameter or buffer does not train."""
-    module, tensor = _found(model, name)
-    if isinstance(tensor, nn.Parameter):
-        return not tensor.requires_grad
-    return not isinstance(module, STATISTICAL)
+class Constants:
+    """The names of the parameters and buffers of a network that do not train."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model, self._following = model, set(following(model))
+
+    def __contains__(self, name: str) -> bool:
+        module, tensor = _found(self._model, name)
+        return not tensor.requires_grad if isinstance(tensor, nn.Parameter) else module not in self._following
+
+
+def following(model: nn.Module) -> list[_Norm]:
+    """The norms whose running statistics follow the data in training."""
+    modes = {module: module.training for module in model.modules()}
+    model.train()  # a network may leave some of its norms in evaluation
+    found = [module for module in modes if isinstance(module, STATISTICAL) and module.training and _trains(module)]
+    for module, mode in modes.items():
+        module.training = mode
+    return found
+
+
+def _trains(norm: nn.Module) -> bool:
+    parameters = list(norm.parameters())
+    return not parameters or any(parameter.requires_grad for parameter in parameters)
 
 
 def held_by_constants(model: nn.Module, graph: DependencyGraph) -> dict[str, str]:
@@ -30,8 +51,9 @@ def held_by_constants(model: nn.Module, graph: DependencyGraph) -> dict[str, str
         graph: of the model
     """
     reasons: dict[str, str] = {}
+    constants = Constants(model)
     for (name, dim), owners in graph.owners.items():
-        if not is_constant(model, name):
+        if name not in constants:
             continue
         tensor = _found(model, name)[1]
         if tensor.is_meta:

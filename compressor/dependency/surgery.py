@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from compressor.dependency.constants import STATISTICAL, is_constant
+from compressor.dependency.constants import STATISTICAL, Constants
 from compressor.dependency.graph import NEW, DependencyGraph, Indices, layer_of
 from compressor.errors import ModelError, not_one_of
 
@@ -59,6 +59,7 @@ class Slicer:
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer | None, fill: float = 0.0) -> None:
         self.model, self.optimizer, self.fill = model, optimizer, fill
+        self._constants = Constants(model)
         self._changed: dict[nn.Parameter, nn.Parameter] = {}
 
     def cut(self, name: str, positions: Mapping[int, Indices]) -> None:
@@ -66,7 +67,7 @@ class Slicer:
         path, _, attribute = name.rpartition(".")
         module = self.model.get_submodule(path)
         old = getattr(module, attribute)
-        fill = None if is_constant(self.model, name) else self.fill
+        fill = None if name in self._constants else self.fill
         if isinstance(old, nn.Parameter):
             setattr(module, attribute, self.sliced(old, positions, fill))
         else:

@@ -34,9 +34,10 @@ def trace(model: nn.Module, example: torch.Tensor) -> Trace:
             found.uses.clear()
             found.products = 0
             found.normed.clear()
-            watcher = Tracer(found, model.train(training), example)
+            given = example.clone()  # a network may change what it is given
+            watcher = Tracer(found, model.train(training), given)
             with torch.no_grad(), watcher:
-                output = model(example)
+                output = model(given)
             watcher.finish(output)
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)

@@ -115,7 +115,7 @@ class _Trial:
     def _shapes_of(self, model: nn.Module, training: bool) -> list[tuple[int, ...]]:
         state = model.training
         with torch.no_grad(), _Quick():
-            output = model.train(training)(self.probe)
+            output = model.train(training)(self.probe.clone())  # it may change what it is given
         model.train(state)
         return _shapes(output)
 

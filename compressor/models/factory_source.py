@@ -12,8 +12,8 @@ from typing import Any
 from torch import nn
 
 from compressor.errors import ModelError
-from compressor.models.referenced_source import ReferencedSource, made_by
-from compressor.models.tasks import cause_of
+from compressor.models.referenced_source import ReferencedSource
+from compressor.models.user_code import called, contained, made_by
 
 
 class FactorySource(ReferencedSource):
@@ -37,10 +37,10 @@ class FactorySource(ReferencedSource):
         module, _, name = self.model.partition(":")
         if os.getcwd() not in sys.path:  # noqa: PTH109 - the user's own module lies beside the recipe's caller
             sys.path.insert(0, os.getcwd())  # noqa: PTH109
-        try:
-            function = getattr(importlib.import_module(module), name)
-        except Exception as error:  # the user's code runs here
-            raise ModelError(f"model.name: cannot import {self.model}: {cause_of(error)}") from error
+        with contained():
+            function = called(
+                f"model.name: cannot import {self.model}", lambda: getattr(importlib.import_module(module), name)
+            )
         if not callable(function):
             raise ModelError(f"model.name: {self.model} is a {type(function).__name__}, not a function or class")
         found: Callable[..., Any] = function

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from compressor.dependency.constants import STATISTICAL
+from compressor.dependency.constants import following
 
 
 def reinitialise_(model: nn.Module, reference: nn.Module, *, new_only: bool = False) -> None:
@@ -30,13 +30,12 @@ def reinitialise_(model: nn.Module, reference: nn.Module, *, new_only: bool = Fa
                 continue
             values = fresh_values(originals[name].detach(), parameter).to(parameter)
             parameter.copy_(torch.where(parameter.isnan(), values, parameter) if new_only else values)
-        for module in model.modules():
-            if isinstance(module, STATISTICAL):
-                if not new_only:
-                    module.reset_running_stats()
-                elif module.running_mean is not None and module.running_var is not None:
-                    module.running_mean.nan_to_num_(nan=0.0)
-                    module.running_var.nan_to_num_(nan=1.0)
+        for norm in following(model):
+            if not new_only:
+                norm.reset_running_stats()
+            elif norm.running_mean is not None and norm.running_var is not None:
+                norm.running_mean.nan_to_num_(nan=0.0)
+                norm.running_var.nan_to_num_(nan=1.0)
 
 
 def fresh_values(original: torch.Tensor, resized: torch.Tensor) -> torch.Tensor:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -16,12 +15,14 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from compressor.dependency import DependencyGraph, dependency_graph, resize_
+from compressor.dependency.constants import STATISTICAL, following
 from compressor.errors import ModelError
 from compressor.models.architecture import Architecture
 from compressor.models.initialise import fresh_values, reinitialise_
 from compressor.models.source import ModelSource, check_names
-from compressor.models.tasks import cause_of, check_logits
+from compressor.models.tasks import check_logits
 from compressor.models.unfilled import on_meta
+from compressor.models.user_code import contained, copied, loose_tensors, take_loose_
 from compressor.models.wrappers import unwrapped
 from compressor.models.zoo import Shape
 from compressor.recipe.model_name import ModelName
@@ -45,10 +46,14 @@ class ReferencedSource(ModelSource):
         """See `ModelSource`."""
         return self.network_and_wrappers(classes, options)[0]
 
-    def network_and_wrappers(self, classes: int, options: Mapping[str, Any]) -> tuple[nn.Module, list[str]]:
-        """The network, and the names of the wrappers that it was taken out of; a seed of its own code is not heard."""
-        with _unseeded():
-            return unwrapped(self.made(classes, options))
+    def network_and_wrappers(
+        self, classes: int, options: Mapping[str, Any], seed: int = 0
+    ) -> tuple[nn.Module, list[str]]:
+        """The network, and the names of the wrappers that it was taken out of; see `contained` for the seed."""
+        with contained(seed):
+            model, wrappers = unwrapped(self.made(classes, options))
+            # A copy: code that keeps what it makes would give what we have changed when it is called again.
+            return copied(self.model, model), wrappers
 
     def has_weights(self, architecture: Architecture) -> bool:
         """See `ModelSource`."""
@@ -82,6 +87,7 @@ class ReferencedSource(ModelSource):
         """See `ModelSource`."""
         graph = self.referenced(architecture)[1]
         fresh = self.network(architecture.classes, architecture.options)
+        take_loose_(fresh, self._plan(architecture).loose)  # no file of weights would keep what another seed draws
         if self._plan(architecture).has_weights:  # they are not asked for here
             _redraw_(fresh)
         if graph.widths == dict(architecture.widths):
@@ -118,12 +124,14 @@ class _Planned:
         graph: of the model
         has_weights: whether it comes with weights, which no seed changes
         remarks: see `ModelSource.remarks`
+        loose: tensors that no state_dict holds, see `loose_tensors`; of every network that is built
     """
 
     model: nn.Module
     graph: DependencyGraph
     has_weights: bool
     remarks: tuple[str, ...]
+    loose: dict[str, torch.Tensor]
 
 
 @lru_cache(maxsize=16)
@@ -133,23 +141,24 @@ def _planned(
     """What is known of a network at its own widths."""
     source = kind(model)
     with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
         built, taken_off = source.network_and_wrappers(classes, json.loads(options))
-        torch.default_generator.manual_seed(torch.initial_seed() + 1)
+        torch.default_generator.manual_seed(1)
         has_weights = ModelName.of(model).carries_weights or _comes_with_weights(source, built, classes, options)
     remarks = [f"{model} is taken out of {wrapper}" for wrapper in taken_off]
-    example = source.example(input_shape, 2)
+    loose, example = loose_tensors(built), source.example(input_shape, 2)
     graph = dependency_graph(built, example)
     if not graph.groups:
         reasons = "; ".join(graph.fixed.values()) or "it has no layers with a width"
         raise ModelError(f"model.name: {model} cannot be resized: {reasons}")
     check_logits(model, built, classes, example)
-    return _Planned(built.to("meta"), graph, has_weights, tuple(remarks))
+    return _Planned(built.to("meta"), graph, has_weights, tuple(remarks), loose)
 
 
 def _comes_with_weights(source: ReferencedSource, built: nn.Module, classes: int, options: str) -> bool:
     """Whether a second build, at another seed, has the same weights, which therefore come from elsewhere."""
     try:
-        other = source.network(classes, json.loads(options))
+        other, _ = source.network_and_wrappers(classes, json.loads(options), seed=1)
     except ModelError:  # code that works only once
         return False
     pairs = [
@@ -162,35 +171,14 @@ def _comes_with_weights(source: ReferencedSource, built: nn.Module, classes: int
     return same > _MOSTLY * sum(a.numel() for a, _ in drawn)
 
 
-class _Unseeded:
-    """torch's global generator, but for `manual_seed`."""
-
-    def __init__(self, generator: torch.Generator) -> None:
-        self._generator = generator
-
-    def manual_seed(self, seed: int) -> torch.Generator:
-        return self._generator
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._generator, name)
-
-
-@contextmanager
-def _unseeded() -> Iterator[None]:
-    """`torch.manual_seed` has no effect on what is drawn: code that calls it would give all seeds the same weights."""
-    own = torch.random.default_generator
-    torch.random.default_generator = _Unseeded(own)
-    try:
-        yield
-    finally:
-        torch.random.default_generator = own
-
-
 def _redraw_(model: nn.Module) -> None:
     """Give layers fresh weights in torch's own manner; what does not train keeps its values."""
     kept = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    follow = set(following(model))
     for module in model.modules():
+        if isinstance(module, STATISTICAL) and module not in follow:
+            continue
         for name in ("reset_parameters", "_reset_parameters"):  # the latter is nn.MultiheadAttention's
             if callable(reset := getattr(module, name, None)):
                 reset()
@@ -201,20 +189,3 @@ def _redraw_(model: nn.Module) -> None:
                 parameter.copy_(kept[name])
             elif torch.equal(parameter, before[name]):  # nothing has drawn it: as others are, from its own values
                 parameter.copy_(fresh_values(before[name], parameter))
-
-
-def made_by(name: str, make: Callable[[], Any]) -> nn.Module:
-    """What someone else's code makes, if that is a network.
-
-    Raises:
-        ModelError: it is not, or the code fails
-    """
-    try:
-        model = make()
-    except ModelError:
-        raise
-    except Exception as error:  # the user's code runs here
-        raise ModelError(f"model.name: {name} cannot be built: {cause_of(error)}") from error
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"model.name: {name} gives a {type(model).__name__}, not a torch.nn.Module")
-    return model

@@ -39,10 +39,10 @@ def forward(model: nn.Module, example: torch.Tensor, *, training: bool) -> Any:
     """
     try:
         with torch.no_grad():
-            return copy.deepcopy(model).to("meta").train(training)(example.to("meta"))
+            return copy.deepcopy(model).to("meta").train(training)(example.to("meta").clone())
     except Exception:
         real = copy.deepcopy(model) if all(not tensor.is_meta for tensor in model.parameters()) else filled(model)
-        inputs = torch.zeros(example.shape, dtype=example.dtype) if example.is_meta else example.cpu()
+        inputs = torch.zeros(example.shape, dtype=example.dtype) if example.is_meta else example.cpu().clone()
         with torch.no_grad():
             return real.cpu().train(training)(inputs)
 

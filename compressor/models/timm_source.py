@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from compressor.errors import ModelError, UnavailableError
-from compressor.models.referenced_source import ReferencedSource, made_by
+from compressor.models.referenced_source import ReferencedSource
+from compressor.models.user_code import made_by
 from compressor.recipe.model_name import ModelName
 
 

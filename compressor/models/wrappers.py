@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
-_PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+_HOLDERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
 def unwrapped(model: nn.Module) -> tuple[nn.Module, list[str]]:
-    """Take off DataParallel and torch.compile, of the network and of its parts.
+    """Take off DataParallel, AveragedModel and torch.compile, of the network and of its parts.
 
     Args:
         model: changed in place where a part of it is wrapped
@@ -32,7 +33,7 @@ def _inside(module: nn.Module, found: dict[str, None]) -> nn.Module:
         compiled = module._modules.get("_orig_mod")
         if compiled is not None and type(module).__name__ == "OptimizedModule":  # its class takes a second to import
             found["torch.compile"], module = None, compiled
-        elif isinstance(module, _PARALLEL):
+        elif isinstance(module, _HOLDERS):
             found[type(module).__name__], module = None, module.module
         else:
             return module

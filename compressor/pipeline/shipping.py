@@ -73,7 +73,7 @@ def ship(
         RunError: the weights are of another architecture
     """
     data = trainer.data
-    model = load_weights(architecture, folder / "weights.safetensors")
+    model = load_weights(architecture, folder / "weights.safetensors", recipe.seed)
     path = folder / "model.onnx"
     exported, precision, stacked = _export(model, architecture, path, recipe, data)
     in_onnx = score_file(path, data, data.test, recipe.measured.threads)
@@ -178,9 +178,15 @@ def measure_as_shipped(
     return measure_untrained(architecture, recipe.export.opset, metadata, form_of(recipe, data), measure)
 
 
-def load_weights(architecture: Architecture, path: Path) -> nn.Module:
-    """A network of an architecture with the weights of a safetensors file, on the CPU."""
-    model = build(architecture)
+def load_weights(architecture: Architecture, path: Path, seed: int) -> nn.Module:
+    """A network of an architecture with the weights of a safetensors file, on the CPU.
+
+    Args:
+        architecture: of the weights
+        path: of the file
+        seed: with which the network was built that was trained: its code may draw what no weights are
+    """
+    model = build(architecture, seed)
     try:
         model.load_state_dict(load_tensors(path))
     except RuntimeError as error:

@@ -48,6 +48,45 @@ class Bins(nn.Module):
         return self.fc(self.expect(self.bins(torch.relu(self.a(x))).softmax(1)).mean((2, 3)))
 
 
+class FrozenStem(nn.Module):
+    """A norm that was trained and stays as it is: of one kind its parameters do not train, of the other it stays in
+    evaluation.
+    """
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.stem, self.norm = kind, nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+        self.b, self.other, self.fc = nn.Conv2d(8, 12, 1), nn.BatchNorm2d(12), nn.Linear(12, 5)
+        self.norm.running_mean.copy_(torch.arange(8.0))
+        self.other.running_mean.fill_(3.0)
+        if kind == "parameters":
+            self.norm.requires_grad_(False)
+
+    def train(self, mode=True):
+        super().train(mode)
+        if self.kind == "mode":
+            self.norm.eval()
+        return self
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.stem(x)))
+        return self.fc(torch.relu(self.other(self.b(x))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("kind", ["parameters", "mode"])
+def test_statistics_of_a_frozen_norm_are_constants(kind):
+    model = FrozenStem(kind).eval()
+    resized = copy.deepcopy(model)
+    graph = dependency_graph(model, IMAGES)
+    assert set(graph.groups) - set(graph.fixed) == {"b"}
+    assert "norm.running_mean" in graph.fixed["stem"]
+    resize_(resized, graph, {"b": 5})
+    reinitialise_(resized, model)
+    assert torch.equal(resized.norm.running_mean, model.norm.running_mean)
+    assert torch.equal(resized.other.running_mean, torch.zeros(5))
+    assert not any(module.training for module in model.modules())
+
+
 @pytest.mark.parametrize("width", [5, 12, 17])
 def test_channels_that_a_group_gains_have_the_constants_of_the_others(width):
     model = Blurred()

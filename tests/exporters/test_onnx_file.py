@@ -38,6 +38,28 @@ class Branching(Net):
         return super().forward(x) if x.sum().item() > 0 else x.mean((2, 3))
 
 
+class AnyArguments(Net):
+    def forward(self, *args, **named):
+        return super().forward(*args, **named)
+
+
+class Remembering(Net):
+    """It keeps what it needs for a shape, and so the exporter sees one shape only; torch logs that at length."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept = {}
+
+    def forward(self, x):
+        return super().forward(x) + self.kept.setdefault(x.shape[0], torch.zeros(x.shape[0], 1))
+
+
+class NeedsSeveral(Net):
+    def forward(self, x):
+        assert x.shape[0] > 1, "needs several"
+        return super().forward(x)
+
+
 def images(count, seed=0):
     return torch.randn(count, 3, 8, 10, generator=torch.Generator().manual_seed(seed))
 
@@ -142,7 +164,9 @@ def test_logits_that_are_no_numbers_do_not_pass(net, bad):
 
 
 def test_a_different_shape_does_not_pass(net):
-    with pytest.raises(ExportError, match=r"parity: ONNX Runtime gives shape \(2, 6\), PyTorch \(2, 7\)"):
+    with pytest.raises(
+        ExportError, match=r"parity: for a batch of 2 ONNX Runtime gives shape \(2, 6\), PyTorch \(2, 7\)"
+    ):
         measure_parity(copy.deepcopy(net).eval(), lambda x: torch_logits(net, x)[:, :6], [images(2)], 1.0)
 
 
@@ -162,14 +186,22 @@ def test_a_refused_export_leaves_the_old_file(net, tmp_path):
             Branching,
             "torch.onnx cannot export Branching: GuardOnDataDependentSymNode: .*data-dependent",
         ),
+        (Remembering, "images has a batch of 2 and no other"),
+        (NeedsSeveral, "parity: PyTorch does not run a batch of 1: AssertionError: needs several"),
         (Transposed, "logits has dynamic axes .1.; exactly the batch"),
     ],
 )
-def test_a_network_that_cannot_be_exported_is_one_sentence(kind, message, tmp_path):
+def test_a_network_that_cannot_be_exported_is_one_sentence(kind, message, tmp_path, capfd):
     with pytest.raises(ExportError, match=message) as caught:
-        export_onnx(kind(), tmp_path / "net.onnx", [images(3)])
+        export_onnx(kind(), tmp_path / "net.onnx", [images(3), images(1)])
     assert "\n" not in str(caught.value)
+    assert "Traceback" not in capfd.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_that_takes_any_arguments_takes_any_batch(tmp_path):
+    found = export_onnx(AnyArguments(), tmp_path / "net.onnx", [images(3), images(1)])
+    assert found.parity.batches == (3, 1)
 
 
 def metadata(path):

@@ -44,6 +44,31 @@ def test_what_cannot_ship_is_refused_before_it_is_trained(tmp_path, method):
     assert not (tmp_path / "out" / "search.json").exists()
 
 
+class Squeezing(Net):
+    """Of one image it forgets that it is a batch."""
+
+    def forward(self, x):
+        return super().forward(x)[:, :, None].squeeze()
+
+
+class Doubling(Net):
+    """It computes something else of one image."""
+
+    def forward(self, x):
+        logits = super().forward(x)
+        return logits * 2 if len(x) == 1 else logits
+
+
+@pytest.mark.parametrize(
+    ("network", "cause"),
+    [(Squeezing, "for a batch of 1 ONNX Runtime gives shape"), (Doubling, "a batch of 2 and no other|differ by")],
+)
+def test_a_network_that_takes_one_image_for_something_else_is_refused_before_it_is_trained(tmp_path, network, cause):
+    with pytest.raises(ExportError, match=f"cannot ship, .*({cause})"):
+        run(recipe_of(network()), tmp_path / "out")
+    assert not (tmp_path / "out" / "weights.safetensors").exists()
+
+
 def test_a_network_that_changes_its_input_ships_as_it_computes(tmp_path):
     found = run(recipe_of(Net(lambda x: x.sub_(0.5).div_(2.0))), tmp_path / "out")
     assert found["parity"]["max_rel_error"] < 1e-4

@@ -50,7 +50,8 @@ def train_network(context: RunContext, network: RunNetwork) -> None:
     if network.finetuning is None and not recipe.model.inherits:
         model = build(network.architecture, recipe.seed)
     else:
-        model, verb = load_weights(network.architecture, network.folder / "start.safetensors"), "fine-tuning"
+        model = load_weights(network.architecture, network.folder / "start.safetensors", recipe.seed)
+        verb = "fine-tuning"
     if network.finetuning is not None:
         settings = finetuning_settings(settings, network.finetuning)
     model = trainer.prepare(model)

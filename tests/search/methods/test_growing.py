@@ -66,6 +66,26 @@ def test_the_budget_is_met_and_no_group_could_take_another_channel(tiny, quick_t
             assert params_macs.COSTS[name](wider) > limit
 
 
+class Blurred(nn.Module):
+    """Its blur kernels do not train; every channel has the same."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.fc = nn.Conv2d(1, 12, 3), nn.Linear(12, 10)
+        self.blur = nn.Conv2d(12, 12, 3, groups=12, bias=False)
+        self.blur.weight.requires_grad_(False).fill_(1 / 9)
+
+    def forward(self, x):
+        return self.fc(self.blur(torch.relu(self.a(x))).mean((2, 3)))
+
+
+def test_what_does_not_train_has_its_values(quick_trainer):
+    blurred = models.reference_architecture(models.offer("blurred", Blurred()), {}, 10, (1, 8, 8))
+    found = growing.search(problem_of(blurred, quick_trainer(), 0.5), QUICK)
+    assert torch.equal(found.weights["blur.weight"], torch.full((found.architecture.widths["a"], 1, 3, 3), 1 / 9))
+    assert all(bool(value.isfinite().all()) for value in found.weights.values())
+
+
 def test_the_weights_are_those_of_the_architecture_and_no_nan_is_left(tiny, quick_trainer):
     found = growing.search(problem_of(tiny, quick_trainer(), 0.3), QUICK)
     model = models.build(found.architecture)

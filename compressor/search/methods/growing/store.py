@@ -20,7 +20,8 @@ MOMENTUM = "momentum_buffer"  # SGD's name of it
 class Store:
     """From what is drawn to a network that holds only that, and back.
 
-    Weights that were never drawn are NaN: a network made from them gets fresh ones there.
+    Weights that were never drawn are NaN: a network made from them gets fresh ones there. What does not train has its
+    values.
 
     Args:
         space: what may grow
@@ -31,7 +32,8 @@ class Store:
         self.space, self.seed = space, seed
         self.reference = build(trained_form(space.reference), seed)
         self.weights: Tensors = {
-            name: torch.full_like(value, torch.nan) for name, value in self.reference.named_parameters()
+            name: torch.full_like(value, torch.nan) if value.requires_grad else value.detach().clone()
+            for name, value in self.reference.named_parameters()
         }
         self.weights |= {name: buffer.clone() for name, buffer in self.reference.named_buffers()}
         self.momentum: Tensors = {name: torch.zeros_like(v) for name, v in self.reference.named_parameters()}
