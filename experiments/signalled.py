@@ -112,14 +112,14 @@ def signals(folder: Path, rng: random.Random, tally: Tally, count: int) -> None:
             process.wait_for(stage)
             time.sleep(rng.uniform(0, 0.7 * lengths[stage]))
         else:
-            time.sleep(rng.uniform(0.1, 1.0) * lasted[kind])
+            time.sleep(rng.uniform(0.1, 0.7) * lasted[kind])
         if number % 6 == 0 and process.process.poll() is None and (out / "stages.json").exists():
             _second(command(kind, out, "--resume"), process, tally)
         where[f"{kind}: {process.end(sent, tally)}"] += 1
         tally.tried += 1
         if number % 3 == 0:
             process = Begun(command(kind, out, "--resume"), out)
-            time.sleep(rng.uniform(0.1, 1.0) * lasted[kind])
+            time.sleep(rng.uniform(0.1, 0.7) * lasted[kind])
             where[f"{kind}: {process.end(rng.choice(SENT), tally)}"] += 1
             tally.tried += 1
         if not out.exists():
