@@ -22,7 +22,7 @@ from compressor.models.initialise import fresh_values, reinitialise_
 from compressor.models.source import ModelSource, check_names
 from compressor.models.tasks import check_logits
 from compressor.models.unfilled import on_meta
-from compressor.models.user_code import contained, copied, loose_tensors, take_loose_
+from compressor.models.user_code import constant_tensors, contained, copied, take_constants_
 from compressor.models.wrappers import unwrapped
 from compressor.models.zoo import Shape
 from compressor.recipe.model_name import ModelName
@@ -44,16 +44,23 @@ class ReferencedSource(ModelSource):
 
     def network(self, classes: int, options: Mapping[str, Any]) -> nn.Module:
         """See `ModelSource`."""
-        return self.network_and_wrappers(classes, options)[0]
+        with contained():
+            return self._made(classes, options)[0]
 
-    def network_and_wrappers(
-        self, classes: int, options: Mapping[str, Any], seed: int = 0
-    ) -> tuple[nn.Module, list[str]]:
-        """The network, and the names of the wrappers that it was taken out of; see `contained` for the seed."""
-        with contained(seed):
-            model, wrappers = unwrapped(self.made(classes, options))
-            # A copy: code that keeps what it makes would give what we have changed when it is called again.
-            return copied(self.model, model), wrappers
+    def drawn(self, classes: int, options: Mapping[str, Any], seed: int = 0) -> nn.Module:
+        """The network of which torch's generator draws the weights, whatever seed the code sets; see `contained`."""
+        with contained(seed, seeds_heard=False):
+            return self._made(classes, options)[0]
+
+    def network_and_wrappers(self, classes: int, options: Mapping[str, Any]) -> tuple[nn.Module, list[str]]:
+        """The network, and the names of the wrappers that it was taken out of."""
+        with contained():
+            return self._made(classes, options)
+
+    def _made(self, classes: int, options: Mapping[str, Any]) -> tuple[nn.Module, list[str]]:
+        model, wrappers = unwrapped(self.made(classes, options))
+        # A copy: code that keeps what it makes would give what we have changed when it is called again.
+        return copied(self.model, model), wrappers
 
     def has_weights(self, architecture: Architecture) -> bool:
         """See `ModelSource`."""
@@ -86,8 +93,8 @@ class ReferencedSource(ModelSource):
     def build(self, architecture: Architecture) -> nn.Module:
         """See `ModelSource`."""
         graph = self.referenced(architecture)[1]
-        fresh = self.network(architecture.classes, architecture.options)
-        take_loose_(fresh, self._plan(architecture).loose)  # no file of weights would keep what another seed draws
+        fresh = self.drawn(architecture.classes, architecture.options)
+        take_constants_(fresh, self._plan(architecture).constants)  # whatever draws them: the same for every seed
         if self._plan(architecture).has_weights:  # they are not asked for here
             _redraw_(fresh)
         if graph.widths == dict(architecture.widths):
@@ -124,14 +131,14 @@ class _Planned:
         graph: of the model
         has_weights: whether it comes with weights, which no seed changes
         remarks: see `ModelSource.remarks`
-        loose: tensors that no state_dict holds, see `loose_tensors`; of every network that is built
+        constants: tensors that do not train, see `constant_tensors`; the same in every network that is built
     """
 
     model: nn.Module
     graph: DependencyGraph
     has_weights: bool
     remarks: tuple[str, ...]
-    loose: dict[str, torch.Tensor]
+    constants: dict[str, torch.Tensor]
 
 
 @lru_cache(maxsize=16)
@@ -146,19 +153,19 @@ def _planned(
         torch.default_generator.manual_seed(1)
         has_weights = ModelName.of(model).carries_weights or _comes_with_weights(source, built, classes, options)
     remarks = [f"{model} is taken out of {wrapper}" for wrapper in taken_off]
-    loose, example = loose_tensors(built), source.example(input_shape, 2)
+    constants, example = constant_tensors(built), source.example(input_shape, 2)
     graph = dependency_graph(built, example)
     if not graph.groups:
         reasons = "; ".join(graph.fixed.values()) or "it has no layers with a width"
         raise ModelError(f"model.name: {model} cannot be resized: {reasons}")
     check_logits(model, built, classes, example)
-    return _Planned(built.to("meta"), graph, has_weights, tuple(remarks), loose)
+    return _Planned(built.to("meta"), graph, has_weights, tuple(remarks), constants)
 
 
 def _comes_with_weights(source: ReferencedSource, built: nn.Module, classes: int, options: str) -> bool:
     """Whether a second build, at another seed, has the same weights, which therefore come from elsewhere."""
     try:
-        other, _ = source.network_and_wrappers(classes, json.loads(options), seed=1)
+        other = source.drawn(classes, json.loads(options), seed=1)
     except ModelError:  # code that works only once
         return False
     pairs = [

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from compressor.dependency.constants import Constants
 from compressor.errors import ModelError
 from compressor.models.tasks import cause_of
 
@@ -95,19 +96,24 @@ class _Unseeded:
 
 
 @contextmanager
-def contained(seed: int = 0) -> Iterator[None]:
+def contained(seed: int = 0, *, seeds_heard: bool = True) -> Iterator[None]:
     """Run someone else's code so that it leaves nothing changed, and draws the same when it runs again.
 
-    torch's generator is the caller's: `torch.manual_seed` has no effect, which would give all seeds of a recipe the
-    same weights. Those of Python and numpy begin at `seed`. Set back are these, the working directory, torch's default
-    type and device, and whether gradients are computed.
+    Set back are the working directory, torch's default type and device, whether gradients are computed, and the
+    generators of Python and numpy.
+
+    Args:
+        seed: where the generators of Python and numpy begin
+        seeds_heard: let `torch.manual_seed` do what it does, and set torch's generator back; if not, it has no effect,
+            and torch's generator goes on from where it is
     """
     folder, dtype, device = os.getcwd(), torch.get_default_dtype(), torch.get_default_device()  # noqa: PTH109
     graded, in_python, in_numpy = torch.is_grad_enabled(), random.getstate(), np.random.get_state()
     random.seed(seed)
     np.random.seed(seed)
+    unheard = patch.object(torch.random, "default_generator", _Unseeded(torch.default_generator))
     try:
-        with patch.object(torch.random, "default_generator", _Unseeded(torch.default_generator)):
+        with torch.random.fork_rng(devices=[]) if seeds_heard else unheard:
             yield
     finally:
         random.setstate(in_python)
@@ -120,21 +126,24 @@ def contained(seed: int = 0) -> Iterator[None]:
             os.chdir(folder)
 
 
-def loose_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """{name: copy} of what no state_dict holds: buffers that are not persistent, and tensors that are attributes."""
-    found = {}
+def constant_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """{name: copy} of what does not train: parameters and buffers that are constants, tensors that are attributes."""
+    constants, found = Constants(model), dict[str, torch.Tensor]()
     for path, module in model.named_modules():
-        for name, buffer in module._buffers.items():
-            if buffer is not None and name in module._non_persistent_buffers_set:
-                found[f"{path}.{name}"] = buffer.detach().clone()
-        for name, value in vars(module).items():
-            if isinstance(value, torch.Tensor) and not value.requires_grad:
-                found[f"{path}.{name}"] = value.clone()
+        owned = {**module._parameters, **module._buffers}
+        kept = {name: one for name, one in owned.items() if one is not None and not is_lazy(one)}
+        kept = {name: one for name, one in kept.items() if f"{path}.{name}".lstrip(".") in constants}
+        kept |= {name: one for name, one in vars(module).items() if isinstance(one, torch.Tensor)}
+        found |= {f"{path}.{name}": one.detach().clone() for name, one in kept.items()}
     return found
 
 
-def take_loose_(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    """Give a network the tensors of another one that the same code made, see `loose_tensors`."""
+def take_constants_(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Give a network the constants of another one that the same code made, see `constant_tensors`."""
     for full, tensor in tensors.items():
         path, _, name = full.rpartition(".")
-        setattr(model.get_submodule(path), name, tensor.clone())
+        module = model.get_submodule(path)
+        if isinstance(own := getattr(module, name), nn.Parameter):
+            own.data = tensor.clone()
+        else:
+            setattr(module, name, tensor.clone())

@@ -10,7 +10,7 @@ from torch import nn
 
 from compressor.costs import params_macs
 from compressor.errors import ModelError
-from compressor.models import build, has_weights, reference_architecture
+from compressor.models import build, has_weights, network_with_weights, reference_architecture
 
 CODE = """
 import os, random, sys
@@ -101,6 +101,13 @@ def kept(num_classes):
     return KEPT[0]
 
 
+def seeded(num_classes):
+    torch.manual_seed(5)
+    net = Net(num_classes)
+    net.fc.bias.requires_grad_(False)
+    return net
+
+
 class OverSeveral(Net):
     def forward(self, x):
         assert len(x) > 1, "needs several"
@@ -125,6 +132,20 @@ def test_what_no_file_of_weights_holds_is_the_same_at_every_seed(named):
     second.load_state_dict(first.state_dict())
     assert torch.equal(first.eval()(IMAGES), second.eval()(IMAGES))
     assert 0 < first.mask.std() < 1
+
+
+def test_a_seed_of_the_code_decides_what_does_not_train_and_the_recipes_what_does(named):
+    architecture = named("seeded")
+    assert not has_weights(architecture)
+    first, second = build(architecture, 0), build(architecture, 1)
+    given = network_with_weights(architecture)
+    assert not torch.equal(first.a.weight, second.a.weight)
+    for other in (first, second):
+        assert torch.equal(other.mask, given.mask)
+        assert torch.equal(other.order, given.order)
+        assert torch.equal(other.fc.bias, given.fc.bias)
+    torch.manual_seed(5)
+    assert torch.equal(given.mask, torch.rand(8, 8))
 
 
 def test_weights_that_numpy_draws_are_no_weights_that_come_with_the_network(named):
