@@ -240,7 +240,7 @@ def run_folders(folder: Path, rng: random.Random, tally: Tally, count: int) -> N
 
 def comparison_folders(folder: Path, rng: random.Random, tally: Tally, count: int) -> None:
     """Folders of a comparison, before its joint measurement and at its end, of which one file was spoiled."""
-    goes_on = partial(compare_methods, parse_recipe(TINY), ("neuralscale", "uniform"), ("0.5x",), 1)
+    goes_on = partial(compare_methods, parse_recipe(TINY), ("neuralscale", "uniform"), ("0.5x", "params=10"), 1)
     good = {"begun": folder / "begun", "ended": folder / "ended"}
     goes_on(good["ended"])
     shutil.copytree(good["ended"], good["begun"])

@@ -28,6 +28,7 @@ from compressor.pipeline import environment, run_folder
 from compressor.pipeline.doctor import check_provider
 from compressor.pipeline.executors import map_on_ray
 from compressor.pipeline.lock import alone_in
+from compressor.pipeline.records import FailuresRecord, LatencyRecord, damaged
 from compressor.pipeline.run_log import RunLog
 from compressor.pipeline.runner import Progress, Shared, run
 from compressor.pipeline.sweep_jobs import UNSCALED, Job, Sweep, make_sweep
@@ -82,7 +83,7 @@ class _SweepRun:
         self.sweep, self.out, self.progress, self.ray = sweep, out, progress, ray
         self.log = RunLog(out / "log.jsonl")
         self._loaded: tuple[object, DataSet] | None = None
-        self.failures: dict[str, str] = _read_failures(out / "failures.json")
+        self.failures = _read_failures(out / "failures.json", [job.folder for job in sweep.jobs])
         self.trained: dict[tuple[object, ...], Job] = {}
         self.twins: dict[str, str] = {}
 
@@ -177,8 +178,8 @@ class _SweepRun:
         files = {job.folder: self.out / job.folder / "model.onnx" for job in jobs}
         sums = {name: sha256_of(file) for name, file in files.items()}
         if path.exists():
-            known: dict[str, Any] = read_json(path)
-            if {name: dig(one, "sha256") for name, one in (dig(known, "networks") or {}).items()} == sums:
+            known = LatencyRecord.read(path).model_dump()
+            if {name: one.get("sha256") for name, one in known["networks"].items()} == sums:
                 return known
         self.progress("bench", f"measuring {len(files)} networks in turns, {bench.warmup + bench.runs} batches", None)
         with self.log.timing("bench"):
@@ -200,7 +201,7 @@ class _SweepRun:
             run_folder.record(folder, "bench", job.recipe)
             run_folder.unseal(folder, place.name)
             write_json(place, own)
-        if not made.exists():
+        if not run_folder.intact(folder, made.name):
             run(job.recipe, folder, resume=True, progress=self._progress_of(job))
         report: dict[str, Any] = read_json(made)
         return report
@@ -279,8 +280,11 @@ def _identity(job: Job, folder: Path) -> tuple[object, ...]:
     return job.seed, (folder / "architecture.json").read_text(encoding="utf-8"), own
 
 
-def _read_failures(path: Path) -> dict[str, str]:
-    return read_json(path) if path.exists() else {}
+def _read_failures(path: Path, folders: Sequence[str]) -> dict[str, str]:
+    found = FailuresRecord.read(path).root if path.exists() else {}
+    if strange := set(found) - set(folders):
+        raise damaged(path, f"{min(strange)!r} is no run of this comparison")
+    return found
 
 
 def _claim(folder: Path, sweep: Sweep, resume: bool) -> None:

@@ -304,6 +304,10 @@ class LatencyRecord(_File):
     machine: dict[str, Any]
 
 
+class FailuresRecord(RootModel[dict[str, str]], _File):
+    """failures.json of a comparison: {folder of a run: why its budget cannot be met}."""
+
+
 class VerificationRecord(RootModel[dict[str, dict[str, Any]]], _File):
     """{network: how its file was measured against a limit}, in the file that the cost names (`Cost.record`)."""
 

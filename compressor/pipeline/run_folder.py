@@ -38,6 +38,7 @@ _LEAVES = {
     "train": (*_of_networks("training.json", "weights.safetensors"), "checkpoints/train-*"),
     "export": _of_networks("export.json", "model.onnx"),
     "bench": ("latency.json",),  # and the records of limited costs, see `compressor.recipe.Cost`
+    "report": ("report.json",),
 }
 _FORM = {"precision", "preprocess", "softmax", "batch"}
 _PLACES = ("path", "download", "memory_gib")
@@ -172,9 +173,9 @@ def check_files(folder: Path) -> None:
         RunError: names the file
     """
     sums = _records(folder).get(_FILES, {})
-    left = {name: (stage, file) for stage in _USES for name, file in _left(folder, stage).items()}
+    left = {name: (stage, file) for stage in _LEAVES for name, file in _left(folder, stage).items()}
     for name, (stage, file) in left.items():
-        if name in sums and sums[name] != sha256_of(file):
+        if stage in _USES and name in sums and sums[name] != sha256_of(file):
             raise RunError(
                 f"{file}: was damaged or changed: it is not the file that the {stage} stage of this run left; restore "
                 "it, or delete it and what was made from it, to have them made again"
@@ -182,6 +183,12 @@ def check_files(folder: Path) -> None:
     # What is made again with a missing file is another one too: the other files of its folder.
     gone = {name.rpartition("/")[0] for name in sums if name not in left}
     unseal(folder, *(name for name in sums if name.rpartition("/")[0] in gone))
+
+
+def intact(folder: Path, name: str) -> bool:
+    """Whether a file is there, and is what its stage has left."""
+    file = folder / name
+    return file.is_file() and _records(folder).get(_FILES, {}).get(name) == sha256_of(file)
 
 
 def _left(folder: Path, stage: str) -> dict[str, Path]:

@@ -116,8 +116,7 @@ def _run_stages(context: RunContext, until: str) -> dict[str, Any]:
         try:
             with context.log.timing(name):
                 STAGES[name](context)
-            if name != "report":
-                run_folder.seal(context.out, name)
+            run_folder.seal(context.out, name)
         except Paused as paused:
             raise Stopped(f"{name}: {paused}") from paused
         except Unfinished as unfinished:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import statistics
 
 import pytest
@@ -151,6 +152,34 @@ def test_a_finished_comparison_is_not_run_again(finished, fits):
     assert fits == []
     assert again["runs"] == record["runs"]
     assert (out / "latency.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["[]", "5", "{}", '{"dataset": 5, "accuracy": {"onnx": "x"}}'])
+def test_a_report_that_was_changed_is_made_again(finished, tmp_path, content):
+    whole, record, *_ = finished
+    out = shutil.copytree(whole, tmp_path / "out")
+    (out / record["runs"][-1]["folder"] / "report.json").write_text(content)
+    again = compare_methods(parse_recipe(RAW), METHODS, BUDGETS, SEEDS, out, resume=True)
+    assert again["runs"] == record["runs"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("failures.json", "[]", "should be an object"),
+        ("failures.json", "null", "should be an object"),
+        ("failures.json", '{"runs/x/y/1": "no"}', "'runs/x/y/1' is no run of this comparison"),
+        ("failures.json", '{"runs/x/y/1": 5}', r"runs/x/y/1: .*valid string"),
+        ("latency.json", "{}", "networks: Field required"),
+        ("latency.json", '{"networks": {"a": {"median_ms": -1}}, "machine": {}}', r"networks\.a\."),
+        ("plan.json", "5", "holds no comparison"),
+    ],
+)
+def test_a_file_of_the_comparison_that_was_damaged_is_named(finished, tmp_path, name, content, message):
+    out = shutil.copytree(finished[0], tmp_path / "out")
+    (out / name).write_text(content)
+    with pytest.raises(RunError, match=f"^{out}.*{message}"):
+        compare_methods(parse_recipe(RAW), METHODS, BUDGETS, SEEDS, out, resume=True)
 
 
 class Killed(BaseException):

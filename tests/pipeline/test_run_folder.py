@@ -12,6 +12,7 @@ from small import small_recipe
 from compressor.cli.root import main
 from compressor.errors import CompressorError
 from compressor.files import sha256_of
+from compressor.pipeline.run_folder import intact
 from compressor.pipeline.runner import continue_run, run
 from compressor.recipe import parse_recipe
 
@@ -63,7 +64,16 @@ def test_a_file_that_is_made_again_may_be_left_half_way(folder, finished, no_fig
     continue_run(folder, "bench")
     stages = json.loads((folder / "stages.json").read_text())
     before = json.loads((finished / "stages.json").read_text())
-    assert stages["files"].keys() == before["files"].keys()
+    assert stages["files"].keys() == before["files"].keys() - {"report.json"}
+
+
+def test_a_report_that_was_changed_is_made_again(folder, no_figures):
+    before = json.loads((folder / "report.json").read_text())
+    (folder / "report.json").write_text("{}")
+    assert not intact(folder, "report.json")
+    continue_run(folder, "report")
+    assert json.loads((folder / "report.json").read_text())["accuracy"] == before["accuracy"]
+    assert intact(folder, "report.json")
 
 
 def test_the_architecture_of_another_network_is_not_built(folder, tmp_path):
