@@ -1,5 +1,6 @@
 """Shapes and random values for the inputs of an ONNX model."""
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -34,6 +35,8 @@ _DTYPES: Final = {
 }
 
 Shapes = Mapping[str, Sequence[int | str]]
+_LARGE = 2**26  # bytes; what is packed more densely than so many times may be meant to fill the memory
+_DENSEST = 100
 _ANY = 0  # what older converters write for an axis of any size
 
 
@@ -106,16 +109,25 @@ def read_values(file: str | None) -> dict[str, np.ndarray[Any, Any]]:
     """
     if file is None:
         return {}
+    if not Path(file).is_file():  # reading from a pipe would wait for good
+        raise BenchError(f"{file} is not a file")
+    if not zipfile.is_zipfile(file):
+        raise BenchError(f"{file}: is not an .npz file with an array for each input (numpy.savez makes them)")
     try:
-        with Path(file).open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            needed, room = sum(part.file_size for part in arrays.zip.infolist()), available_bytes()
-            if room is not None and needed > room:
-                raise MemoryError(f"it unpacks to {needed / 2**30:.1f} GiB, and {room / 2**30:.1f} GiB are free")
+        with np.load(file, allow_pickle=False) as arrays:
+            packed, needed = Path(file).stat().st_size, sum(part.file_size for part in arrays.zip.infolist())
+            if needed > max(_LARGE, _DENSEST * packed):
+                raise BenchError(
+                    f"{file}: has {packed:,} bytes and unpacks to {needed:,}, more than {_DENSEST} times as many; "
+                    "write it with numpy.savez if that is right"
+                )
             return {name: np.ascontiguousarray(arrays[name]) for name in arrays.files}
-    except AttributeError as error:  # an .npy file gives an array
-        raise BenchError(f"{file}: is not an .npz file with an array for each input") from error
+    except BenchError:
+        raise
     except Exception as error:  # zipfile, numpy and the system each have their own
-        raise BenchError(f"{file}: cannot be read as an .npz file: {' '.join(str(error).split())[:200]}") from error
+        held = "" if "allow_pickle" not in str(error) else "it holds Python objects"
+        cause = held or " ".join(str(error).split())[:200]
+        raise BenchError(f"{file}: cannot be read as an .npz file: {cause}") from error
 
 
 def check_types(file: str, specs: Sequence[TensorSpec], values: Mapping[str, np.ndarray[Any, Any]]) -> None:
@@ -205,7 +217,7 @@ def _sort_shapes(
             )
     batches = {axis for axis in sizes if shapes[axis][0] == BATCH}
     for name, shape in whole.items():
-        for axis, size, raw in zip(inputs[name].shape, shape, shapes[name], strict=True):
+        for axis, size, raw in zip(inputs[name].shape, shape, shapes[name], strict=False):
             if isinstance(axis, str) and axis not in sizes:
                 sizes[axis] = size
                 batches |= {axis} if raw == BATCH else set()
@@ -222,10 +234,9 @@ def _numbers(name: str, file: str, batch: int, given: Sequence[int | str]) -> tu
 
 
 def _whole_shape(node: Any, file: str, given: tuple[int, ...]) -> tuple[int, ...]:
-    fits = len(given) == len(node.shape) and all(
-        size >= 0 and (not isinstance(own, int) or own in (size, _ANY))
-        for size, own in zip(given, node.shape, strict=True)
-    )
+    # ONNX Runtime gives no axes for a scalar, and for what may have any number of them: it will say if they do not fit.
+    fits = (not node.shape or len(given) == len(node.shape)) and all(size >= 0 for size in given)
+    fits &= all(not isinstance(own, int) or own in (size, _ANY) for size, own in zip(given, node.shape, strict=False))
     if not fits:
         raise BenchError(f"{file}: shape {list(given)} does not fit input {node.name!r}, which has {node.shape}")
     return given

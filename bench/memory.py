@@ -1,13 +1,18 @@
-"""Memory that a model takes, measured in a process of its own: `python -m compressor.bench.memory '{...}'`.
+"""A model in a process of its own, `python -m compressor.bench.memory '{...}'`: the memory that it takes, and its end.
 
-A process that has measured before holds memory that it would not need, and torch alone is hundreds of MiB.
+A process that has measured before holds memory that it would not need, and torch alone is hundreds of MiB. And a model
+with a Loop may have no end, or fill the memory; only a process can be ended from outside while it runs.
 """
 
+import ctypes
 import json
+import mmap
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,12 +22,17 @@ from .errors import BenchError
 if TYPE_CHECKING:
     from .turns import Conditions
 
-__all__ = ["Memory", "measure_memory"]
+__all__ = ["Memory", "check_ends", "measure_memory"]
 
 _MODULE: Final = "compressor.bench.memory"
 _RUNS: Final = 3
 _KILLED: Final = 9  # signal.SIGKILL, which Windows lacks
-_STATUS: Final = Path("/proc/self/status")
+_LOOP: Final = b'"\x04Loop'  # the operator's name as protobuf writes it into a node
+_LOOP_SECONDS = 15.0  # that opening a model with a Loop and a first run may take
+_LOOP_BYTES: Final = 2 * 2**30  # that it may take beside four times its file
+_POLL_SECONDS: Final = 0.05
+_DIE_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG of Linux's prctl
+_PROC: Final = Path("/proc")
 _PEAK_RESET: Final = Path("/proc/self/clear_refs")
 
 
@@ -65,9 +75,11 @@ def measure_memory(
         runs: after the one that finds the outputs' shapes
         timeout: seconds until the process is given up
     """
-    asked = {"path": os.fspath(path), "conditions": _plain(conditions), "runs": runs}
     try:
-        done = _child(asked, timeout)
+        check_ends(path, conditions)
+        done = _child(_command(path, conditions, runs), timeout)
+    except BenchError as error:
+        return Memory(None, problem=str(error), refused=error.exit_code)
     except (OSError, subprocess.SubprocessError) as error:
         cause = f"took more than {timeout:g} s" if isinstance(error, subprocess.TimeoutExpired) else str(error)
         return Memory(None, problem=f"the process that measures memory {cause}")
@@ -82,16 +94,52 @@ def _plain(conditions: "Conditions") -> dict[str, Any]:
     return dict(fields)
 
 
-def _child(asked: Mapping[str, Any], timeout: float) -> "subprocess.CompletedProcess[str]":
+def _child(command: Sequence[str], timeout: float) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        # -P: a folder named compressor where the user stands is not this package.
-        [sys.executable, "-P", "-m", _MODULE, json.dumps(asked)],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-        stdin=subprocess.DEVNULL,
+        command, capture_output=True, text=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL
     )
+
+
+def check_ends(path: str | os.PathLike[str], conditions: "Conditions") -> None:
+    """Run a model that has a Loop once, in a process that can be ended; whatever else is wrong the caller will see.
+
+    Raises:
+        BenchError: it was not over in time, or took too much memory
+    """
+    if not _has_loop(path):
+        return
+    said = f"{os.fspath(path)}: a run of batch={conditions.batch}"
+    advice = (
+        "the model has a Loop, which may have no end; give a smaller batch, or values for inputs with which it ends"
+    )
+    most = _LOOP_BYTES + 4 * Path(path).stat().st_size
+    begun, nowhere = time.monotonic(), subprocess.DEVNULL
+    process = subprocess.Popen(_command(path, conditions, 0), stdin=nowhere, stdout=nowhere, stderr=nowhere)
+    try:
+        while process.poll() is None:
+            if time.monotonic() - begun > _LOOP_SECONDS:
+                raise BenchError(f"{said} was not over after {_LOOP_SECONDS:g} s, and {advice}")
+            if (_status("VmRSS", process.pid) or 0) > most:
+                raise BenchError(f"{said} took more than {most / 2**30:.1f} GiB of memory, and {advice}")
+            time.sleep(_POLL_SECONDS)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _has_loop(path: str | os.PathLike[str]) -> bool:
+    """Whether a node of an ONNX file, however deeply it is nested, is a Loop."""
+    file = Path(path)
+    if not file.is_file() or not file.stat().st_size:
+        return False
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(_LOOP) >= 0
+
+
+def _command(path: str | os.PathLike[str], conditions: "Conditions", runs: int) -> list[str]:
+    asked = {"path": os.fspath(path), "conditions": _plain(conditions), "runs": runs}
+    # -P: a folder named compressor where the user stands is not this package.
+    return [sys.executable, "-P", "-m", _MODULE, json.dumps(asked)]
 
 
 def _reason(done: "subprocess.CompletedProcess[str]") -> str:
@@ -105,6 +153,8 @@ def _reason(done: "subprocess.CompletedProcess[str]") -> str:
 
 def _main(argument: str) -> None:
     """Measure in this process, and write the record to stdout."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     asked = json.loads(argument)
     try:
         record = _measure(asked["path"], asked["conditions"], asked["runs"])
@@ -149,9 +199,9 @@ def _peak_bytes() -> int | None:
     return _status("VmHWM") or _highest()
 
 
-def _status(field: str) -> int | None:
+def _status(field: str, process: int | str = "self") -> int | None:
     try:
-        lines = _STATUS.read_text(encoding="utf-8").splitlines()
+        lines = (_PROC / str(process) / "status").read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
     return next((int(line.split()[1]) * 2**10 for line in lines if line.startswith(f"{field}:")), None)

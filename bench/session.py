@@ -7,7 +7,6 @@ stderr, and lists CUDA as "available" wherever its own wheel contains it. Here s
 import contextlib
 import functools
 import io
-import mmap
 import os
 import re
 import time
@@ -54,7 +53,6 @@ _CUDA_GRAPH: Final = {
     _TENSORRT: {"trt_cuda_graph_enable": "True"},
 }
 
-_LOOP: Final = b'"\x04Loop'  # the operator's name as protobuf writes it into a node
 _MOST_THREADS: Final = 1024  # more take ONNX Runtime minutes to start
 _FATAL_ONLY: Final = 4  # ONNX Runtime log severities: 0 verbose ... 4 fatal
 _WARNINGS: Final = 2  # its default
@@ -71,7 +69,6 @@ class Opened:
         nodes: number of graph nodes by the short name of the provider that took them; empty where ONNX
             Runtime is too old to report them.
         cpu_ops: the nodes that another provider than "cpu" left to the CPU, counted by operator.
-        loops: whether a node of the file, however deeply it is nested, is a Loop.
     """
 
     session: Any
@@ -79,7 +76,6 @@ class Opened:
     create_ms: float
     nodes: dict[str, int]
     cpu_ops: dict[str, int] = field(default_factory=dict)
-    loops: bool = False
 
 
 def open_session(
@@ -209,12 +205,7 @@ def _open(file: Path, provider: str, options: Any, cuda_graph: bool = False) -> 
         raise ProviderError(
             f"{file}: {_asked_but(provider)} placed all {sum(nodes.values())} nodes of the model on {where}"
         )
-    return Opened(session, provider, create_ms, nodes, cpu_ops if provider != "cpu" else {}, _has_loop(file))
-
-
-def _has_loop(file: Path) -> bool:
-    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(_LOOP) >= 0
+    return Opened(session, provider, create_ms, nodes, cpu_ops if provider != "cpu" else {})
 
 
 def _remedy(provider: str) -> str:

@@ -9,7 +9,6 @@ import os
 import random
 import re
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,13 +29,12 @@ from .inputs import (
     read_values,
     resolve_inputs,
 )
+from .memory import check_ends
 from .session import Opened, device_of, intra_op_threads, no_cuda_graph, reason, timed_session
 
 __all__ = ["Conditions", "Entrant", "Turns", "open_entrant"]
 
 Path = str | os.PathLike[str]
-
-_LOOP_SECONDS = 15.0  # that the first run of a model with a Loop may take: only such a model may have no end
 
 
 @dataclass(frozen=True)
@@ -140,6 +138,8 @@ class Turns:
         """
         if not paths:
             raise BenchError("paths is empty; give at least one ONNX file")
+        for path in paths:
+            check_ends(path, conditions)
         opened = [_open(path, conditions, several=len(paths) > 1) for path in paths]
         _check_same_provider(paths, opened)
         known, values = [names_of(one.session) for one in opened], read_values(conditions.inputs)
@@ -235,6 +235,12 @@ def _bind(
 ) -> Entrant:
     """Place inputs, given or at random, and fitting outputs on the session's device."""
     session, device = opened.session, device_of(opened.provider)
+    inputs = [node.name for node in session.get_inputs()]
+    for name in values:
+        if name not in inputs:
+            raise BenchError(
+                f"{conditions.inputs}: has values for {name!r}, which is no input of {path}: {', '.join(inputs)}"
+            )
     shapes = {**conditions.shapes, **{name: value.shape for name, value in values.items()}}
     specs = resolve_inputs(session, path, conditions.batch, shapes)
     check_types(path, specs, values)
@@ -268,26 +274,15 @@ def _check_room(path: str, specs: Sequence[TensorSpec], batch: int) -> None:
 
 def _bind_outputs(path: str, opened: Opened, binding: Any, conditions: Conditions) -> None:
     """Run once with outputs that ONNX Runtime allocates, then bind those for all later runs."""
-    names = [node.name for node in opened.session.get_outputs()]
+    names = list(dict.fromkeys(node.name for node in opened.session.get_outputs()))  # a file may list one twice
     for name in names:
         binding.bind_output(name, device_of(opened.provider), 0)
     # Graph -1 is none: the one that is captured must hold the outputs that stay.
-    options = _run_options("-1") if conditions.cuda_graph else ort.RunOptions()
-    watch = threading.Timer(_LOOP_SECONDS, setattr, (options, "terminate", True))
-    watch.daemon = True
-    if opened.loops:
-        watch.start()
+    options = _run_options("-1") if conditions.cuda_graph else None
     try:
         opened.session.run_with_iobinding(binding, options)
     except Exception as error:  # ONNX Runtime's errors share no narrower base class
-        if options.terminate:
-            raise BenchError(
-                f"{path}: a run of batch={conditions.batch} was not over after {_LOOP_SECONDS:g} s, and the model has "
-                "a Loop, which may have no end; give a smaller batch, or values for inputs with which it ends"
-            ) from error
         raise _does_not_run(path, conditions.batch, error) from error
-    finally:
-        watch.cancel()
     for name, value in zip(names, binding.get_outputs(), strict=True):
         # Sequences and maps (scikit-learn's classifiers) have no buffer to bind: made anew in each run.
         if value.is_tensor():

@@ -18,6 +18,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 800  # characters of a sentence
+
 
 class CompressorError(Exception):
     """Base of all errors of this package; the command line prints it and exits with `exit_code`."""
@@ -69,3 +71,9 @@ def not_one_of(value: object, valid: Iterable[object]) -> str:
     near = difflib.get_close_matches(str(value), names, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     return f"{value!r} is not one of {', '.join(names)}{hint}"
+
+
+def on_one_line(text: str) -> str:
+    """A sentence for a terminal: no control characters, and without the middle of a value that fills pages."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from compressor.errors import CompressorError
+from compressor.errors import CompressorError, on_one_line
 
 
 def reported(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -26,7 +26,8 @@ def reported(function: Callable[..., Any]) -> Callable[..., Any]:
         except BrokenPipeError:
             raise  # the reader of a pipe has gone; click ends quietly
         except OSError as error:
-            raise Failure(f"{error.filename or 'file'}: {error.strerror or error}", 2) from error
+            # What has no name is what the command prints to: files are opened by their names.
+            raise Failure(f"{error.filename or 'standard output'}: {error.strerror or error}", 2) from error
         except Exception as error:
             if _out_of_memory(error):
                 raise Failure(f"out of memory: {str(error).splitlines()[0]}", 3) from error
@@ -59,4 +60,4 @@ class Failure(click.ClickException):
     def show(self, file: Any = None) -> None:
         """Write the message to stderr."""
         for problem in self.message.splitlines():
-            click.echo(f"error: {problem}", err=True)
+            click.echo(f"error: {on_one_line(problem)}", err=True)

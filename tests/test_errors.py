@@ -1,7 +1,7 @@
 import pytest
 
 from compressor import errors
-from compressor.errors import CompressorError, UnavailableError, not_one_of
+from compressor.errors import CompressorError, UnavailableError, not_one_of, on_one_line
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, CompressorError)]
 
@@ -11,6 +11,13 @@ def test_every_error_is_in_the_printed_tree_and_has_its_exit_code(kind):
     assert kind.__name__ in (errors.__doc__ or "")
     assert kind.__doc__
     assert kind.exit_code == (3 if kind is UnavailableError else 2)
+
+
+def test_a_sentence_for_a_terminal_has_no_control_characters_and_no_pages():
+    assert on_one_line("ünï \x1b[2J\n") == r"ünï \x1b[2J\n"
+    long = on_one_line("a" * 10**6 + "z")
+    assert len(long) < 1000
+    assert (long[0], long[-1]) == ("a", "z")
 
 
 def test_the_nearest_valid_name_is_offered():

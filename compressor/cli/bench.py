@@ -10,6 +10,7 @@ import click
 
 from compressor.cli.command import Command
 from compressor.cli.options import check_writable, given_inputs, parse_batches, parse_shapes
+from compressor.errors import on_one_line
 from compressor.failures import Failure, reported
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def _measure(model: Path, batch: int, protocol: _Protocol, profile: bool, first:
     taken = replace(asked, provider=latency.provider)  # "auto" has decided
     if first:
         for line in _head(latency):
-            click.echo(line)
+            click.echo(on_one_line(line))
     click.echo(_line(_cells(latency, memory)))
     return _Row(latency, memory, profile_model(model, taken, protocol.warmup, protocol.runs) if profile else None)
 

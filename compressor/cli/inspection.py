@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from pydantic import BaseModel, ValidationError
 
+from compressor.errors import on_one_line
 from compressor.files import parse_json
 from compressor.models.onnx_reading import read_onnx
 from compressor.recipe.precision import precisions
+from compressor.recipe.stored import Amount, Count, Number, problem_of
 
 _PREFIX = "compressor."
 _SHOWN = 8  # classes, and kinds of operators
@@ -57,43 +60,84 @@ def inspection_lines(facts: dict[str, Any]) -> list[str]:
         f"operators: {kinds}{' and others' if len(operators) > _SHOWN else ''}",
     ]
     metadata = facts["metadata"]
-    if "recipe" not in metadata:
-        return [*lines, "no story: it was not made by compressor"]
-    return [*lines, *_story(metadata)]
+    story = _story(metadata) if "recipe" in metadata else ["no story: it was not made by compressor"]
+    return [on_one_line(line) for line in (*lines, *story)]
+
+
+class _Taken(BaseModel):
+    """compressor.input: the images that a file takes."""
+
+    dtype: str
+    layout: str
+    size: list[Count] | None
+    range: tuple[Number, Number]
+    mean: list[Number]
+    std: list[Number]
+
+
+class _Metric(BaseModel):
+    name: str = "accuracy"
+    onnx: Number = math.nan
+    torch: Number = math.nan
+
+
+class _Samples(BaseModel):
+    samples: Count = 0
+
+
+class _Origin(BaseModel):
+    model: str | None = None
+
+
+class _Story(BaseModel):
+    """What `compressor` wrote into a file, which anyone may have changed."""
+
+    input: _Taken | None = None
+    output: str = "logits"
+    classes: list[str | int] = []
+    budget: dict[str, Amount] = {}
+    metric: _Metric = _Metric()
+    accuracy: _Samples = _Samples()
+    network: str | None = None
+    architecture: _Origin = _Origin()
+    task: str | None = None
+    versions: dict[str, str] = {}
 
 
 def _story(metadata: dict[str, Any]) -> list[str]:
+    try:
+        story = _Story.model_validate({name: value for name, value in metadata.items() if value is not None})
+    except ValidationError as error:
+        return [f"its story cannot be read: {problem_of(error)}"]
     lines = []
-    if taken := metadata.get("input"):
-        size = "any size" if taken["size"] is None else " x ".join(str(size) for size in taken["size"])
-        where = "inside" if taken["dtype"] == "uint8" else "not inside: (x - mean) / std of values from 0 to 1"
+    if taken := story.input:
+        size = "any size" if taken.size is None else " x ".join(map(str, taken.size))
+        where = "inside" if taken.dtype == "uint8" else "not inside: (x - mean) / std of values from 0 to 1"
         lines.append(
-            f"images: {taken['dtype']} {taken['layout']}, {size}, values {taken['range'][0]} to {taken['range'][1]}; "
-            f"normalisation {where}, mean {_rounded(taken['mean'])}, std {_rounded(taken['std'])}"
+            f"images: {taken.dtype} {taken.layout}, {size}, values {taken.range[0]} to {taken.range[1]}; "
+            f"normalisation {where}, mean {_rounded(taken.mean)}, std {_rounded(taken.std)}"
         )
-    lines.append(f"gives: {metadata.get('output', 'logits')}")
-    classes = metadata.get("classes") or []
+    lines.append(f"gives: {story.output}")
+    classes = story.classes
     more = f" and {len(classes) - _SHOWN:,} more" if len(classes) > _SHOWN else ""
     lines.append(f"classes: {len(classes):,}: {', '.join(map(str, classes[:_SHOWN]))}{more}")
-    limits = ", ".join(f"{name} at most {limit:,.10g}" for name, limit in (metadata.get("budget") or {}).items())
+    limits = ", ".join(f"{name} at most {limit:,.10g}" for name, limit in story.budget.items())
     lines.append(f"budget: {limits or 'none'}")
-    metric = metadata.get("metric") or {}
-    accuracy = metadata.get("accuracy") or {}
+    metric = story.metric
     lines.append(
-        f"{metric.get('name', 'accuracy')}: {metric.get('onnx', math.nan):.4f} on this file, "
-        f"{metric.get('torch', math.nan):.4f} in PyTorch, {accuracy.get('samples', 0):,} test samples"
+        f"{metric.name}: {metric.onnx:.4f} on this file, {metric.torch:.4f} in PyTorch, "
+        f"{story.accuracy.samples:,} test samples"
     )
-    architecture = metadata.get("architecture") or {}
-    lines.append(f"network: {metadata.get('network')} of {architecture.get('model')}, task {metadata.get('task')}")
-    versions = metadata.get("versions") or {}
-    lines.append("made with: " + ", ".join(f"{name} {version}" for name, version in versions.items()))
+    lines.append(f"network: {story.network} of {story.architecture.model}, task {story.task}")
+    lines.append("made with: " + ", ".join(f"{name} {version}" for name, version in story.versions.items()))
     return lines
 
 
 def _tensor(value: onnx.ValueInfoProto) -> dict[str, Any]:
     tensor = value.type.tensor_type
     shape = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim]
-    dtype = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+    known = onnx.TensorProto.DataType.values()
+    dtype = onnx.TensorProto.DataType.Name(tensor.elem_type).lower() if tensor.elem_type in known else "unknown"
     return {"name": value.name, "dtype": {"float": "float32"}.get(dtype, dtype), "shape": shape}
 
 

@@ -8,6 +8,8 @@ import onnx
 
 from compressor.errors import ModelError
 
+_MOST_BYTES = 2**31 - 1  # protobuf's own limit; larger weights lie beside the file
+
 
 def read_onnx(path: Path) -> onnx.ModelProto:
     """Read a file and let ONNX's checker look at it.
@@ -17,6 +19,8 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     """
     if not path.is_file():
         raise ModelError(f"{path}: file not found")
+    if (size := path.stat().st_size) > _MOST_BYTES:
+        raise ModelError(f"{path}: is not a valid ONNX model: it has {size:,} bytes, at most {_MOST_BYTES:,} are read")
     try:
         proto = onnx.load_model(path)
         onnx.checker.check_model(proto)

@@ -295,6 +295,7 @@ def _claim(folder: Path, sweep: Sweep, resume: bool) -> None:
             with other arguments or another recipe
     """
     path, wanted = folder / "plan.json", _fixed(sweep)
+    run_folder.check_entries(folder)
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder}: is a file, not a folder")
     known = read_json(path) if path.exists() else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ def claim(folder: Path, recipe: Recipe, resume: bool) -> None:
             another recipe
     """
     kept = folder / "recipe.yaml"
+    check_entries(folder)
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder}: is a file, not a folder")
     begun = any(_begun(folder, stage) for stage in _USES)
@@ -83,6 +85,7 @@ def load(folder: Path, trust: bool = False) -> Recipe:
         RecipeError: its recipe is not valid
     """
     kept = folder / "recipe.yaml"
+    check_entries(folder)
     if not kept.exists():
         raise RunError(f"{folder}: not a run folder: it has no recipe.yaml (begin with: compressor run RECIPE -o OUT)")
     recipe = load_recipe(kept)
@@ -93,6 +96,22 @@ def load(folder: Path, trust: bool = False) -> Recipe:
         )
     check(folder, recipe)
     return recipe
+
+
+def check_entries(folder: Path) -> None:
+    """Refuse a folder in which anything is a link, a pipe or a device: it may come from someone else, who could have
+    us write to another place, or wait for good.
+
+    Raises:
+        RunError: names the first such entry
+    """
+    for root, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            entry = Path(root, name)
+            if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
+                kind = "a link" if entry.is_symlink() else "neither a file nor a folder"
+                if os.path.lexists(entry):  # else it was deleted meanwhile
+                    raise RunError(f"{entry}: is {kind}; what a run has left has none of these")
 
 
 def _mark_of(recipe: Recipe) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from compressor.errors import RecipeError, not_one_of
+from compressor.errors import RecipeError, not_one_of, on_one_line
 from compressor.recipe.method import methods
 from compressor.recipe.sections import Recipe, recipe_type
 
@@ -51,9 +51,6 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_LONGEST = 600  # characters of a sentence
-
-
 def load_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
     """Read and check a recipe.
 
@@ -91,13 +88,8 @@ def parse_recipe(raw: Any, overrides: Iterable[str] = (), source: str = "recipe"
     try:
         return recipe_type().model_validate(raw)
     except ValidationError as error:
-        lines = "\n".join(f"{source}: {_shortened(line)}" for line in _explain(error, raw))
+        lines = "\n".join(f"{source}: {on_one_line(line)}" for line in _explain(error, raw))
         raise RecipeError(lines) from error
-
-
-def _shortened(line: str) -> str:
-    """A sentence without the middle of a value that fills pages."""
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
 
 
 def schema() -> dict[str, Any]:
@@ -120,7 +112,9 @@ def _load_yaml(text: str) -> Any:
         raise ValueError(" ".join(str(error).split())) from error
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-    except (ValueError, KeyError, AttributeError) as error:  # PyYAML lets those of bad dates and numbers through
+    except AttributeError as error:  # PyYAML looks for the parts of a date where there are none
+        raise ValueError("a value does not fit the type that its tag names") from error
+    except (ValueError, KeyError) as error:  # those of bad dates and numbers
         raise ValueError(f"a value does not fit its type: {error}") from error
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
 
 _UNITS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}
 _QUANTITY = re.compile(r"\s*([0-9_.]+(?:[eE][+-]?[0-9]+)?)\s*([kMG]?)\s*")
@@ -104,7 +105,31 @@ def empty(kind: Callable[[], type[BaseModel]]) -> BaseModel:
     return made.__new__(made)
 
 
+def _is_number(field: FieldInfo) -> bool:
+    """Whether a field takes floats, and neither true nor false, and does not look at what it is given itself."""
+    parts: list[Any] = [*field.metadata, field.annotation]
+    for part in parts:
+        parts += get_args(part)
+    return float in parts and not any(part in (bool, Any) or isinstance(part, BeforeValidator) for part in parts)
+
+
+def _spelled(value: Any) -> Any:
+    """A value of which true and false are texts, which are no numbers."""
+    if isinstance(value, list | tuple):
+        return [_spelled(item) for item in value]
+    return str(value).lower() if isinstance(value, bool) else value
+
+
 class Section(BaseModel):
     """A part of a recipe: unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_bool(cls, values: Any) -> Any:
+        """Have true and false refused where numbers are meant: pydantic takes them for 1.0 and 0.0."""
+        if not isinstance(values, dict):
+            return values
+        numbers = {name for name, field in cls.model_fields.items() if _is_number(field)}
+        return {name: _spelled(value) if name in numbers else value for name, value in values.items()}

@@ -133,7 +133,7 @@ def test_resident_set_and_peak_are_in_order():
 
 
 def test_a_system_that_tells_nothing_gives_none(save_linear, monkeypatch):
-    monkeypatch.setattr(memory, "_STATUS", Path("/nowhere/status"))
+    monkeypatch.setattr(memory, "_PROC", Path("/nowhere"))
     monkeypatch.setattr(memory, "_PEAK_RESET", Path("/nowhere/clear"))
     monkeypatch.setattr(memory, "_highest", lambda: None)
     assert memory._measure(str(save_linear()), memory._plain(CPU), 1) == memory.Memory(None, None)
@@ -141,7 +141,7 @@ def test_a_system_that_tells_nothing_gives_none(save_linear, monkeypatch):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not report it")
 def test_the_highest_set_stands_in_for_status(monkeypatch):
-    monkeypatch.setattr(memory, "_STATUS", Path("/nowhere/status"))
+    monkeypatch.setattr(memory, "_PROC", Path("/nowhere"))
     assert memory._resident_bytes() == memory._peak_bytes() > 2**20
 
 

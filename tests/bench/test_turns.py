@@ -1,5 +1,7 @@
 import gc
+import os
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compressor.bench import BenchError, Conditions, ProviderError, turns
+from compressor.bench import BenchError, Conditions, ProviderError, memory, turns
 from compressor.bench.session import timed_session
 from compressor.bench.turns import Turns, open_entrant
 
@@ -204,8 +206,8 @@ def test_given_values_are_what_a_model_reads(gathering, tmp_path):
     ("arrays", "message"),
     [
         ({"i": np.zeros((2, 7), np.float32)}, "the values given for input 'i' are float32, it takes int64"),
-        ({"j": np.zeros((2, 7), np.int64)}, "shapes names 'j', which is not one of the inputs i"),
-        ({"i": np.array([[object()]])}, "cannot be read as an .npz file"),
+        ({"j": np.zeros((2, 7), np.int64)}, r"in\.npz: has values for 'j', which is no input of .*gather\.onnx: i"),
+        ({"i": np.array([[object()]])}, "cannot be read as an .npz file: it holds Python objects"),
         ({"i": np.zeros(2, np.int64)}, "does not fit input 'i'"),
     ],
 )
@@ -221,40 +223,82 @@ def test_a_file_that_holds_no_values_is_refused(gathering, tmp_path, content):
         Turns([gathering], Conditions("cpu", 2, 1, inputs=str(tmp_path / "in.npz")))
 
 
-@pytest.fixture
-def endless(tmp_path):
-    """A function that saves a Loop whose condition stays true, in the main graph or inside an If."""
+FLOATS = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])
 
-    def floats(*names):
-        return [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4]) for name in names]
 
-    def save(nested):
-        steps = [
-            helper.make_tensor_value_info("i", TensorProto.INT64, []),
-            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
-        ]
-        again = helper.make_tensor_value_info("again", TensorProto.BOOL, [])
-        same = [helper.make_node("Identity", ["c"], ["again"]), helper.make_node("Neg", ["v"], ["w"])]
-        body = helper.make_graph(same, "body", [*steps, *floats("v")], [again, *floats("w")])
-        loop = helper.make_node("Loop", ["", "true", "x"], ["y"], body=body)
-        true = numpy_helper.from_array(np.array(True), "true")
-        if not nested:
-            return graph_of(tmp_path, "plain.onnx", floats("x"), [loop], floats("y"), [true])
-        then = helper.make_graph([loop], "then", [], floats("y"))
-        other = helper.make_graph([helper.make_node("Neg", ["x"], ["z"])], "else", [], floats("z"))
-        choice = helper.make_node("If", ["true"], ["o"], then_branch=then, else_branch=other)
-        return graph_of(tmp_path, "nested.onnx", floats("x"), [choice], floats("o"), [true])
+def save_loop(tmp_path, step, times=None, nested=False):
+    """A Loop whose condition stays true, in the main graph or inside an If; `step` makes v+1 (w) of v."""
 
-    return save
+    def floats(name):
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 4])
+
+    count = helper.make_tensor_value_info("i", TensorProto.INT64, [])
+    before, after = (helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("c", "again"))
+    steps = [helper.make_node("Identity", ["c"], ["again"]), step]
+    body = helper.make_graph(steps, "body", [count, before, floats("v")], [after, floats("w")])
+    loop = helper.make_node("Loop", ["" if times is None else "times", "true", "x"], ["y"], body=body)
+    weights = [numpy_helper.from_array(np.array(True), "true"), numpy_helper.from_array(np.array(times or 0), "times")]
+    if not nested:
+        return graph_of(tmp_path, "plain.onnx", [FLOATS], [loop], [floats("y")], weights)
+    then = helper.make_graph([loop], "then", [], [floats("y")])
+    other = helper.make_graph([helper.make_node("Neg", ["x"], ["z"])], "else", [], [floats("z")])
+    choice = helper.make_node("If", ["true"], ["o"], then_branch=then, else_branch=other)
+    return graph_of(tmp_path, "nested.onnx", [FLOATS], [choice], [floats("o")], weights)
+
+
+NEGATED = helper.make_node("Neg", ["v"], ["w"])
+DOUBLED = helper.make_node("Concat", ["v", "v"], ["w"], axis=0)
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_a_loop_without_an_end_is_given_up(endless, monkeypatch, nested):
-    monkeypatch.setattr(turns, "_LOOP_SECONDS", 0.2)
-    with pytest.raises(BenchError, match=r"was not over after 0\.2 s, and the model has a Loop, which may have no end"):
-        Turns([endless(nested)], CPU)
+def test_a_loop_without_an_end_is_given_up(tmp_path, monkeypatch, nested):
+    monkeypatch.setattr(memory, "_LOOP_SECONDS", 1.5)
+    path = save_loop(tmp_path, NEGATED, nested=nested)
+    with pytest.raises(BenchError, match=r"was not over after 1\.5 s, and the model has a Loop, which may have no end"):
+        Turns([path], CPU)
+    measured = memory.measure_memory(path, CPU)
+    assert (measured.refused, measured.host_bytes) == (2, None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where the system does not say what a process takes")
+def test_a_loop_that_fills_the_memory_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "_LOOP_BYTES", 2**29)
+    with pytest.raises(BenchError, match=r"took more than 0\.5 GiB of memory, and the model has a Loop"):
+        Turns([save_loop(tmp_path, DOUBLED, times=60)], CPU)
+
+
+def test_a_loop_that_ends_is_measured(tmp_path):
+    (entrant,) = Turns([save_loop(tmp_path, NEGATED, times=3)], CPU).entrants
+    assert entrant.inputs[0].shape == (5, 4)
 
 
 def test_a_model_without_a_loop_may_take_its_time(save_linear, monkeypatch):
-    monkeypatch.setattr(turns, "_LOOP_SECONDS", 0.0)
+    monkeypatch.setattr(memory, "_LOOP_SECONDS", 0.0)
     assert len(Turns([save_linear()], CPU).entrants) == 1
+
+
+def test_an_output_that_is_listed_twice_is_one(tmp_path):
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    path = graph_of(tmp_path, "twice.onnx", [FLOATS], [helper.make_node("Neg", ["x"], ["y"])], [y, y])
+    Turns([path], CPU).run(2)
+
+
+def test_an_input_that_may_have_any_number_of_axes_takes_what_is_given(tmp_path):
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, None)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    path = graph_of(tmp_path, "any.onnx", [x], [helper.make_node("Neg", ["x"], ["y"])], [y])
+    (entrant,) = Turns([path], Conditions("cpu", 2, 1, shapes={"x": ["N", 7]})).entrants
+    assert entrant.inputs[0].shape == (2, 7)
+
+
+def test_values_that_would_fill_the_memory_are_not_unpacked(gathering, tmp_path):
+    np.savez_compressed(tmp_path / "in.npz", i=np.zeros(2**24))
+    with pytest.raises(BenchError, match=r"in\.npz: has .* bytes and unpacks to 134,\d+,\d+, more than 100 times"):
+        Turns([gathering], Conditions("cpu", 2, 1, inputs=str(tmp_path / "in.npz")))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+def test_values_from_a_pipe_are_not_waited_for(gathering, tmp_path):
+    os.mkfifo(tmp_path / "in.npz")
+    with pytest.raises(BenchError, match=r"in\.npz is not a file"):
+        Turns([gathering], Conditions("cpu", 2, 1, inputs=str(tmp_path / "in.npz")))

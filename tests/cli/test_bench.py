@@ -2,6 +2,10 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -359,3 +363,28 @@ def test_a_gpu_is_measured_from_the_command_line(call):
     assert result.exit_code == 0, result.output
     assert "model.onnx: cuda, CUDA graph, " in result.stdout
     assert "nodes on the CPU: 0 of " in result.stdout
+
+
+def alive(pid):
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_ends_the_measurement_with_its_process(tmp_path, monkeypatch, sent):
+    monkeypatch.chdir(tmp_path)
+    save([helper.make_node("MatMul", ["x", "x"], ["y"])], {"x": (TensorProto.FLOAT, ["N", 512, 512])})
+    command = [sys.executable, "-m", "compressor", "bench", "model.onnx", "--batch", "300", "--threads", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while not (found := children.read_text().split()):
+        time.sleep(0.02)
+    process.send_signal(sent)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == (-sent if sent == signal.SIGKILL else 130)
+    assert sent == signal.SIGKILL or said == "error: interrupted; nothing was written\n"
+    latest = time.monotonic() + 30
+    while alive(found[0]):
+        assert time.monotonic() < latest
+        time.sleep(0.02)

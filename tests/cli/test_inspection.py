@@ -11,6 +11,7 @@ from torch import nn
 
 from compressor.cli.inspection import inspect_file, inspection_lines
 from compressor.cli.root import main
+from compressor.errors import ModelError
 from compressor.exporters import export_onnx
 from compressor.pipeline.runner import run
 from compressor.recipe import parse_recipe
@@ -64,6 +65,41 @@ def test_what_is_no_model_is_told_in_one_sentence(shipped, tmp_path, content):
     assert result.exit_code == 2
     assert result.stderr.startswith(f"error: {path}: ")
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "key", ["input", "output", "classes", "budget", "metric", "accuracy", "architecture", "versions"]
+)
+@pytest.mark.parametrize(
+    "value", ["5", "[]", "{}", '"x"', '[1, {"a": 2}]', '{"onnx": "x", "size": 3}', "NaN", "no JSON"]
+)
+def test_a_story_that_anyone_may_have_written_is_shown_or_said_to_be_unreadable(shipped, tmp_path, key, value):
+    model = onnx.load(shipped[0])
+    known = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, known | {f"compressor.{key}": value})
+    onnx.save(model, tmp_path / "other.onnx")
+    lines = inspection_lines(inspect_file(tmp_path / "other.onnx"))
+    said = [line for line in lines if line.startswith("its story cannot be read: ")]
+    assert said or any(line.startswith("gives: ") for line in lines)
+    assert all(key in line for line in said)
+
+
+def test_an_unknown_type_and_a_name_of_several_lines_are_shown(tmp_path):
+    x = onnx.helper.make_tensor_value_info("x\n\x1b[2Jok", 999, ["batch", 4])
+    node = onnx.helper.make_node("Relu", [x.name], ["y"])
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["batch", 4])
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", [x], [y])), tmp_path / "odd.onnx")
+    lines = inspection_lines(inspect_file(tmp_path / "odd.onnx"))
+    assert r"input: x\n\x1b[2Jok unknown (batch, 4)" in lines
+    assert all(line.isprintable() for line in lines)
+
+
+def test_a_file_larger_than_any_model_is_not_read(tmp_path):
+    path = tmp_path / "sparse.onnx"
+    with path.open("wb") as file:
+        file.truncate(3 * 2**30)
+    with pytest.raises(ModelError, match="it has 3,221,225,472 bytes, at most"):
+        inspect_file(path)
 
 
 def test_metadata_of_ours_that_is_damaged_is_shown_as_it_is(shipped, tmp_path):

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import shutil
 
 import onnx
@@ -10,7 +11,7 @@ from click.testing import CliRunner
 from small import small_recipe
 
 from compressor.cli.root import main
-from compressor.errors import CompressorError
+from compressor.errors import CompressorError, RunError
 from compressor.files import sha256_of
 from compressor.pipeline.run_folder import intact
 from compressor.pipeline.runner import continue_run, run
@@ -74,6 +75,23 @@ def test_a_report_that_was_changed_is_made_again(folder, no_figures):
     continue_run(folder, "report")
     assert json.loads((folder / "report.json").read_text())["accuracy"] == before["accuracy"]
     assert intact(folder, "report.json")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+@pytest.mark.parametrize("name", ["log.jsonl", "recipe.yaml", "weights.safetensors", "baselines/uniform/model.onnx"])
+@pytest.mark.parametrize("kind", ["link", "dangling link", "folder", "pipe"])
+def test_what_is_no_file_of_its_own_is_neither_read_nor_written(folder, tmp_path, name, kind):
+    """Who sends a run folder could have files of ours changed by a link, and a pipe would be waited for."""
+    (tmp_path / "mine.txt").write_text("mine")
+    (folder / name).unlink()
+    targets = {"link": tmp_path / "mine.txt", "dangling link": tmp_path / "new.txt", "folder": tmp_path}
+    os.mkfifo(folder / name) if kind == "pipe" else (folder / name).symlink_to(targets[kind])
+    with pytest.raises(RunError, match=rf"^{folder / name}: is (a link|neither a file nor a folder)"):
+        continue_run(folder, "report")
+    with pytest.raises(RunError, match=rf"^{folder / name}: is "):
+        run(parse_recipe(small_recipe(baselines=["uniform"])), folder, resume=True)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+    assert not (tmp_path / "new.txt").exists()
 
 
 def test_the_architecture_of_another_network_is_not_built(folder, tmp_path):
