@@ -34,7 +34,7 @@ class Interrupts:
     """Context manager; called, it says whether a signal came. Only the main thread can hear of that."""
 
     def __init__(self) -> None:
-        self.pressed = False
+        self.pressed = self._raised = False
         self._asked = float("-inf")
         self._before: dict[signal.Signals, Any] = {}
 
@@ -50,6 +50,9 @@ class Interrupts:
     ) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)
+        if self._raised and isinstance(error, Exception):
+            # Others' code may take the interrupt for a failure of its own: a part of torch that is then missing, say.
+            raise KeyboardInterrupt from error
 
     def __call__(self) -> bool:
         """Whether a signal came while somebody asked."""
@@ -58,6 +61,7 @@ class Interrupts:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if self.pressed or time.monotonic() - self._asked > _HEARD_FOR:
+            self._raised = True
             raise KeyboardInterrupt
         self.pressed = True
         print("\nstopping after this step; press Ctrl-C again to stop at once", file=sys.stderr, flush=True)

@@ -1,0 +1,47 @@
+"""Signals while a command works."""
+
+import contextlib
+import os
+import signal
+
+import pytest
+
+from compressor.cli.interrupts import Interrupts, interruptible
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows ends a process that is sent a signal")
+
+
+def test_a_failure_of_code_that_swallowed_the_interrupt_is_an_interrupt():
+    with pytest.raises(KeyboardInterrupt) as raised, Interrupts():
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise AttributeError("module 'torch._dynamo' has no attribute 'exc'")
+    assert isinstance(raised.value.__cause__, AttributeError)
+
+
+def test_a_failure_without_a_signal_is_what_it_is():
+    with pytest.raises(AttributeError), Interrupts():
+        raise AttributeError("so")
+
+
+def test_while_somebody_asks_the_first_signal_is_a_wish():
+    with pytest.raises(KeyboardInterrupt), Interrupts() as interrupts:
+        assert not interrupts()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupts()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_would_end_the_process_interrupts_it_and_handlers_are_put_back(number):
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(KeyboardInterrupt), interruptible():
+            os.kill(os.getpid(), number)
+        assert signal.getsignal(number) is signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN)
+        with interruptible():
+            os.kill(os.getpid(), number)
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
