@@ -37,10 +37,10 @@ from spoiled import TINY, Payload, Tally, mutated
 from spoiled_images import Spoils, good_images
 from torch import nn
 
-from compressor.cli.inspection import inspect_file
+from compressor.cli.inspection import inspect_file, inspection_lines
 from compressor.cli.root import main as main_command
 from compressor.data import load_data
-from compressor.exporters import export_onnx
+from compressor.exporters import export_onnx, write_metadata
 from compressor.models import build, reference_architecture
 from compressor.pipeline.compare import compare_methods
 from compressor.pipeline.runner import Stopped, continue_run, run
@@ -148,14 +148,32 @@ def recipes(folder: Path, rng: random.Random, tally: Tally, count: int) -> None:
 
 
 def onnx_files(folder: Path, rng: random.Random, tally: Tally, count: int) -> None:
-    """ONNX files: bytes changed; read as a network and inspected."""
+    """ONNX files: bytes changed, or the story in them; read as a network and inspected."""
     layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)]
     good, path = folder / "good.onnx", folder / "bad.onnx"
     export_onnx(nn.Sequential(*layers), good, [torch.rand(2, 1, 8, 8)])
     raw = good.read_bytes()
+    story = {
+        "recipe": {"model": {"name": "mlp"}},
+        "input": {"dtype": "uint8", "layout": "NHWC", "size": [8, 8], "range": [0, 255], "mean": [0.5], "std": [1]},
+        "classes": ["a", "b"],
+        "budget": {"params": 10},
+        "metric": {"name": "accuracy", "onnx": 0.5, "torch": 0.5},
+        "accuracy": {"onnx": 0.5, "torch": 0.5, "samples": 10},
+        "architecture": {"model": "mlp", "widths": {"a": 3}},
+        "versions": {"torch": "2"},
+        "input_shape": [1, 8, 8],
+    }
     for number in range(count):
-        path.write_bytes(pickle.dumps(Payload(tally.marks)) if number == 0 else mutated(raw, rng))
-        tally.judge(f"inspect {number}", lambda: inspect_file(path))
+        if number == 0:
+            path.write_bytes(pickle.dumps(Payload(tally.marks)))
+        elif number % 3:
+            path.write_bytes(mutated(raw, rng))
+        else:
+            told = json.loads(with_another_value(story, rng).replace("1e999", "Infinity"))
+            path.write_bytes(raw)
+            write_metadata(path, {f"compressor.{key}": json.dumps(value) for key, value in told.items()})
+        tally.judge(f"inspect {number}", lambda: inspection_lines(inspect_file(path)))
         if number % 2:
             continue
 
@@ -185,12 +203,21 @@ def data_folders(folder: Path, rng: random.Random, tally: Tally, count: int) -> 
 
 
 def spoil(out: Path, names: list[Path], rng: random.Random, tally: Tally) -> str:
-    """Change, cut, exchange or delete one file of a run folder; every other time without the sums that would tell."""
+    """Change, cut, exchange or delete one file of a run folder, or put a link or a pipe in its place.
+
+    Every other time it is done without the sums that would tell.
+    """
     path = out / rng.choice(names)
     raw, other = path.read_bytes(), (out / rng.choice(names)).read_bytes()
-    kind = rng.choice(("pickle", "change", "change", "empty", "gone", "other", "value", "value"))
-    if kind == "gone":
+    kind = rng.choice(("pickle", "change", "change", "empty", "gone", "other", "value", "value", "link", "pipe"))
+    if kind in ("gone", "link", "pipe"):
         path.unlink()
+    if kind == "link":
+        path.symlink_to(tally.marks)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "gone":
+        pass
     elif kind == "value" and path.suffix == ".json":
         path.write_text(with_another_value(json.loads(raw), rng))
     else:
