@@ -18,8 +18,8 @@ from spoiled import LONGEST_SECONDS, TINY, Tally
 from compressor.files import sha256_of
 
 SENT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
-# A shell reads 130 of either: where an interrupt came while Python executed a text (it makes dataclasses so), it ends by
-# SIGINT itself, be the interrupt caught or not.
+# A shell reads 130 of either: where an interrupt came while Python executed a text (it makes dataclasses so), it ends
+# by SIGINT itself, be the interrupt caught or not.
 ENDED = (0, 130, -signal.SIGINT)
 KEPT = ("architecture.json", "model.onnx", "weights.safetensors")
 STAGES = ("search", "train", "export", "bench", "report")
