@@ -118,12 +118,16 @@ def _voc_folder(config: SourceConfig) -> Path:
 def _list_files(root: Path, part: str) -> list[tuple[str, str]]:
     """Return (image, mask) of every name in a part's list."""
     path = root / "ImageSets" / "Segmentation" / f"{part}.txt"
+    if path.exists() and not path.is_file():  # reading from a pipe would wait for good
+        raise DataError(f"{path}: is not a file")
     try:
         names = path.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as the list of {part} images: {error}") from error
     if not names:
         raise DataError(f"{path}: names no image")
+    if outside := next((name for name in names if Path(name).name != name), None):
+        raise DataError(f"{path}: {outside!r} is not the name of a file in JPEGImages")
     files = [(root / "JPEGImages" / f"{name}.jpg", root / "SegmentationClass" / f"{name}.png") for name in names]
     for file in (file for pair in files for file in pair):
         if not file.is_file():

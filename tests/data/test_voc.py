@@ -174,6 +174,13 @@ def test_an_empty_list(load, voc):
         load()
 
 
+@pytest.mark.parametrize("name", ["../../../etc/passwd", "/etc/passwd", "a/b"])
+def test_a_list_names_files_of_its_folder_only(load, voc, name):
+    (voc / "ImageSets" / "Segmentation" / "val.txt").write_text(f"2007_val0004\n{name}\n")
+    with pytest.raises(DataError, match=rf"Segmentation/val\.txt: '{name}' is not the name of a file in JPEGImages"):
+        load()
+
+
 @pytest.mark.parametrize("file", ["JPEGImages/2007_val0004.jpg", "SegmentationClass/2007_val0004.png"])
 def test_a_listed_file_that_is_absent(load, voc, file):
     (voc / file).unlink()
