@@ -1,6 +1,6 @@
 """Values of a network that do not train: parameters with requires_grad=False, and buffers but for running statistics.
 
-Statistics of a norm are constants too where it is frozen: none of its parameters trains, or it stays in evaluation.
+Statistics of a norm that the network leaves in evaluation are constants too.
 
 They may hold a formula (bins, positions, blur kernels), so they are never drawn anew. A channel that is new needs
 values of its own there, which are known only where all channels have the same.
@@ -8,13 +8,14 @@ values of its own there, which are known only where all channels have the same.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import nn
 
 from compressor.dependency.graph import DependencyGraph
 
-_Norm = nn.modules.batchnorm._NormBase
-STATISTICAL = _Norm  # batch-norms and instance-norms: their buffers follow the data
+Norm = nn.modules.batchnorm._NormBase  # batch-norms and instance-norms: their buffers follow the data
 
 
 class Constants:
@@ -28,19 +29,18 @@ class Constants:
         return not tensor.requires_grad if isinstance(tensor, nn.Parameter) else module not in self._following
 
 
-def following(model: nn.Module) -> list[_Norm]:
-    """The norms whose running statistics follow the data in training."""
-    modes = {module: module.training for module in model.modules()}
-    model.train()  # a network may leave some of its norms in evaluation
-    found = [module for module in modes if isinstance(module, STATISTICAL) and module.training and _trains(module)]
-    for module, mode in modes.items():
-        module.training = mode
-    return found
-
-
-def _trains(norm: nn.Module) -> bool:
-    parameters = list(norm.parameters())
-    return not parameters or any(parameter.requires_grad for parameter in parameters)
+def following(model: nn.Module) -> list[Norm]:
+    """The norms whose running statistics follow the data in training: a network may leave some in evaluation."""
+    norms = [module for module in model.modules() if isinstance(module, Norm)]
+    if all(type(module).train is nn.Module.train for module in model.modules()):
+        return norms
+    trained = copy.deepcopy(model)  # its own code runs
+    try:
+        trained.train(True)
+    except Exception:  # it cannot train, and whoever trains it will say so
+        return norms
+    modes = {path: module.training for path, module in trained.named_modules()}
+    return [module for path, module in model.named_modules() if isinstance(module, Norm) and modes[path]]
 
 
 def held_by_constants(model: nn.Module, graph: DependencyGraph) -> dict[str, str]:

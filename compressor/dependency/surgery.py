@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from compressor.dependency.constants import STATISTICAL, Constants
+from compressor.dependency.constants import Constants, Norm
 from compressor.dependency.graph import NEW, DependencyGraph, Indices, layer_of
 from compressor.errors import ModelError, not_one_of
 
@@ -118,7 +118,7 @@ def _sync(path: str, module: nn.Module, channelwise: bool) -> None:
         module.in_channels, module.out_channels = (rows, columns) if transposed else (columns, rows)
     elif isinstance(module, nn.Linear) and weight is not None:
         module.out_features, module.in_features = weight.shape
-    elif isinstance(module, STATISTICAL):
+    elif isinstance(module, Norm):
         own = weight if weight is not None else module.running_mean
         module.num_features = module.num_features if own is None else len(own)
     elif isinstance(module, nn.LayerNorm) and weight is not None:

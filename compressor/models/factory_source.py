@@ -6,7 +6,8 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -14,6 +15,18 @@ from torch import nn
 from compressor.errors import ModelError
 from compressor.models.referenced_source import ReferencedSource
 from compressor.models.user_code import called, contained, made_by
+
+_FOLDERS: dict[str, str] = {}  # where code was when it had been imported: it may go to its own folder, and stay there
+
+
+@contextmanager
+def _in_folder(folder: str | None) -> Iterator[None]:
+    before = os.getcwd()  # noqa: PTH109
+    os.chdir(folder or before)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 class FactorySource(ReferencedSource):
@@ -31,16 +44,20 @@ class FactorySource(ReferencedSource):
         except ValueError:  # a function written in C may have no signature
             takes = set()
         named = {"num_classes": classes} if "num_classes" in takes else {}
-        return made_by(self.model, lambda: function(**named, **options))
+        with _in_folder(_FOLDERS.get(self.model)):
+            return made_by(self.model, lambda: function(**named, **options))
 
     def _factory(self) -> Callable[..., Any]:
         module, _, name = self.model.partition(":")
         if os.getcwd() not in sys.path:  # noqa: PTH109 - the user's own module lies beside the recipe's caller
             sys.path.insert(0, os.getcwd())  # noqa: PTH109
-        with contained():
+        with contained(0):
+            before = os.getcwd()  # noqa: PTH109
             function = called(
                 f"model.name: cannot import {self.model}", lambda: getattr(importlib.import_module(module), name)
             )
+            if os.getcwd() != before:  # noqa: PTH109
+                _FOLDERS[self.model] = os.getcwd()  # noqa: PTH109
         if not callable(function):
             raise ModelError(f"model.name: {self.model} is a {type(function).__name__}, not a function or class")
         found: Callable[..., Any] = function

@@ -90,9 +90,14 @@ def build(architecture: Architecture, seed: int = 0) -> nn.Module:
         return model
 
 
-def build_meta(architecture: Architecture) -> nn.Module:
-    """Build the network without memory for its weights, to count what it costs."""
-    built = source_of(architecture.model).build_meta(architecture)
+def build_meta(architecture: Architecture, seed: int | None = None) -> nn.Module:
+    """Build the network without memory for its weights, to count what it costs.
+
+    Args:
+        architecture: of the network
+        seed: what its code draws beside weights is what `build` would give with this seed; None: with any
+    """
+    built = source_of(architecture.model).build_meta(architecture, seed)
     with on_meta():
         stack_(built, architecture.stacks)
     return built
@@ -113,13 +118,15 @@ def remarks(architecture: Architecture) -> list[str]:
     return source_of(architecture.model).remarks(architecture)
 
 
-def network_with_weights(architecture: Architecture) -> nn.Module:
-    """The network at its own widths with the weights that it comes with.
+def network_with_weights(architecture: Architecture, seed: int = 0) -> nn.Module:
+    """The network at its own widths with the weights that it comes with; of what is drawn the seed decides.
 
     Raises:
         ModelError: it is a network of the zoo, or cannot be built
     """
-    return source_of(architecture.model).network(architecture.classes, architecture.options)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return source_of(architecture.model).network(architecture.classes, architecture.options)
 
 
 def follows(architecture: Architecture) -> dict[str, tuple[str, int]]:

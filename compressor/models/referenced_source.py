@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import weakref
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,19 +16,19 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from compressor.dependency import DependencyGraph, dependency_graph, resize_
-from compressor.dependency.constants import STATISTICAL, following
+from compressor.dependency.constants import Norm, following
 from compressor.errors import ModelError
 from compressor.models.architecture import Architecture
 from compressor.models.initialise import fresh_values, reinitialise_
 from compressor.models.source import ModelSource, check_names
 from compressor.models.tasks import check_logits
 from compressor.models.unfilled import on_meta
-from compressor.models.user_code import constant_tensors, contained, copied, take_constants_
+from compressor.models.user_code import contained
 from compressor.models.wrappers import unwrapped
 from compressor.models.zoo import Shape
 from compressor.recipe.model_name import ModelName
 
-_MOSTLY = 0.5  # of the weights: a trained backbone has a head that is drawn anew, a fresh network a table of positions
+_GIVEN: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # what code has made so far; the first is only looked at
 
 
 class ReferencedSource(ModelSource):
@@ -44,23 +45,22 @@ class ReferencedSource(ModelSource):
 
     def network(self, classes: int, options: Mapping[str, Any]) -> nn.Module:
         """See `ModelSource`."""
-        with contained():
-            return self._made(classes, options)[0]
+        return self.made_with(classes, options, torch.initial_seed())[0]
 
-    def drawn(self, classes: int, options: Mapping[str, Any], seed: int = 0) -> nn.Module:
-        """The network of which torch's generator draws the weights, whatever seed the code sets; see `contained`."""
-        with contained(seed, seeds_heard=False):
-            return self._made(classes, options)[0]
+    def made_with(
+        self, classes: int, options: Mapping[str, Any], seed: int, *, seeds_effective: bool = True
+    ) -> tuple[nn.Module, list[str], bool]:
+        """The network that the code makes; see `contained` for the arguments.
 
-    def network_and_wrappers(self, classes: int, options: Mapping[str, Any]) -> tuple[nn.Module, list[str]]:
-        """The network, and the names of the wrappers that it was taken out of."""
-        with contained():
-            return self._made(classes, options)
-
-    def _made(self, classes: int, options: Mapping[str, Any]) -> tuple[nn.Module, list[str]]:
-        model, wrappers = unwrapped(self.made(classes, options))
-        # A copy: code that keeps what it makes would give what we have changed when it is called again.
-        return copied(self.model, model), wrappers
+        Returns:
+            the network, the names of the wrappers that it was taken out of, and whether the code seeds torch
+        """
+        with contained(seed, seeds_effective=seeds_effective) as heard:
+            model, wrappers = unwrapped(self.made(classes, options))
+        if model in _GIVEN:  # code that keeps what it makes: what we change would be given to us again
+            model = copy.deepcopy(model)
+        _GIVEN.add(model)
+        return model, wrappers, heard.seeded
 
     def has_weights(self, architecture: Architecture) -> bool:
         """See `ModelSource`."""
@@ -93,8 +93,7 @@ class ReferencedSource(ModelSource):
     def build(self, architecture: Architecture) -> nn.Module:
         """See `ModelSource`."""
         graph = self.referenced(architecture)[1]
-        fresh = self.drawn(architecture.classes, architecture.options)
-        take_constants_(fresh, self._plan(architecture).constants)  # whatever draws them: the same for every seed
+        fresh = self.made_with(architecture.classes, architecture.options, torch.initial_seed())[0]
         if self._plan(architecture).has_weights:  # they are not asked for here
             _redraw_(fresh)
         if graph.widths == dict(architecture.widths):
@@ -105,9 +104,12 @@ class ReferencedSource(ModelSource):
         reinitialise_(resized, fresh)
         return resized
 
-    def build_meta(self, architecture: Architecture) -> nn.Module:
+    def build_meta(self, architecture: Architecture, seed: int | None = None) -> nn.Module:
         """See `ModelSource`."""
         model, graph = self.referenced(architecture)  # to be watched as it runs, it needs weights
+        if seed is not None:
+            options = json.dumps(dict(architecture.options), sort_keys=True)
+            model = _without_values(type(self), self.model, options, architecture.classes, self.version(), seed)
         with on_meta():
             built = copy.deepcopy(model)
             resize_(built, graph, architecture.widths)
@@ -131,14 +133,12 @@ class _Planned:
         graph: of the model
         has_weights: whether it comes with weights, which no seed changes
         remarks: see `ModelSource.remarks`
-        constants: tensors that do not train, see `constant_tensors`; the same in every network that is built
     """
 
     model: nn.Module
     graph: DependencyGraph
     has_weights: bool
     remarks: tuple[str, ...]
-    constants: dict[str, torch.Tensor]
 
 
 @lru_cache(maxsize=16)
@@ -149,33 +149,48 @@ def _planned(
     source = kind(model)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        built, taken_off = source.network_and_wrappers(classes, json.loads(options))
+        built, taken_off, seeded = source.made_with(classes, json.loads(options), 0)
         torch.default_generator.manual_seed(1)
         has_weights = ModelName.of(model).carries_weights or _comes_with_weights(source, built, classes, options)
     remarks = [f"{model} is taken out of {wrapper}" for wrapper in taken_off]
-    constants, example = constant_tensors(built), source.example(input_shape, 2)
+    if seeded and not has_weights:
+        remarks.append(f"the code of {model} seeds torch, so every seed of the recipe begins with the same weights")
+    example = source.example(input_shape, 2)
     graph = dependency_graph(built, example)
     if not graph.groups:
         reasons = "; ".join(graph.fixed.values()) or "it has no layers with a width"
         raise ModelError(f"model.name: {model} cannot be resized: {reasons}")
     check_logits(model, built, classes, example)
-    return _Planned(built.to("meta"), graph, has_weights, tuple(remarks), constants)
+    return _Planned(copy.deepcopy(built).to("meta"), graph, has_weights, tuple(remarks))
+
+
+@lru_cache(maxsize=2)
+def _without_values(
+    kind: type[ReferencedSource], model: str, options: str, classes: int, version: str, seed: int
+) -> nn.Module:
+    """The network that code makes at a seed, on the meta device: with what it has drawn beside its weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return kind(model).made_with(classes, json.loads(options), seed)[0].to("meta")
 
 
 def _comes_with_weights(source: ReferencedSource, built: nn.Module, classes: int, options: str) -> bool:
-    """Whether a second build, at another seed, has the same weights, which therefore come from elsewhere."""
+    """Whether half of the layers that draw weights, or more, have the same ones in a second build at other seeds.
+
+    A trained backbone may have a head that is new, and a fresh network a table of positions that is computed.
+    """
     try:
-        other = source.drawn(classes, json.loads(options), seed=1)
+        other = source.made_with(classes, json.loads(options), 1, seeds_effective=False)[0]
     except ModelError:  # code that works only once
         return False
-    pairs = [
-        (a, b)
-        for a, b in zip(built.parameters(), other.parameters(), strict=False)
-        if not (is_lazy(a) or is_lazy(b)) and a.requires_grad and a.numel() > 1
-    ]
-    drawn = [(a, b) for a, b in pairs if not bool((a == a.flatten()[0]).all())]
-    same = sum(a.numel() for a, b in drawn if torch.equal(a, b))
-    return same > _MOSTLY * sum(a.numel() for a, _ in drawn)
+    same = []
+    for one, two in zip(built.modules(), other.modules(), strict=False):
+        pairs = [(a, b) for a, b in zip(one.parameters(False), two.parameters(False), strict=False) if a.dim() > 1]
+        pairs = [(a, b) for a, b in pairs if not (is_lazy(a) or is_lazy(b)) and a.requires_grad]
+        pairs = [(a, b) for a, b in pairs if not bool((a == a.flatten()[0]).all())]
+        if pairs and hasattr(one, "reset_parameters"):
+            same.append(all(torch.equal(a, b) for a, b in pairs))
+    return bool(same) and sum(same) >= len(same) / 2
 
 
 def _redraw_(model: nn.Module) -> None:
@@ -184,7 +199,7 @@ def _redraw_(model: nn.Module) -> None:
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     follow = set(following(model))
     for module in model.modules():
-        if isinstance(module, STATISTICAL) and module not in follow:
+        if isinstance(module, Norm) and module not in follow:
             continue
         for name in ("reset_parameters", "_reset_parameters"):  # the latter is nn.MultiheadAttention's
             if callable(reset := getattr(module, name, None)):

@@ -57,8 +57,8 @@ class ModelSource(ABC):
         """
 
     @abstractmethod
-    def build_meta(self, architecture: Architecture) -> nn.Module:
-        """The same on the meta device."""
+    def build_meta(self, architecture: Architecture, seed: int | None = None) -> nn.Module:
+        """The same on the meta device; with what code draws beside weights at this seed."""
 
     @abstractmethod
     def graph(self, architecture: Architecture) -> DependencyGraph:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from compressor.dependency.constants import STATISTICAL
+from compressor.dependency.constants import Norm
 
 _FILLS = {
     *(torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.zero_, torch.Tensor.fill_),
@@ -37,7 +37,7 @@ def filled(model: nn.Module) -> nn.Module:
             else:
                 tensor.zero_()
         for module in made.modules():
-            if isinstance(module, STATISTICAL):
+            if isinstance(module, Norm):
                 module.reset_running_stats()
     return made
 

@@ -65,7 +65,7 @@ class ZooSource(ModelSource):
         check_names(architecture, family.widths(options), family.follows(options))
         return family.build(architecture.widths, options, architecture.classes, architecture.input_shape)
 
-    def build_meta(self, architecture: Architecture) -> nn.Module:
+    def build_meta(self, architecture: Architecture, seed: int | None = None) -> nn.Module:
         """See `ModelSource`."""
         with on_meta():
             return self.build(architecture)

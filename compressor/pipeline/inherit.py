@@ -26,17 +26,18 @@ from compressor.search.streams import check_same_network
 _LOOKED_AT, _BATCHES = 128, 8  # images of a batch, and batches, that statistics are taken of
 
 
-def given_weights(reference: Architecture, data: DataSet) -> dict[str, torch.Tensor]:
+def given_weights(reference: Architecture, data: DataSet, seed: int = 0) -> dict[str, torch.Tensor]:
     """The weights that the unscaled network comes with.
 
     Args:
         reference: of a network outside the zoo, at its own widths
         data: its training images give batch-norms that an ONNX file had lost their statistics
+        seed: of what its code draws all the same
 
     Raises:
         ModelError: it is a network of the zoo, or not at its own widths
     """
-    network = network_with_weights(reference)
+    network = network_with_weights(reference, seed)
     check_same_network(reference, network)
     batches = itertools.islice(ordered(data.train, data, _LOOKED_AT), _BATCHES)
     settle_(network, (images.cpu() for images, _ in batches))

@@ -200,7 +200,7 @@ def check_files(folder: Path) -> None:
                 "it, or delete it and what was made from it, to have them made again"
             )
     # What is made again with a missing file is another one too: the other files of its folder.
-    gone = {name.rpartition("/")[0] for name in sums if name not in left}
+    gone = {name.rpartition("/")[0] for name in sums if name not in left and name not in _LEAVES["report"]}
     unseal(folder, *(name for name in sums if name.rpartition("/")[0] in gone))
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from compressor.costs import params_macs
 from compressor.errors import ModelError
-from compressor.models import build, has_weights, network_with_weights, reference_architecture
+from compressor.models import build, build_meta, has_weights, network_with_weights, reference_architecture, remarks
 
 CODE = """
 import os, random, sys
@@ -24,12 +24,12 @@ class Net(nn.Module):
         super().__init__()
         self.register_buffer("mask", torch.rand(8, 8), persistent=False)
         self.order, self.signs = torch.randperm(64), [random.random() for _ in range(3)]
-        self.scale = float(np.random.rand())
+        self.scale, self.shift = float(np.random.rand()), torch.rand(3).tolist()
         self.a, self.fc = nn.Conv2d(3, 13, 3), nn.Linear(13, num_classes)
 
     def forward(self, x):
         x = (x * self.mask * self.scale).flatten(2)[:, :, self.order].view(x.shape)
-        x = x * x.new_tensor(self.signs).view(1, 3, 1, 1)
+        x = x * x.new_tensor(self.signs).view(1, 3, 1, 1) + x.new_tensor(self.shift).view(1, 3, 1, 1)
         return self.fc(torch.relu(self.a(x)).mean((2, 3)))
 
 
@@ -51,7 +51,7 @@ def other_folder(num_classes):
 
 def other_device(num_classes):
     torch.set_default_device("meta")
-    return Net(num_classes)
+    return nn.Sequential(nn.Conv2d(3, 13, 8), nn.Flatten(), nn.Linear(13, num_classes))
 
 
 def doubles(num_classes):
@@ -95,6 +95,12 @@ def old_weight_norm(num_classes):
 KEPT = []
 
 
+def meta_buffer(num_classes):
+    net = Net(num_classes)
+    net.mask = net.mask.to("meta")
+    return net
+
+
 def kept(num_classes):
     if not KEPT:
         KEPT.append(Net(num_classes))
@@ -103,9 +109,21 @@ def kept(num_classes):
 
 def seeded(num_classes):
     torch.manual_seed(5)
-    net = Net(num_classes)
-    net.fc.bias.requires_grad_(False)
-    return net
+    return Net(num_classes)
+
+
+class Sharing(Net):
+    # A tensor that shares its memory with a weight, a layer that is made under another seed, and one after it.
+    def __init__(self, num_classes=5):
+        super().__init__(num_classes)
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            self.b = nn.Conv2d(3, 13, 3)
+        self.c = nn.Conv2d(3, 13, 3)
+        self.first = self.a.weight.data
+
+    def forward(self, x):
+        return super().forward(x) + self.first.mean() + (self.b(x) + self.c(x)).mean()
 
 
 class OverSeveral(Net):
@@ -125,27 +143,46 @@ def named(tmp_path, monkeypatch):
     return lambda name: reference_architecture(f"nets_around:{name}", {}, 5, (3, 8, 8))
 
 
-def test_what_no_file_of_weights_holds_is_the_same_at_every_seed(named):
-    architecture = named("Net")
-    first, second = build(architecture, 0), build(architecture, 1)
-    assert not torch.equal(first.a.weight, second.a.weight)
-    second.load_state_dict(first.state_dict())
-    assert torch.equal(first.eval()(IMAGES), second.eval()(IMAGES))
+@pytest.mark.parametrize("name", ["Net", "seeded", "draws_numpy", "Sharing"])
+@pytest.mark.parametrize("seed", [0, 7])
+def test_what_is_drawn_beside_weights_is_the_same_whenever_the_network_is_built(named, name, seed):
+    """A network is built to be trained, and again to be shipped; growing takes its parts without weights."""
+    architecture = named(name)
+    first = build(architecture, seed).eval()
+    state = {key: value.clone() for key, value in first.state_dict().items()}
+    expected = first(IMAGES)
+    random.random(), np.random.rand(), torch.rand(1)
+    again, given = build(architecture, seed), network_with_weights(architecture, seed)
+    grown = build_meta(architecture, seed).to_empty(device="cpu")
+    grown.mask = first.mask  # growing keeps all buffers
+    for other in (again, given, grown)[: 2 if name == "Sharing" else 3]:
+        other.load_state_dict(state)
+        assert torch.equal(other.eval()(IMAGES), expected)
     assert 0 < first.mask.std() < 1
 
 
-def test_a_seed_of_the_code_decides_what_does_not_train_and_the_recipes_what_does(named):
+def test_a_tensor_that_shares_memory_with_a_weight_goes_on_to_share_it(named):
+    network = build(named("Sharing"), 0)
+    assert network.first.data_ptr() == network.a.weight.data_ptr()
+    assert not torch.equal(network.b.weight, network.c.weight)
+
+
+@pytest.mark.parametrize("name", ["Net", "draws_numpy"])
+def test_the_seed_of_the_recipe_decides_on_weights(named, name):
+    architecture = named(name)
+    assert not torch.equal(build(architecture, 0).a.weight, build(architecture, 1).a.weight)
+
+
+def test_code_that_seeds_torch_is_said_to_begin_with_the_same_weights(named):
     architecture = named("seeded")
     assert not has_weights(architecture)
-    first, second = build(architecture, 0), build(architecture, 1)
-    given = network_with_weights(architecture)
-    assert not torch.equal(first.a.weight, second.a.weight)
-    for other in (first, second):
-        assert torch.equal(other.mask, given.mask)
-        assert torch.equal(other.order, given.order)
-        assert torch.equal(other.fc.bias, given.fc.bias)
-    torch.manual_seed(5)
-    assert torch.equal(given.mask, torch.rand(8, 8))
+    assert remarks(architecture) == [
+        "the code of nets_around:seeded seeds torch, so every seed of the recipe begins with the same weights"
+    ]
+    assert torch.equal(build(architecture, 0).a.weight, build(architecture, 1).a.weight)
+    narrow = architecture.with_widths({"a": 4})
+    assert not torch.equal(build(narrow, 0).a.weight, build(narrow, 1).a.weight)
+    assert remarks(named("Net")) == []
 
 
 def test_weights_that_numpy_draws_are_no_weights_that_come_with_the_network(named):
@@ -170,15 +207,15 @@ def test_what_code_changes_around_itself_is_set_back(named, name):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("other_device", "mask|a.weight has no values: it lies on the meta device"),
+        ("other_device", "0.weight has no values: it lies on the meta device"),
+        ("meta_buffer", "mask has no values: it lies on the meta device"),
         ("doubles", r"a\.weight is float64, not float32 \(call \.float\(\) on the network\)"),
         ("brain_floats", r"a\.weight is bfloat16, not float32"),
-        ("without_gradients_for_good", r"a\.weight cannot train: it was made under torch\.inference_mode"),
+        ("without_gradients_for_good", r"a\.weight cannot change: it was made under torch\.inference_mode"),
         ("ends", "cannot be built: it ends the process: no licence"),
         ("ends_well", "cannot be built: it ends the process: 0"),
         ("scripted", "it is TorchScript"),
         ("partly_scripted", "its part a is TorchScript"),
-        ("old_weight_norm", "cannot be copied: .*parametrizations.weight_norm"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")
@@ -188,6 +225,12 @@ def test_what_cannot_be_trained_is_refused_in_one_sentence(named, name, message)
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_what_cannot_be_copied_is_refused_with_what_can(named):
+    with pytest.raises(ModelError, match=r"it cannot be copied: .*nn\.utils\.parametrizations\.weight_norm"):
+        named("old_weight_norm")
+
+
 def test_code_that_keeps_its_network_is_given_none_of_our_changes(named):
     architecture = named("kept")
     first = build(architecture, 0)
@@ -195,6 +238,22 @@ def test_code_that_keeps_its_network_is_given_none_of_our_changes(named):
         first.a.weight.zero_()
     assert build(architecture, 0).a.weight.std() > 0
     assert build(architecture.with_widths({"a": 4}), 0)(IMAGES).shape == (3, 5)
+
+
+def test_code_that_goes_to_its_own_folder_when_it_is_imported_finds_its_files(tmp_path, monkeypatch):
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "shape.txt").write_text("13")
+    (tmp_path / "nets_elsewhere.py").write_text(
+        "import os\nfrom pathlib import Path\nfrom torch import nn\nos.chdir('own')\n"
+        "def make(num_classes):\n"
+        "    return nn.Sequential(nn.Conv2d(3, int(Path('shape.txt').read_text()), 8), nn.Flatten(),"
+        " nn.Linear(13, 5))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    architecture = reference_architecture("nets_elsewhere:make", {}, 5, (3, 8, 8))
+    assert build(architecture)(IMAGES).shape == (3, 5)
+    assert os.getcwd() == str(tmp_path)  # noqa: PTH109
 
 
 def test_multiply_adds_are_counted_of_a_network_that_needs_several_samples(named):

@@ -86,7 +86,7 @@ def _problem(context: RunContext, unscaled: Architecture, limited: Limited) -> P
         bounds=limited.bounds,
         final=final_settings(recipe.train),
         width=recipe.model.width,
-        given=given_weights(unscaled, context.data) if recipe.model.inherits else None,
+        given=given_weights(unscaled, context.data, recipe.seed) if recipe.model.inherits else None,
         engine=recipe.widths.engine,
     )
 

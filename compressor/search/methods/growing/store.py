@@ -59,7 +59,7 @@ class Store:
             turn: number of the draw, which with the seed decides on fresh weights
         """
         self.ever |= drawn
-        model = build_meta(architecture).to_empty(device="cpu")
+        model = build_meta(architecture, self.seed).to_empty(device="cpu")
         with torch.no_grad():
             for name, tensor, index in self._slices(model, drawn):
                 tensor.copy_(self.weights[name][index])
