@@ -27,9 +27,10 @@ __all__ = ["Memory", "check_ends", "measure_memory"]
 _MODULE: Final = "compressor.bench.memory"
 _RUNS: Final = 3
 _KILLED: Final = 9  # signal.SIGKILL, which Windows lacks
-_LOOP: Final = b'"\x04Loop'  # the operator's name as protobuf writes it into a node
-_LOOP_SECONDS = 15.0  # that opening a model with a Loop and a first run may take
-_LOOP_BYTES: Final = 2 * 2**30  # that it may take beside four times its file
+_LOOP: Final = b"Loop"  # the operator, and perhaps other things of that name
+_LOOP_SECONDS = 15.0  # that the first run of a model with a Loop may take
+_LOOP_BYTES = 2 * 2**30  # that it may take beside four times its file; or half of what is free
+_OPENED: Final = "opened"
 _POLL_SECONDS: Final = 0.05
 _DIE_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG of Linux's prctl
 _PROC: Final = Path("/proc")
@@ -103,8 +104,10 @@ def _child(command: Sequence[str], timeout: float) -> "subprocess.CompletedProce
 def check_ends(path: str | os.PathLike[str], conditions: "Conditions") -> None:
     """Run a model that has a Loop once, in a process that can be ended; whatever else is wrong the caller will see.
 
+    What it takes is known, and so limited, on Linux only.
+
     Raises:
-        BenchError: it was not over in time, or took too much memory
+        BenchError: the run was not over in time, or took too much memory
     """
     if not _has_loop(path):
         return
@@ -112,10 +115,15 @@ def check_ends(path: str | os.PathLike[str], conditions: "Conditions") -> None:
     advice = (
         "the model has a Loop, which may have no end; give a smaller batch, or values for inputs with which it ends"
     )
-    most = _LOOP_BYTES + 4 * Path(path).stat().st_size
-    begun, nowhere = time.monotonic(), subprocess.DEVNULL
-    process = subprocess.Popen(_command(path, conditions, 0), stdin=nowhere, stdout=nowhere, stderr=nowhere)
+    most = max(_LOOP_BYTES + 4 * Path(path).stat().st_size, (_free_bytes() or 0) // 2)
+    nowhere = subprocess.DEVNULL
+    process = subprocess.Popen(
+        _command(path, conditions, None), stdin=nowhere, stdout=subprocess.PIPE, stderr=nowhere, text=True
+    )
     try:
+        assert process.stdout is not None
+        process.stdout.readline()  # to open a model may take minutes, but it has an end
+        begun = time.monotonic()
         while process.poll() is None:
             if time.monotonic() - begun > _LOOP_SECONDS:
                 raise BenchError(f"{said} was not over after {_LOOP_SECONDS:g} s, and {advice}")
@@ -124,11 +132,17 @@ def check_ends(path: str | os.PathLike[str], conditions: "Conditions") -> None:
             time.sleep(_POLL_SECONDS)
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
+
+
+def _free_bytes() -> int | None:
+    from .inputs import available_bytes  # numpy
+
+    return available_bytes()
 
 
 def _has_loop(path: str | os.PathLike[str]) -> bool:
-    """Whether a node of an ONNX file, however deeply it is nested, is a Loop."""
+    """Whether a node of an ONNX file, however deeply it is nested, may be a Loop."""
     file = Path(path)
     if not file.is_file() or not file.stat().st_size:
         return False
@@ -136,8 +150,9 @@ def _has_loop(path: str | os.PathLike[str]) -> bool:
         return content.find(_LOOP) >= 0
 
 
-def _command(path: str | os.PathLike[str], conditions: "Conditions", runs: int) -> list[str]:
-    asked = {"path": os.fspath(path), "conditions": _plain(conditions), "runs": runs}
+def _command(path: str | os.PathLike[str], conditions: "Conditions", runs: int | None) -> list[str]:
+    """To measure memory over some runs; or, with None, to run once and no more."""
+    asked = {"path": os.fspath(path), "conditions": _plain(conditions), "runs": runs, "parent": os.getpid()}
     # -P: a folder named compressor where the user stands is not this package.
     return [sys.executable, "-P", "-m", _MODULE, json.dumps(asked)]
 
@@ -153,9 +168,14 @@ def _reason(done: "subprocess.CompletedProcess[str]") -> str:
 
 def _main(argument: str) -> None:
     """Measure in this process, and write the record to stdout."""
+    asked = json.loads(argument)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-    asked = json.loads(argument)
+        if asked.get("parent") not in (None, os.getppid()):
+            return  # it has gone already
+    if asked["runs"] is None:
+        _run_once(asked["path"], asked["conditions"])
+        return
     try:
         record = _measure(asked["path"], asked["conditions"], asked["runs"])
     except BenchError as error:
@@ -163,6 +183,12 @@ def _main(argument: str) -> None:
     except MemoryError as error:
         record = Memory(None, problem=f"out of memory: {error}")
     print(json.dumps(record.to_json()))
+
+
+def _run_once(path: str, conditions: Mapping[str, Any]) -> None:
+    from .turns import Conditions, run_once
+
+    run_once(path, Conditions(**conditions), opened=lambda: print(_OPENED, flush=True))
 
 
 def _measure(path: str, conditions: Mapping[str, Any], runs: int) -> Memory:

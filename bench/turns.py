@@ -10,7 +10,7 @@ import random
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -138,18 +138,17 @@ class Turns:
         """
         if not paths:
             raise BenchError("paths is empty; give at least one ONNX file")
-        for path in paths:
-            check_ends(path, conditions)
         opened = [_open(path, conditions, several=len(paths) > 1) for path in paths]
         _check_same_provider(paths, opened)
         known, values = [names_of(one.session) for one in opened], read_values(conditions.inputs)
+        for path, own in zip(paths, known, strict=True):
+            check_ends(path, _without(set().union(*known) - own, conditions))
         self.entrants = []
         for path, one, own in zip(paths, opened, known, strict=True):
             # A name that only another file has is meant for that one; one that none has is refused by the first.
             elsewhere = set().union(*known) - own
-            shapes = {name: sizes for name, sizes in conditions.shapes.items() if name not in elsewhere}
             given = {name: value for name, value in values.items() if name not in elsewhere}
-            self.entrants.append(_bind(os.fspath(path), one, replace(conditions, shapes=shapes), given))
+            self.entrants.append(_bind(os.fspath(path), one, _without(elsewhere, conditions), given))
         self.wall_ms: list[list[float]] = [[] for _ in paths]
         self.cpu_ms: list[list[float]] = [[] for _ in paths]
         self._order = order or random.Random(conditions.seed)
@@ -193,6 +192,25 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def _without(names: set[str], conditions: Conditions) -> Conditions:
+    return replace(conditions, shapes={name: sizes for name, sizes in conditions.shapes.items() if name not in names})
+
+
+def run_once(path: Path, conditions: Conditions, opened: Callable[[], None]) -> None:
+    """Open one file and run it once.
+
+    Args:
+        path: the ONNX file
+        conditions: how it is run; of values for inputs those of other files are left out
+        opened: called before the run
+    """
+    one = _open(path, conditions, several=False)
+    inputs = {node.name for node in one.session.get_inputs()}
+    values = {name: value for name, value in read_values(conditions.inputs).items() if name in inputs}
+    opened()
+    _bind(os.fspath(path), one, conditions, values)
 
 
 def open_entrant(path: Path, conditions: Conditions, *, several: bool = False, profile: str | None = None) -> Entrant:

@@ -16,6 +16,7 @@ Messages are one sentence that names the file, the path in it, the bad value and
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 _LONGEST = 800  # characters of a sentence
@@ -73,7 +74,15 @@ def not_one_of(value: object, valid: Iterable[object]) -> str:
     return f"{value!r} is not one of {', '.join(names)}{hint}"
 
 
+def _commands(character: str) -> bool:
+    """Whether a terminal does something else with a character than to show it: a new line, another direction."""
+    return (
+        unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+        or character in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+    )
+
+
 def on_one_line(text: str) -> str:
     """A sentence for a terminal: no control characters, and without the middle of a value that fills pages."""
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    text = "".join(c.encode("unicode_escape").decode() if _commands(c) else c for c in text)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"

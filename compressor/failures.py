@@ -26,8 +26,7 @@ def reported(function: Callable[..., Any]) -> Callable[..., Any]:
         except BrokenPipeError:
             raise  # the reader of a pipe has gone; click ends quietly
         except OSError as error:
-            # What has no name is what the command prints to: files are opened by their names.
-            raise Failure(f"{error.filename or 'standard output'}: {error.strerror or error}", 2) from error
+            raise Failure(f"{error.filename or 'input or output'}: {error.strerror or error}", 2) from error
         except Exception as error:
             if _out_of_memory(error):
                 raise Failure(f"out of memory: {str(error).splitlines()[0]}", 3) from error

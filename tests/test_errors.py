@@ -14,7 +14,8 @@ def test_every_error_is_in_the_printed_tree_and_has_its_exit_code(kind):
 
 
 def test_a_sentence_for_a_terminal_has_no_control_characters_and_no_pages():
-    assert on_one_line("ünï \x1b[2J\n") == r"ünï \x1b[2J\n"
+    assert on_one_line("ünï \x1b[2J\n\u202e") == r"ünï \x1b[2J\n\u202e"
+    assert on_one_line("模型\u3000می\u200cخواهم") == "模型\u3000می\u200cخواهم"
     long = on_one_line("a" * 10**6 + "z")
     assert len(long) < 1000
     assert (long[0], long[-1]) == ("a", "z")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,6 @@ from compressor import __version__
 from compressor.cli.bench import bench_command
 from compressor.cli.command import command
 from compressor.cli.inspect import inspect_command
-from compressor.cli.interrupts import interruptible
 from compressor.cli.latency_gate import baseline_command, gate_command
 from compressor.cli.olive_config import olive_config_command
 from compressor.errors import RecipeError, RunError, not_one_of
@@ -46,7 +46,7 @@ def main() -> None:
 
     Begin with `compressor recipes list`, then `compressor run RECIPE -o OUT`.
     """
-    click.get_current_context().with_resource(interruptible())
+    warnings.filterwarnings("ignore", message=r"Image size .* exceeds limit")  # we refuse such images in a sentence
 
 
 _recipe = click.argument("recipe", type=click.Path(path_type=Path))

@@ -6,7 +6,6 @@ import functools
 import math
 import os
 import struct
-import warnings
 import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -27,7 +26,6 @@ _COLOUR_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr")
 # What decoders are known to raise on files that are broken, or so large that they look like an attack.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # they are refused, see below
 _MOST_PIXELS = 89_478_485  # of one image: Pillow warns beyond, and 0.3 GB are decoded
 
 

@@ -79,8 +79,8 @@ def _traced(model: nn.Module, example: torch.Tensor) -> tuple[nn.Module, torch.T
         copied = copy.deepcopy(model)
     except Exception as error:  # old hooks, such as nn.utils.weight_norm, forbid it
         raise ModelError(
-            f"{type(model).__name__}: it cannot be copied: {_line(error)} (nn.utils.weight_norm and nn.utils.prune keep "
-            "tensors that are computed; nn.utils.parametrizations.weight_norm and prune.remove do not)"
+            f"{type(model).__name__}: it cannot be copied: {_line(error)} (nn.utils.weight_norm and nn.utils.prune "
+            "keep tensors that are computed; nn.utils.parametrizations.weight_norm and prune.remove do not)"
         ) from error
     try:
         meta, probe = copied.to("meta").float(), example.to("meta")

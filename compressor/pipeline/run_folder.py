@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ _LEAVES = {
     "bench": ("latency.json",),  # and the records of limited costs, see `compressor.recipe.Cost`
     "report": ("report.json",),
 }
+_MARKS = ("recipe.yaml", "stages.json", "plan.json")  # a run or a comparison has one of them
+_KINDS = (".json", ".jsonl", ".yaml", ".safetensors", ".onnx", ".html", ".csv", ".tmp")
+_FOLDERS = ("checkpoints", "baselines", "exports", "now", "runs", "shared")
 _FORM = {"precision", "preprocess", "softmax", "batch"}
 _PLACES = ("path", "download", "memory_gib")
 _FILES = "files"  # of stages.json: {file: its SHA-256}
@@ -99,19 +103,30 @@ def load(folder: Path, trust: bool = False) -> Recipe:
 
 
 def check_entries(folder: Path) -> None:
-    """Refuse a folder in which anything is a link, a pipe or a device: it may come from someone else, who could have
-    us write to another place, or wait for good.
+    """Refuse the folder of a run or a comparison in which what we read or write is a link, a pipe or a device.
+
+    It may come from someone else, who could have us write to another place, or wait for good. What a user has put
+    beside our files is left alone.
 
     Raises:
         RunError: names the first such entry
     """
-    for root, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            entry = Path(root, name)
-            if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
-                kind = "a link" if entry.is_symlink() else "neither a file nor a folder"
-                if os.path.lexists(entry):  # else it was deleted meanwhile
-                    raise RunError(f"{entry}: is {kind}; what a run has left has none of these")
+    if not any(os.path.lexists(folder / name) for name in _MARKS):
+        return
+    for entry in _ours_in(folder):
+        if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
+            kind = "a link" if entry.is_symlink() else "neither a file nor a folder"
+            if os.path.lexists(entry):  # else it was deleted meanwhile
+                raise RunError(f"{entry}: is {kind}; what a run has left has none of these")
+
+
+def _ours_in(folder: Path) -> Iterator[Path]:
+    """Entries of a folder that may be ours, and all that lies in those that are folders."""
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if entry.suffix in _KINDS or entry.name in _FOLDERS:
+            yield entry
+            for root, folders, files in os.walk(entry):  # which follows no links
+                yield from (Path(root, name) for name in (*folders, *files))
 
 
 def _mark_of(recipe: Recipe) -> Path:

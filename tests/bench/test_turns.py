@@ -250,6 +250,18 @@ NEGATED = helper.make_node("Neg", ["v"], ["w"])
 DOUBLED = helper.make_node("Concat", ["v", "v"], ["w"], axis=0)
 
 
+def test_a_loop_is_watched_where_values_are_for_several_files(tmp_path, save_linear, monkeypatch):
+    monkeypatch.setattr(memory, "_LOOP_SECONDS", 1.5)
+    other = save_linear("other.onnx", ["N", 13])
+    model = onnx.load(other)
+    model.graph.input[0].name = model.graph.node[0].input[0] = "z"
+    onnx.save(model, other)
+    np.savez(tmp_path / "in.npz", x=np.zeros((5, 4), np.float32), z=np.zeros((5, 13), np.float32))
+    conditions = Conditions("cpu", 5, 1, shapes={"z": ["N", 13]}, inputs=str(tmp_path / "in.npz"))
+    with pytest.raises(BenchError, match=r"plain\.onnx: a run of batch=5 was not over after 1\.5 s"):
+        Turns([save_loop(tmp_path, NEGATED), other], conditions)
+
+
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_loop_without_an_end_is_given_up(tmp_path, monkeypatch, nested):
     monkeypatch.setattr(memory, "_LOOP_SECONDS", 1.5)
@@ -263,6 +275,7 @@ def test_a_loop_without_an_end_is_given_up(tmp_path, monkeypatch, nested):
 @pytest.mark.skipif(sys.platform != "linux", reason="where the system does not say what a process takes")
 def test_a_loop_that_fills_the_memory_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "_LOOP_BYTES", 2**29)
+    monkeypatch.setattr(memory, "_free_bytes", lambda: None)
     with pytest.raises(BenchError, match=r"took more than 0\.5 GiB of memory, and the model has a Loop"):
         Turns([save_loop(tmp_path, DOUBLED, times=60)], CPU)
 

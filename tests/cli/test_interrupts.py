@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from compressor.cli.interrupts import Interrupts, interruptible
+from compressor.cli.interrupts import Interrupts
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows ends a process that is sent a signal")
 
@@ -36,18 +36,3 @@ def test_while_somebody_asks_the_first_signal_is_a_wish():
         assert interrupts()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_what_would_end_the_process_interrupts_it_and_handlers_are_put_back(number):
-    before = signal.signal(number, signal.SIG_DFL)
-    try:
-        with pytest.raises(KeyboardInterrupt), interruptible():
-            os.kill(os.getpid(), number)
-        assert signal.getsignal(number) is signal.SIG_DFL
-        signal.signal(number, signal.SIG_IGN)
-        with interruptible():
-            os.kill(os.getpid(), number)
-        assert signal.getsignal(number) is signal.SIG_IGN
-    finally:
-        signal.signal(number, before)

@@ -94,6 +94,27 @@ def test_what_is_no_file_of_its_own_is_neither_read_nor_written(folder, tmp_path
     assert not (tmp_path / "new.txt").exists()
 
 
+def test_a_link_that_is_none_of_ours_is_left_alone(folder, tmp_path, no_figures):
+    (folder / "notes").symlink_to(tmp_path)
+    (folder / "plot.png").symlink_to(tmp_path / "nowhere")
+    continue_run(folder, "report")
+    assert (folder / "notes").is_symlink()
+
+
+def test_a_folder_of_something_else_is_not_searched_for_links(tmp_path):
+    (tmp_path / "a.json").symlink_to("/etc/hostname")
+    with pytest.raises(RunError, match="is not empty and holds no run"):
+        run(parse_recipe(small_recipe()), tmp_path)
+
+
+def test_files_that_are_checked_are_so_without_a_report(folder):
+    (folder / "report.json").unlink()
+    continue_run(folder, "train")
+    (folder / "latency.json").write_text("{}")
+    with pytest.raises(RunError, match=r"latency\.json: was damaged or changed"):
+        continue_run(folder, "bench")
+
+
 def test_the_architecture_of_another_network_is_not_built(folder, tmp_path):
     file = folder / "architecture.json"
     made = json.loads(file.read_text()) | {"model": "os:system", "options": {"command": f"touch {tmp_path}/ran"}}
