@@ -29,7 +29,8 @@ _RUNS: Final = 3
 _KILLED: Final = 9  # signal.SIGKILL, which Windows lacks
 _LOOP: Final = b"Loop"  # the operator, and perhaps other things of that name
 _LOOP_SECONDS = 15.0  # that the first run of a model with a Loop may take
-_LOOP_BYTES = 2 * 2**30  # that it may take beside four times its file; or half of what is free
+_LOOP_BYTES = 2 * 2**30  # that it may take beside four times its file; with weights elsewhere, half of what is free
+_LOCATION: Final = b"location"  # the key of the name of a file of weights
 _OPENED: Final = "opened"
 _POLL_SECONDS: Final = 0.05
 _DIE_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG of Linux's prctl
@@ -109,13 +110,15 @@ def check_ends(path: str | os.PathLike[str], conditions: "Conditions") -> None:
     Raises:
         BenchError: the run was not over in time, or took too much memory
     """
-    if not _has_loop(path):
+    if not _holds(path, _LOOP):
         return
     said = f"{os.fspath(path)}: a run of batch={conditions.batch}"
     advice = (
         "the model has a Loop, which may have no end; give a smaller batch, or values for inputs with which it ends"
     )
-    most = max(_LOOP_BYTES + 4 * Path(path).stat().st_size, (_free_bytes() or 0) // 2)
+    most = _LOOP_BYTES + 4 * Path(path).stat().st_size
+    if _holds(path, _LOCATION):
+        most = max(most, (_free_bytes() or 0) // 2)
     nowhere = subprocess.DEVNULL
     process = subprocess.Popen(
         _command(path, conditions, None), stdin=nowhere, stdout=subprocess.PIPE, stderr=nowhere, text=True
@@ -127,7 +130,7 @@ def check_ends(path: str | os.PathLike[str], conditions: "Conditions") -> None:
         while process.poll() is None:
             if time.monotonic() - begun > _LOOP_SECONDS:
                 raise BenchError(f"{said} was not over after {_LOOP_SECONDS:g} s, and {advice}")
-            if (_status("VmRSS", process.pid) or 0) > most:
+            if (_status("RssAnon", process.pid) or 0) > most:
                 raise BenchError(f"{said} took more than {most / 2**30:.1f} GiB of memory, and {advice}")
             time.sleep(_POLL_SECONDS)
     finally:
@@ -141,13 +144,13 @@ def _free_bytes() -> int | None:
     return available_bytes()
 
 
-def _has_loop(path: str | os.PathLike[str]) -> bool:
-    """Whether a node of an ONNX file, however deeply it is nested, may be a Loop."""
+def _holds(path: str | os.PathLike[str], name: bytes) -> bool:
+    """Whether a name occurs in a file."""
     file = Path(path)
     if not file.is_file() or not file.stat().st_size:
         return False
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(_LOOP) >= 0
+        return content.find(name) >= 0
 
 
 def _command(path: str | os.PathLike[str], conditions: "Conditions", runs: int | None) -> list[str]:
