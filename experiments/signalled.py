@@ -49,7 +49,7 @@ class Begun:
         """The stage that began last, by the youngest of its logs."""
         logs = sorted(self.out.rglob("log.jsonl"), key=lambda path: path.stat().st_mtime)
         lines = logs[-1].read_text().splitlines() if logs else []
-        begun = [line["stage"] for line in map(json.loads, lines) if line["event"] == "begin"]
+        begun = [json.loads(line)["stage"] for line in lines if '"begin"' in line and line.endswith("}")]
         return begun[-1] if begun else "start"
 
     def wait_for(self, stage: str) -> None:

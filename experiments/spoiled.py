@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import resource
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,10 @@ class Payload:
         return (Path.write_text, (self.path, MARK))
 
 
+def _too_long(number: int, frame: object) -> None:
+    raise TimeoutError("it hangs")
+
+
 class Tally:
     """Counts of one kind of input.
 
@@ -62,6 +67,8 @@ class Tally:
         """Do something that may only succeed or be refused in one sentence."""
         self.tried += 1
         before, begun = memory_mb(), time.monotonic()
+        signal.signal(signal.SIGALRM, _too_long)
+        signal.alarm(3 * LONGEST_SECONDS)
         try:
             work()
             self.accepted += 1
@@ -72,6 +79,8 @@ class Tally:
                 self.unexpected.append(f"{what}: not one sentence: {str(error)[:300]!r}")
         except Exception as error:  # what this script is looking for
             self.unexpected.append(f"{what}: {type(error).__name__}: {str(error)[:300]}")
+        finally:
+            signal.alarm(0)
         if self.marks.exists():
             self.unexpected.append(f"{what}: executed what the file contains")
             self.marks.unlink()
