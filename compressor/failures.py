@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import functools
+import signal
+import threading
 import traceback
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 
 from compressor.errors import CompressorError, on_one_line
+
+_INTERRUPTED = "interrupted; a run goes on with: compressor run RECIPE -o OUT --resume"
+_interrupts: list[int] = []  # the signals that interrupted the command
 
 
 def reported(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -17,17 +24,25 @@ def reported(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
+        with _noting_interrupts():
+            return checked(*args, **kwargs)
+
+    def checked(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except CompressorError as error:
-            raise Failure(str(error), error.exit_code) from error
         except KeyboardInterrupt as error:
-            raise Failure("interrupted; a run goes on with: compressor run RECIPE -o OUT --resume", 130) from error
+            raise Failure(_INTERRUPTED, 130) from error
+        except CompressorError as error:
+            if _interrupts:
+                raise Failure(_INTERRUPTED, 130) from error
+            raise Failure(str(error), error.exit_code) from error
         except BrokenPipeError:
             raise  # the reader of a pipe has gone; click ends quietly
         except OSError as error:
             raise Failure(f"{error.filename or 'input or output'}: {error.strerror or error}", 2) from error
         except Exception as error:
+            if _interrupts and not isinstance(error, click.ClickException):
+                raise Failure(_INTERRUPTED, 130) from error
             if _out_of_memory(error):
                 raise Failure(f"out of memory: {str(error).splitlines()[0]}", 3) from error
             # bench imports nothing of compressor, so its errors are known by their exit code.
@@ -40,6 +55,26 @@ def reported(function: Callable[..., Any]) -> Callable[..., Any]:
             raise Failure(f"a bug in compressor, please report it with the lines above: {error!r}", 70) from error
 
     return wrapper
+
+
+def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """Raise KeyboardInterrupt, and note it: others' code may take it for a failure of its own, a missing part, say."""
+    _interrupts.append(number)
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _noting_interrupts() -> Iterator[None]:
+    _interrupts.clear()
+    noted = threading.current_thread() is threading.main_thread()
+    noted = noted and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if noted:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        if noted:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -3,10 +3,13 @@
 import contextlib
 import os
 import signal
+import sys
 
 import pytest
 
 from compressor.cli.interrupts import Interrupts
+from compressor.errors import ExportError
+from compressor.failures import Failure, reported
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows ends a process that is sent a signal")
 
@@ -14,19 +17,51 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows ends a process 
 def swallowing():
     """Code of others that takes an interrupt for a failure of its own, and fails later."""
     with contextlib.suppress(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGTERM)
-    raise AttributeError("module 'torch._dynamo' has no attribute 'exc'")
+        os.kill(os.getpid(), signal.SIGINT)
+    raise ImportError("initialization failed")
 
 
-def test_a_failure_of_code_that_swallowed_the_interrupt_is_an_interrupt():
-    with pytest.raises(KeyboardInterrupt) as raised, Interrupts():
-        swallowing()
-    assert isinstance(raised.value.__cause__, AttributeError)
+@pytest.mark.parametrize("listening", [False, True])
+@pytest.mark.parametrize("kind", [ImportError, ExportError])
+def test_a_failure_of_code_that_swallowed_the_interrupt_is_an_interrupt(listening, kind):
+    @reported
+    def command():
+        with Interrupts() if listening else contextlib.nullcontext():
+            try:
+                swallowing()
+            except ImportError as error:
+                raise kind("torch.onnx cannot export: initialization failed") from error
+
+    with pytest.raises(Failure, match=r"^interrupted; ") as raised:
+        command()
+    assert raised.value.exit_code == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_failure_without_a_signal_is_what_it_is():
-    with pytest.raises(AttributeError), Interrupts():
-        raise AttributeError("so")
+    @reported
+    def command():
+        with Interrupts():
+            raise ExportError("so")
+
+    with pytest.raises(Failure, match=r"^so$") as raised:
+        command()
+    assert raised.value.exit_code == 2
+
+
+class Ended:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_goes_no_further_is_a_wish(capsys):
+    before = sys.unraisablehook
+    with Interrupts() as interrupts:
+        Ended()  # what a destructor raises Python only shows
+        assert interrupts.pressed
+    assert sys.unraisablehook is before
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_while_somebody_asks_the_first_signal_is_a_wish():
@@ -36,3 +71,10 @@ def test_while_somebody_asks_the_first_signal_is_a_wish():
         assert interrupts()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_an_interrupt_that_was_caught_is_still_a_wish():
+    with Interrupts() as interrupts:
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupts()

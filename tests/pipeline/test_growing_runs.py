@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file
 from small import small_recipe
 
-from compressor.cli.interrupts import Interrupts
 from compressor.errors import RecipeError
 from compressor.pipeline import run_folder
 from compressor.pipeline.runner import Stopped, run
@@ -164,17 +163,6 @@ def test_training_may_be_paused_in_any_method(tmp_path):
     assert caught.value.current is None
     run(uniform, tmp_path / "run", resume=True, until="train")
     assert same(tmp_path / "run", tmp_path / "whole")
-
-
-def test_ctrl_c_is_a_wish_while_somebody_asks_and_an_interrupt_otherwise():
-    with Interrupts() as interrupts:
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        assert not interrupts()
-        signal.raise_signal(signal.SIGINT)
-        assert interrupts()
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
 
 
 def test_ctrl_c_on_the_command_line_leaves_a_network_and_the_way_on(tmp_path, start_command):
