@@ -185,9 +185,9 @@ def _comes_with_weights(source: ReferencedSource, built: nn.Module, classes: int
         return False
     same = []
     for one, two in zip(built.modules(), other.modules(), strict=False):
-        pairs = [(a, b) for a, b in zip(one.parameters(False), two.parameters(False), strict=False) if a.dim() > 1]
-        pairs = [(a, b) for a, b in pairs if not (is_lazy(a) or is_lazy(b)) and a.requires_grad]
-        pairs = [(a, b) for a, b in pairs if not bool((a == a.flatten()[0]).all())]
+        pairs = list(zip(one.parameters(False), two.parameters(False), strict=False))
+        pairs = [(a, b) for a, b in pairs if not (is_lazy(a) or is_lazy(b)) and a.requires_grad and a.dim() > 1]
+        pairs = [(a, b) for a, b in pairs if a.numel() and not bool((a == a.flatten()[0]).all())]
         if pairs and hasattr(one, "reset_parameters"):
             same.append(all(torch.equal(a, b) for a, b in pairs))
     return bool(same) and sum(same) >= len(same) / 2
