@@ -14,6 +14,14 @@ from compressor.failures import Failure, reported
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows ends a process that is sent a signal")
 
 
+@pytest.fixture(autouse=True)
+def as_in_a_terminal():
+    """A process in the background of a shell ignores SIGINT, and so do its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def swallowing():
     """Code of others that takes an interrupt for a failure of its own, and fails later."""
     with contextlib.suppress(KeyboardInterrupt):
