@@ -125,8 +125,8 @@ def read_values(file: str | None) -> dict[str, np.ndarray[Any, Any]]:
     except BenchError:
         raise
     except Exception as error:  # zipfile, numpy and the system each have their own
-        held = "" if "allow_pickle" not in str(error) else "it holds Python objects"
-        cause = held or " ".join(str(error).split())[:200]
+        said = " ".join(str(error).split())
+        cause = "it holds Python objects" if "allow_pickle" in said else said[:200]
         raise BenchError(f"{file}: cannot be read as an .npz file: {cause}") from error
 
 

@@ -118,7 +118,9 @@ def check_ends(path: str | os.PathLike[str], conditions: "Conditions") -> None:
     )
     most = _LOOP_BYTES + 4 * Path(path).stat().st_size
     if _holds(path, _LOCATION):
-        most = max(most, (_free_bytes() or 0) // 2)
+        from .inputs import available_bytes  # numpy
+
+        most = max(most, (available_bytes() or 0) // 2)
     nowhere = subprocess.DEVNULL
     process = subprocess.Popen(
         _command(path, conditions, None), stdin=nowhere, stdout=subprocess.PIPE, stderr=nowhere, text=True
@@ -136,12 +138,6 @@ def check_ends(path: str | os.PathLike[str], conditions: "Conditions") -> None:
     finally:
         process.kill()
         process.communicate()
-
-
-def _free_bytes() -> int | None:
-    from .inputs import available_bytes  # numpy
-
-    return available_bytes()
 
 
 def _holds(path: str | os.PathLike[str], name: bytes) -> bool:

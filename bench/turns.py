@@ -141,14 +141,15 @@ class Turns:
         opened = [_open(path, conditions, several=len(paths) > 1) for path in paths]
         _check_same_provider(paths, opened)
         known, values = [names_of(one.session) for one in opened], read_values(conditions.inputs)
-        for path, own in zip(paths, known, strict=True):
-            check_ends(path, _without(set().union(*known) - own, conditions))
+        # A name that only another file has is meant for that one; one that none has is refused by the first.
+        elsewhere = [set().union(*known) - own for own in known]
+        asked = [_without(names, conditions) for names in elsewhere]
+        for path, own in zip(paths, asked, strict=True):
+            check_ends(path, own)
         self.entrants = []
-        for path, one, own in zip(paths, opened, known, strict=True):
-            # A name that only another file has is meant for that one; one that none has is refused by the first.
-            elsewhere = set().union(*known) - own
-            given = {name: value for name, value in values.items() if name not in elsewhere}
-            self.entrants.append(_bind(os.fspath(path), one, _without(elsewhere, conditions), given))
+        for path, one, own, names in zip(paths, opened, asked, elsewhere, strict=True):
+            given = {name: value for name, value in values.items() if name not in names}
+            self.entrants.append(_bind(os.fspath(path), one, own, given))
         self.wall_ms: list[list[float]] = [[] for _ in paths]
         self.cpu_ms: list[list[float]] = [[] for _ in paths]
         self._order = order or random.Random(conditions.seed)
@@ -295,10 +296,9 @@ def _bind_outputs(path: str, opened: Opened, binding: Any, conditions: Condition
     names = list(dict.fromkeys(node.name for node in opened.session.get_outputs()))  # a file may list one twice
     for name in names:
         binding.bind_output(name, device_of(opened.provider), 0)
-    # Graph -1 is none: the one that is captured must hold the outputs that stay.
-    options = _run_options("-1") if conditions.cuda_graph else None
     try:
-        opened.session.run_with_iobinding(binding, options)
+        # Graph -1 is none: the one that is captured must hold the outputs that stay.
+        opened.session.run_with_iobinding(binding, _run_options("-1") if conditions.cuda_graph else None)
     except Exception as error:  # ONNX Runtime's errors share no narrower base class
         raise _does_not_run(path, conditions.batch, error) from error
     for name, value in zip(names, binding.get_outputs(), strict=True):

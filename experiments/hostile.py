@@ -248,6 +248,14 @@ def with_another_value(value: Any, rng: random.Random) -> str:
     return json.dumps(value).replace('"1e999"', "1e999")
 
 
+def copy_of(good: Path) -> tuple[Path, list[Path]]:
+    """A copy of a folder to be spoiled, in place of the last one, and its files that are read again."""
+    out = good.parent / "spoiled"
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(good, out)
+    return out, [path.relative_to(out) for path in sorted(out.rglob("*")) if path.is_file() and path.suffix != ".html"]
+
+
 def run_folders(folder: Path, rng: random.Random, tally: Tally, count: int) -> None:
     """Folders of a run with a reference, after training and at its end, of which one file was spoiled."""
     good = {until: folder / until for until in ("train", "report")}
@@ -255,10 +263,7 @@ def run_folders(folder: Path, rng: random.Random, tally: Tally, count: int) -> N
         run(parse_recipe(TINY), place, until=until)
     for number in range(count):
         until = ("train", "report")[number % 2]
-        out = folder / "spoiled"
-        shutil.rmtree(out, ignore_errors=True)
-        shutil.copytree(good[until], out)
-        names = [path.relative_to(out) for path in sorted(out.rglob("*")) if path.is_file() and path.suffix != ".html"]
+        out, names = copy_of(good[until])
         what = spoil(out, names, rng, tally)
         goal = "export" if until == "train" and number % 8 == 0 else until
         with no_figures():
@@ -276,10 +281,7 @@ def comparison_folders(folder: Path, rng: random.Random, tally: Tally, count: in
             path.unlink()
     for number in range(count):
         state = ("begun", "ended")[number % 2]
-        out = folder / "spoiled"
-        shutil.rmtree(out, ignore_errors=True)
-        shutil.copytree(good[state], out)
-        names = [path.relative_to(out) for path in sorted(out.rglob("*")) if path.is_file() and path.suffix != ".html"]
+        out, names = copy_of(good[state])
         own = [name for name in names if "runs" not in name.parts]
         what = spoil(out, own if number % 3 else names, rng, tally)
         with no_figures():

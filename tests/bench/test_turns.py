@@ -292,7 +292,10 @@ def test_a_model_without_a_loop_may_take_its_time(save_linear, monkeypatch):
 def test_an_output_that_is_listed_twice_is_one(tmp_path):
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
     path = graph_of(tmp_path, "twice.onnx", [FLOATS], [helper.make_node("Neg", ["x"], ["y"])], [y, y])
-    Turns([path], CPU).run(2)
+    one = Turns([path], CPU)
+    one.run(2)
+    assert len(one.entrants[0].binding.get_outputs()) == 1
+    assert len(one.wall_ms[0]) == 2
 
 
 def test_an_input_that_may_have_any_number_of_axes_takes_what_is_given(tmp_path):
