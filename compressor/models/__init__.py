@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from compressor.models.networks import channels_last_ as channels_last_
     from compressor.models.networks import check_reference as check_reference
     from compressor.models.networks import check_task as check_task
+    from compressor.models.networks import drawn as drawn
     from compressor.models.networks import example_input as example_input
     from compressor.models.networks import follows as follows
     from compressor.models.networks import graph_of as graph_of
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from compressor.models.networks import network_with_weights as network_with_weights
     from compressor.models.networks import plan_of as plan_of
     from compressor.models.networks import prunable as prunable
+    from compressor.models.networks import published_weights as published_weights
     from compressor.models.networks import reference_architecture as reference_architecture
     from compressor.models.networks import remarks as remarks
     from compressor.models.networks import source_of as source_of
@@ -48,9 +50,11 @@ if TYPE_CHECKING:
 _NETWORKS = (
     *("build", "build_meta", "check_reference", "check_task", "example_input", "follows", "network_with_weights"),
     *(
+        "drawn",
         "graph_of",
         "plan_of",
         "prunable",
+        "published_weights",
         "reference_architecture",
         "source_of",
         "stackable",

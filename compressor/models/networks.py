@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -113,6 +114,11 @@ def has_weights(architecture: Architecture) -> bool:
     return source_of(architecture.model).has_weights(architecture)
 
 
+def drawn(architecture: Architecture) -> tuple[str, ...]:
+    """Module paths of layers that begin fresh though the network comes with weights, such as a new head."""
+    return source_of(architecture.model).drawn(architecture)
+
+
 def remarks(architecture: Architecture) -> list[str]:
     """What the user must know of how the network is taken, a sentence each."""
     return source_of(architecture.model).remarks(architecture)
@@ -127,6 +133,16 @@ def network_with_weights(architecture: Architecture, seed: int = 0) -> nn.Module
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return source_of(architecture.model).network(architecture.classes, architecture.options)
+
+
+def published_weights(model: str, name: str, *, download: bool) -> Path:
+    """See `TorchvisionSource.published_weights`; of other sources nothing is published.
+
+    Raises:
+        ModelError: there are none, or not on this machine
+        UnavailableError: they cannot be downloaded
+    """
+    return TorchvisionSource(model).published_weights(name, download=download)
 
 
 def follows(architecture: Architecture) -> dict[str, tuple[str, int]]:

@@ -66,6 +66,10 @@ class ReferencedSource(ModelSource):
         """See `ModelSource`."""
         return self._plan(architecture).has_weights
 
+    def drawn(self, architecture: Architecture) -> tuple[str, ...]:
+        """See `ModelSource`."""
+        return self._plan(architecture).drawn
+
     def remarks(self, architecture: Architecture) -> list[str]:
         """See `ModelSource`."""
         return list(self._plan(architecture).remarks)
@@ -132,12 +136,14 @@ class _Planned:
         model: on the meta device
         graph: of the model
         has_weights: whether it comes with weights, which no seed changes
+        drawn: module paths of its layers whose weights a seed changes all the same
         remarks: see `ModelSource.remarks`
     """
 
     model: nn.Module
     graph: DependencyGraph
     has_weights: bool
+    drawn: tuple[str, ...]
     remarks: tuple[str, ...]
 
 
@@ -151,7 +157,10 @@ def _planned(
         torch.default_generator.manual_seed(0)
         built, taken_off, seeded = source.made_with(classes, json.loads(options), 0)
         torch.default_generator.manual_seed(1)
-        has_weights = ModelName.of(model).carries_weights or _comes_with_weights(source, built, classes, options)
+        kept, drawn = [""], list[str]()  # of a file, or an object that this process holds, all is kept
+        if not ModelName.of(model).carries_weights:
+            kept, drawn = _kept_and_drawn(source, built, classes, options)
+        has_weights = bool(kept) and len(kept) >= len(drawn)  # a trained backbone may have a head that is new
     remarks = [f"{model} is taken out of {wrapper}" for wrapper in taken_off]
     if seeded and not has_weights:
         remarks.append(f"the code of {model} seeds torch, so every seed of the recipe begins with the same weights")
@@ -161,7 +170,7 @@ def _planned(
         reasons = "; ".join(graph.fixed.values()) or "it has no layers with a width"
         raise ModelError(f"model.name: {model} cannot be resized: {reasons}")
     check_logits(model, built, classes, example)
-    return _Planned(copy.deepcopy(built).to("meta"), graph, has_weights, tuple(remarks))
+    return _Planned(copy.deepcopy(built).to("meta"), graph, has_weights, tuple(drawn), tuple(remarks))
 
 
 @lru_cache(maxsize=2)
@@ -174,23 +183,26 @@ def _without_values(
         return kind(model).made_with(classes, json.loads(options), seed)[0].to("meta")
 
 
-def _comes_with_weights(source: ReferencedSource, built: nn.Module, classes: int, options: str) -> bool:
-    """Whether half of the layers that draw weights, or more, have the same ones in a second build at other seeds.
+def _kept_and_drawn(
+    source: ReferencedSource, built: nn.Module, classes: int, options: str
+) -> tuple[list[str], list[str]]:
+    """Layers with the same weights in a second build at other seeds, and those with other ones; only what torch draws.
 
-    A trained backbone may have a head that is new, and a fresh network a table of positions that is computed.
+    A fresh network may have a table of positions that is computed, which counts for neither.
     """
+    kept: list[str] = []
+    drawn: list[str] = []
     try:
         other = source.made_with(classes, json.loads(options), 1, seeds_effective=False)[0]
     except ModelError:  # code that works only once
-        return False
-    same = []
-    for one, two in zip(built.modules(), other.modules(), strict=False):
+        return kept, drawn
+    for (path, one), two in zip(built.named_modules(), other.modules(), strict=False):
         pairs = list(zip(one.parameters(False), two.parameters(False), strict=False))
         pairs = [(a, b) for a, b in pairs if not (is_lazy(a) or is_lazy(b)) and a.requires_grad and a.dim() > 1]
         pairs = [(a, b) for a, b in pairs if a.numel() and not bool((a == a.flatten()[0]).all())]
         if pairs and hasattr(one, "reset_parameters"):
-            same.append(all(torch.equal(a, b) for a, b in pairs))
-    return bool(same) and sum(same) >= len(same) / 2
+            (kept if all(torch.equal(a, b) for a, b in pairs) else drawn).append(path)
+    return kept, drawn
 
 
 def _redraw_(model: nn.Module) -> None:

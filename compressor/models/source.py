@@ -85,6 +85,10 @@ class ModelSource(ABC):
         """Whether it comes with weights."""
         return False
 
+    def drawn(self, architecture: Architecture) -> tuple[str, ...]:
+        """Module paths of layers that begin fresh though it comes with weights, such as a new head."""
+        return ()
+
     def remarks(self, architecture: Architecture) -> list[str]:
         """What the user must know of how the network is taken, a sentence each."""
         return []

@@ -35,7 +35,7 @@ from compressor.pipeline.sweep_jobs import UNSCALED, Job, Sweep, make_sweep
 from compressor.recipe import Recipe, costs, method_of
 from compressor.recipe.sections import DataConfig
 from compressor.report import dig, metric_of, score_of, summarise, write_comparison
-from compressor.search import Problem, SearchResult, search
+from compressor.search import Finetuning, Problem, SearchResult, search
 from compressor.training.trainer import pick_device
 
 _TRAINED = ("training.json", "weights.safetensors")
@@ -267,8 +267,13 @@ def _train_seed(sweep: Sweep, out: Path, seed: int, where: Path) -> dict[str, st
 
 
 def _unscaled(problem: Problem, config: object) -> SearchResult:
-    """A search method that changes nothing."""
-    return SearchResult(problem.reference, {"iterations": []}, {})
+    """A search method that changes nothing: trained weights stay as they are."""
+    return SearchResult(
+        problem.reference,
+        {"iterations": []},
+        weights=problem.given,
+        finetuning=None if problem.given is None else Finetuning(0, 0.0),
+    )
 
 
 def _identity(job: Job, folder: Path) -> tuple[object, ...]:

@@ -126,13 +126,17 @@ class RunContext:
         Raises:
             RunError: the search has not finished
         """
-        found = []
+        found, searched = [], self.searched
         for name, folder in ({"result": self.out} | self.reference_folders).items():
             path = folder / "architecture.json"
             if not path.exists():
                 raise RunError(f"{path}: file not found; the search has not finished in this folder")
             architecture = self._of_recipe(Architecture.from_json(read_text(path), str(path)), path)
-            found.append(RunNetwork(name, folder, architecture, self.searched.finetuning if name == "result" else None))
+            if (begins := searched.begins.get(name)) is None:
+                raise damaged(self.out / "search.json", f"begins: it has nothing of the network {name!r}")
+            found.append(
+                RunNetwork(name, folder, architecture, begins, searched.finetuning if name == "result" else None)
+            )
         return found
 
     def _of_recipe(self, architecture: Architecture, path: Path) -> Architecture:

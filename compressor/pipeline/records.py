@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, RootModel, TypeAdapter, ValidationEr
 
 from compressor.errors import RunError
 from compressor.files import read_text, write_json
+from compressor.pipeline.run_network import Begin
 from compressor.recipe import Cost, costs
 from compressor.recipe.stored import Amount, Count, Finite, Limit, Number, Share, Size, problem_of
 from compressor.search import Finetuning
@@ -91,7 +92,8 @@ class SearchRecord(_File):
         dataset: as reports describe it
         images: what identifies the data; another set is not trained on
         reference_widths: of the unscaled network
-        finetuning: how to go on from the weights that the search gave; None: it gave none
+        begins: {network: with which weights it begins}, see `RunNetwork`
+        finetuning: how to go on from the weights that the search gave; None: as the recipe says
         training: of these weights
         round_to: what the groups' widths are multiples of
         remarks: what the user must know of how the network was taken, a sentence each
@@ -107,6 +109,7 @@ class SearchRecord(_File):
     dataset: Dataset
     images: list[Any] | None = None
     reference_widths: dict[str, Size]
+    begins: dict[str, Begin]
     finetuning: Finetuning | None = None
     training: list[EpochRecord] = []
     round_to: list[Size] = []

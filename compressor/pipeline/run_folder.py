@@ -259,19 +259,17 @@ def _used(stage: str, recipe: Recipe) -> dict[str, Any]:
         dumped["bench"] = recipe.measured.model_dump(mode="json", include={"provider", "batch", "threads"})
     if stage == "search" and "export" in limited:  # a cost of the shipped file
         dumped["export"] = recipe.export.model_dump(mode="json", include=_FORM)
-    if "model" in dumped and (digest := _digest_of_file(recipe.model.name)):
-        dumped["model"]["sha256"] = digest
+    if "model" in dumped:
+        dumped["model"] |= _digests(recipe)
     if "data" in dumped:
         dumped["data"] = {key: value for key, value in dumped["data"].items() if key not in _PLACES}
     return dumped
 
 
-def _digest_of_file(model: str) -> str | None:
-    """SHA-256 of the ONNX file that a model is, if it is one and there: another of the same name is another network."""
-    path = ModelName.of(model).file
-    if path is None or not path.is_file():
-        return None
-    return sha256_of(path)
+def _digests(recipe: Recipe) -> dict[str, str]:
+    """SHA-256 of the files that the network is read from, if they are there: others of the same name are another."""
+    files = {"sha256": ModelName.of(recipe.model.name).file, "weights_sha256": recipe.model.weights_file}
+    return {key: sha256_of(path) for key, path in files.items() if path is not None and path.is_file()}
 
 
 def used(recipe: Recipe) -> dict[str, Any]:

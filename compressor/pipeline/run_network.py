@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from compressor.models.architecture import Architecture
 from compressor.search import Finetuning
+
+Begin = Literal["fresh", "given", "kept", "found"]
 
 
 @dataclass(frozen=True)
@@ -17,12 +20,16 @@ class RunNetwork:
         name: "result", or that of a reference
         folder: of its files
         architecture: of the network
-        finetuning: of the weights in start.safetensors; None: as the recipe's `train` says
+        begins: with which weights: fresh ones, trained as the recipe's `train` says; those of a trained network, which
+            are left as they are (given); the best-ranked channels of these (kept), or what the search hands over
+            (found), both fine-tuned
+        finetuning: how a search would have its weights trained on; None: as the recipe's `finetune` says
     """
 
     name: str
     folder: Path
     architecture: Architecture
+    begins: Begin = "fresh"
     finetuning: Finetuning | None = None
 
     def has(self, *names: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from compressor.recipe import TrainConfig
+from compressor.recipe import Recipe, TrainConfig
 from compressor.search import Finetuning
 from compressor.training.trainer import Settings, schedule
 
@@ -24,6 +24,16 @@ def final_settings(config: TrainConfig) -> Settings:
     )
 
 
-def finetuning_settings(settings: Settings, finetuning: Finetuning) -> Settings:
-    """How weights that a search hands over are trained on: as from scratch, but so long and at a constant rate."""
+def finetuning_settings(recipe: Recipe, finetuning: Finetuning | None = None) -> Settings:
+    """How trained weights are trained on: as a recipe's `finetune` section says, and for the rest its `train` section.
+
+    Args:
+        recipe: of the run
+        finetuning: what the search method says of its weights: how long, and at which constant rate
+    """
+    own = {key: value for key, value in recipe.finetune if value is not None}
+    if finetuning is None:
+        return final_settings(recipe.train.model_copy(update=own))
+    own.pop("epochs", None)
+    settings = final_settings(recipe.train.model_copy(update=own))
     return replace(settings, epochs=finetuning.epochs, lr_at=lambda step, per_epoch: finetuning.lr)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from compressor.errors import RecipeError
 from compressor.plugins import built_in, with_plugins
@@ -30,6 +30,16 @@ class MethodConfig(Section):
     """The options of a search method; a child has the field `method: Literal["NAME"] = "NAME"`."""
 
     method: str
+    weights: Literal["auto", "kept", "fresh"] = Field(
+        "auto",
+        description="of the network found: kept: the best-ranked channels of the trained network, then fine-tuned; "
+        "fresh: trained from scratch, and searched so; auto: kept where there are trained weights (model.weights)",
+    )
+    ranking: Literal["taylor", "l1", "l2", "random"] = Field(
+        "taylor",
+        description="which channels of a group are kept: those of largest first-order Taylor expansion on training "
+        "data, of largest L1 or L2 norm of their filters, or any",
+    )
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,7 @@ class Method:
         trains: whether it trains networks; a comparison runs those that do not first
         anytime: the network trains while the search changes it: a pause has a network to ship
             (`compressor.search.Unfinished`), and the best epoch on validation data means nothing
+        keeps_weights: whether its networks can keep trained weights, being the unscaled one at other widths
         sections: of the report page, in this order: record → HTML, empty where the record lacks what it shows
         lines: of the summary in the terminal: record → a sentence, or ""
     """
@@ -53,6 +64,7 @@ class Method:
     depends_on: tuple[str, ...] = ()
     trains: bool = True
     anytime: bool = False
+    keeps_weights: bool = True
     sections: tuple[Callable[[Record], Markup], ...] = ()
     lines: tuple[Callable[[Record], str], ...] = ()
 

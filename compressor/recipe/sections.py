@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
+import re
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, Union
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     Field,
@@ -53,35 +56,52 @@ def _named_model(value: Any) -> Any:
     return _named(value)
 
 
+_WEIGHTS_FILES = (".safetensors", ".pt", ".pth")
+
+
+def _weights(value: str) -> str:
+    if re.fullmatch(r"auto|given|fresh|torchvision(:\w+)?", value) or value.endswith(_WEIGHTS_FILES):
+        return value
+    raise ValueError(f"must be auto, given, fresh, torchvision, or a file ({', '.join(_WEIGHTS_FILES)})")
+
+
 class ModelConfig(Section):
     """The network to compress."""
 
     name: str = Field(description="zoo name, torchvision:NAME, timm:NAME, package.module:factory or onnx:PATH")
     width: Annotated[float, Field(gt=0, le=100)] = Field(1.0, description="multiplier of every default width")
     options: dict[str, JsonValue] = Field({}, description="options of that model, such as {shortcut: identity}")
-    weights: Literal["auto", "given", "fresh"] = Field(
+    weights: Annotated[str, AfterValidator(_weights)] = Field(
         "auto",
-        description="given: go on from the weights that the network comes with, of which scaled networks keep the "
-        "filters of largest L1 norm; fresh: train from scratch; auto: given for ONNX files, else fresh",
+        description="trained weights: a .safetensors, .pt or .pth file of a state dict; torchvision, or "
+        "torchvision:NAME of its weights; given: those that the network comes with; fresh: none; auto: given where it "
+        "comes with some",
     )
+    download: bool = Field(False, description="let torchvision download its weights when its cache lacks them")
 
     @property
-    def inherits(self) -> bool:
-        """Whether networks begin with the weights of the unscaled one."""
-        if self.weights == "auto":
-            return ModelName.of(self.name).carries_weights
-        return self.weights == "given"
+    def weights_file(self) -> Path | None:
+        """The file that holds the trained weights, if they are in one."""
+        return Path(self.weights) if self.weights.endswith(_WEIGHTS_FILES) else None
+
+    @property
+    def weights_of_torchvision(self) -> str | None:
+        """Which of torchvision's weights are asked for, DEFAULT if none by name; None: none are."""
+        source, _, name = self.weights.partition(":")
+        return (name or "DEFAULT") if source == "torchvision" and self.weights_file is None else None
 
     @model_validator(mode="after")
     def _weights_fit(self) -> ModelConfig:
-        if self.weights == "given" and not ModelName.of(self.name).has_weights:
+        named = ModelName.of(self.name)
+        if self.weights == "given" and not named.has_weights:
             raise ValueError(
-                f"weights: given, but {self.name} is a network of the zoo, which comes without; valid: fresh"
+                f"weights: given, but {self.name} is a network of the zoo, which comes without; valid: fresh, or a file"
             )
-        if self.inherits and self.width != 1:
-            raise ValueError(
-                f"width: {self.width:g} changes a network whose weights are kept; valid: 1, or weights: fresh"
-            )
+        if self.weights == "given" and self.width != 1:
+            raise ValueError(f"width: {self.width:g} is not the network whose weights are given; valid: 1")
+        if self.weights_of_torchvision and (named.source != "torchvision" or self.width != 1):
+            own = self.name if self.width == 1 else f"{self.name} at {self.width:g} of its width"
+            raise ValueError(f"weights: {self.weights} is not for {own}; valid: fresh, or a file")
         return self
 
 
@@ -136,24 +156,44 @@ class WidthsConfig(Section):
     )
 
 
+Schedule = Literal["paper", "onecycle"]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+Smoothing = Annotated[float, Field(ge=0, lt=1)]
+
+
 class TrainConfig(Section):
     """Training of the result from scratch; its references are trained alike."""
 
     epochs: PositiveInt = 30
     batch_size: BatchSize = 128
-    schedule: Literal["paper", "onecycle"] = Field(
+    schedule: Schedule = Field(
         "onecycle",
         description="paper: steps ÷10 at 1/3, 2/3 and 5/6 of the epochs; onecycle: warm-up, then cosine to 0",
     )
     lr: PositiveFloat = 0.1
-    momentum: Annotated[float, Field(ge=0, lt=1)] | None = Field(
-        None, description="null: 0.5 for paper, 0.9 with Nesterov for onecycle"
-    )
+    momentum: Momentum | None = Field(None, description="null: 0.5 for paper, 0.9 with Nesterov for onecycle")
     weight_decay: NonNegativeFloat = 5e-4
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label_smoothing: Smoothing = 0.0
     keep: Literal["last", "best"] = Field("last", description="weights of the last epoch or of the best validation one")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA, fp32 on a CPU")
     channels_last: Literal[True, False, "auto"] = Field("auto", description="auto: for networks with 2-d convolutions")
+    reference: Literal["given", "fresh"] = Field(
+        "given",
+        description="the unscaled network, where it has trained weights: given: it is evaluated as it is; fresh: it is "
+        "trained from scratch",
+    )
+
+
+class FinetuneConfig(Section):
+    """Training of networks that keep trained weights; what is null is as `train` says."""
+
+    epochs: NonNegativeInt | None = Field(None, description="0: none, the network is left as it was cut")
+    batch_size: BatchSize | None = None
+    schedule: Schedule | None = None
+    lr: PositiveFloat | None = None
+    momentum: Momentum | None = None
+    weight_decay: NonNegativeFloat | None = None
+    label_smoothing: Smoothing | None = None
 
 
 class ExportConfig(Section):
@@ -228,6 +268,7 @@ class Recipe(Section):
     widths: WidthsConfig = WidthsConfig()
     search: MethodConfig  # of `recipe_type()`: of the method that it names
     train: TrainConfig = TrainConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
     export: ExportConfig = ExportConfig()
     bench: BenchConfig = BenchConfig()
     baselines: tuple[Literal["uniform", "reference"], ...] = Field(
@@ -247,6 +288,13 @@ class Recipe(Section):
             raise ValueError(
                 f"train.keep: best is not for search.method: {self.search.method}, whose network changes; valid: last"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _layers_that_change_keep_no_weights(self) -> Recipe:
+        method = methods()[self.search.method]
+        if not method.keeps_weights and getattr(self.search, "weights", None) == "kept":
+            raise ValueError(f"search.weights: kept, but {method.name} makes other layers; valid: auto, fresh")
         return self
 
     @model_validator(mode="after")

@@ -132,8 +132,9 @@ class SearchResult:
         trace: how it was found, as JSON values
         one_channel: {cost name: what one more channel of the cheapest group would add}
         binding: the limit that stops growth, see `compressor.costs.solver.Solution`; None where the method knows none
-        weights: state dict to go on from; None: the architecture is trained from scratch
-        finetuning: how to go on from `weights`; the recipe says the rest; 0 epochs: they are the result
+        weights: state dict to go on from; None: the method finds no more than the architecture
+        finetuning: how to go on from `weights`; the recipe says the rest; 0 epochs: they are the result; None: as the
+            recipe's `finetune` says
         history: of the training that `weights` had
     """
 

@@ -14,7 +14,7 @@ from torch import nn
 from compressor.costs.solver import Bounds, Cost
 from compressor.dependency import DependencyGraph
 from compressor.errors import ModelError
-from compressor.models import build_meta
+from compressor.models import build_meta, follows
 from compressor.models.architecture import Architecture
 
 
@@ -58,6 +58,25 @@ class Streams:
     def expand(self, widths: Sequence[int]) -> dict[str, int]:
         """Widths of the groups (G,) as {width name: channels}."""
         return {name: int(widths[member]) for name, member in zip(self.reference, self.members, strict=True)}
+
+    def group_widths(self, architecture: Architecture) -> dict[str, int]:
+        """{group: channels} of all groups of the network for an architecture, those that follow others included.
+
+        Raises:
+            ModelError: widths that the network ties together differ
+        """
+        found: dict[str, int] = {}
+        for name, member in zip(self.reference, self.members, strict=True):
+            width = architecture.widths[name]
+            if found.setdefault(self.names[member], width) != width:
+                raise ModelError(
+                    f"model {architecture.model}: the trained network ties {name} to other layers of the same residual "
+                    "stream, which this method gives other widths; take model.options.shortcut: identity, or "
+                    "search.weights: fresh"
+                )
+        for name, (source, factor) in follows(architecture).items():
+            found[name] = factor * architecture.widths[source]
+        return found
 
     def gather(self, values: Sequence[int]) -> list[list[int]]:
         """Values of the architecture's widths (L,), those of one group together."""

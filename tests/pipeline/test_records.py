@@ -37,6 +37,7 @@ SEARCH = {
     "dataset": {"name": "digits", "input_shape": [1, 8, 8], "classes": 2, "train": 9, "validation": 0, "test": 3},
     "images": [{"name": "digits"}, ["0", "1"], [0.5], [0.25]],
     "reference_widths": {"fc1": 23},
+    "begins": {"result": "found"},
     "finetuning": {"epochs": 3, "lr": 0.01},
     "training": [
         {"epoch": 1, "loss": 2, "validation_loss": None, "validation_accuracy": 0.5, "lr": 0.1, "seconds": 1.5}

@@ -11,7 +11,12 @@ from compressor.files import read_json, write_atomic, write_json
 from compressor.integrations.olive.parameters import PASS
 from compressor.recipe import Recipe
 
-PACKAGE_CONFIG, RUN_CONFIG, NETWORK = "olive_config.json", "olive_run.json", "network.json"
+PACKAGE_CONFIG, RUN_CONFIG, NETWORK, WEIGHTS = (
+    "olive_config.json",
+    "olive_run.json",
+    "network.json",
+    "network.safetensors",
+)
 _MODULE = {
     "module_path": f"compressor.integrations.olive.compress_to_budget.{PASS}",
     "supported_providers": ["*"],
@@ -41,13 +46,14 @@ def package_config() -> dict[str, Any]:
     }
 
 
-def run_config(recipe: Recipe, shape: tuple[int, ...], out: Path) -> dict[str, Any]:
+def run_config(recipe: Recipe, shape: tuple[int, ...], out: Path, *, trained: bool = False) -> dict[str, Any]:
     """A run of Olive that does what `compressor run` does with a recipe.
 
     Args:
         recipe: with a network of images
         shape: of one input, (C, H, W)
         out: folder of the file of the network, and of what the run leaves
+        trained: whether the network has trained weights
     """
     sections = recipe.model_dump(mode="json", exclude_unset=True)
     rest = {key: value for key, value in sections.items() if key not in ("model", "data", "budget")}
@@ -61,7 +67,7 @@ def run_config(recipe: Recipe, shape: tuple[int, ...], out: Path) -> dict[str, A
         "budget": recipe.budget.model_dump(mode="json", exclude_none=True),
         "method": recipe.search.method,
         "data": sections["data"],
-        "weights": "given" if recipe.model.inherits else "fresh",
+        "weights": "given" if trained else "fresh",
         "recipe": {"baselines": list(recipe.baselines)} | rest,
     }
     return {
@@ -83,6 +89,8 @@ def write_configs(recipe: Recipe, out: Path) -> None:
     merged, out = package_config(), out.resolve()
     from compressor.data import load_data
     from compressor.models import reference_architecture
+    from compressor.pipeline.inherit import trained_weights
+    from compressor.training.checkpoint import save_tensors
     from compressor.training.trainer import pick_device
 
     data = load_data(recipe.data, seed=recipe.seed, device=pick_device("cpu"))
@@ -90,6 +98,10 @@ def write_configs(recipe: Recipe, out: Path) -> None:
         raise RecipeError(f"data.name: {recipe.data.name} has no images, which the Olive pass needs")
     model = recipe.model
     reference = reference_architecture(model.name, model.options, data.classes, data.input_shape, model.width)
+    trained = trained_weights(model, reference, data, recipe.seed)
     write_json(out / PACKAGE_CONFIG, merged)
     write_atomic(out / NETWORK, reference.to_json())
-    write_json(out / RUN_CONFIG, run_config(recipe, data.input_shape, out))
+    (out / WEIGHTS).unlink(missing_ok=True)
+    if trained is not None:
+        save_tensors(out / WEIGHTS, trained.tensors, {})
+    write_json(out / RUN_CONFIG, run_config(recipe, data.input_shape, out, trained=trained is not None))

@@ -6,16 +6,17 @@ from pathlib import Path
 
 from torch import nn
 
-from compressor.models import build, network_with_weights
+from compressor.models import build
 from compressor.models.architecture import Architecture
-from compressor.recipe.model_name import ModelName
+from compressor.training.checkpoint import load_tensors
 
 SEED = 0
 
 
 def load_network(path: str) -> nn.Module:
-    """The unscaled network of an architecture file; one of the zoo with the initial weights of `SEED`."""
-    architecture = Architecture.from_json(Path(path).read_text(encoding="utf-8"), path)
-    if ModelName.of(architecture.model).has_weights:
-        return network_with_weights(architecture)
-    return build(architecture, SEED)
+    """The unscaled network of an architecture file, with the weights beside it, or the initial ones of `SEED`."""
+    file = Path(path)
+    network = build(Architecture.from_json(file.read_text(encoding="utf-8"), path), SEED)
+    if (weights := file.with_suffix(".safetensors")).exists():
+        network.load_state_dict(load_tensors(weights))
+    return network

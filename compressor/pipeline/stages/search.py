@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 
-from compressor.errors import RunError
+from compressor.errors import ModelError, RecipeError, RunError
 from compressor.exporters import exporters
 from compressor.files import write_atomic
-from compressor.models import check_reference, check_task, has_weights, remarks
+from compressor.models import check_reference, check_task, remarks
 from compressor.models.architecture import Architecture
 from compressor.pipeline.calibration import calibrated
 from compressor.pipeline.context import RunContext, identity
-from compressor.pipeline.inherit import given_weights, inherited
+from compressor.pipeline.inherit import Trained, channel_importance, inherited, trained_weights
 from compressor.pipeline.limits import Limited, limited_costs
 from compressor.pipeline.records import SearchRecord
+from compressor.pipeline.run_network import Begin
 from compressor.pipeline.settings import final_settings
 from compressor.pipeline.trial import try_shipping
-from compressor.recipe import costs
+from compressor.recipe import Recipe, costs, method_of
 from compressor.recipe.stored import problem_of
 from compressor.search import Problem, SearchResult
 from compressor.search import search as run_method
+from compressor.search.importance import Importance
 from compressor.search.methods.uniform import UniformConfig
 from compressor.training.checkpoint import save_tensors
+
+_NAMED = 3  # layers that a remark names
 
 
 def search(context: RunContext) -> None:
@@ -38,8 +44,8 @@ def search(context: RunContext) -> None:
     """
     recipe = context.recipe
     references = {name: folder / "architecture.json" for name, folder in context.reference_folders.items()}
-    found_before = _found_before(context)
-    if found_before and all(path.exists() for path in references.values()):
+    found_before = _found(context, "result", context.out)
+    if found_before and all(_found(context, name, path.parent) for name, path in references.items()):
         return
     exporters(recipe.export.also)  # now, not after hours of training
     check_reference(recipe.model.name, recipe.model.options)
@@ -50,31 +56,118 @@ def search(context: RunContext) -> None:
         context.show(needless)
     for remark in _remarks(context, unscaled):
         context.show(remark)
-    problem = _problem(context, unscaled, limited)
+    trained = trained_weights(recipe.model, unscaled, context.data, recipe.seed)
+    problem = _problem(context, unscaled, limited, trained)
     if not found_before:
         try_shipping(context, problem)
+    starts = _Starts(context, problem, trained)
     for name, path in references.items():
         scaled = unscaled if name == "reference" else calibrated(run_method, problem, UniformConfig()).architecture
-        _keep_start(context, path.parent, problem, scaled)
+        starts.write(name, path.parent, scaled)
         write_atomic(path, scaled.to_json())
     if not found_before:
         found = calibrated(context.shared.search, problem, recipe.search)
-        _keep(context, problem, limited, found)
+        _keep(context, starts, limited, found)
 
 
 def _remarks(context: RunContext, unscaled: Architecture) -> list[str]:
     """What the user must know of how the network and the data are taken."""
-    found = [*context.data.remarks, *remarks(unscaled)]
-    if has_weights(unscaled) and not context.recipe.model.inherits:
-        name = unscaled.model
-        found.append(
-            f"the weights that {name} comes with are not used: every network is trained from scratch (model.weights: "
-            "given keeps them)"
+    return [*context.data.remarks, *remarks(unscaled)]
+
+
+def _kept(recipe: Recipe, trained: Trained | None) -> Mapping[str, torch.Tensor] | None:
+    """The weights of which the network to be found, and the uniform scaling beside it, keep channels.
+
+    Raises:
+        RecipeError: the recipe asks for it, and there are none
+    """
+    asked = getattr(recipe.search, "weights", "auto")  # a plug-in's section may lack it
+    if asked == "kept" and trained is None:
+        raise RecipeError(
+            f"search.weights: kept, but model.weights: {recipe.model.weights} of {recipe.model.name} gives no trained "
+            "ones; valid: auto, fresh, or a file in model.weights"
         )
-    return found
+    if trained is None or asked == "fresh" or not method_of(recipe.search).keeps_weights:
+        return None
+    return trained.tensors
 
 
-def _problem(context: RunContext, unscaled: Architecture, limited: Limited) -> Problem:
+class _Starts:
+    """With which weights the networks of a run begin.
+
+    Args:
+        context: of the run
+        problem: of the search; its `given` are the weights that networks keep channels of, None: they are fresh
+        trained: the weights of the unscaled network, if there are some
+
+    Attributes:
+        problem: as given
+        begins: {network: how it begins}, of those that were written
+    """
+
+    def __init__(self, context: RunContext, problem: Problem, trained: Trained | None) -> None:
+        self.context, self.problem, self._trained = context, problem, trained
+        self.begins: dict[str, Begin] = {}
+        self._refused: list[str] = []
+
+    def write(self, name: str, folder: Path, architecture: Architecture) -> None:
+        """Decide how a network begins, and write the weights that it begins with, if they are not fresh."""
+        trained, begins = self._trained, self._of_reference() if name == "reference" else self._of_scaled()
+        weights: Mapping[str, torch.Tensor] | None = None
+        if name == "reference" and trained is not None:
+            weights = trained.tensors
+        elif begins == "kept":
+            try:
+                weights = inherited(self.problem, architecture, self._importance(architecture))
+            except ModelError as error:
+                if getattr(self.context.recipe.search, "weights", "auto") == "kept":
+                    raise
+                self._refused.append(f"{name} begins with fresh weights: {error}")
+                begins = "fresh"
+        if begins != "fresh" and weights is not None:
+            self.hand_over(folder, architecture, weights)
+        self.begins[name] = begins
+
+    def hand_over(self, folder: Path, architecture: Architecture, weights: Mapping[str, torch.Tensor]) -> None:
+        """Write the weights that a network begins with."""
+        save_tensors(folder / "start.safetensors", weights, {"architecture": architecture.to_json()})
+
+    def _of_reference(self) -> Begin:
+        if self._trained is None or self.context.recipe.train.reference == "fresh":
+            return "fresh"
+        return "kept" if self._trained.fresh else "given"
+
+    def _of_scaled(self) -> Begin:
+        return "fresh" if self.problem.given is None else "kept"
+
+    def _importance(self, architecture: Architecture) -> Importance:
+        return {} if architecture == self.problem.reference else self._ranked
+
+    @functools.cached_property
+    def _ranked(self) -> Importance:
+        return channel_importance(self.problem, getattr(self.context.recipe.search, "ranking", "taylor"))
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the user must know of it, a sentence each."""
+        if self._trained is None:
+            return []
+        recipe, source = self.context.recipe, self._trained.source
+        found = [f"the unscaled network is {source} as it is, without further training"]
+        if self._trained.fresh:
+            new = ", ".join(self._trained.fresh[:_NAMED]) + (" …" if len(self._trained.fresh) > _NAMED else "")
+            found = [f"{source} has no trained weights for {new}, so the unscaled network is fine-tuned, too"]
+        elif recipe.train.reference == "fresh":
+            found = []
+        if any(begins == "kept" for name, begins in self.begins.items() if name != "reference"):
+            ranking = getattr(recipe.search, "ranking", "taylor")
+            return [*found, f"scaled networks keep the channels of {source} that rank best ({ranking})", *self._refused]
+        if self.begins.get("result") == "fresh" and not self._refused:
+            found.append(f"networks but the unscaled one begin with fresh weights, not with those of {source}")
+        return [*found, *self._refused]
+
+
+def _problem(context: RunContext, unscaled: Architecture, limited: Limited, trained: Trained | None) -> Problem:
     recipe = context.recipe
     return Problem(
         reference=unscaled,
@@ -86,13 +179,19 @@ def _problem(context: RunContext, unscaled: Architecture, limited: Limited) -> P
         bounds=limited.bounds,
         final=final_settings(recipe.train),
         width=recipe.model.width,
-        given=given_weights(unscaled, context.data, recipe.seed) if recipe.model.inherits else None,
+        given=_kept(recipe, trained),
         engine=recipe.widths.engine,
     )
 
 
-def _keep(context: RunContext, problem: Problem, limited: Limited, found: SearchResult) -> None:
+def _keep(context: RunContext, starts: _Starts, limited: Limited, found: SearchResult) -> None:
     """Write what the search found; the architecture comes last: then the stage is done."""
+    problem = starts.problem
+    if found.weights is None:
+        starts.write("result", context.out, found.architecture)
+    else:
+        starts.hand_over(context.out, found.architecture, found.weights)
+        starts.begins["result"] = "found"
     result = {name: float(limited.costs[name](found.architecture)) for name in limited.budget.limits}
     record = _record(
         context,
@@ -104,18 +203,14 @@ def _keep(context: RunContext, problem: Problem, limited: Limited, found: Search
         dataset=context.data.describe(),
         images=identity(context.data),
         reference_widths=dict(problem.reference.widths),
+        begins=starts.begins,
         finetuning=found.finetuning,
         training=list(found.history),
         round_to=problem.bounds.multiple.tolist(),
-        remarks=_remarks(context, problem.reference),
+        remarks=[*_remarks(context, problem.reference), *starts.remarks],
         **_of_costs(limited.costs),
     )
     record.write(context.out / "search.json")
-    if found.weights is None:
-        _keep_start(context, context.out, problem, found.architecture)
-    else:
-        note = {"architecture": found.architecture.to_json()}
-        save_tensors(context.out / "start.safetensors", found.weights, note)
     write_atomic(context.out / "architecture.json", found.architecture.to_json())
     shutil.rmtree(context.checkpoints / "search", ignore_errors=True)
     shutil.rmtree(context.current, ignore_errors=True)
@@ -139,15 +234,8 @@ def _of_costs(evaluators: Mapping[str, Any]) -> dict[str, Any]:
     return {key: evaluators[name].to_json() if name in evaluators else None for key, name in known.items()}
 
 
-def _keep_start(context: RunContext, folder: Path, problem: Problem, architecture: Architecture) -> None:
-    """Write the weights that a network of this run begins with, if the unscaled one comes with some."""
-    if problem.given is not None:
-        weights = inherited(problem.reference, problem.given, architecture, context.recipe.seed, problem.engine)
-        save_tensors(folder / "start.safetensors", weights, {"architecture": architecture.to_json()})
-
-
-def _found_before(context: RunContext) -> bool:
-    if not all((context.out / name).exists() for name in ("search.json", "architecture.json")):
+def _found(context: RunContext, name: str, folder: Path) -> bool:
+    """Whether a network of a finished search is there, with the weights that it begins with."""
+    if not all(path.exists() for path in (context.out / "search.json", folder / "architecture.json")):
         return False
-    begins = context.searched.finetuning is not None or context.recipe.model.inherits
-    return not begins or (context.out / "start.safetensors").exists()
+    return context.searched.begins.get(name) == "fresh" or (folder / "start.safetensors").exists()

@@ -28,8 +28,7 @@ def train(context: RunContext) -> None:
     for place, network in enumerate(networks):
         if network.trained:
             continue
-        alike = (network.architecture, network.finetuning)
-        twin = next((n for n in networks[:place] if (n.architecture, n.finetuning) == alike), None)
+        twin = next((n for n in networks[:place] if _alike(n) == _alike(network)), None)
         if twin is None:
             train_network(context, network)
         else:
@@ -38,28 +37,29 @@ def train(context: RunContext) -> None:
         run_folder.seal(context.out, "train")  # now: others may take hours
 
 
+def _alike(network: RunNetwork) -> tuple[object, ...]:
+    """What the weights after training depend on, within a run."""
+    return network.architecture, network.begins, network.finetuning
+
+
 def train_network(context: RunContext, network: RunNetwork) -> None:
     """Train one network; in the processes of torchrun, all of them train it together."""
-    if network.finetuning is not None and network.finetuning.epochs == 0:
-        copy_atomic(network.folder / "start.safetensors", network.folder / "weights.safetensors")
-        TrainRecord.of(context.searched.training).write(network.folder / "training.json")
-        return
     recipe, team = context.recipe, context.team
+    fresh, start = network.begins == "fresh", network.folder / "start.safetensors"
+    settings = final_settings(recipe.train) if fresh else finetuning_settings(recipe, network.finetuning)
+    if network.begins == "given" or settings.epochs == 0:
+        copy_atomic(start, network.folder / "weights.safetensors")
+        history = context.searched.training if network.begins == "found" else []
+        TrainRecord.of(history).write(network.folder / "training.json")
+        return
     trainer = replace(context.trainer(network.architecture), team=team)
-    settings, verb = final_settings(recipe.train), "training"
-    if network.finetuning is None and not recipe.model.inherits:
-        model = build(network.architecture, recipe.seed)
-    else:
-        model = load_weights(network.architecture, network.folder / "start.safetensors", recipe.seed)
-        verb = "fine-tuning"
-    if network.finetuning is not None:
-        settings = finetuning_settings(settings, network.finetuning)
-    model = trainer.prepare(model)
+    architecture, seed = network.architecture, recipe.seed
+    model = trainer.prepare(build(architecture, seed) if fresh else load_weights(architecture, start, seed))
     checkpoint = context.checkpoints / f"train-{network.name}.safetensors"
     joined = nullcontext() if team is None else team.together({"recipe": recipe, "name": network.name})
     try:
         with joined:
-            label = f"{verb} {network.name}"
+            label = f"{'training' if fresh else 'fine-tuning'} {network.name}"
             history = trainer.fit(model, settings, seed=recipe.seed, label=label, checkpoint=checkpoint)
     except TrainingError:
         checkpoint.unlink(missing_ok=True)  # it leads to the same end; train.lr may be changed now

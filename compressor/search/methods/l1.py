@@ -33,6 +33,7 @@ class L1Config(MethodConfig):
     """Filters of smallest L1 norm leave a trained network, which is then fine-tuned (Li et al., ICLR 2017)."""
 
     method: Literal["l1"] = "l1"
+    ranking: Literal["l1"] = "l1"
     finetune_epochs: PositiveInt = Field(40, description="NeuralScale's paper: 40 for CIFAR, 20 for Tiny-ImageNet")
     finetune_lr: PositiveFloat = Field(0.001, description="learning rate of fine-tuning, constant")
 
@@ -46,8 +47,8 @@ def search(problem: Problem, config: L1Config) -> SearchResult:
         TrainingError: training diverged
     """
     from compressor.dependency import ChannelRemover
-    from compressor.models import build, example_input, follows, graph_of
-    from compressor.search.filters import smallest_filters
+    from compressor.models import build, example_input, graph_of
+    from compressor.search.importance import importance_of, surplus
     from compressor.search.streams import Streams, check_same_network
 
     reference = problem.reference
@@ -57,15 +58,14 @@ def search(problem: Problem, config: L1Config) -> SearchResult:
     streams = Streams.of(reference, graph)
     solution = _solve(problem, streams)  # a budget that cannot be met is refused before any training
     architecture = reference.with_widths(streams.expand(solution.widths))
-    widths = dict(zip(streams.names, solution.widths, strict=True))
-    for name, (source, factor) in follows(reference).items():
-        widths[name] = factor * architecture.widths[source]
+    widths = streams.group_widths(architecture)
     falling = [name for name, width in widths.items() if width < graph.groups[name].channels]
     remove = ChannelRemover(model, graph, example_input(reference), falling, problem.engine)
     trained = _train(problem, model)
     model = build(reference, problem.seed)
     model.load_state_dict(trained.tensors)
-    remove(model, graph, {name: smallest_filters(model, graph, name, width) for name, width in widths.items()})
+    norms = importance_of(config.ranking, model, graph, list(widths), problem)
+    remove(model, graph, {name: surplus(graph, name, norms[name], width) for name, width in widths.items()})
     check_same_network(architecture, model)
     trace: dict[str, Any] = {
         "iterations": [],

@@ -19,7 +19,7 @@ def test_parameters_win_over_the_recipe_they_are_given_with():
     assert made.budget.names == ("params",)
     assert (made.search.method, made.data.name, made.train.epochs, made.train.lr) == ("uniform", "digits", 2, 1)
     assert made.model.name == "given:net"
-    assert made.model.inherits
+    assert made.model.weights == "given"
     assert made.baselines == ()
 
 

@@ -10,7 +10,7 @@ from compressor.errors import BudgetError, ModelError, RunError
 from compressor.models import build, follows, graph_of, reference_architecture
 from compressor.recipe import L1Config, UniformConfig
 from compressor.search import Finetuning, search
-from compressor.search.filters import filter_norms, smallest_filters
+from compressor.search.importance import filter_norms, surplus
 
 CONFIG = L1Config()
 SMALL = {"params": 2_000}
@@ -79,8 +79,8 @@ def test_equal_norms_lose_the_first_filters(tiny):
     model = build(tiny)
     graph = graph_of(tiny)
     torch.nn.init.ones_(model.inner.weight)
-    assert smallest_filters(model, graph, "inner", 20) == [0, 1, 2]
-    assert smallest_filters(model, graph, "inner", 23) == []
+    assert surplus(graph, "inner", filter_norms(model, graph, "inner"), 20) == [0, 1, 2]
+    assert surplus(graph, "inner", filter_norms(model, graph, "inner"), 23) == []
 
 
 @pytest.mark.parametrize("limits", [{"params": 10**6}, {"params": 10**6, "macs": 10**9}])

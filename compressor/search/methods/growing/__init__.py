@@ -49,7 +49,7 @@ class GrowingConfig(MethodConfig):
     indicator_lr: PositiveFloat = Field(0.1, description="learning rate of the indicators, for rounds of 390 steps")
     indicator_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     pad_to: PositiveInt = Field(1, description="while it grows, every width is a multiple of this, for speed")
-    weights: Literal["grown", "fresh"] = Field(
+    weights: Literal["grown", "fresh"] = Field(  # type: ignore[assignment]  # its own: trained ones it cannot keep
         "grown", description="fresh: train what has grown from scratch (the paper's direct design)"
     )
     finetune_epochs: NonNegativeInt = Field(0, description="further epochs with the structure found")
@@ -74,6 +74,7 @@ METHOD = Method(
     search,
     depends_on=("train",),
     anytime=True,
+    keeps_weights=False,
     sections=(growth_section,),
     lines=(growth_line,),
 )

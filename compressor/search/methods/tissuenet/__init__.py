@@ -70,4 +70,11 @@ def search(problem: Problem, config: TissueNetConfig) -> SearchResult:
     return choose(problem, config)
 
 
-METHOD = Method(TissueNetConfig, search, depends_on=("train",), sections=(tissue_section,), lines=(tissue_line,))
+METHOD = Method(
+    TissueNetConfig,
+    search,
+    depends_on=("train",),
+    keeps_weights=False,
+    sections=(tissue_section,),
+    lines=(tissue_line,),
+)
