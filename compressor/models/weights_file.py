@@ -16,6 +16,8 @@ from compressor.errors import ModelError
 
 Tensors = dict[str, torch.Tensor]
 
+WEIGHTS_FILES = (".safetensors", ".pt", ".pth")
+
 # Where training scripts keep the state dict in a checkpoint of more than that, the likeliest first.
 _WITHIN = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params", "ema", "module")
 _COUNTERS = ("n_averaged", "num_batches_tracked")  # of AveragedModel; of batch-norms saved by a torch before 0.4.1

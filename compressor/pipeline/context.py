@@ -134,9 +134,10 @@ class RunContext:
             architecture = self._of_recipe(Architecture.from_json(read_text(path), str(path)), path)
             if (begins := searched.begins.get(name)) is None:
                 raise damaged(self.out / "search.json", f"begins: it has nothing of the network {name!r}")
-            found.append(
-                RunNetwork(name, folder, architecture, begins, searched.finetuning if name == "result" else None)
-            )
+            own = name in ("result", "undistilled")
+            finetuning, taught = searched.finetuning if own else None, self.recipe.train.distill is not None
+            distilled = taught and name not in ("reference", "undistilled")
+            found.append(RunNetwork(name, folder, architecture, begins, finetuning, distilled))
         return found
 
     def _of_recipe(self, architecture: Architecture, path: Path) -> Architecture:

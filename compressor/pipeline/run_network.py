@@ -23,6 +23,7 @@ class RunNetwork:
         begins: with which weights: fresh ones, trained as the recipe's `train` says; those of a trained network, which
             are left as they are (given); the best-ranked channels of these (kept), or what the search hands over
             (found), both fine-tuned
+        distilled: whether it learns from a teacher
         finetuning: how a search would have its weights trained on; None: as the recipe's `finetune` says
     """
 
@@ -31,6 +32,7 @@ class RunNetwork:
     architecture: Architecture
     begins: Begin = "fresh"
     finetuning: Finetuning | None = None
+    distilled: bool = False
 
     def has(self, *names: str) -> bool:
         """Whether all of these files are in its folder."""

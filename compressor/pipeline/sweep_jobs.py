@@ -110,7 +110,8 @@ def _unscaled(recipe: Recipe, seed: int) -> Job:
     # Not by its latency: networks whose measured latency equals the unscaled one's are others all the same.
     untimed = [name for name in recipe.budget.names if not costs()[name].timed]
     budget = dict.fromkeys(untimed or ["params"], "1x")
-    derived = _derived(recipe, UNSCALED, search={"method": "uniform"}, budget=budget, seed=seed)
+    train = recipe.train.model_dump(mode="json") | {"distill": None}  # it is the teacher, if anything
+    derived = _derived(recipe, UNSCALED, search={"method": "uniform"}, budget=budget, seed=seed, train=train)
     return Job(
         UNSCALED, "", seed=seed, recipe=derived, folder=f"runs/{UNSCALED}/{seed}", work=f"shared/{UNSCALED}-{seed}"
     )

@@ -32,8 +32,8 @@ class MethodConfig(Section):
     method: str
     weights: Literal["auto", "kept", "fresh"] = Field(
         "auto",
-        description="of the network found: kept: the best-ranked channels of the trained network, then fine-tuned; "
-        "fresh: trained from scratch, and searched so; auto: kept where there are trained weights (model.weights)",
+        description="of the network found: kept: those of the trained network, which is fine-tuned then; fresh: it is "
+        "trained from scratch; auto: kept where there are trained ones (model.weights)",
     )
     ranking: Literal["taylor", "l1", "l2", "random"] = Field(
         "taylor",
@@ -54,6 +54,7 @@ class Method:
         trains: whether it trains networks; a comparison runs those that do not first
         anytime: the network trains while the search changes it: a pause has a network to ship
             (`compressor.search.Unfinished`), and the best epoch on validation data means nothing
+        trains_first: whether it trains the unscaled network, where that has no trained weights, to cut it down
         keeps_weights: whether its networks can keep trained weights, being the unscaled one at other widths
         sections: of the report page, in this order: record → HTML, empty where the record lacks what it shows
         lines: of the summary in the terminal: record → a sentence, or ""
@@ -64,6 +65,7 @@ class Method:
     depends_on: tuple[str, ...] = ()
     trains: bool = True
     anytime: bool = False
+    trains_first: bool = False
     keeps_weights: bool = True
     sections: tuple[Callable[[Record], Markup], ...] = ()
     lines: tuple[Callable[[Record], str], ...] = ()

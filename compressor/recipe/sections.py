@@ -156,6 +156,19 @@ class WidthsConfig(Section):
     )
 
 
+class DistillConfig(Section):
+    """Knowledge distillation: networks learn from the outputs of a trained one as well (Hinton et al. 2015)."""
+
+    teacher: str = Field(
+        "reference",
+        min_length=1,
+        description="reference: the unscaled network, as given or as trained in this run; or a file of weights for it; "
+        "or another network that comes with trained weights, such as package.module:factory",
+    )
+    temperature: PositiveFloat = Field(4.0, description="T, by which logits are divided")
+    weight: Annotated[float, Field(gt=0, le=1)] = Field(0.9, description="share of the teacher's outputs in the loss")
+
+
 Schedule = Literal["paper", "onecycle"]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 Smoothing = Annotated[float, Field(ge=0, lt=1)]
@@ -181,6 +194,9 @@ class TrainConfig(Section):
         "given",
         description="the unscaled network, where it has trained weights: given: it is evaluated as it is; fresh: it is "
         "trained from scratch",
+    )
+    distill: DistillConfig | None = Field(
+        None, description="learn from a trained network as well; not the unscaled network itself"
     )
 
 
@@ -271,9 +287,10 @@ class Recipe(Section):
     finetune: FinetuneConfig = FinetuneConfig()
     export: ExportConfig = ExportConfig()
     bench: BenchConfig = BenchConfig()
-    baselines: tuple[Literal["uniform", "reference"], ...] = Field(
+    baselines: tuple[Literal["uniform", "reference", "undistilled"], ...] = Field(
         ("uniform", "reference"),
-        description="networks to train beside the result: uniform scaling, and the unscaled one",
+        description="networks to train beside the result: uniform scaling, the unscaled one, and the result's own "
+        "architecture trained without train.distill",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
     threads: Threads | None = Field(None, description="CPU threads of torch; null: torch's choice")
@@ -287,6 +304,18 @@ class Recipe(Section):
         if self.train.keep == "best" and methods()[self.search.method].anytime:
             raise ValueError(
                 f"train.keep: best is not for search.method: {self.search.method}, whose network changes; valid: last"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_trains_at_the_end_is_distilled(self) -> Recipe:
+        if self.train.distill is None:
+            if "undistilled" in self.baselines:
+                raise ValueError("baselines: undistilled, but train.distill is null; valid: uniform, reference")
+        elif methods()[self.search.method].anytime:
+            raise ValueError(
+                f"train.distill is not for search.method: {self.search.method}, which trains while it searches; "
+                "valid: null"
             )
         return self
 

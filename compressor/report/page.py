@@ -11,6 +11,7 @@ from compressor.errors import RunError
 from compressor.recipe.cost import cost_title, costs
 from compressor.recipe.method import sections_of
 from compressor.report import figures
+from compressor.report.distillation import distillation_line
 from compressor.report.format import Cell, value_cell
 from compressor.report.network_table import network_notes, network_table
 from compressor.report.precision import precision_section
@@ -107,7 +108,11 @@ def _verdict(record: Record) -> dict[str, Any]:
         "title": words[met] if rows else "No budget was set",
         "limits": [_limit_row(row) for row in rows],
         "binding": cost_title(binding) if len(rows) > 1 and binding else None,
-        "remarks": [text for text in (dig(record, "budget", "note"), *(record.get("remarks") or [])) if text],
+        "remarks": [
+            text
+            for text in (dig(record, "budget", "note"), *(record.get("remarks") or []), distillation_line(record))
+            if text
+        ],
         "claims": _claims(record),
     }
 
@@ -132,7 +137,11 @@ def _claims(record: Record) -> list[tuple[str, str]]:
 
 
 def _in_words(network: Network) -> str:
-    known = {"uniform": "uniform scaling to the same budget", "reference": "the unscaled network"}
+    known = {
+        "uniform": "uniform scaling to the same budget",
+        "undistilled": "the same network without distillation",
+        "reference": "the unscaled network",
+    }
     return known.get(network.key, network.title)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from compressor.recipe.cost import cost_title, costs
 from compressor.recipe.method import lines_of
+from compressor.report.distillation import distillation_line
 from compressor.report.format import number, percent, quantity, significant
 from compressor.report.methods import spread_text, title_of
 from compressor.report.precision import precision_line
@@ -30,6 +31,8 @@ def summary_lines(record: Record) -> list[str]:
     found = networks(record)
     lines = [*_budget(record), *_accuracy(record), *(record.get("remarks") or [])]
     if line := precision_line(record):
+        lines.append(line)
+    if line := distillation_line(record):
         lines.append(line)
     if record.get("note"):
         lines.append(f"search: {record['note']}")

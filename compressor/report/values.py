@@ -11,7 +11,11 @@ from compressor.report.format import natural, number, percent, points, quantity,
 
 Record = Mapping[str, Any]
 
-_TITLES = {"uniform": "uniform, same budget", "reference": "unscaled network"}
+_TITLES = {
+    "uniform": "uniform, same budget",
+    "undistilled": "result, not distilled",
+    "reference": "unscaled network",
+}
 _WEIGHTS = {"last": "last epoch", "best": "best epoch on the validation set"}
 
 

@@ -60,7 +60,7 @@ class Task:
             smoothing: share of the label spread over all classes
         """
         heads = [output] if isinstance(output, Tensor) else [head for head in output if head is not None]
-        pairs = [self._pair(head, y) for head in heads]
+        pairs = [self.pair(head, y) for head in heads]
         losses = [nn.functional.cross_entropy(*pair, label_smoothing=smoothing) for pair in pairs]
         return losses[0] + _AUXILIARY * torch.stack(losses[1:]).sum() if losses[1:] else losses[0]
 
@@ -90,8 +90,8 @@ class Task:
         places = {"classification": 1, "segmentation": math.prod(input_shape[1:]), "language": math.prod(input_shape)}
         return max(1, min(most, _MOST_LOGITS // (classes * places[self.name])))
 
-    def _pair(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits in float32 and targets as torch's cross-entropy takes them: classes on axis 1."""
+    def pair(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (N, classes, ...) in float32 and targets (N, ...), as torch's cross-entropy takes them."""
         if self.name == "language":
             return logits.float().flatten(0, 1), y.flatten()
         return logits.float(), y
@@ -115,7 +115,7 @@ class Tally:
 
     def add(self, logits: Tensor, y: Tensor) -> None:
         """Count a batch: logits and targets of the shapes that `Task` names, on the logits' device."""
-        scores, targets = self._task._pair(logits, y.to(logits.device))
+        scores, targets = self._task.pair(logits, y.to(logits.device))
         found, counts = scores.argmax(1), targets != IGNORED
         self._loss += nn.functional.cross_entropy(scores, targets, reduction="sum").double()
         self._right += (found == targets).sum()

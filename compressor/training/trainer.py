@@ -20,6 +20,7 @@ from compressor.data import DataSet, Split, ordered, training_batches
 from compressor.errors import TrainingError, UnavailableError
 from compressor.models import channels_last_
 from compressor.training.checkpoint import Snapshot, Tensors, load_snapshot, named, save_snapshot
+from compressor.training.distillation import Teacher
 from compressor.training.tasks import Evaluation, Task, task_of
 
 _CHECK_EVERY = 50  # steps between two looks at the loss: a look waits for the GPU
@@ -154,6 +155,7 @@ class Trainer:
         progress: called with one line of text and the share done (None: unknown) as training goes on
         pause: called after every step with the epochs done; True writes a checkpoint and raises `Paused`
         team: processes that share out every batch, see `compressor.training.distributed`; None: this one trains alone
+        teacher: a trained network that is learnt from beside the labels
     """
 
     data: DataSet
@@ -165,6 +167,7 @@ class Trainer:
     progress: Callable[[str, float | None], None] = lambda text, share: None
     pause: Callable[[float], bool] = lambda epochs: False
     team: Sharing | None = None
+    teacher: Teacher | None = None
 
     def epoch_size(self, batch_size: int) -> tuple[int, int]:
         """How many batches of this size an epoch of the training split has, and how many samples are in each."""
@@ -312,9 +315,14 @@ class _Fit:
         team, share = self.trainer.team, 1.0
         if team is not None:
             x, y, share = team.part(x, y)
+        task, teacher, smoothing = self.trainer.task, self.trainer.teacher, self.settings.label_smoothing
         with torch.autocast(self.trainer.device.type, torch.bfloat16, enabled=self.trainer.bf16):
             output = self.model(x)
-        loss = self.trainer.task.loss(output, y, self.settings.label_smoothing)
+            taught = None if teacher is None else teacher.outputs(x)
+        if teacher is None or taught is None:
+            loss = task.loss(output, y, smoothing)
+        else:
+            loss = teacher.loss(task, output, taught, y, smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if team is not None:

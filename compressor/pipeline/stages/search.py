@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 
 from compressor.errors import ModelError, RecipeError, RunError
 from compressor.exporters import exporters
-from compressor.files import write_atomic
+from compressor.files import copy_atomic, write_atomic
 from compressor.models import check_reference, check_task, remarks
 from compressor.models.architecture import Architecture
 from compressor.pipeline.calibration import calibrated
@@ -23,6 +24,7 @@ from compressor.pipeline.limits import Limited, limited_costs
 from compressor.pipeline.records import SearchRecord
 from compressor.pipeline.run_network import Begin
 from compressor.pipeline.settings import final_settings
+from compressor.pipeline.teacher import check_teacher
 from compressor.pipeline.trial import try_shipping
 from compressor.recipe import Recipe, costs, method_of
 from compressor.recipe.stored import problem_of
@@ -32,6 +34,7 @@ from compressor.search.importance import Importance
 from compressor.search.methods.uniform import UniformConfig
 from compressor.training.checkpoint import save_tensors
 
+_UNDISTILLED = "undistilled"
 _NAMED = 3  # layers that a remark names
 
 
@@ -57,10 +60,13 @@ def search(context: RunContext) -> None:
     for remark in _remarks(context, unscaled):
         context.show(remark)
     trained = trained_weights(recipe.model, unscaled, context.data, recipe.seed)
+    _check_kept(recipe, trained)
+    check_teacher(context, trained=trained is not None)
     problem = _problem(context, unscaled, limited, trained)
     if not found_before:
         try_shipping(context, problem)
     starts = _Starts(context, problem, trained)
+    again = references.pop(_UNDISTILLED, None)
     for name, path in references.items():
         scaled = unscaled if name == "reference" else calibrated(run_method, problem, UniformConfig()).architecture
         starts.write(name, path.parent, scaled)
@@ -68,6 +74,8 @@ def search(context: RunContext) -> None:
     if not found_before:
         found = calibrated(context.shared.search, problem, recipe.search)
         _keep(context, starts, limited, found)
+    if again is not None:
+        _repeat_result(context, again.parent)
 
 
 def _remarks(context: RunContext, unscaled: Architecture) -> list[str]:
@@ -75,21 +83,22 @@ def _remarks(context: RunContext, unscaled: Architecture) -> list[str]:
     return [*context.data.remarks, *remarks(unscaled)]
 
 
-def _kept(recipe: Recipe, trained: Trained | None) -> Mapping[str, torch.Tensor] | None:
-    """The weights of which the network to be found, and the uniform scaling beside it, keep channels.
+def _check_kept(recipe: Recipe, trained: Trained | None) -> None:
+    """Refuse to keep trained weights where there are none.
 
     Raises:
-        RecipeError: the recipe asks for it, and there are none
+        RecipeError: the recipe asks for it
     """
-    asked = getattr(recipe.search, "weights", "auto")  # a plug-in's section may lack it
-    if asked == "kept" and trained is None:
+    if _weights(recipe) == "kept" and trained is None and not method_of(recipe.search).trains_first:
         raise RecipeError(
             f"search.weights: kept, but model.weights: {recipe.model.weights} of {recipe.model.name} gives no trained "
             "ones; valid: auto, fresh, or a file in model.weights"
         )
-    if trained is None or asked == "fresh" or not method_of(recipe.search).keeps_weights:
-        return None
-    return trained.tensors
+
+
+def _weights(recipe: Recipe) -> str:
+    """What `search.weights` says; a plug-in's section may lack it."""
+    return getattr(recipe.search, "weights", "auto")
 
 
 class _Starts:
@@ -97,7 +106,7 @@ class _Starts:
 
     Args:
         context: of the run
-        problem: of the search; its `given` are the weights that networks keep channels of, None: they are fresh
+        problem: of the search
         trained: the weights of the unscaled network, if there are some
 
     Attributes:
@@ -120,7 +129,7 @@ class _Starts:
             try:
                 weights = inherited(self.problem, architecture, self._importance(architecture))
             except ModelError as error:
-                if getattr(self.context.recipe.search, "weights", "auto") == "kept":
+                if _weights(self.context.recipe) == "kept":
                     raise
                 self._refused.append(f"{name} begins with fresh weights: {error}")
                 begins = "fresh"
@@ -138,7 +147,7 @@ class _Starts:
         return "kept" if self._trained.fresh else "given"
 
     def _of_scaled(self) -> Begin:
-        return "fresh" if self.problem.given is None else "kept"
+        return "fresh" if self.problem.given is None or _weights(self.context.recipe) == "fresh" else "kept"
 
     def _importance(self, architecture: Architecture) -> Importance:
         return {} if architecture == self.problem.reference else self._ranked
@@ -179,7 +188,7 @@ def _problem(context: RunContext, unscaled: Architecture, limited: Limited, trai
         bounds=limited.bounds,
         final=final_settings(recipe.train),
         width=recipe.model.width,
-        given=_kept(recipe, trained),
+        given=trained.tensors if trained is not None and method_of(recipe.search).keeps_weights else None,
         engine=recipe.widths.engine,
     )
 
@@ -187,8 +196,10 @@ def _problem(context: RunContext, unscaled: Architecture, limited: Limited, trai
 def _keep(context: RunContext, starts: _Starts, limited: Limited, found: SearchResult) -> None:
     """Write what the search found; the architecture comes last: then the stage is done."""
     problem = starts.problem
-    if found.weights is None:
+    cut = found.weights is not None and method_of(context.recipe.search).keeps_weights
+    if found.weights is None or (cut and _weights(context.recipe) == "fresh"):
         starts.write("result", context.out, found.architecture)
+        found = replace(found, finetuning=None)
     else:
         starts.hand_over(context.out, found.architecture, found.weights)
         starts.begins["result"] = "found"
@@ -203,7 +214,7 @@ def _keep(context: RunContext, starts: _Starts, limited: Limited, found: SearchR
         dataset=context.data.describe(),
         images=identity(context.data),
         reference_widths=dict(problem.reference.widths),
-        begins=starts.begins,
+        begins=_with_undistilled(context, starts.begins),
         finetuning=found.finetuning,
         training=list(found.history),
         round_to=problem.bounds.multiple.tolist(),
@@ -214,6 +225,19 @@ def _keep(context: RunContext, starts: _Starts, limited: Limited, found: SearchR
     write_atomic(context.out / "architecture.json", found.architecture.to_json())
     shutil.rmtree(context.checkpoints / "search", ignore_errors=True)
     shutil.rmtree(context.current, ignore_errors=True)
+
+
+def _with_undistilled(context: RunContext, begins: Mapping[str, Begin]) -> dict[str, Begin]:
+    """How networks begin, with the one that begins as the result does."""
+    more = {_UNDISTILLED: begins["result"]} if _UNDISTILLED in context.reference_folders else {}
+    return {**begins, **more}
+
+
+def _repeat_result(context: RunContext, folder: Path) -> None:
+    """Let the network that is trained without a teacher begin as the result does."""
+    for name in ("start.safetensors", "architecture.json"):
+        if (source := context.out / name).exists():
+            copy_atomic(source, folder / name)
 
 
 def _record(context: RunContext, **values: Any) -> SearchRecord:

@@ -14,6 +14,7 @@ from compressor.pipeline.records import TrainRecord
 from compressor.pipeline.run_network import RunNetwork
 from compressor.pipeline.settings import final_settings, finetuning_settings
 from compressor.pipeline.shipping import load_weights
+from compressor.pipeline.teacher import teacher_of
 from compressor.training.checkpoint import save_tensors
 
 
@@ -24,7 +25,7 @@ def train(context: RunContext) -> None:
         Paused: training was paused
         TrainingError: it diverged
     """
-    networks = context.networks()
+    networks = sorted(context.networks(), key=lambda network: network.distilled)  # the teacher may be among the others
     for place, network in enumerate(networks):
         if network.trained:
             continue
@@ -39,7 +40,7 @@ def train(context: RunContext) -> None:
 
 def _alike(network: RunNetwork) -> tuple[object, ...]:
     """What the weights after training depend on, within a run."""
-    return network.architecture, network.begins, network.finetuning
+    return network.architecture, network.begins, network.finetuning, network.distilled
 
 
 def train_network(context: RunContext, network: RunNetwork) -> None:
@@ -53,6 +54,8 @@ def train_network(context: RunContext, network: RunNetwork) -> None:
         TrainRecord.of(history).write(network.folder / "training.json")
         return
     trainer = replace(context.trainer(network.architecture), team=team)
+    if network.distilled:
+        trainer = replace(trainer, teacher=teacher_of(context, trainer))
     architecture, seed = network.architecture, recipe.seed
     model = trainer.prepare(build(architecture, seed) if fresh else load_weights(architecture, start, seed))
     checkpoint = context.checkpoints / f"train-{network.name}.safetensors"

@@ -57,9 +57,10 @@ def choose(problem: Problem, config: TissueNetConfig) -> SearchResult:
     if not found:
         raise refused[0]
     found.sort(key=lambda candidate: (candidate.fullness < _FULL, -candidate.capacity))
-    shortlist = _shortlist(found, config.trials)
+    shortlist = _ordered(found)
     if calibrated_costs(problem):
-        shortlist = [_measured(problem, candidate) for candidate in shortlist]
+        shortlist = _all_measured(problem, shortlist, config.trials, refused)
+    shortlist = shortlist[: config.trials]
     scores = _trials(problem, config, shortlist)
     best = min(range(len(shortlist)), key=lambda index: scores[index])
     chosen = shortlist[best]
@@ -102,6 +103,27 @@ def _solved(problem: Problem, form: Form) -> _Candidate:
     return _Candidate(form, result, solution, fullness, capacity)
 
 
+def _all_measured(
+    problem: Problem, candidates: list[_Candidate], wanted: int, refused: list[BudgetError]
+) -> list[_Candidate]:
+    """The first candidates that meet the budget once they are measured; adds to `refused` why others do not.
+
+    Raises:
+        BudgetError: none does
+    """
+    found: list[_Candidate] = []
+    for candidate in candidates:
+        if len(found) == wanted:
+            break
+        try:
+            found.append(_measured(problem, candidate))
+        except BudgetError as error:  # its form was within the budget as an estimate only
+            refused.append(error)
+    if not found:
+        raise refused[-1]
+    return found
+
+
 def _measured(problem: Problem, candidate: _Candidate) -> _Candidate:
     """A candidate's form solved again until its costs are measured ones."""
     for _ in range(_ROUNDS):
@@ -114,8 +136,8 @@ def _measured(problem: Problem, candidate: _Candidate) -> _Candidate:
     return candidate
 
 
-def _shortlist(candidates: list[_Candidate], most: int) -> list[_Candidate]:
-    """The first of the candidates of every k, then the second of every k, and so on; none that is another one again.
+def _ordered(candidates: list[_Candidate]) -> list[_Candidate]:
+    """The order in which candidates are tried: the first of every k, then the second of every k, and so on; each once.
 
     Hybrid units come after equal ones: they cost a Split and a Concat in every layer, many times the latency on a CPU.
     """
@@ -128,7 +150,7 @@ def _shortlist(candidates: list[_Candidate], most: int) -> list[_Candidate]:
             kind = candidate.form.mix, candidate.form.k
             places[kind] = places.get(kind, 0) + 1
             order.append((candidate.form.mix == "hybrid", places[kind], rank, candidate))
-    return [candidate for *_, candidate in sorted(order, key=lambda entry: entry[:3])][:most]
+    return [candidate for *_, candidate in sorted(order, key=lambda entry: entry[:3])]
 
 
 def _trials(problem: Problem, config: TissueNetConfig, candidates: list[_Candidate]) -> list[float]:
