@@ -29,7 +29,7 @@ from compressor.costs import params_macs
 from compressor.costs.budget import Budget
 from compressor.data import DataSet, load_data
 from compressor.models import build, reference_architecture
-from compressor.pipeline.settings import final_settings, finetuning_settings
+from compressor.pipeline.settings import final_settings
 from compressor.recipe import Recipe, parse_recipe
 from compressor.search import Problem, SearchResult, Unfinished, search
 from compressor.training.checkpoint import load_snapshot
@@ -139,7 +139,8 @@ def trained(problem: Problem, found: SearchResult, trainer: Trainer) -> torch.nn
         model.load_state_dict(dict(found.weights))
     model = trainer.prepare(model)
     if found.finetuning is not None and found.finetuning.epochs:
-        settings = finetuning_settings(settings, found.finetuning)
+        own = found.finetuning
+        settings = replace(settings, epochs=own.epochs, lr_at=lambda step, per_epoch: own.lr)
     if found.finetuning is None or found.finetuning.epochs:
         trainer.fit(model, settings, seed=problem.seed)
     return model

@@ -148,7 +148,14 @@ class WidthsConfig(Section):
     minimum: Minimum = Field(
         1, description="fewest channels of every group, or {group: channels}; rounded up to round_to"
     )
-    frozen: tuple[str, ...] = Field((), description="groups that keep the unscaled network's width")
+    frozen: tuple[str, ...] = Field(
+        (),
+        description="module paths, or patterns of them such as head.*: groups with a layer there keep the unscaled "
+        "network's width",
+    )
+    only: tuple[str, ...] = Field(
+        (), description="likewise: only groups all of whose layers are there may change; none: all groups"
+    )
     engine: Literal["auto", "torch_pruning", "tracer"] = Field(
         "auto",
         description="what removes channels: torch-pruning where its dependency graph agrees with ours (auto), or it is "

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from fnmatch import fnmatchcase
 
 import numpy as np
 
 from compressor.costs.solver import UNBOUNDED, Bounds
 from compressor.errors import ModelError, RecipeError, not_one_of
-from compressor.models import steps
+from compressor.models import graph_of, steps
 from compressor.models.architecture import Architecture
 from compressor.recipe import WidthsConfig
 from compressor.search.problem import Problem
@@ -26,22 +27,60 @@ def bounds_of(config: WidthsConfig, reference: Architecture, auto: int = 1) -> B
         auto: what `round_to: auto` stands for; less for groups that have less than four times as many channels
 
     Raises:
-        RecipeError: a group is unknown
+        RecipeError: a group is unknown, a pattern is that of no layer, or all groups would keep their width
     """
     names = list(reference.widths)
     given = config.minimum if isinstance(config.minimum, dict) else dict.fromkeys(names, config.minimum)
-    for path, groups in (("minimum", given), ("frozen", config.frozen)):
-        if unknown := set(groups) - set(names):
-            raise RecipeError(f"widths.{path}: {not_one_of(min(unknown), names)}")
+    if unknown := set(given) - set(names):
+        raise RecipeError(f"widths.minimum: {not_one_of(min(unknown), names)}")
     minimum = np.array([given.get(name, 1) for name in names])
     own = np.array(list(reference.widths.values()))
-    frozen = np.array([name in config.frozen for name in names])
+    kept = _frozen(config, reference)
+    frozen = np.array([name in kept for name in names])
     if frozen.all():
-        raise RecipeError("widths.frozen: names every width group of the network; leave one free")
+        key = "only" if config.only else "frozen"
+        raise RecipeError(f"widths.{key}: every width group of the network would keep its width; leave one free")
     own_steps = steps(reference)
     whole = [_aligned(auto, width) if config.round_to == "auto" else config.round_to for width in own.tolist()]
     multiple = np.array([math.lcm(step, own_steps.get(name, 1)) for name, step in zip(names, whole, strict=True)])
     return Bounds(np.where(frozen, own, minimum), np.where(frozen, own, UNBOUNDED), multiple)
+
+
+def _frozen(config: WidthsConfig, reference: Architecture) -> set[str]:
+    """The groups that keep their width.
+
+    Raises:
+        RecipeError: a pattern is that of no layer
+    """
+    if not config.frozen and not config.only:
+        return set()
+    layers = _layers(reference)
+    known = sorted({path for paths in layers.values() for path in paths})
+    for key, patterns in (("frozen", config.frozen), ("only", config.only)):
+        for pattern in patterns:
+            if not any(_within(path, pattern) for path in known):
+                raise RecipeError(f"widths.{key}: {not_one_of(pattern, known)}, nor a pattern of these")
+    found = set()
+    for name, paths in layers.items():
+        kept = any(_within(path, pattern) for path in paths for pattern in config.frozen)
+        left = not config.only or all(any(_within(path, pattern) for pattern in config.only) for path in paths)
+        if kept or not left:
+            found.add(name)
+    return found
+
+
+def _layers(reference: Architecture) -> dict[str, list[str]]:
+    """{width: module paths of the layers that make its channels}."""
+    graph = graph_of(reference)
+    found = {name: [name] for name in reference.widths}
+    for name in set(found) & set(graph.groups):
+        found[name] += [made.tensor.rpartition(".")[0] for made in graph.producers(name)]
+    return found
+
+
+def _within(path: str, pattern: str) -> bool:
+    """Whether a module path is the one of a pattern, matches it, or is of a module inside."""
+    return path == pattern or path.startswith(f"{pattern}.") or fnmatchcase(path, pattern)
 
 
 def bounds_for(other: Architecture, problem: Problem, path: str) -> Bounds:

@@ -453,7 +453,7 @@ def test_freezing_every_group_is_refused_at_once(tmp_path):
         run(recipe, tmp_path / "unknown")
     found = reference_architecture("mlp", {}, 10, (1, 8, 8), 0.05)
     recipe = parse_recipe(RAW | {"model": {"name": "mlp", "width": 0.05}, "widths": {"frozen": list(found.widths)}})
-    with pytest.raises(RecipeError, match=r"widths.frozen: names every width group"):
+    with pytest.raises(RecipeError, match=r"widths.frozen: every width group"):
         run(recipe, tmp_path / "all")
 
 
