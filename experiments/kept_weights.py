@@ -27,7 +27,7 @@ from record import write_result
 from scipy import stats
 
 from compressor import Recipe, run
-from compressor.pipeline import Shared
+from compressor.pipeline.runner import Shared
 from compressor.recipe import parse_recipe
 
 HERE = Path(__file__).parent

@@ -1,8 +1,11 @@
-"""Random changes to a batch of images: every image its own draw, the whole batch in one tensor operation.
+"""Random changes to a batch of images, every image its own draw.
 
     flip      the mirror image (left and right), for half of the images
     crop      a window of the image's own size, anywhere in the image padded by reflection by 1/8 of each side
     cutout    a square of a quarter of the shorter side, around a random pixel, set to the mean colour
+    randaugment  two of torchvision's RandAugment operations at its default strength (Cubuk et al. 2020)
+    mixup     the batch blended with itself in another order, and so the labels (Zhang et al. 2018; α 0.2)
+    cutmix    likewise, a rectangle in place of a blend (Yun et al. 2019; α 1); with mixup, one of the two each time
 
 Draws come from a CPU generator, so they are the same on every device; they are moved there in one copy.
 """
@@ -14,9 +17,12 @@ from collections.abc import Collection
 import torch
 from torch import Generator, Tensor
 
+from compressor.data.draws import drawing_from
 from compressor.data.masks import UNLABELLED
 
-AUGMENTATIONS = ("crop", "cutout", "flip")
+_MIXED = ("mixup", "cutmix")
+AUGMENTATIONS = ("crop", "cutout", "flip", "randaugment", *_MIXED)
+LABELLED_ONLY = ("randaugment", *_MIXED)  # those that do not go with a class for each pixel
 
 
 def move(images: Tensor, names: Collection[str], generator: Generator, *, masked: bool = False) -> Tensor:
@@ -63,6 +69,42 @@ def cut_out(images: Tensor, generator: Generator) -> Tensor:
     hidden_rows = _within(torch.arange(height, device=images.device), first[:, :1], side)
     hidden_columns = _within(torch.arange(width, device=images.device), first[:, 1:], side)
     return images.masked_fill(hidden_rows[:, None, :, None] & hidden_columns[:, None, None, :], 0)
+
+
+def rand_augment(images: Tensor, generator: Generator) -> Tensor:
+    """Two random operations of torchvision's RandAugment on every image, uint8 (B, C, H, W)."""
+    from torchvision.transforms.v2 import RandAugment
+
+    change = RandAugment()
+    with drawing_from(generator):
+        return torch.stack([change(image) for image in images])
+
+
+def mix(
+    images: Tensor, labels: Tensor, names: Collection[str], classes: int, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Mix a batch with itself, if `names` asks for it.
+
+    Args:
+        images: float (B, C, H, W).
+        labels: int64 (B,).
+        names: augmentations; others than "mixup" and "cutmix" are not looked at.
+        classes: how many there are.
+        generator: on the CPU.
+
+    Returns:
+        images, and shares of the classes (B, classes); both as they were if nothing is mixed.
+    """
+    asked = [name for name in _MIXED if name in names]
+    if not asked:
+        return images, labels
+    from torchvision.transforms.v2 import CutMix, MixUp
+
+    with drawing_from(generator):
+        chosen = asked[int(torch.randint(len(asked), ()))]
+        mixing = MixUp(alpha=0.2, num_classes=classes) if chosen == "mixup" else CutMix(num_classes=classes)
+        mixed, shares = mixing(images, labels)
+    return mixed, shares
 
 
 def _draw(batch: int, height: int, width: int, names: Collection[str], generator: Generator) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Generator
@@ -13,3 +15,12 @@ def generator(*key: object) -> Generator:
     # A hash: seed + epoch + batch would make neighbours share draws; torch's CPU generator takes 32 bits.
     digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=4).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+
+
+@contextmanager
+def drawing_from(source: Generator) -> Iterator[None]:
+    """Let code that takes torch's global CPU generator draw what follows from another one, and nothing else change."""
+    seed = int(torch.randint(2**31, (), generator=source))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from compressor.data import pixels
-from compressor.data.augment import AUGMENTATIONS, cut_out, move
+from compressor.data.augment import AUGMENTATIONS, LABELLED_ONLY, cut_out, mix, move, rand_augment
 from compressor.data.dataset import DataSet
 from compressor.data.draws import generator
 from compressor.data.split import Split
@@ -82,9 +82,10 @@ class Batches(TrainingBatches):
             with their images and do not count where a crop reaches outside; cutout hides pixels of images only.
         channels_last: give images in torch's channels-last memory format.
         drop_last: as in `TrainingBatches`.
+        classes: how many there are, for augmentations that mix images; labels are shares (B, classes) then.
 
     Raises:
-        DataError: the split is empty, the batch size below 1, or an augmentation is unknown.
+        DataError: the split is empty, the batch size below 1, or an augmentation is unknown, or not for masks.
     """
 
     def __init__(
@@ -98,11 +99,16 @@ class Batches(TrainingBatches):
         augment: Sequence[str] = (),
         channels_last: bool = False,
         drop_last: bool = True,
+        classes: int = 0,
     ) -> None:
         super().__init__(split, batch_size, seed=seed, drop_last=drop_last)
         for name in augment:
             if name not in AUGMENTATIONS:
                 raise DataError(f"augment: {not_one_of(name, AUGMENTATIONS)}")
+            if split.task == "segmentation" and name in LABELLED_ONLY:
+                valid = ", ".join(sorted({*AUGMENTATIONS} - {*LABELLED_ONLY}))
+                raise DataError(f"augment: {name} is for images with a class each, not for masks; valid: {valid}")
+        self.classes = classes
         self.split = split
         self.augment = tuple(augment)
         self._format = torch.channels_last if channels_last else torch.contiguous_format
@@ -113,13 +119,17 @@ class Batches(TrainingBatches):
         for number, (raw, picked) in zip(numbers, _fetch(self.split, order, self.batch_size, numbers), strict=True):
             draws = generator("augment", self.seed, epoch, number)
             moved = move(raw, self.augment, draws, masked=masked)
-            yield self._prepare(self.split.inputs(moved), draws), self.split.targets(moved, picked)
+            images, targets = self._prepare(self.split.inputs(moved), draws), self.split.targets(moved, picked)
+            images, targets = mix(images, targets, self.augment, self.classes, draws)
+            yield images.contiguous(memory_format=self._format), targets
 
     def _prepare(self, images: Tensor, draws: Generator) -> Tensor:
+        if "randaugment" in self.augment:
+            images = rand_augment(images, draws)
         result = pixels.normalise(images, self._shift, self._scale)
         if "cutout" in self.augment:
             result = cut_out(result, draws)
-        return result.contiguous(memory_format=self._format)
+        return result
 
 
 class TokenBatches(TrainingBatches):
@@ -176,6 +186,7 @@ def training_batches(
         std=data.std,
         augment=augment,
         channels_last=channels_last,
+        classes=data.classes,
     )
 
 

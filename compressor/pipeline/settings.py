@@ -21,6 +21,10 @@ def final_settings(config: TrainConfig) -> Settings:
         nesterov=smooth,
         label_smoothing=config.label_smoothing,
         keep=config.keep,
+        optimizer=config.optimizer,
+        average=config.ema,
+        clip=config.clip,
+        accumulate=config.accumulate,
     )
 
 

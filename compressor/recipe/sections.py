@@ -127,7 +127,9 @@ class DataConfig(Section):
     )
     window: Annotated[PositiveInt, Field(ge=2)] = Field(35, description="tokens of text that a network sees at once")
     memory_gib: PositiveFloat = Field(4.0, description="image folders up to this decoded size stay in memory")
-    augment: tuple[Literal["flip", "crop", "cutout"], ...] = Field((), description="random changes of training images")
+    augment: tuple[Literal["flip", "crop", "cutout", "randaugment", "mixup", "cutmix"], ...] = Field(
+        (), description="random changes of training images; the last three for images with a class each"
+    )
     options: dict[str, JsonValue] = Field({}, description="of a plug-in's data set; built-in ones take none")
     mean: tuple[float, ...] | None = Field(
         None, description="per channel, in units of 0..1, taken off every image; null: measured on the training images"
@@ -194,6 +196,14 @@ class TrainConfig(Section):
     momentum: Momentum | None = Field(None, description="null: 0.5 for paper, 0.9 with Nesterov for onecycle")
     weight_decay: NonNegativeFloat = 5e-4
     label_smoothing: Smoothing = 0.0
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="adamw needs another lr, such as 0.001")
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="decay of a running average of the weights, which is what is evaluated and kept; 0: none"
+    )
+    clip: PositiveFloat | None = Field(None, description="largest norm of the gradients of a step; null: any")
+    accumulate: PositiveInt = Field(
+        1, description="parts of a batch that are trained one after another, for less memory; the step is the same"
+    )
     keep: Literal["last", "best"] = Field("last", description="weights of the last epoch or of the best validation one")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA, fp32 on a CPU")
     channels_last: Literal[True, False, "auto"] = Field("auto", description="auto: for networks with 2-d convolutions")
@@ -205,6 +215,14 @@ class TrainConfig(Section):
     distill: DistillConfig | None = Field(
         None, description="learn from a trained network as well; not the unscaled network itself"
     )
+
+    @model_validator(mode="after")
+    def _adamw_has_its_own_settings(self) -> TrainConfig:
+        if self.optimizer == "adamw" and "lr" not in self.model_fields_set:
+            raise ValueError("optimizer: adamw, but lr is not given, whose default is for sgd; try lr: 0.001")
+        if self.optimizer == "adamw" and self.momentum is not None:
+            raise ValueError(f"momentum: {self.momentum:g} is for optimizer: sgd; valid: null")
+        return self
 
 
 class FinetuneConfig(Section):
@@ -324,6 +342,17 @@ class Recipe(Section):
                 f"train.distill is not for search.method: {self.search.method}, which trains while it searches; "
                 "valid: null"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _what_changes_while_it_trains_is_trained_by_sgd(self) -> Recipe:
+        for key, plain in (("optimizer", "sgd"), ("ema", 0)):
+            asked, method = getattr(self.train, key), self.search.method
+            if asked != plain and methods()[method].anytime:
+                raise ValueError(
+                    f"train.{key}: {asked} is not for search.method: {method}, whose network changes while it trains; "
+                    f"valid: {plain}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -54,7 +54,8 @@ class Teacher:
         assert head is not None
         logits, targets = task.pair(head, y)
         soft, _ = task.pair(taught.to(head.device), y)
-        counts = (targets != IGNORED).to(logits.dtype)
+        mixed = targets.is_floating_point()  # shares of classes: all samples count
+        counts = torch.ones_like(targets[:, 0]) if mixed else (targets != IGNORED).to(logits.dtype)
         log_p, log_q = (nn.functional.log_softmax(one / self.temperature, dim=1) for one in (soft, logits))
         divergence = (log_p.exp() * (log_p - log_q)).sum(1)
         mean = (divergence * counts).sum() / counts.sum().clamp_min(1)

@@ -21,6 +21,7 @@ from compressor.errors import TrainingError, UnavailableError
 from compressor.models import channels_last_
 from compressor.training.checkpoint import Snapshot, Tensors, load_snapshot, named, save_snapshot
 from compressor.training.distillation import Teacher
+from compressor.training.optimization import Optimizer, averaged, make_optimizer, restore_state, state_tensors
 from compressor.training.tasks import Evaluation, Task, task_of
 
 _CHECK_EVERY = 50  # steps between two looks at the loss: a look waits for the GPU
@@ -41,6 +42,10 @@ class Settings:
         label_smoothing: share of the label spread over all classes
         keep: weights to end with: of the last epoch, or of the epoch with the best validation metric
         evaluate: measure validation loss, accuracy and metric after every epoch
+        optimizer: momentum and Nesterov's variant are SGD's
+        average: decay of the running average of weights that is evaluated and kept in place of them; 0: none
+        clip: largest norm of all gradients together; None: any
+        accumulate: parts into which a step's images are divided, whose gradients are added up
     """
 
     epochs: int | None
@@ -52,6 +57,10 @@ class Settings:
     label_smoothing: float = 0.0
     keep: Literal["last", "best"] = "last"
     evaluate: bool = True
+    optimizer: Optimizer = "sgd"
+    average: float = 0.0
+    clip: float | None = None
+    accumulate: int = 1
 
 
 @dataclass(frozen=True)
@@ -253,13 +262,15 @@ class _Fit:
             channels_last=trainer.channels_last,
         )
         self.seed = seed
-        self.optimizer = torch.optim.SGD(
-            model.parameters(),
+        self.optimizer = make_optimizer(
+            settings.optimizer,
+            model,
             lr=settings.lr_at(0, len(self.batches)),
             momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
             nesterov=settings.nesterov,
+            weight_decay=settings.weight_decay,
         )
+        self.average = averaged(model, settings.average) if settings.average else None
         self.step = 0
         self.history: list[EpochRecord] = []
         self.losses: list[torch.Tensor] = []  # of the epoch in progress, up to the last look
@@ -278,7 +289,14 @@ class _Fit:
             stopped = self._epoch()
         if self.settings.keep == "best" and self.best:
             self.model.load_state_dict(self.best)
+        elif self.average is not None:
+            self.model.load_state_dict(self._judged.state_dict())
         return self.history
+
+    @property
+    def _judged(self) -> nn.Module:
+        """The network that is evaluated: that of the averaged weights, where they are averaged."""
+        return self.model if self.average is None else self.average.module
 
     def _epoch(self) -> bool:
         per_epoch = len(self.batches)
@@ -315,24 +333,39 @@ class _Fit:
         team, share = self.trainer.team, 1.0
         if team is not None:
             x, y, share = team.part(x, y)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self._backward(x, y)
+        if team is not None:
+            loss = team.average(self.model, loss, share, self.trainer.pause((self.step + 1) / len(self.batches)))
+        if self.settings.clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        if self.observer is not None:
+            self.observer.after_backward()
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        self.losses.append(loss)
+        self.step += 1
+        return self.observer.after_step() if self.observer is not None else False
+
+    def _backward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Add up the gradients of a batch, part by part; its mean loss."""
+        parts = max(1, min(self.settings.accumulate, len(x) // 2))  # batch-norm needs two images
+        losses = []
+        for some, targets in zip(x.tensor_split(parts), y.tensor_split(parts), strict=True):
+            loss = self._loss(some, targets) * (len(some) / len(x))
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        return losses[0] if parts == 1 else torch.stack(losses).sum()
+
+    def _loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         task, teacher, smoothing = self.trainer.task, self.trainer.teacher, self.settings.label_smoothing
         with torch.autocast(self.trainer.device.type, torch.bfloat16, enabled=self.trainer.bf16):
             output = self.model(x)
             taught = None if teacher is None else teacher.outputs(x)
         if teacher is None or taught is None:
-            loss = task.loss(output, y, smoothing)
-        else:
-            loss = teacher.loss(task, output, taught, y, smoothing)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if team is not None:
-            loss = team.average(self.model, loss, share, self.trainer.pause((self.step + 1) / len(self.batches)))
-        if self.observer is not None:
-            self.observer.after_backward()
-        self.optimizer.step()
-        self.losses.append(loss.detach())
-        self.step += 1
-        return self.observer.after_step() if self.observer is not None else False
+            return task.loss(output, y, smoothing)
+        return teacher.loss(task, output, taught, y, smoothing)
 
     def _pausing(self, epochs: float) -> bool:
         team = self.trainer.team
@@ -359,11 +392,11 @@ class _Fit:
         settings, validation = self.settings, self.trainer.data.validation
         measured = None
         if settings.evaluate and len(validation) > 0:
-            measured = self.trainer.evaluate(self.model, validation)
+            measured = self.trainer.evaluate(self._judged, validation)
             task = self.trainer.task
             before = [value for record in self.history if (value := record.validation_metric) is not None]
             if settings.keep == "best" and task.improves(measured.value, on=task.best(before)):
-                self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
+                self.best = {name: value.clone() for name, value in self._judged.state_dict().items()}
         self.history.append(
             EpochRecord(
                 epoch=len(self.history) + 1,
@@ -401,7 +434,8 @@ class _Fit:
         seen = Snapshot({}, {}) if self.observer is None else self.observer.state()
         tensors = {
             **named("model", self.model.state_dict()),
-            **named("momentum", self._momentum()),
+            **named("optimizer", state_tensors(self.optimizer, self.model)),
+            **named("average", {} if self.average is None else self.average.state_dict()),
             **named("best", self.best),
             **named("observer", seen.tensors),
             "rng": torch.get_rng_state(),
@@ -420,11 +454,6 @@ class _Fit:
         save_snapshot(self.checkpoint, Snapshot(tensors, values))
         self.saved_at = time.monotonic()
 
-    def _momentum(self) -> Tensors:
-        state = self.optimizer.state
-        buffers = {name: state.get(p, {}).get("momentum_buffer") for name, p in self.model.named_parameters()}
-        return {name: buffer for name, buffer in buffers.items() if buffer is not None}
-
     def _resume(self) -> bool:
         """Load the checkpoint, if any; whether the observer had already ended training."""
         snapshot = load_snapshot(self.checkpoint) if self.checkpoint is not None else None
@@ -434,11 +463,9 @@ class _Fit:
         if self.observer is not None:
             self.observer.restore(Snapshot(snapshot.part("observer"), values["observer"]))
         self.model.load_state_dict(snapshot.part("model"))
-        momentum = snapshot.part("momentum")
-        for name, parameter in self.model.named_parameters():
-            if name in momentum:
-                buffer = torch.empty_like(parameter).copy_(momentum[name])
-                self.optimizer.state[parameter]["momentum_buffer"] = buffer.detach()
+        restore_state(self.optimizer, self.model, snapshot.part("optimizer"))
+        if self.average is not None:
+            self.average.load_state_dict(snapshot.part("average"))
         self.best = snapshot.part("best")
         self.step, self.loss_sum, self.seconds = values["step"], values["loss_sum"], values["seconds"]
         self.history = [EpochRecord(**record) for record in values["history"]]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from compressor.data.augment import cut_out, move
+from compressor.data.augment import cut_out, mix, move, rand_augment
 from compressor.data.pixels import with_channels
 
 HEIGHT, WIDTH = 17, 24  # 1/8 of them is 2 and 3: mixing them up shows
@@ -86,3 +86,37 @@ def test_rgb_to_grey_is_what_pil_does():
     colour = torch.randint(0, 256, (1, 3, 40, 40), generator=draw()).byte()
     expected = Image.fromarray(colour[0].permute(1, 2, 0).numpy()).convert("L")
     assert with_channels(colour, 1)[0, 0].flatten().tolist() == list(expected.tobytes())
+
+
+def test_rand_augment_changes_every_image_by_itself_and_as_the_generator_says(images):
+    state = torch.get_rng_state()
+    changed = rand_augment(images[:40], draw(3))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (changed.shape, changed.dtype) == ((40, 3, HEIGHT, WIDTH), torch.uint8)
+    assert torch.equal(changed, rand_augment(images[:40], draw(3)))
+    assert not torch.equal(changed, rand_augment(images[:40], draw(4)))
+    different = [not torch.equal(one, own) for one, own in zip(changed, images, strict=False)]
+    assert sum(different) > 20
+    twins = rand_augment(images[:1].expand(20, -1, -1, -1), draw(3))
+    assert len({one.numpy().tobytes() for one in twins}) > 5
+
+
+@pytest.mark.parametrize("names", [("mixup",), ("cutmix",), ("mixup", "cutmix")])
+def test_labels_are_mixed_as_the_images_are(names):
+    """Images of one value each: how much of which is in a mixed image can be read off."""
+    values = torch.arange(1.0, 9.0)
+    images = values[:, None, None, None].expand(-1, 3, 8, 8).contiguous()
+    labels = torch.arange(8)
+    for seed in range(10):
+        mixed, shares = mix(images, labels, names, 8, draw(seed))
+        torch.testing.assert_close(shares.sum(1), torch.ones(8))
+        torch.testing.assert_close(mixed.mean((1, 2, 3)), shares @ values)
+        assert int((shares > 0).sum(1).max()) <= 2
+    assert torch.equal(mix(images, labels, names, 8, draw(1))[0], mix(images, labels, names, 8, draw(1))[0])
+
+
+def test_nothing_is_mixed_unless_asked_for(images):
+    labels = torch.arange(200)
+    same, kept = mix(images, labels, ("flip", "crop"), 200, draw())
+    assert same is images
+    assert kept is labels

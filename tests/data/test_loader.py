@@ -17,6 +17,21 @@ def same(left, right):
     return all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in pairs)
 
 
+MIXING = ("randaugment", "mixup", "cutmix")
+
+
+def test_mixed_batches_depend_on_seed_epoch_and_batch_alone(numbered):
+    made = Batches(numbered(40), 10, seed=7, augment=MIXING, classes=40, channels_last=True, **PLAIN)
+    torch.manual_seed(1)
+    first = list(made.epoch(2))
+    torch.manual_seed(2)
+    assert same(first[2:], made.epoch(2, 2))
+    assert not same(first, made.epoch(3))
+    for images, shares in first:
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        assert shares.shape == (10, 40)
+
+
 def labels_of(batches, epoch):
     return torch.cat([labels for _, labels in batches.epoch(epoch)]).tolist()
 
@@ -120,7 +135,9 @@ def test_a_start_outside_the_epoch(batches, start):
 
 def test_what_cannot_be_batched(numbered):
     split = numbered(4)
-    with pytest.raises(DataError, match=r"'flop' is not one of crop, cutout, flip \(did you mean flip\?\)"):
+    with pytest.raises(
+        DataError, match=r"'flop' is not one of crop, cutmix, cutout, flip, mixup, randaugment \(did you mean flip\?\)"
+    ):
         Batches(split, 2, seed=0, augment=("flop",), **PLAIN)
     with pytest.raises(DataError, match="batch size: 0"):
         Batches(split, 0, seed=0, **PLAIN)

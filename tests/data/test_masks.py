@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 
-from compressor.data import IGNORED, Batches, MaskSplit, ordered, training_batches
+from compressor.data import IGNORED, Batches, MaskSplit, load_data, ordered, training_batches
 from compressor.data.augment import move
 from compressor.data.dataset import complete, divide
 from compressor.data.masks import UNLABELLED
 from compressor.errors import DataError
+from compressor.recipe.sections import DataConfig
 
 HEIGHT, WIDTH, CLASSES = 17, 24, 13
 PLAIN = {"mean": (0.0, 0.0), "std": (1 / 255, 1 / 255)}  # normalised pixels are the pixels
@@ -176,3 +177,11 @@ def test_a_gpu_gets_the_same_batches():
         assert v.is_cuda
         assert torch.equal(x, u.cpu())
         assert torch.equal(y, v.cpu())
+
+
+@pytest.mark.parametrize("name", ["randaugment", "mixup", "cutmix"])
+def test_what_masks_cannot_follow_is_refused(name):
+    config = DataConfig(name="shapes", limit=20)
+    data = load_data(config, seed=0)
+    with pytest.raises(DataError, match=f"augment: {name} is for images with a class each, not for masks; valid: crop"):
+        training_batches(data, 2, seed=0, augment=(name,))

@@ -96,6 +96,77 @@ def test_killed_and_resumed_training_gives_the_weights_of_an_uninterrupted_one(
     assert [record.validation_accuracy for record in history] == [r.validation_accuracy for r in expected]
 
 
+WAYS = {
+    "adamw": {"optimizer": "adamw", "lr_at": lambda step, per_epoch: 0.003},
+    "average": {"average": 0.9},
+    "best of averages": {"average": 0.5, "keep": "best"},
+    "parts": {"accumulate": 3},
+    "clipped": {"clip": 0.5},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_train_learns_and_resumes_to_the_same_weights(digits, tmp_path, way):
+    trainer = Trainer(digits(), torch.device("cpu"), checkpoint_seconds=0)
+    whole, path = trainer.prepare(network()), tmp_path / "train.safetensors"
+    expected = trainer.fit(whole, settings(4, **WAYS[way]), seed=5)
+    assert trainer.evaluate(whole, trainer.data.test).accuracy > 0.25
+    with pytest.raises(KilledError):
+        trainer.fit(network(), settings(4, **WAYS[way]), seed=5, observer=Watcher(10), checkpoint=path)
+    resumed = trainer.prepare(network())
+    history = trainer.fit(resumed, settings(4, **WAYS[way]), seed=5, observer=Watcher(), checkpoint=path)
+    assert all(torch.equal(value, whole.state_dict()[name]) for name, value in resumed.state_dict().items())
+    assert [record.validation_accuracy for record in history] == [r.validation_accuracy for r in expected]
+    plain = trainer.prepare(network())
+    trainer.fit(plain, settings(4), seed=5)
+    assert not all(torch.equal(value, plain.state_dict()[name]) for name, value in whole.state_dict().items())
+
+
+def test_what_is_evaluated_and_kept_is_the_average_of_the_weights(trainer):
+    def mean_of(model, count, decay):
+        weights, average = [], None
+
+        class Seen(Watcher):
+            def after_step(self):
+                weights.append(model[0].weight.detach().clone())
+                return False
+
+        trainer.fit(model, settings(1, average=decay), seed=5, observer=Seen())
+        for weight in weights:
+            average = weight if average is None else decay * average + (1 - decay) * weight
+        assert len(weights) == count
+        return average
+
+    model = trainer.prepare(network())
+    torch.testing.assert_close(mean_of(model, 7, 0.8), model[0].weight.detach())
+
+
+def test_a_batch_in_parts_has_the_gradients_of_the_batch(digits):
+    """Where nothing in the network looks at the batch as a whole."""
+    trainer = Trainer(digits(), torch.device("cpu"))
+    found = []
+    for parts in (1, 3, 100):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
+        model(torch.zeros(2, *trainer.data.input_shape))
+        trainer.fit(model, settings(1, accumulate=parts), seed=5)
+        found.append(model[1].weight.detach())
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found[2], found[0], rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_are_not_longer_than_the_clip(trainer):
+    lengths = []
+
+    class Seen(Watcher):
+        def after_backward(self):
+            lengths.append(float(torch.cat([p.grad.flatten() for p in self.model.parameters()]).norm()))
+
+    trainer.fit(trainer.prepare(network()), settings(1, clip=0.01), seed=5, observer=Seen())
+    assert max(lengths) <= 0.01 * 1.0001
+    assert len(lengths) == 7
+
+
 def test_finished_training_is_not_repeated(trainer, tmp_path):
     path = tmp_path / "train.safetensors"
     first = trainer.prepare(network())
