@@ -14,12 +14,19 @@ ROOMS = (  # each imports only rooms below it, and the package itself for its ve
     *("cost", "solve", "widths", "architecture", "search", "costs", "exporters", "training"),
     *("models", "dependency", "data"),
     *("report", "recipe", "bench"),
-    *("failures", "files", "plugins", "lazy", "errors"),
+    *("failures", "files", "plugins", "user_functions", "lazy", "errors"),
 )
 TORCH = {"torch", "torchvision", "torch_pruning", "safetensors"}
 NO_TORCH = {  # rooms, and modules of others
     *("compressor", "report", "recipe", "recipes", "bench", "failures", "files", "plugins", "lazy", "errors"),
-    *("pipeline.run_folder", "pipeline.run_log", "pipeline.sweep_jobs", "pipeline.lock", "pipeline.executors"),
+    *(
+        "user_functions",
+        "pipeline.run_folder",
+        "pipeline.run_log",
+        "pipeline.sweep_jobs",
+        "pipeline.lock",
+        "pipeline.executors",
+    ),
     *("costs.budget", "costs.solver", "models.architecture", "models.stacked.spec"),
 }
 ORT = {"onnxruntime"}

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from compressor.lazy import lazily
 
 if TYPE_CHECKING:
+    from compressor.data.batching import TrainingBatches as TrainingBatches
     from compressor.data.dataset import DataSet as DataSet
     from compressor.data.dataset import normalised as normalised
     from compressor.data.folder import FolderSplit as FolderSplit
     from compressor.data.loader import Batches as Batches
     from compressor.data.loader import TokenBatches as TokenBatches
-    from compressor.data.loader import TrainingBatches as TrainingBatches
     from compressor.data.loader import ordered as ordered
     from compressor.data.loader import training_batches as training_batches
     from compressor.data.masks import MaskSplit as MaskSplit
@@ -37,7 +37,7 @@ _HOME = {
     "TensorSplit": "split",
     "TextSplit": "text",
     "TokenBatches": "loader",
-    "TrainingBatches": "loader",
+    "TrainingBatches": "batching",
     "load_data": "sources",
     "normalised": "dataset",
     "ordered": "loader",

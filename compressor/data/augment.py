@@ -20,9 +20,9 @@ from torch import Generator, Tensor
 from compressor.data.draws import drawing_from
 from compressor.data.masks import UNLABELLED
 
-_MIXED = ("mixup", "cutmix")
-AUGMENTATIONS = ("crop", "cutout", "flip", "randaugment", *_MIXED)
-LABELLED_ONLY = ("randaugment", *_MIXED)  # those that do not go with a class for each pixel
+MIXED = ("mixup", "cutmix")
+AUGMENTATIONS = ("crop", "cutout", "flip", "randaugment", *MIXED)
+LABELLED_ONLY = ("randaugment", *MIXED)  # those that do not go with a class for each pixel
 
 
 def move(images: Tensor, names: Collection[str], generator: Generator, *, masked: bool = False) -> Tensor:
@@ -95,7 +95,7 @@ def mix(
     Returns:
         images, and shares of the classes (B, classes); both as they were if nothing is mixed.
     """
-    asked = [name for name in _MIXED if name in names]
+    asked = [name for name in MIXED if name in names]
     if not asked:
         return images, labels
     from torchvision.transforms.v2 import CutMix, MixUp

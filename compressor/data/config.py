@@ -5,9 +5,9 @@ A protocol and not the recipe's class: sources stay usable from Python without a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from compressor.errors import DataError, not_one_of
 
@@ -53,6 +53,14 @@ class SourceConfig(Protocol):
     @property
     def augment(self) -> Sequence[str]:
         """Random changes of training images; text has none."""
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Of a plug-in's data set, or of a function that gives the user's."""
+
+    @property
+    def workers(self) -> int | None:
+        """Processes that load the user's torch datasets; None: as many as suit the machine."""
 
     @property
     def window(self) -> int:

@@ -104,8 +104,9 @@ def divide(part: S, config: SourceConfig, seed: int) -> tuple[S, S]:
     """
     order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))[: config.limit]
     count = round(len(order) * config.validation)
-    if isinstance(part, LabelledSplit):
-        order = _stratified(order, part.labels.cpu()[order], count)
+    labels = getattr(part, "labels", None)  # of images with a class each, where they are known
+    if labels is not None:
+        order = _stratified(order, labels.cpu()[order], count)
     if count == len(order) or (config.validation > 0 and count == 0):
         raise DataError(
             f"data.validation: a share of {config.validation!r} of {len(order)} training images leaves "

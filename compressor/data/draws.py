@@ -12,9 +12,14 @@ from torch import Generator
 
 def generator(*key: object) -> Generator:
     """Return a CPU generator, the same for the same key on every machine."""
+    return torch.Generator().manual_seed(number_of(*key))
+
+
+def number_of(*key: object) -> int:
+    """Return a seed from 0 to 2³² - 1, the same for the same key on every machine."""
     # A hash: seed + epoch + batch would make neighbours share draws; torch's CPU generator takes 32 bits.
     digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=4).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+    return int.from_bytes(digest, "little")
 
 
 @contextmanager

@@ -2,71 +2,22 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
+from torch.utils.data import DataLoader
 
 from compressor.data import pixels
-from compressor.data.augment import AUGMENTATIONS, LABELLED_ONLY, cut_out, mix, move, rand_augment
+from compressor.data.augment import AUGMENTATIONS, LABELLED_ONLY, MIXED, cut_out, mix, move, rand_augment
+from compressor.data.batching import TrainingBatches, batches_of
 from compressor.data.dataset import DataSet
-from compressor.data.draws import generator
+from compressor.data.draws import generator, number_of
 from compressor.data.split import Split
 from compressor.data.text import TextSplit
+from compressor.data.torch_data import DatasetSplit
 from compressor.errors import DataError, not_one_of
-
-
-class TrainingBatches(ABC):
-    """Batches of a split for training, without state: batch i of epoch e depends on (seed, e, i) alone.
-
-    So training resumes anywhere with the data it would have seen, and two runs of one seed see the same.
-
-    Args:
-        split: samples to walk.
-        batch_size: samples per batch.
-        seed: of the order and of whatever else is drawn.
-        drop_last: leave out the last batch of an epoch if it is smaller than the others. A split smaller than
-            one batch is still given, as one smaller batch.
-
-    Raises:
-        DataError: the split is empty, or the batch size below 1.
-    """
-
-    def __init__(self, split: Split, batch_size: int, *, seed: int, drop_last: bool = True) -> None:
-        if batch_size < 1:
-            raise DataError(f"batch size: {batch_size!r} is not a number of at least 1")
-        if len(split) == 0:
-            raise DataError("there is nothing to make batches of: the split is empty")
-        self.batch_size = batch_size
-        self.seed = seed
-        self.drop_last = drop_last
-        self._samples = len(split)
-
-    def __len__(self) -> int:
-        """Batches per epoch."""
-        whole, rest = divmod(self._samples, self.batch_size)
-        return max(1, whole if self.drop_last else whole + (rest > 0))
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Iterate over one epoch, from batch `start` on.
-
-        Returns:
-            iterator over (inputs, int64 targets) on the split's device; see the task's class for their shapes.
-
-        Raises:
-            DataError: `start` is not in 0..len(self).
-        """
-        if not 0 <= start <= len(self):
-            raise DataError(f"batch {start} of epoch {epoch} is not in 0..{len(self)}")
-        order = torch.randperm(self._samples, generator=generator("order", self.seed, epoch))
-        return self._walk(order, epoch, range(start, len(self)))
-
-    @abstractmethod
-    def _walk(self, order: Tensor, epoch: int, numbers: range) -> Iterator[tuple[Tensor, Tensor]]:
-        """Iterate over the batches `numbers` of an epoch that sees the samples in `order`, int64 (N,)."""
 
 
 class Batches(TrainingBatches):
@@ -116,7 +67,7 @@ class Batches(TrainingBatches):
 
     def _walk(self, order: Tensor, epoch: int, numbers: range) -> Iterator[tuple[Tensor, Tensor]]:
         masked = self.split.task == "segmentation"
-        for number, (raw, picked) in zip(numbers, _fetch(self.split, order, self.batch_size, numbers), strict=True):
+        for number, (raw, picked) in zip(numbers, batches_of(self.split, order, self.batch_size, numbers), strict=True):
             draws = generator("augment", self.seed, epoch, number)
             moved = move(raw, self.augment, draws, masked=masked)
             images, targets = self._prepare(self.split.inputs(moved), draws), self.split.targets(moved, picked)
@@ -155,8 +106,70 @@ class TokenBatches(TrainingBatches):
     def _walk(self, order: Tensor, epoch: int, numbers: range) -> Iterator[tuple[Tensor, Tensor]]:
         offset = torch.randint(self._shifts, (), generator=generator("offset", self.seed, epoch))
         shifted = self.split.shifted(int(offset))
-        for raw, picked in _fetch(shifted, order, self.batch_size, numbers):
+        for raw, picked in batches_of(shifted, order, self.batch_size, numbers):
             yield shifted.inputs(raw), shifted.targets(raw, picked)
+
+
+class DatasetBatches(TrainingBatches):
+    """Batches of a dataset of torch: inputs as its transforms give them, and targets.
+
+    Args:
+        split: samples to walk.
+        batch_size: samples per batch.
+        seed: of the order and of what transforms draw.
+        augment: mixup, cutmix, or both; others are up to the dataset's transforms.
+        channels_last: give images in torch's channels-last memory format.
+        classes: how many there are.
+
+    Raises:
+        DataError: the split is empty, the batch size below 1, or an augmentation is another one, or not for masks.
+    """
+
+    def __init__(
+        self,
+        split: DatasetSplit,
+        batch_size: int,
+        *,
+        seed: int,
+        augment: Sequence[str] = (),
+        channels_last: bool = False,
+        classes: int = 0,
+    ) -> None:
+        super().__init__(split, batch_size, seed=seed)
+        valid = MIXED if split.task == "classification" else ()
+        for name in augment:
+            if name not in valid:
+                known = f"valid: {', '.join(valid)}" if valid else "it takes none"
+                raise DataError(f"augment: {name}: images of torch datasets change in their own transforms; {known}")
+        self.split, self.augment, self.classes = split, tuple(augment), classes
+        self._format = torch.channels_last if channels_last and len(split.shape) == 3 else torch.contiguous_format
+
+    def _walk(self, order: Tensor, epoch: int, numbers: range) -> Iterator[tuple[Tensor, Tensor]]:
+        key = (self.seed, epoch)
+        found = batches_of(self.split, order, self.batch_size, numbers, key)
+        for number, (raw, picked) in zip(numbers, found, strict=True):
+            inputs, targets = self.split.inputs(raw), self.split.targets(raw, picked)
+            if self.augment:
+                draws = generator("augment", self.seed, epoch, number)
+                inputs, targets = mix(inputs, targets, self.augment, self.classes, draws)
+            yield inputs.contiguous(memory_format=self._format), targets
+
+
+class LoaderBatches(TrainingBatches):
+    """Batches of a loader of the user's: its own order and sizes, walked with generators that (seed, epoch) decide."""
+
+    def __init__(self, split: DatasetSplit, loader: DataLoader[Any], *, seed: int) -> None:
+        super().__init__(split, 1, seed=seed)
+        self.split, self.loader = split, loader
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return len(self.loader)
+
+    def _walk(self, order: Tensor, epoch: int, numbers: range) -> Iterator[tuple[Tensor, Tensor]]:
+        for number, pair in enumerate(self.split.walked(self.loader, number_of("loader", self.seed, epoch))):
+            if number in numbers:  # those before are skipped: training goes on from there
+                yield pair.inputs, pair.targets
 
 
 def training_batches(
@@ -174,6 +187,12 @@ def training_batches(
     Raises:
         DataError: the train split is empty, the batch size below 1, an augmentation unknown or meant for text.
     """
+    if isinstance(data.train, DatasetSplit):
+        if data.train.loader is not None:
+            return LoaderBatches(data.train, data.train.loader, seed=seed)
+        return DatasetBatches(
+            data.train, batch_size, seed=seed, augment=augment, channels_last=channels_last, classes=data.classes
+        )
     if isinstance(data.train, TextSplit):
         if augment:
             raise DataError(f"augment: {data.name} is text, which has no augmentations; got {', '.join(augment)}")
@@ -206,50 +225,17 @@ def ordered(
         labels (B,), masks (B, H, W) or next tokens (B, T), on the split's device.
     """
     numbers = range(-(-len(split) // batch_size))
-    found = _fetch(split, torch.arange(len(split)), batch_size, numbers)
-    if split.task == "language":
+    found = batches_of(split, torch.arange(len(split)), batch_size, numbers)
+    if split.task == "language" or not data.mean:  # what comes ready from the user's own transforms
         for raw, picked in found:
-            yield split.inputs(raw), split.targets(raw, picked)
+            inputs = split.inputs(raw)
+            laid = (
+                inputs.contiguous(memory_format=torch.channels_last) if channels_last and inputs.dim() == 4 else inputs
+            )
+            yield laid, split.targets(raw, picked)
         return
     shift, scale = pixels.shift_and_scale(data.mean, data.std, split.device)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     for raw, picked in found:
         images = pixels.normalise(split.inputs(raw), shift, scale)
         yield images.contiguous(memory_format=memory_format), split.targets(raw, picked)
-
-
-def _fetch(split: Split, order: Tensor, batch_size: int, numbers: range) -> Iterator[tuple[Tensor, Tensor]]:
-    """Iterate over what is stored of some batches, and its int64 indices (B,), on the split's device.
-
-    Args:
-        split: samples to fetch.
-        order: int64 (N,) on the CPU.
-        batch_size: indices per batch.
-        numbers: of the batches.
-    """
-    placed = order.to(split.device)  # once for all batches: each such copy waits for the device to be idle
-    picks = [slice(i * batch_size, (i + 1) * batch_size) for i in numbers]
-    if split.prefetch:
-        found = _fetch_ahead(split, [order[pick] for pick in picks])
-    else:
-        found = (split.fetch(placed[pick]) for pick in picks)
-    for pick, raw in zip(picks, found, strict=True):
-        yield raw.to(split.device, non_blocking=True), placed[pick]
-
-
-def _fetch_ahead(split: Split, picks: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Fetch on threads, at most `split.prefetch` batches ahead of the one that is asked for."""
-    waiting: deque[Future[Tensor]] = deque()
-    # Two threads: while the last images of one batch are read, the next batch has already begun.
-    with ThreadPoolExecutor(2, thread_name_prefix="compressor-fetch") as pool:
-        try:
-            for pick in picks:
-                waiting.append(pool.submit(split.fetch, pick))
-                if len(waiting) > split.prefetch:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            # Whoever stops early must not wait for batches that nobody will see.
-            for future in waiting:
-                future.cancel()

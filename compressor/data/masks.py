@@ -5,7 +5,7 @@ Image and mask are stored as one block of planes, so that whatever moves the pix
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ class MaskedSplit(Split):
         shape: (C, H, W) of the images.
     """
 
-    task: ClassVar[str] = "segmentation"
+    task = "segmentation"
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.shape = shape

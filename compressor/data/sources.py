@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 import torch
 
-from compressor.data import cifar, digits, folder, idx, ptb, shapes, voc
+from compressor.data import cifar, digits, folder, idx, ptb, shapes, torch_data, voc
 from compressor.data.config import SourceConfig, check_config
 from compressor.data.dataset import DataSet
 from compressor.errors import DataError, not_one_of
@@ -41,6 +41,8 @@ def load_data(config: SourceConfig, *, seed: int, device: str | torch.device = "
         DataError: the data is missing or broken, or the name is unknown or taken twice.
     """
     check_config(config)
+    if ":" in config.name:
+        return torch_data.load(config, seed, torch.device(device))
     if config.name in BUILT_IN and getattr(config, "options", {}):
         raise DataError(f"data.options: {config.name} takes none; they are for data sets of plug-ins")
     found = _source(config.name)(config, seed, torch.device(device))
@@ -62,7 +64,7 @@ def _source(name: str) -> Source:
         if not callable(source):
             raise DataError(f"data.name: entry point {GROUP}: {name!r} ({point.value}) is no function")
         return source
-    raise DataError(f"data.name: {not_one_of(name, {*BUILT_IN, *others})}")
+    raise DataError(f"data.name: {not_one_of(name, {*BUILT_IN, *others})}, and no package.module:function")
 
 
 def _third_party() -> dict[str, EntryPoint]:

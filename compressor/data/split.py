@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Self
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -20,7 +23,7 @@ class Split(ABC):
         prefetch: how many batches a loader should fetch ahead on threads; 0 where fetching takes no time.
     """
 
-    task: ClassVar[str] = "classification"
+    task: str = "classification"
     shape: tuple[int, ...]
     prefetch: int = 0
 
@@ -46,6 +49,33 @@ class Split(ABC):
         Loaders call this on threads, and move the result in their own thread: a copy to a GPU belongs to the
         stream of the thread that goes on to use it.
         """
+
+    @property
+    def ahead(self) -> bool:
+        """Whether a loader should ask for batches by `stream`, which works ahead."""
+        return self.prefetch > 0
+
+    def stream(self, picks: Sequence[Tensor], seeds: Sequence[int]) -> Iterator[Any]:
+        """Fetch batches on threads, at most `prefetch` ahead of the one that is asked for.
+
+        Args:
+            picks: of each batch, int64 indices (B,) on the CPU.
+            seeds: of each batch, where what loading it draws begins.
+        """
+        waiting: deque[Future[Any]] = deque()
+        # Two threads: while the last images of one batch are read, the next batch has already begun.
+        with ThreadPoolExecutor(2, thread_name_prefix="compressor-fetch") as pool:
+            try:
+                for pick in picks:
+                    waiting.append(pool.submit(self.fetch, pick))
+                    if len(waiting) > self.prefetch:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                # Whoever stops early must not wait for batches that nobody will see.
+                for future in waiting:
+                    future.cancel()
 
     @abstractmethod
     def inputs(self, raw: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ class TextSplit(Split):
         window: tokens per window.
     """
 
-    task: ClassVar[str] = "language"
+    task = "language"
 
     def __init__(self, tokens: Tensor, starts: Tensor, window: int) -> None:
         self.text = tokens

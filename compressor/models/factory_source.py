@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +12,8 @@ from torch import nn
 
 from compressor.errors import ModelError
 from compressor.models.referenced_source import ReferencedSource
-from compressor.models.user_code import called, contained, made_by
+from compressor.models.user_code import contained, made_by
+from compressor.user_functions import imported
 
 _FOLDERS: dict[str, str] = {}  # where code was when it had been imported: it may go to its own folder, and stay there
 
@@ -48,17 +47,9 @@ class FactorySource(ReferencedSource):
             return made_by(self.model, lambda: function(**named, **options))
 
     def _factory(self) -> Callable[..., Any]:
-        module, _, name = self.model.partition(":")
-        if os.getcwd() not in sys.path:  # noqa: PTH109 - the user's own module lies beside the recipe's caller
-            sys.path.insert(0, os.getcwd())  # noqa: PTH109
         with contained(0):
             before = os.getcwd()  # noqa: PTH109
-            function = called(
-                f"model.name: cannot import {self.model}", lambda: getattr(importlib.import_module(module), name)
-            )
+            function = imported("model.name", self.model, ModelError)
             if os.getcwd() != before:  # noqa: PTH109
                 _FOLDERS[self.model] = os.getcwd()  # noqa: PTH109
-        if not callable(function):
-            raise ModelError(f"model.name: {self.model} is a {type(function).__name__}, not a function or class")
-        found: Callable[..., Any] = function
-        return found
+        return function

@@ -12,6 +12,7 @@ from torch import nn
 from compressor.errors import ModelError
 from compressor.models.unfilled import filled
 from compressor.models.zoo import Shape
+from compressor.user_functions import cause_of
 
 # (shape of the inputs, classes) -> shape of the logits
 _LOGITS: dict[str, Callable[[Shape, int], Shape]] = {
@@ -19,11 +20,6 @@ _LOGITS: dict[str, Callable[[Shape, int], Shape]] = {
     "segmentation": lambda inputs, classes: (inputs[0], classes, *inputs[2:]),
     "language": lambda inputs, classes: (*inputs, classes),
 }
-
-
-def cause_of(error: Exception) -> str:
-    """An error of someone else's code, in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def forward(model: nn.Module, example: torch.Tensor, *, training: bool) -> Any:

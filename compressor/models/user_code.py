@@ -15,30 +15,9 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from compressor.errors import ModelError
-from compressor.models.tasks import cause_of
+from compressor.user_functions import called
 
 _Made = TypeVar("_Made")
-
-
-def called(what: str, function: Callable[[], _Made]) -> _Made:
-    """What someone else's code gives.
-
-    Args:
-        what: sentence to which the cause is added, such as "model.name: nets:net cannot be built"
-        function: that code
-
-    Raises:
-        ModelError: it raises anything, or ends the process
-    """
-    try:
-        return function()
-    except ModelError:
-        raise
-    except SystemExit as error:
-        code = "" if error.code is None else f": {error.code}"
-        raise ModelError(f"{what}: it ends the process{code}") from error
-    except Exception as error:  # the user's code runs here
-        raise ModelError(f"{what}: {cause_of(error)}") from error
 
 
 def made_by(name: str, make: Callable[[], Any]) -> nn.Module:
@@ -47,7 +26,7 @@ def made_by(name: str, make: Callable[[], Any]) -> nn.Module:
     Raises:
         ModelError: it is not, or the code fails
     """
-    model = called(f"model.name: {name} cannot be built", make)
+    model = called(f"model.name: {name} cannot be built", make, ModelError)
     if not isinstance(model, nn.Module):
         raise ModelError(f"model.name: {name} gives a {type(model).__name__}, not a torch.nn.Module")
     for path, module in model.named_modules():

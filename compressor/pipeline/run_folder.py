@@ -93,9 +93,10 @@ def load(folder: Path, trust: bool = False) -> Recipe:
     if not kept.exists():
         raise RunError(f"{folder}: not a run folder: it has no recipe.yaml (begin with: compressor run RECIPE -o OUT)")
     recipe = load_recipe(kept)
-    if ModelName.of(recipe.model.name).is_code and not (trust or _mark_of(recipe).exists()):
+    if recipe.code and not (trust or _mark_of(recipe).exists()):
+        key, (name, _) = next(iter(recipe.code.items()))
         raise RunError(
-            f"{kept}: model.name: {recipe.model.name} is code that this user has not begun a run of on this machine; "
+            f"{kept}: {key}: {name} is code that this user has not begun a run of on this machine; "
             "read the recipe, and add --trust if the code may run"
         )
     check(folder, recipe)
@@ -131,13 +132,13 @@ def _ours_in(folder: Path) -> Iterator[Path]:
 
 def _mark_of(recipe: Recipe) -> Path:
     """Where it is noted that this user ran the code that a recipe names, with these options."""
-    code = json.dumps([recipe.model.name, recipe.model.options], sort_keys=True)
+    code = json.dumps(recipe.code, sort_keys=True)
     return cache_folder() / "begun" / digest_of(code, 64)
 
 
 def _remember(recipe: Recipe) -> None:
     """Note that the user began a run with this code; where that cannot be noted, going on will ask for `--trust`."""
-    if not ModelName.of(recipe.model.name).is_code:
+    if not recipe.code:
         return
     with contextlib.suppress(OSError):
         mark = _mark_of(recipe)

@@ -240,7 +240,7 @@ def _metadata(
         "compressor.classes": json.dumps(data.class_names),
         "compressor.mean": json.dumps(data.mean),
         "compressor.std": json.dumps(data.std),
-        **({} if recipe.export.preprocess != "none" or data.task == "language" else {INPUT: _input(data)}),
+        **({} if recipe.export.preprocess != "none" or not data.mean else {INPUT: _input(data)}),
     }
 
 

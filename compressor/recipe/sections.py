@@ -110,7 +110,7 @@ class DataConfig(Section):
 
     name: str = Field(
         description="images with a class each: digits, idx, cifar10, cifar100, imagefolder; with a class per pixel: "
-        "shapes, voc; text: ptb; or a plug-in's name"
+        "shapes, voc; text: ptb; a plug-in's name; or package.module:function that gives torch datasets or loaders"
     )
     path: str | None = Field(None, description="folder of the data, relative to where the command runs")
     download: bool = Field(False, description="let torchvision download cifar10/cifar100 when absent")
@@ -130,7 +130,13 @@ class DataConfig(Section):
     augment: tuple[Literal["flip", "crop", "cutout", "randaugment", "mixup", "cutmix"], ...] = Field(
         (), description="random changes of training images; the last three for images with a class each"
     )
-    options: dict[str, JsonValue] = Field({}, description="of a plug-in's data set; built-in ones take none")
+    options: dict[str, JsonValue] = Field(
+        {}, description="of a plug-in's data set, or of package.module:function; built-in ones take none"
+    )
+    workers: NonNegativeInt | None = Field(
+        None,
+        description="processes that load samples of torch datasets; null: one less than the CPU's cores, at most 8",
+    )
     mean: tuple[float, ...] | None = Field(
         None, description="per channel, in units of 0..1, taken off every image; null: measured on the training images"
     )
@@ -381,6 +387,19 @@ class Recipe(Section):
         if self.export.preprocess != "none" and self.data.name == "ptb":
             raise ValueError(f"export.preprocess: {self.export.preprocess} is for images, and ptb is text; valid: none")
         return self
+
+    @property
+    def code(self) -> dict[str, tuple[str, Any]]:
+        """{key: what it names and its options} of functions of the user's that this recipe has imported and called."""
+        found: dict[str, tuple[str, Any]] = {}
+        if ModelName.of(self.model.name).is_code:
+            found["model.name"] = self.model.name, self.model.options
+        if ":" in self.data.name:
+            found["data.name"] = self.data.name, self.data.options
+        teacher = None if self.train.distill is None else self.train.distill.teacher
+        if teacher is not None and ModelName.of(teacher).is_code:
+            found["train.distill.teacher"] = teacher, None
+        return found
 
     @property
     def measured(self) -> BenchConfig:
