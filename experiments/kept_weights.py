@@ -60,7 +60,7 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "taylor": {"method": "taylor", "prune_epochs": 5, "prune_every": 20},
 }
-FINETUNE = {"uniform": (10, 0.05), "neuralscale": (10, 0.05), "taylor": (5, 0.05)}  # epochs, learning rate; see --tune
+FINETUNE = {"uniform": (10, 0.1), "neuralscale": (10, 0.1), "taylor": (5, 0.05)}  # epochs, learning rate; see --tune
 
 
 def main() -> None:
