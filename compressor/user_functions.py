@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from compressor.errors import CompressorError
 
 _Made = TypeVar("_Made")
+
+
+_OFFERED: dict[str, Callable[..., Any]] = {}
+GIVEN = "given:"
+
+
+def offer_function(name: str, function: Callable[..., Any]) -> str:
+    """Let recipes of this process name a function that it holds; returns what they call it, given:NAME."""
+    _OFFERED[name] = function
+    return f"{GIVEN}{name}"
 
 
 def cause_of(error: BaseException) -> str:
@@ -45,12 +56,16 @@ def imported(key: str, name: str, kind: type[CompressorError]) -> Callable[..., 
 
     Args:
         key: of the recipe, for errors
-        name: package.module:function
+        name: package.module:function, or given:NAME of a function that this process holds
         kind: of error to raise
 
     Raises:
         CompressorError: of that kind: it cannot be imported, or cannot be called
     """
+    if name.startswith(GIVEN):
+        if name.removeprefix(GIVEN) not in _OFFERED:
+            raise kind(f"{key}: {name} is a function that only the process held that began this; call it from there")
+        return _OFFERED[name.removeprefix(GIVEN)]
     module, _, function = name.partition(":")
     if os.getcwd() not in sys.path:  # noqa: PTH109 - the user's own module lies beside the recipe's caller
         sys.path.insert(0, os.getcwd())  # noqa: PTH109
@@ -59,3 +74,17 @@ def imported(key: str, name: str, kind: type[CompressorError]) -> Callable[..., 
         raise kind(f"{key}: {name} is a {type(found).__name__}, not a function or class")
     made: Callable[..., Any] = found
     return made
+
+
+def call(function: Callable[..., Any], given: Mapping[str, Any]) -> Any:
+    """Call a function with those of the arguments that it takes: by their names, or else the first ones by position."""
+    try:
+        taken = list(inspect.signature(function).parameters.values())
+    except ValueError:  # a function written in C may have no signature
+        return function(*given.values())
+    if any(one.kind is one.VAR_KEYWORD for one in taken):
+        return function(**given)
+    names = [one.name for one in taken if one.kind is not one.VAR_POSITIONAL]
+    if {one.name for one in taken if one.default is one.empty} <= set(given):
+        return function(**{name: given[name] for name in names if name in given})
+    return function(*list(given.values())[: len(names)])

@@ -9,7 +9,7 @@ from compressor.lazy import lazily
 if TYPE_CHECKING:
     from .also import export_also, exporters
     from .form import INPUT, OUTPUT_KIND, Form, finish
-    from .onnx_file import Exported, OnnxNetwork, Parity, export_onnx, measure_parity, write_metadata
+    from .onnx_file import Exported, OnnxModule, OnnxNetwork, Parity, export_onnx, measure_parity, write_metadata
     from .precisions.int8 import SCHEMES, Scheme, to_int8
     from .probe import export_probe
 
@@ -24,6 +24,7 @@ _HOME = {
     "finish": "form",
     "to_int8": "compressor.exporters.precisions.int8",
     "Exported": "onnx_file",
+    "OnnxModule": "onnx_file",
     "OnnxNetwork": "onnx_file",
     "Parity": "onnx_file",
     "export_onnx": "onnx_file",
@@ -37,6 +38,7 @@ __all__ = [
     "SCHEMES",
     "Exported",
     "Form",
+    "OnnxModule",
     "OnnxNetwork",
     "Parity",
     "Scheme",

@@ -97,6 +97,18 @@ class OnnxNetwork:
         return np.log(np.maximum(outputs, np.finfo(np.float32).tiny)) if self._gives_probabilities else outputs
 
 
+class OnnxModule(nn.Module):
+    """An exported file as a module, which may stand where the network stood that it was made of; see `OnnxNetwork`."""
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        super().__init__()
+        self._network = OnnxNetwork(path, threads)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What the network gives, on the device of the inputs."""
+        return torch.from_numpy(self._network.logits(inputs)).to(inputs.device)
+
+
 def export_onnx(
     model: nn.Module,
     path: Path,

@@ -47,7 +47,7 @@ def form_of(recipe: Recipe, data: DataSet) -> Form:
 def calibration(data: DataSet, seed: int) -> list[NDArray[Any]]:
     """Inputs of the network from the training split, chosen by the seed, as batches: never from the test split."""
     chosen = some(data.train, _CALIBRATION, seed)
-    size = task_of(data.task).batch(data.classes, data.input_shape, _BATCH)
+    size = task_of(data).batch(data.classes, data.input_shape, _BATCH)
     return [inputs.cpu().numpy() for inputs, _ in ordered(chosen, data, size)]
 
 

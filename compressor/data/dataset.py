@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -36,6 +36,8 @@ class DataSet:
         task: "classification" (a label per image), "segmentation" (a label per pixel) or "language" (the next
             token at every token).
         remarks: what the user must know of what was read, a sentence each.
+        given: what a function of the user's has given, for other functions of theirs.
+        metric: name of the user's own and which way is good, "higher" or "lower"; None: the task's.
     """
 
     name: str
@@ -48,6 +50,8 @@ class DataSet:
     std: tuple[float, ...]
     task: str = "classification"
     remarks: tuple[str, ...] = ()
+    given: Any = None
+    metric: tuple[str, Literal["higher", "lower"]] | None = None
 
     @property
     def classes(self) -> int:

@@ -308,7 +308,19 @@ def data_of(given: Any, config: SourceConfig, seed: int, device: torch.device) -
     highest = max((found[1] for split in splits.values() if (found := split.target_range()) is not None), default=0)
     if highest >= len(classes):
         raise DataError(f"{name}: there are labels up to {highest}, the classes are 0..{len(classes) - 1}")
-    return DataSet(name, train, validation, test, classes, train.shape, (), (), task=train.task, remarks=tuple(remarks))
+    return DataSet(
+        name=name,
+        train=train,
+        validation=validation,
+        test=test,
+        class_names=classes,
+        input_shape=train.shape,
+        mean=(),
+        std=(),
+        task=train.task,
+        remarks=tuple(remarks),
+        given=given,
+    )
 
 
 def _named_parts(name: str, given: Any) -> Mapping[str, Any]:

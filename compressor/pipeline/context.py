@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,10 @@ from compressor.recipe import CostContext, Recipe
 from compressor.recipe.model_name import ModelName
 from compressor.search import Problem, SearchResult, search
 from compressor.training.distributed import Team, team
+from compressor.training.own_metric import OwnMetric
+from compressor.training.own_trainer import OwnTrainer
 from compressor.training.trainer import Trainer, pick_device
+from compressor.user_functions import imported
 
 Progress = Callable[[str, str, float | None], None]  # stage, text, share done
 
@@ -82,6 +86,7 @@ class RunContext:
     stage: str = "search"
     team: Team | None = field(default_factory=team)
     _data: DataSet | None = field(default=None, repr=False)
+    _steps: dict[str, int] = field(default_factory=dict, repr=False)  # of an epoch of a training function
 
     def __post_init__(self) -> None:
         self.device = pick_device(self.recipe.device)
@@ -164,7 +169,9 @@ class RunContext:
             config = self.recipe.data
             self.show(f"loading {config.name}")
             loaded = self.shared.load(config, seed=self.recipe.seed, device=self.device)
-            self._data = normalised(loaded, config.mean, config.std)
+            metric = self.recipe.evaluate
+            named = None if metric is None else (metric.name, metric.better)
+            self._data = replace(normalised(loaded, config.mean, config.std), metric=named)
             self._check_same_images(self._data)
             if len(self._data.train) < 2:
                 raise DataError(f"data: {config.name} leaves one training image; batch-norm needs two or more")
@@ -190,7 +197,7 @@ class RunContext:
             raise RecipeError(
                 f"train.channels_last: true, but {trained.model} cannot train so on this device; valid: auto, false"
             )
-        return Trainer(
+        plain = Trainer(
             data=self.data,
             device=self.device,
             augment=self.recipe.data.augment,
@@ -199,7 +206,28 @@ class RunContext:
             checkpoint_seconds=self.recipe.checkpoint_seconds,
             progress=self.show,
             pause=self._pausing,
+            metric=self._metric,
         )
+        return plain if config.function is None else self._own_trainer(plain, config.function)
+
+    def _own_trainer(self, plain: Trainer, name: str) -> Trainer:
+        """The trainer that calls a function of the user's."""
+        if self.team is not None:
+            raise RecipeError("train.function trains in one process; torchrun is for our own training")
+        function = imported("train.function", name, RecipeError)
+        fields = {one.name: getattr(plain, one.name) for one in dataclasses.fields(plain)}
+        given = self.data if self.data.given is None else self.data.given
+        more = {"channels_last": False, "function": function, "given": given, "source": f"train.function: {name}"}
+        return OwnTrainer(**(fields | more), _steps=self._steps)
+
+    @property
+    def _metric(self) -> OwnMetric | None:
+        config = self.recipe.evaluate
+        if config is None:
+            return None
+        function = imported("evaluate.function", config.function, RecipeError)
+        given = self.data if self.data.given is None else self.data.given
+        return OwnMetric(function, given, self.device, config.name, f"evaluate.function: {config.function}")
 
     def runtime(self, reference: Architecture) -> Runtime:
         """What measures latency beside the unscaled network."""

@@ -155,15 +155,15 @@ class Scores(BaseModel):
     """The accuracy of a network in both runtimes.
 
     Attributes:
-        onnx: of the file, a share
+        onnx: of the file, a share; None where a function of the user's judges networks
         torch: of the network in PyTorch
         samples: that it was measured on
         weights: "last" or "best" epoch
     """
 
-    onnx: Share
-    torch: Share
-    samples: Size
+    onnx: Share | None
+    torch: Share | None
+    samples: Count
     weights: str
 
 
@@ -247,6 +247,7 @@ class ExportRecord(_File):
         precision: of its weights, and how it was chosen
         stacked: how layouts of stacked layers compare; None: it has one
         also: {format: file} of further exports
+        unjudged: why the metric is PyTorch's and not the file's
     """
 
     model_config = ConfigDict(extra="allow")
@@ -259,6 +260,7 @@ class ExportRecord(_File):
     precision: PrecisionRecord
     stacked: dict[str, Any] | None
     also: dict[str, Any] = {}
+    unjudged: str | None = None
 
     @model_validator(mode="after")
     def _costs(self) -> Self:

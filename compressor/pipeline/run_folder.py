@@ -18,7 +18,7 @@ from compressor.recipe.model_name import ModelName
 # What a stage's outcome depends on. Device, threads and checkpoint times are not part of it, nor where images lie.
 _USES: dict[str, tuple[str, ...]] = {
     "search": ("model", "data", "budget", "widths", "search", "baselines", "seed"),
-    "train": ("train",),
+    "train": ("train", "finetune", "evaluate"),
     "export": ("export",),
     "bench": ("bench",),
 }

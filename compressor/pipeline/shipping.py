@@ -16,11 +16,12 @@ from torch import nn
 
 from compressor.costs.untrained import measure_untrained
 from compressor.data import DataSet, Split, ordered
-from compressor.errors import RunError
+from compressor.errors import RunError, TrainingError
 from compressor.exporters import (
     INPUT,
     Exported,
     Form,
+    OnnxModule,
     OnnxNetwork,
     Parity,
     export_also,
@@ -76,8 +77,8 @@ def ship(
     model = load_weights(architecture, folder / "weights.safetensors", recipe.seed)
     path = folder / "model.onnx"
     exported, precision, stacked = _export(model, architecture, path, recipe, data)
-    in_onnx = score_file(path, data, data.test, recipe.measured.threads)
     in_torch = trainer.evaluate(model.to(trainer.device), data.test)
+    in_onnx, unjudged = _judge(path, trainer, in_torch, recipe.measured.threads)
     scores = _scores(in_onnx, in_torch, data, recipe)
     metadata = _metadata(name, architecture=architecture, recipe=recipe, data=data, scores=scores, limits=limits)
     write_metadata(path, metadata)
@@ -92,6 +93,7 @@ def ship(
         precision=PrecisionRecord.model_validate(precision),
         stacked=stacked,
         also=also,
+        unjudged=unjudged,
         **scores,
     )
     record.write(folder / "export.json")
@@ -132,7 +134,7 @@ def _finish(source: Path, target: Path, form: Form, recipe: Recipe, data: DataSe
     scheme, samples = None, []
     tried: dict[str, Any] = {}
     if precision.schemes:
-        split, task = judged(data, recipe.seed), task_of(data.task)
+        split, task = judged(data, recipe.seed), task_of(data)
         samples = calibration(data, recipe.seed)
         with tempfile.TemporaryDirectory(prefix="compressor-", dir=target.parent) as folder:
             scheme, tried = choose(
@@ -156,9 +158,20 @@ def _parity(model: nn.Module, path: Path, form: Form, recipe: Recipe, batches: S
     return measure_parity(nn.Sequential(model, *softmax), outputs, batches, recipe.export.shipped_tolerance)
 
 
+def _judge(path: Path, trainer: Trainer, in_torch: Evaluation, threads: int | None) -> tuple[Evaluation, str | None]:
+    """How good a file is, and why the user's function cannot say, where what it says of PyTorch's network is taken."""
+    data = trainer.data
+    if trainer.metric is None:
+        return score_file(path, data, data.test, threads), None
+    try:
+        return trainer.metric(OnnxModule(path, threads), "test", len(data.test)), None
+    except TrainingError as error:
+        return in_torch, f"the metric is of the network in PyTorch, since the file cannot be judged by {error}"
+
+
 def score_file(path: Path, data: DataSet, split: Split, threads: int | None = None) -> Evaluation:
     """Score an exported file on a split, on the CPU, by the same counts as PyTorch's."""
-    network, task = OnnxNetwork(path, threads), task_of(data.task)
+    network, task = OnnxNetwork(path, threads), task_of(data)
     tally = task.tally()
     for x, y in ordered(split, data, task.batch(data.classes, data.input_shape, _SCORED_BATCH)):
         tally.add(torch.from_numpy(network.logits(x)), y)
@@ -170,7 +183,7 @@ def measure_as_shipped(
 ) -> float:
     """A number of the file that an architecture would be shipped as, with metadata as long as they may become."""
     name = max("result", *recipe.baselines, key=len)
-    longest = Evaluation(0.0, _LONGEST_SCORE, len(data.test), task_of(data.task).metric, _LONGEST_SCORE)
+    longest = Evaluation(0.0, _LONGEST_SCORE, len(data.test), task_of(data).metric, _LONGEST_SCORE)
     limits = dict.fromkeys(recipe.budget.names, _LONGEST_LIMIT)
     scores = _scores(longest, longest, data, recipe)
     metadata = _metadata(name, architecture=architecture, recipe=recipe, data=data, scores=scores, limits=limits)
@@ -196,7 +209,7 @@ def load_weights(architecture: Architecture, path: Path, seed: int) -> nn.Module
 
 def _parity_batches(data: DataSet) -> list[torch.Tensor]:
     """Real inputs: one sample and many; of text also a few that are half as long."""
-    most = task_of(data.task).batch(data.classes, data.input_shape, _PARITY_BATCH)
+    most = task_of(data).batch(data.classes, data.input_shape, _PARITY_BATCH)
     sample = next(ordered(data.test, data, most))[0].cpu()
     if data.task != "language":
         return [sample[:1], sample]
@@ -204,7 +217,7 @@ def _parity_batches(data: DataSet) -> list[torch.Tensor]:
 
 
 def _scores(in_onnx: Evaluation, in_torch: Evaluation, data: DataSet, recipe: Recipe) -> dict[str, Any]:
-    task = task_of(data.task)
+    task = task_of(data)
     return {
         "accuracy": {
             "onnx": in_onnx.accuracy,

@@ -38,6 +38,7 @@ from compressor.recipe.values import (
     WholeOrAuto,
     empty,
 )
+from compressor.user_functions import GIVEN
 
 
 def _named(value: Any) -> Any:
@@ -171,6 +172,20 @@ class WidthsConfig(Section):
     )
 
 
+def _function(value: str) -> str:
+    module, colon, name = value.partition(":")
+    if not (module and colon and name):
+        raise ValueError("must be package.module:function")
+    return value
+
+
+FunctionName = Annotated[str, AfterValidator(_function)]
+
+
+def _function_of(value: Any) -> Any:
+    return {"function": value} if isinstance(value, str) else value
+
+
 class DistillConfig(Section):
     """Knowledge distillation: networks learn from the outputs of a trained one as well (Hinton et al. 2015)."""
 
@@ -192,6 +207,11 @@ Smoothing = Annotated[float, Field(ge=0, lt=1)]
 class TrainConfig(Section):
     """Training of the result from scratch; its references are trained alike."""
 
+    function: FunctionName | None = Field(
+        None,
+        description="package.module:function that trains in place of ours, called as (model, data, epochs, device, "
+        "on_step); of this section only epochs count then",
+    )
     epochs: PositiveInt = 30
     batch_size: BatchSize = 128
     schedule: Schedule = Field(
@@ -293,6 +313,14 @@ class ExportConfig(Section):
         return own if self.tolerance is None or math.isinf(own) else self.tolerance
 
 
+class EvaluateConfig(Section):
+    """A metric of the user's own, in place of that of the data's task."""
+
+    function: FunctionName = Field(description="package.module:function, called as (model, data, device) -> float")
+    name: str = Field("metric", min_length=1, max_length=40, description="what the report calls it")
+    better: Literal["higher", "lower"] = Field("higher", description="which way is good")
+
+
 class BenchConfig(Section):
     """Latency on ONNX Runtime; defaults are NeuralScale's protocol (section 4.2).
 
@@ -314,7 +342,8 @@ class Recipe(Section):
     budget: BudgetConfig
     widths: WidthsConfig = WidthsConfig()
     search: MethodConfig  # of `recipe_type()`: of the method that it names
-    train: TrainConfig = TrainConfig()
+    train: Annotated[TrainConfig, BeforeValidator(_function_of)] = TrainConfig()
+    evaluate: Annotated[EvaluateConfig, BeforeValidator(_function_of)] | None = None
     finetune: FinetuneConfig = FinetuneConfig()
     export: ExportConfig = ExportConfig()
     bench: BenchConfig = BenchConfig()
@@ -336,6 +365,19 @@ class Recipe(Section):
             raise ValueError(
                 f"train.keep: best is not for search.method: {self.search.method}, whose network changes; valid: last"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _a_function_trains_alone(self) -> Recipe:
+        if self.train.function is None:
+            return self
+        method = methods()[self.search.method]
+        if not method.keeps_weights:
+            able = ", ".join(sorted(name for name, one in methods().items() if one.keeps_weights))
+            raise ValueError(f"train.function is not for search.method: {method.name}; valid: {able}")
+        if self.train.distill is not None or self.train.keep == "best":
+            key = "distill" if self.train.distill is not None else "keep: best"
+            raise ValueError(f"train.{key} is for our own training, not beside train.function; leave it out")
         return self
 
     @model_validator(mode="after")
@@ -396,10 +438,13 @@ class Recipe(Section):
             found["model.name"] = self.model.name, self.model.options
         if ":" in self.data.name:
             found["data.name"] = self.data.name, self.data.options
+        functions = {"train.function": self.train.function}
+        functions["evaluate.function"] = None if self.evaluate is None else self.evaluate.function
+        found |= {key: (name, None) for key, name in functions.items() if name is not None}
         teacher = None if self.train.distill is None else self.train.distill.teacher
         if teacher is not None and ModelName.of(teacher).is_code:
             found["train.distill.teacher"] = teacher, None
-        return found
+        return {key: (name, options) for key, (name, options) in found.items() if not name.startswith(GIVEN)}
 
     @property
     def measured(self) -> BenchConfig:

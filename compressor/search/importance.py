@@ -92,7 +92,7 @@ def _taylor(
     model: nn.Module, graph: DependencyGraph, names: Sequence[str], problem: Problem
 ) -> dict[str, torch.Tensor]:
     batch = _BATCH_SIZE if problem.final is None else problem.final.batch_size
-    batches = min(_BATCHES, problem.trainer.epoch_size(batch)[0])
+    batches = min(_BATCHES, problem.trainer.epoch_size(batch, model)[0])
     watched = _Watched(graph, names, batches)
     # At a learning rate of 0 nothing moves but the statistics of batch-norms, which are the copy's.
     still = Settings(None, batch, lambda step, per_epoch: 0.0, momentum=0.0, weight_decay=0.0, evaluate=False)

@@ -37,8 +37,13 @@ class ModelTrainer(Protocol):
     ) -> list[EpochRecord]:
         """Train a network in place."""
 
-    def epoch_size(self, batch_size: int) -> tuple[int, int]:
-        """How many batches of this size an epoch has, and how many samples there are in each."""
+    def epoch_size(self, batch_size: int, model: nn.Module | None = None) -> tuple[int, int]:
+        """How many batches of this size an epoch has, and how many samples there are in each.
+
+        Args:
+            batch_size: of the recipe
+            model: a trainer that cannot know may have to train a copy of it for an epoch
+        """
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from compressor.data import IGNORED
+from compressor.data import IGNORED, DataSet
 from compressor.errors import DataError, not_one_of
 
 _AUXILIARY = 0.3  # weight of an auxiliary head's loss
@@ -27,10 +27,12 @@ class Evaluation:
         samples: images, or sequences
         metric: name of the task's headline metric
         value: of that metric; accuracy and mIoU 0 to 1
+
+    A function of the user's gives the value alone.
     """
 
-    loss: float
-    accuracy: float
+    loss: float | None
+    accuracy: float | None
     samples: int
     metric: str
     value: float
@@ -43,12 +45,12 @@ class Task:
     Attributes:
         name: classification: logits (N, classes), targets (N,). segmentation: logits (N, classes, H, W), targets
             (N, H, W). language: logits (N, T, classes), targets (N, T), the next tokens
-        metric: the number that networks are compared by
+        metric: the number that networks are compared by: accuracy, mIoU, perplexity, or the user's own
         better: which way is good
     """
 
     name: Literal["classification", "segmentation", "language"]
-    metric: Literal["accuracy", "mIoU", "perplexity"]
+    metric: str
     better: Literal["higher", "lower"]
 
     def loss(self, output: Tensor | tuple[Tensor | None, ...], y: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -83,6 +85,8 @@ class Task:
         """A value of the metric in words, such as "93.1 %", "mIoU 61.0 %" or "perplexity 98.4"."""
         if self.metric == "perplexity":
             return f"perplexity {value:.1f}"
+        if self.metric not in ("accuracy", "mIoU"):
+            return f"{self.metric} {value:.4g}"
         return f"{'' if self.metric == 'accuracy' else self.metric + ' '}{100 * value:.1f} %"
 
     def batch(self, classes: int, input_shape: tuple[int, ...], most: int) -> int:
@@ -136,7 +140,11 @@ class Tally:
         if not counted:
             raise DataError(f"data: of {self._samples} samples to score no target counts")
         loss, accuracy = float(self._loss) / counted, int(self._right) / counted
-        value = {"accuracy": accuracy, "mIoU": self._mean_iou(), "perplexity": math.exp(min(loss, _MOST_LOSS))}
+        value: dict[str, float] = {
+            "accuracy": accuracy,
+            "mIoU": self._mean_iou(),
+            "perplexity": math.exp(min(loss, _MOST_LOSS)),
+        }
         return Evaluation(loss, accuracy, self._samples, self._task.metric, value[self._task.metric])
 
     def _mean_iou(self) -> float:
@@ -154,12 +162,13 @@ TASKS: dict[str, Task] = {
 }
 
 
-def task_of(name: str) -> Task:
-    """The task of a data set.
+def task_of(data: DataSet) -> Task:
+    """The task of a data set, with the metric of the user's if there is one.
 
     Raises:
         DataError: there is none of that name
     """
-    if name not in TASKS:
-        raise DataError(f"data: task {not_one_of(name, TASKS)}")
-    return TASKS[name]
+    if data.task not in TASKS:
+        raise DataError(f"data: task {not_one_of(data.task, TASKS)}")
+    task = TASKS[data.task]
+    return task if data.metric is None else replace(task, metric=data.metric[0], better=data.metric[1])

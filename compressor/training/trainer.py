@@ -22,6 +22,7 @@ from compressor.models import channels_last_
 from compressor.training.checkpoint import Snapshot, Tensors, load_snapshot, named, save_snapshot
 from compressor.training.distillation import Teacher
 from compressor.training.optimization import Optimizer, averaged, make_optimizer, restore_state, state_tensors
+from compressor.training.own_metric import OwnMetric
 from compressor.training.tasks import Evaluation, Task, task_of
 
 _CHECK_EVERY = 50  # steps between two looks at the loss: a look waits for the GPU
@@ -71,7 +72,7 @@ class EpochRecord:
     """
 
     epoch: int
-    loss: float
+    loss: float | None
     validation_loss: float | None
     validation_accuracy: float | None
     lr: float
@@ -165,6 +166,7 @@ class Trainer:
         pause: called after every step with the epochs done; True writes a checkpoint and raises `Paused`
         team: processes that share out every batch, see `compressor.training.distributed`; None: this one trains alone
         teacher: a trained network that is learnt from beside the labels
+        metric: judges networks in place of the task's own
     """
 
     data: DataSet
@@ -177,8 +179,9 @@ class Trainer:
     pause: Callable[[float], bool] = lambda epochs: False
     team: Sharing | None = None
     teacher: Teacher | None = None
+    metric: OwnMetric | None = None
 
-    def epoch_size(self, batch_size: int) -> tuple[int, int]:
+    def epoch_size(self, batch_size: int, model: nn.Module | None = None) -> tuple[int, int]:
         """How many batches of this size an epoch of the training split has, and how many samples are in each."""
         batches = training_batches(self.data, batch_size, seed=0, augment=(), channels_last=False)
         return len(batches), min(batch_size, len(self.data.train))
@@ -186,7 +189,7 @@ class Trainer:
     @property
     def task(self) -> Task:
         """What the data set asks for."""
-        return task_of(self.data.task)
+        return task_of(self.data)
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Move a network to the device, in the memory format of training."""
@@ -226,7 +229,10 @@ class Trainer:
         ).run()
 
     def evaluate(self, model: nn.Module, split: Split) -> Evaluation:
-        """Cross-entropy, accuracy and the task's metric of a network on a split."""
+        """Cross-entropy, accuracy and the task's metric of a network on a split; or a metric of the user's alone."""
+        if self.metric is not None:
+            name = "validation" if split is self.data.validation else "test"
+            return self.metric(model, name, len(split))
         training = model.training
         model.eval()
         tally = self.task.tally()
@@ -391,7 +397,7 @@ class _Fit:
     def _end_epoch(self, begun: float) -> None:
         settings, validation = self.settings, self.trainer.data.validation
         measured = None
-        if settings.evaluate and len(validation) > 0:
+        if settings.evaluate and len(validation) > 0 and (self.trainer.metric is None or self.trainer.metric.by_split):
             measured = self.trainer.evaluate(self._judged, validation)
             task = self.trainer.task
             before = [value for record in self.history if (value := record.validation_metric) is not None]
@@ -419,7 +425,7 @@ class _Fit:
         text = f"{self.label}: epoch {self.step / len(self.batches):.1f}" + (f"/{total}" if total else "")
         if self.history:
             last = self.history[-1]
-            text += f"  loss {last.loss:.3f}"
+            text += "" if last.loss is None else f"  loss {last.loss:.3f}"
             if last.validation_metric is not None:
                 text += f"  validation {self.trainer.task.text(last.validation_metric)}"
         self.trainer.progress(text, share)

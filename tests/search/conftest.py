@@ -58,7 +58,7 @@ class QuickTrainer:
     def prepare(self, model):
         return model
 
-    def epoch_size(self, batch_size):
+    def epoch_size(self, batch_size, model=None):
         return 3, batch_size
 
     def fit(self, model, settings, *, seed, label="", observer=None, checkpoint=None):

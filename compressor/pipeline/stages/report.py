@@ -55,7 +55,7 @@ def run_report(context: RunContext) -> dict[str, Any]:
             network["efficiency"] = efficiency_of(network, reference)
     result = networks.pop("result")
     result["budget"] |= {"one_channel": searched.one_channel, "binding": searched.binding, "note": searched.note}
-    finetuning = searched.finetuning
+    finetuning, exported = searched.finetuning, ExportRecord.read(context.out / "export.json")
     return {
         **result,
         "name": recipe.model.name,
@@ -66,13 +66,13 @@ def run_report(context: RunContext) -> dict[str, Any]:
         "reference_widths": searched.reference_widths,
         **{f"{key}_search": searched.of_cost(key) for cost in costs().values() if (key := cost.search_record)},
         "baseline": networks,
-        "remarks": searched.remarks,
+        "remarks": [*searched.remarks, *([exported.unjudged] if exported.unjudged else [])],
         "trace": searched.trace,
         "finetuning": None if finetuning is None else {"epochs": finetuning.epochs, "lr": finetuning.lr},
         "machine": latency.machine,
         "fallback": searched.trace.get("fallback"),
         "note": searched.trace.get("note"),
-        "versions": ExportRecord.read(context.out / "export.json").versions,
+        "versions": exported.versions,
         "seconds": context.log.seconds(),
     }
 

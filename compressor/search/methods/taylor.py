@@ -81,7 +81,7 @@ def search(problem: Problem, config: TaylorConfig) -> SearchResult:
         searched,
         follows(reference),
         PruneSettings(config.prune_every, 0, 0.0, dict(zip(streams.names, bounds.least.tolist(), strict=True))),
-        events=_events(problem, config),
+        events=_events(problem, config, model),
         costs={name: _of_groups(cost, own) for name, cost in costs.items()},
         limits=limits,
         remove=remover,
@@ -112,8 +112,8 @@ def _of_groups(cost: Cost, own: Mapping[str, int]) -> Callable[[Mapping[str, int
     return lambda widths: cost([widths.get(name, width) for name, width in own.items()])
 
 
-def _events(problem: Problem, config: TaylorConfig) -> int:
-    steps, _ = problem.trainer.epoch_size(config.batch_size)
+def _events(problem: Problem, config: TaylorConfig, model: nn.Module) -> int:
+    steps, _ = problem.trainer.epoch_size(config.batch_size, model)
     return max(1, config.prune_epochs * steps // config.prune_every)
 
 

@@ -1,0 +1,74 @@
+"""Judging networks by a function of the user's.
+
+def evaluate(model, data, device) -> float: ...           # with `split`, it is told "validation" or "test"
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from compressor.errors import TrainingError
+from compressor.training.tasks import Evaluation
+from compressor.user_functions import call, called
+
+
+@dataclass(frozen=True)
+class OwnMetric:
+    """How a function of the user's judges networks.
+
+    Attributes:
+        function: (model, data, device) → float
+        given: what it is given as data
+        device: where networks are
+        name: of the metric
+        source: what to call it in errors
+    """
+
+    function: Callable[..., Any]
+    given: Any
+    device: torch.device
+    name: str
+    source: str = "evaluate.function"
+
+    @property
+    def by_split(self) -> bool:
+        """Whether the function tells validation from test data; if not, it is of test data."""
+        try:
+            return "split" in inspect.signature(self.function).parameters
+        except ValueError:  # a function written in C may have no signature
+            return False
+
+    def __call__(self, model: nn.Module, split: str, samples: int) -> Evaluation:
+        """The metric of a network in evaluation mode, without gradients.
+
+        Args:
+            model: on the device
+            split: "validation" or "test"
+            samples: of that split
+
+        Raises:
+            TrainingError: the function fails, or gives no number
+        """
+        given = {"model": model, "data": self.given, "device": self.device, "split": split}
+        training = model.training
+        model.eval()
+        try:
+            with torch.no_grad():
+                value = called(f"{self.source} fails", lambda: call(self.function, given), TrainingError)
+        finally:
+            model.train(training)
+        try:
+            found = float(value)
+        except (TypeError, ValueError) as error:
+            raise TrainingError(f"{self.source}: it gives a {type(value).__name__}, not a number") from error
+        if not math.isfinite(found):
+            raise TrainingError(f"{self.source}: it gives {found}, not a finite number")
+        share = found if self.name == "accuracy" and 0 <= found <= 1 else None
+        return Evaluation(None, share, samples, self.name, found)
