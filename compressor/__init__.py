@@ -13,18 +13,33 @@ __version__ = "0.1.0"
 _HOME = {
     "Architecture": "compressor.models",
     "Budget": "compressor.costs.budget",
+    "Compressed": "compressor.pipeline.python_call",
     "CompressorError": "compressor.errors",
     "Recipe": "compressor.recipe",
+    "compress": "compressor.pipeline.python_call",
+    "load": "compressor.pipeline.python_call",
     "load_recipe": "compressor.recipe",
     "run": "compressor.pipeline",
 }
-__all__ = ["Architecture", "Budget", "CompressorError", "Recipe", "__version__", "load_recipe", "run"]
+__all__ = [
+    "Architecture",
+    "Budget",
+    "Compressed",
+    "CompressorError",
+    "Recipe",
+    "__version__",
+    "compress",
+    "load",
+    "load_recipe",
+    "run",
+]
 
 if TYPE_CHECKING:
     from compressor.costs.budget import Budget
     from compressor.errors import CompressorError
     from compressor.models import Architecture
     from compressor.pipeline import run
+    from compressor.pipeline.python_call import Compressed, compress, load
     from compressor.recipe import Recipe, load_recipe
 
 

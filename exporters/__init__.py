@@ -8,7 +8,7 @@ from compressor.lazy import lazily
 
 if TYPE_CHECKING:
     from .also import export_also, exporters
-    from .form import INPUT, OUTPUT_KIND, Form, finish
+    from .form import INPUT, OUTPUT_KIND, Form, finish, samples_of
     from .onnx_file import Exported, OnnxModule, OnnxNetwork, Parity, export_onnx, measure_parity, write_metadata
     from .precisions.int8 import SCHEMES, Scheme, to_int8
     from .probe import export_probe
@@ -22,6 +22,7 @@ _HOME = {
     "exporters": "also",
     "Scheme": "compressor.exporters.precisions.int8",
     "finish": "form",
+    "samples_of": "form",
     "to_int8": "compressor.exporters.precisions.int8",
     "Exported": "onnx_file",
     "OnnxModule": "onnx_file",
@@ -48,6 +49,7 @@ __all__ = [
     "exporters",
     "finish",
     "measure_parity",
+    "samples_of",
     "to_int8",
     "write_metadata",
 ]

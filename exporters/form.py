@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from compressor.bench import INPUT_SHAPE
+from compressor.dependency.inputs import AnyInputs, Inputs
 from compressor.errors import ExportError
 from compressor.files import replace_atomic
 from compressor.recipe.precision import precisions
@@ -78,6 +79,11 @@ def finish(source: Path, target: Path, form: Form, scheme: Any, samples: Sequenc
     proto = onnx.load_model(current)
     wrap(proto, form)
     replace_atomic(target, lambda beside: onnx.save_model(proto, beside))
+
+
+def samples_of(inputs: AnyInputs) -> list[NDArray[Any]]:
+    """Inputs as precisions take them to learn the ranges of activations; none of a network with inputs of its own."""
+    return [] if isinstance(inputs, Inputs) else [inputs.numpy()]
 
 
 def wrap(proto: onnx.ModelProto, form: Form) -> None:

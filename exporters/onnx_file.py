@@ -1,6 +1,7 @@
 """One ONNX file from a torch module: dynamic batch, no side file, checked, and the same numbers as PyTorch.
 
 What takes images (floating point) keeps its image size; what takes tokens (int64) takes sequences of any length.
+Networks with inputs and outputs of their own (`Inputs`) keep all sizes but the batch, and their own names.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from compressor.bench import INPUT_SHAPE, open_session
+from compressor.dependency.inputs import AnyInputs, Inputs, leaf_names, leaves, run
 from compressor.errors import ExportError
 from compressor.files import parse_json, replace_atomic
 
@@ -33,6 +36,7 @@ from .form import INPUT, OUTPUT_KIND, PROBABILITIES, as_taken, in_batches
 
 IMAGES, TOKENS, OUTPUT = "images", "tokens", "logits"
 Floats = NDArray[np.float32]
+_OLDER = 20  # the last operator set of torch's older exporter
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,15 @@ class OnnxNetwork:
         self._preprocessing = parse_json(metadata[INPUT]) if INPUT in metadata else None
         self._gives_probabilities = metadata.get(OUTPUT_KIND) == PROBABILITIES
 
+    def all_outputs(self, inputs: Inputs) -> list[NDArray[Any]]:
+        """What the file gives for inputs of its own, in the order of its outputs."""
+        names = [one.name for one in self._session.get_inputs()]
+        fed = dict(
+            zip(names, (np.ascontiguousarray(one.detach().cpu().numpy()) for one in inputs.tensors), strict=True)
+        )
+        found: list[NDArray[Any]] = self._session.run(None, fed)
+        return found
+
     def outputs(self, inputs: torch.Tensor) -> Floats:
         """What the file gives for normalised images (N, C, H, W) or for tokens, int64 (N, T), whatever form it has."""
         batch = np.ascontiguousarray(as_taken(_fed(inputs.detach()).numpy(), self._preprocessing))
@@ -98,21 +111,33 @@ class OnnxNetwork:
 
 
 class OnnxModule(nn.Module):
-    """An exported file as a module, which may stand where the network stood that it was made of; see `OnnxNetwork`."""
+    """An exported file as a module, which may stand where the network stood that it was made of.
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    Args:
+        path: the file
+        threads: intra-op threads; None leaves it to ONNX Runtime
+        like: what the network gives, if it has outputs of its own: the file's are put into the same places
+    """
+
+    def __init__(self, path: Path, threads: int | None = None, like: Any = None) -> None:
         super().__init__()
-        self._network = OnnxNetwork(path, threads)
+        self._network, self._like = OnnxNetwork(path, threads), like
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+    def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> Any:
         """What the network gives, on the device of the inputs."""
-        return torch.from_numpy(self._network.logits(inputs)).to(inputs.device)
+        if self._like is None:
+            return torch.from_numpy(self._network.logits(args[0])).to(args[0].device)
+        inputs = Inputs(args, kwargs)
+        device = inputs.tensors[0].device
+        found = iter([torch.from_numpy(one).to(device) for one in self._network.all_outputs(inputs)])
+        places, form = pytree.tree_flatten(self._like)
+        return pytree.tree_unflatten([next(found) if isinstance(one, torch.Tensor) else one for one in places], form)
 
 
 def export_onnx(
     model: nn.Module,
     path: Path,
-    batches: Sequence[torch.Tensor],
+    batches: Sequence[AnyInputs],
     *,
     opset: int = 20,
     tolerance: float = 1e-4,
@@ -124,7 +149,7 @@ def export_onnx(
         model: left as it is; its copy on the CPU, in evaluation mode and float32, is exported
         path: of the file; written whole or not at all
         batches: real inputs for the parity, normalised images (N, C, H, W) or tokens int64 (N, T); the sizes should
-            differ, of tokens the lengths too; the first is as long as most will be
+            differ, of tokens the lengths too; the first is as long as most will be. Or inputs of its own
         opset: ONNX operator set
         tolerance: largest allowed relative error, see `Parity`
         metadata: put into the file's metadata_props
@@ -133,19 +158,24 @@ def export_onnx(
         ExportError: torch cannot export it, the checker refuses it, the batch or the time of tokens is not dynamic or
             another axis is, or the outputs differ by more than the tolerance
     """
-    eager = copy.deepcopy(model).cpu().float().eval()
-    tokens = takes_tokens(batches[0])
-    proto = (_export_sequences if tokens else _export_images)(eager, batches[0], opset)
+    eager, first = copy.deepcopy(model).cpu().float().eval(), batches[0]
+    own = isinstance(first, Inputs)
+    tokens = not isinstance(first, Inputs) and takes_tokens(first)
+    if isinstance(first, Inputs):
+        proto = _export_own(eager, first, opset)
+    else:
+        proto = (_export_sequences if tokens else _export_images)(eager, first, opset)
     _strip(proto)
     # Whoever measures the file needs a length.
-    known = {INPUT_SHAPE: json.dumps(list(batches[0].shape[1:]))} if tokens else {}
+    known = {INPUT_SHAPE: json.dumps(list(first.shape[1:]))} if tokens else {}
     _set_metadata(proto, known | dict(metadata or {}))
-    _check(proto, path, [0, 1] if tokens else [0])
+    _check(proto, path, [0, 1] if tokens else [0], own=own)
     parity: list[Parity] = []
 
     def write(beside: Path) -> None:
         onnx.save_model(proto, beside)
-        parity.append(measure_parity(eager, OnnxNetwork(beside).logits, batches, tolerance))
+        network = OnnxNetwork(beside)
+        parity.append(measure_parity(eager, network.all_outputs if own else network.logits, batches, tolerance))
 
     replace_atomic(path, write)
     return Exported(path, path.stat().st_size, opset, parity[0])
@@ -153,42 +183,64 @@ def export_onnx(
 
 def measure_parity(
     model: nn.Module,
-    onnx_logits: Callable[[torch.Tensor], Floats],
-    batches: Sequence[torch.Tensor],
+    onnx_outputs: Callable[[Any], Floats | list[NDArray[Any]]],
+    batches: Sequence[AnyInputs],
     tolerance: float,
 ) -> Parity:
     """Compare a network's outputs with those of its ONNX file.
+
+    Args:
+        model: on the CPU, in evaluation mode
+        onnx_outputs: inputs → what the file gives, one array or all of them in their order
+        batches: inputs
+        tolerance: largest allowed relative error, see `Parity`; of several outputs each is compared with its own size
 
     Raises:
         ExportError: they differ by more than the tolerance, or are not finite
     """
     absolute = relative = 0.0
     for inputs in batches:
-        try:
-            with torch.inference_mode():
-                expected = model(_fed(inputs).clone()).numpy()  # a network may change what it is given
-        except Exception as error:  # the network's own code decides what it raises
-            raise ExportError(f"parity: PyTorch does not run a batch of {len(inputs)}: {_line(error)}") from error
-        try:
-            found = onnx_logits(inputs)
-        except Exception as error:  # ONNX Runtime's errors share no narrower base class
-            raise ExportError(f"parity: ONNX Runtime does not run a batch of {len(inputs)}: {_line(error)}") from error
-        if found.shape != expected.shape:
-            raise ExportError(
-                f"parity: for a batch of {len(inputs)} ONNX Runtime gives shape {found.shape}, PyTorch {expected.shape}"
-            )
-        for side, logits in (("ONNX Runtime", found), ("PyTorch", expected)):
-            if not np.isfinite(logits).all():
-                raise ExportError(f"parity: {side} gives logits that are not finite numbers")
-        off = float(np.abs(found - expected).max())
-        absolute = max(absolute, off)
-        relative = max(relative, off / max(float(np.abs(expected).max()), 1e-30))
+        for found, expected in _pairs(model, onnx_outputs, inputs):
+            off = float(np.abs(found - expected).max()) if found.size else 0.0
+            absolute = max(absolute, off)
+            relative = max(relative, off / max(float(np.abs(expected).max()), 1e-30) if found.size else 0.0)
     if relative > tolerance:
         raise ExportError(
             f"parity: ONNX Runtime and PyTorch differ by {relative:.2g} of the largest logit, "
             f"more than export.tolerance = {tolerance:g}"
         )
     return Parity(absolute, relative, tuple(len(inputs) for inputs in batches), tolerance)
+
+
+def _pairs(
+    model: nn.Module, onnx_outputs: Callable[[Any], Floats | list[NDArray[Any]]], inputs: AnyInputs
+) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """What ONNX Runtime gives for a batch and what PyTorch does, output by output.
+
+    Raises:
+        ExportError: one of them does not run, or they give other shapes, or numbers that are not finite
+    """
+    fed = inputs if isinstance(inputs, Inputs) else _fed(inputs)
+    try:
+        with torch.inference_mode():
+            expected = [one.numpy() for one in leaves(run(model, fed.clone()))]  # it may change what it is given
+    except Exception as error:  # the network's own code decides what it raises
+        raise ExportError(f"parity: PyTorch does not run a batch of {len(inputs)}: {_line(error)}") from error
+    try:
+        given = onnx_outputs(inputs)
+    except Exception as error:  # ONNX Runtime's errors share no narrower base class
+        raise ExportError(f"parity: ONNX Runtime does not run a batch of {len(inputs)}: {_line(error)}") from error
+    found = given if isinstance(given, list) else [given]
+    shapes = [[one.shape for one in side] for side in (found, expected)]
+    if shapes[0] != shapes[1]:
+        one, other = (side[0] if len(side) == 1 else side for side in shapes)
+        raise ExportError(f"parity: for a batch of {len(inputs)} ONNX Runtime gives shape {one}, PyTorch {other}")
+    for name, side in (("ONNX Runtime", found), ("PyTorch", expected)):
+        if not all(np.isfinite(one).all() for one in side):
+            raise ExportError(f"parity: {name} gives logits that are not finite numbers")
+    if not isinstance(given, list):  # as ever: in float32
+        return list(zip(found, expected, strict=True))
+    return [(one.astype(np.float64), other.astype(np.float64)) for one, other in zip(found, expected, strict=True)]
 
 
 def write_metadata(path: Path, metadata: Mapping[str, str]) -> None:
@@ -248,6 +300,70 @@ def _export_images(model: nn.Module, example: torch.Tensor, opset: int) -> onnx.
         raise _refused(model, error) from error
     assert program is not None
     return program.model_proto
+
+
+def _own_names(model: nn.Module, inputs: Inputs) -> dict[str, Any]:
+    """Names of a network's own inputs and outputs, as torch's exporters take them."""
+    with torch.no_grad():
+        outputs = leaf_names(run(model, inputs.clone()))
+    return {"input_names": inputs.names(model), "output_names": outputs}
+
+
+class _Positional(nn.Module):
+    """A network that takes by position what it takes by name, which torch's exporters are surer of."""
+
+    def __init__(self, model: nn.Module, inputs: Inputs) -> None:
+        super().__init__()
+        self.model, self.count, self.names = model, len(inputs.args), list(inputs.kwargs)
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        return self.model(*tensors[: self.count], **dict(zip(self.names, tensors[self.count :], strict=True)))
+
+
+def export_own_by_tracing(model: nn.Module, inputs: Inputs, path: Path, opset: int) -> None:
+    """Write a file of a network with inputs of its own by torch's older exporter; errors are raised as they are."""
+    names = _own_names(model, inputs)
+    axes = {name: {0: "batch"} for name in (*names["input_names"], *names["output_names"])}
+    taken = tuple(inputs.tensors)
+    with _quietly():
+        torch.onnx.export(
+            _Positional(model, inputs).eval(),
+            taken,
+            str(path),
+            dynamo=False,
+            dynamic_axes=axes,
+            opset_version=opset,
+            **names,
+        )
+
+
+def _export_own(model: nn.Module, inputs: Inputs, opset: int) -> onnx.ModelProto:
+    """Export a network with inputs and outputs of its own, by torch's exporter, or the older one where that fails."""
+    fed = inputs.of_batch(2 if len(inputs) == 1 else len(inputs))  # torch.export would fix a batch of 1 as a constant
+    names, taken = _own_names(model, fed), tuple(fed.tensors)
+    try:
+        with _quietly():
+            program = torch.onnx.export(
+                _Positional(model, fed).eval(),
+                taken,
+                dynamo=True,
+                dynamic_shapes=(({0: torch.export.Dim("batch", min=1)},) * len(taken),),
+                opset_version=opset,
+                verbose=False,
+                external_data=False,
+                **names,
+            )
+        assert program is not None
+        return program.model_proto
+    except Exception as error:  # the exporter wraps whatever went wrong in classes of its own
+        first = error
+    with tempfile.TemporaryDirectory(prefix="compressor-") as folder:
+        path = Path(folder) / "traced.onnx"
+        try:
+            export_own_by_tracing(model, fed, path, min(opset, _OLDER))
+        except Exception as error:
+            raise _refused(model, first) from error
+        return onnx.load_model(path)
 
 
 def _dynamic_batch(model: nn.Module) -> Any:
@@ -313,13 +429,14 @@ def _set_metadata(proto: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
     onnx.helper.set_model_props(proto, known | dict(metadata))
 
 
-def _check(proto: onnx.ModelProto, path: Path, wanted: list[int]) -> None:
+def _check(proto: onnx.ModelProto, path: Path, wanted: list[int], *, own: bool = False) -> None:
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"{path}: the ONNX checker refuses the export: {error}") from error
     axes = "the batch, axis 0," if wanted == [0] else "batch and time, axes 0 and 1,"
-    for value in (proto.graph.input[0], proto.graph.output[0]):
+    # Outputs of their own may have any shape.
+    for value in proto.graph.input if own else (proto.graph.input[0], proto.graph.output[0]):
         dims = value.type.tensor_type.shape.dim
         dynamic = [axis for axis, dim in enumerate(dims) if dim.dim_param or not dim.HasField("dim_value")]
         if not dynamic and dims:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 
 from compressor import __version__
 from compressor.bench import Conditions, Pairs, Ratio, machine_fingerprint, measure_pairs, median_alone
 from compressor.errors import CompressorError
-from compressor.exporters import Form, export_onnx, export_probe, finish
+from compressor.exporters import Form, export_onnx, export_probe, finish, samples_of
 from compressor.exporters.layouts import probed
 from compressor.exporters.scheme_choice import choose
 from compressor.files import cache_folder, digest_of, read_json, write_json
@@ -190,9 +191,10 @@ class Runtime:
             export_onnx(model, path, [inputs], opset=self._opset, tolerance=float("inf"))
         else:
             export_probe(model, path, inputs, opset=self._opset)
-        finish(path, path, self._form, self._scheme(path, inputs), [inputs.numpy()])
+        samples = samples_of(inputs)
+        finish(path, path, self._form, self._scheme(path, samples), samples)
 
-    def _scheme(self, path: Path, inputs: torch.Tensor) -> Any:
+    def _scheme(self, path: Path, samples: Sequence[NDArray[Any]]) -> Any:
         """The precision's scheme with which the unscaled network, exported first, runs fastest; None if it has none."""
         precision = precisions()[self._form.precision]
         if not precision.schemes:
@@ -203,7 +205,7 @@ class Runtime:
             conditions = self.conditions
             config = BenchConfig(provider=conditions.provider, batch=conditions.batch, threads=conditions.threads)
             with tempfile.TemporaryDirectory(prefix="compressor-", dir=self._folder) as folder:
-                _, record = choose(precision, path, Path(folder), samples=[inputs.numpy()], config=config)
+                _, record = choose(precision, path, Path(folder), samples=samples, config=config)
             write_json(known, record)
         return precision.schemes[read_json(known)["chosen"]]
 

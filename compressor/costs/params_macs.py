@@ -19,6 +19,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from compressor.dependency import DependencyGraph, LayerSizes
+from compressor.dependency.inputs import AnyInputs, run, zeros_of
 from compressor.models import (
     build_meta,
     example_input,
@@ -41,7 +42,7 @@ def count_params(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def count_macs(model: nn.Module, example: torch.Tensor) -> int:
+def count_macs(model: nn.Module, example: AnyInputs) -> int:
     """Multiply-adds of one sample.
 
     Args:
@@ -56,16 +57,15 @@ def count_macs(model: nn.Module, example: torch.Tensor) -> int:
         if not example.is_meta:
             raise
         real = filled(model)  # it looks at values; or needs more samples than one, as norms over the batch do
-        samples = torch.zeros((max(2, len(example)), *example.shape[1:]), dtype=example.dtype)
-        return _counted(real, samples)
+        return _counted(real, zeros_of(example, max(2, len(example))))
     finally:
         for module in training:
             module.training = True
 
 
-def _counted(model: nn.Module, example: torch.Tensor) -> int:
+def _counted(model: nn.Module, example: AnyInputs) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(example.clone())  # it may change what it is given
+        run(model, example.clone())  # it may change what it is given
     return int(counter.get_total_flops()) // 2 // len(example)
 
 
@@ -114,7 +114,7 @@ class _LayerCosts:
         self,
         model: nn.Module,
         graph: DependencyGraph,
-        example: torch.Tensor,
+        example: AnyInputs,
         follows: Mapping[str, tuple[str, int]],
         between: Mapping[str, str],
         built: Callable[[Mapping[str, int]], nn.Module],

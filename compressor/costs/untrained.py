@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from compressor.exporters import Form, export_onnx, finish, write_metadata
+from compressor.exporters import Form, export_onnx, finish, samples_of, write_metadata
 from compressor.models import build, example_input
 from compressor.models.architecture import Architecture
 from compressor.models.initialise import noise_like, scatter_
@@ -46,7 +46,7 @@ def measure_untrained(
         found = []
         precision = precisions()[form.precision]
         for scheme in [precision.schemes[name] for name in precision.largest] or [None]:
-            finish(plain, path, form, scheme, [inputs.numpy()])
+            finish(plain, path, form, scheme, samples_of(inputs))
             write_metadata(path, metadata)
             found.append(measure(path))
         return max(found)

@@ -37,6 +37,7 @@ class DataSet:
             token at every token).
         remarks: what the user must know of what was read, a sentence each.
         given: what a function of the user's has given, for other functions of theirs.
+        example: of the inputs of a network whose inputs are its own; such data have no splits that we look at.
         metric: name of the user's own and which way is good, "higher" or "lower"; None: the task's.
     """
 
@@ -51,6 +52,7 @@ class DataSet:
     task: str = "classification"
     remarks: tuple[str, ...] = ()
     given: Any = None
+    example: Any = None
     metric: tuple[str, Literal["higher", "lower"]] | None = None
 
     @property

@@ -24,6 +24,7 @@ from typing import Any, Self, cast
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
 
 from compressor.data.config import SourceConfig
@@ -278,6 +279,8 @@ def data_of(given: Any, config: SourceConfig, seed: int, device: torch.device) -
         DataError: it is something else, or samples are none of a task
     """
     name = config.name
+    if isinstance(given, Mapping) and "example" in given:
+        return _opaque(name, given, device)
     parts = _named_parts(name, given)
     workers = config.workers if config.workers is not None else min(8, (os.cpu_count() or 1) - 1)
     splits = {
@@ -321,6 +324,55 @@ def data_of(given: Any, config: SourceConfig, seed: int, device: torch.device) -
         remarks=tuple(remarks),
         given=given,
     )
+
+
+class _Hidden(Split):
+    """A split of data that only functions of the user's look at."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.task, self.shape, self._device = "own", (), device
+
+    def __len__(self) -> int:
+        return 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs are wanted."""
+        return self._device
+
+    def fetch(self, indices: Tensor) -> Any:
+        """There is nothing to fetch."""
+        raise DataError("data: these are read by train.function and evaluate.function alone")
+
+    def inputs(self, raw: Any) -> Tensor:
+        """See `fetch`."""
+        raise NotImplementedError
+
+    def targets(self, raw: Any, indices: Tensor) -> Tensor:
+        """See `fetch`."""
+        raise NotImplementedError
+
+    def target_range(self) -> tuple[int, int] | None:
+        """Nothing is known of them."""
+        return None
+
+    def subset(self, indices: Tensor) -> Self:
+        """Nothing of nothing."""
+        return self
+
+
+def _opaque(name: str, given: Mapping[str, Any], device: torch.device) -> DataSet:
+    """Data of a task of the user's own, of which we know an example of the inputs."""
+    example = given["example"]
+    first = example if isinstance(example, Tensor) else next(iter(tree_leaves(example)), None)
+    if not isinstance(first, Tensor) or first.dim() == 0:
+        raise DataError(
+            f"{name}: example: {_kind(example)}; valid: a tensor (N, …), a tuple of some, or keywords to some"
+        )
+    shape = tuple(first.shape[1:]) if 1 <= first.dim() - 1 <= 3 else (max(1, first[0].numel()),)
+    hidden = _Hidden(device)
+    data = given["data"] if set(given) == {"example", "data"} else given
+    return DataSet(name, hidden, hidden, hidden, ("",), shape, (), (), task="own", given=data, example=example)
 
 
 def _named_parts(name: str, given: Any) -> Mapping[str, Any]:

@@ -7,11 +7,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import torch
 from torch import nn
 
 from compressor.dependency.constants import held_by_constants
 from compressor.dependency.graph import NEW, DependencyGraph, Indices, Owners, Positions, WidthGroup, layer_of
+from compressor.dependency.inputs import AnyInputs
 from compressor.dependency.surgery import CONVS, RECURRENT, TRANSPOSED, apply_
 from compressor.dependency.trace import Axis, Trace
 from compressor.dependency.tracer import trace
@@ -19,7 +19,7 @@ from compressor.dependency.trial import resizable
 from compressor.errors import ModelError
 
 
-def dependency_graph(model: nn.Module, example: torch.Tensor) -> DependencyGraph:
+def dependency_graph(model: nn.Module, example: AnyInputs) -> DependencyGraph:
     """Find the width groups of a network.
 
     Args:
@@ -47,7 +47,7 @@ def dependency_graph(model: nn.Module, example: torch.Tensor) -> DependencyGraph
 def _cut_at_fixed_places(
     graph: DependencyGraph,
     found: Trace,
-    probe: torch.Tensor,
+    probe: AnyInputs,
     runs_at: Callable[[Mapping[str, Sequence[int]]], nn.Module],
 ) -> dict[str, str]:
     """{group: reason} of those whose channels the network's code cuts at numbers that do not follow their width.
@@ -73,7 +73,7 @@ def _channels(found: Trace, channel: Indices, made: Positions) -> Indices:
     return channel[found.axes[made.tensor, made.dim] + made.index]
 
 
-def _traced(model: nn.Module, example: torch.Tensor) -> tuple[nn.Module, torch.Tensor, Trace]:
+def _traced(model: nn.Module, example: AnyInputs) -> tuple[nn.Module, AnyInputs, Trace]:
     _check_unshared(model)
     try:
         copied = copy.deepcopy(model)
@@ -91,7 +91,7 @@ def _traced(model: nn.Module, example: torch.Tensor) -> tuple[nn.Module, torch.T
             return real, example, trace(real, example)
         except Exception as error:  # whatever the network's own code raises
             raise ModelError(
-                f"{type(model).__name__} does not run on images of shape {tuple(example.shape[1:])}: {_line(error)}"
+                f"{type(model).__name__} does not run on inputs of shape {tuple(example.shape[1:])}: {_line(error)}"
             ) from error
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from compressor.dependency.graph import DependencyGraph, Indices, Owners
+from compressor.dependency.inputs import AnyInputs
 from compressor.dependency.surgery import kept_slices, remove_channels_
 from compressor.dependency.trace import Axis
 from compressor.errors import ModelError
@@ -57,7 +58,7 @@ class ChannelRemover:
         self,
         model: nn.Module,
         graph: DependencyGraph,
-        example: torch.Tensor,
+        example: AnyInputs,
         groups: Sequence[str],
         engine: Engine = "auto",
     ) -> None:

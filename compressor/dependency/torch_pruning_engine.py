@@ -27,6 +27,8 @@ from torch_pruning.dependency import Group
 from torch_pruning.pruner import function
 
 from compressor.dependency.graph import DependencyGraph, Indices, layer_of
+from compressor.dependency.inputs import AnyInputs, modes_of, run
+from compressor.dependency.slots import tensors_in
 from compressor.dependency.surgery import RECURRENT, Slicer
 from compressor.dependency.trace import Axis
 
@@ -46,7 +48,7 @@ class TorchPruningGraph(torch_pruning.DependencyGraph):  # type: ignore[misc]
         Exception: whatever torch-pruning raises on networks that it cannot trace
     """
 
-    def __init__(self, model: nn.Module, example: torch.Tensor) -> None:
+    def __init__(self, model: nn.Module, example: AnyInputs) -> None:
         super().__init__()
         self.module2node: dict[Any, Any] = {}
         self._module2name: dict[nn.Module, str] = {}
@@ -64,8 +66,8 @@ class TorchPruningGraph(torch_pruning.DependencyGraph):  # type: ignore[misc]
             warnings.simplefilter("ignore")
             traced, probe, training = _traceable(model, example)
 
-            def forward(network: nn.Module, inputs: torch.Tensor) -> Any:
-                return _tensors(network.train(training)(inputs))
+            def forward(network: nn.Module, inputs: AnyInputs) -> Any:
+                return _tensors(run(network.train(training), inputs))
 
             self.build_dependency(traced, probe, forward_fn=forward, verbose=False)
         self._point_at(model)
@@ -361,7 +363,7 @@ def _undisturbed() -> Iterator[None]:
         np.random.set_state(numbers)
 
 
-def _traceable(model: nn.Module, example: torch.Tensor) -> tuple[nn.Module, torch.Tensor, bool]:
+def _traceable(model: nn.Module, example: AnyInputs) -> tuple[nn.Module, AnyInputs, bool]:
     """A copy to trace, its inputs, and whether in training mode: where outputs are made in that mode only."""
     try:
         copied, probe = copy.deepcopy(model).to("meta").float(), example.to("meta")
@@ -390,14 +392,12 @@ def _as_one_operator(layer: nn.LSTM, inputs: torch.Tensor, state: Any = None) ->
     return outputs, (last, last)
 
 
-def _outputs(model: nn.Module, probe: torch.Tensor) -> list[int]:
-    """Number of output tensors in evaluation and in training mode."""
+def _outputs(model: nn.Module, probe: AnyInputs) -> list[int]:
+    """Number of output tensors in evaluation and in training mode; of that alone in which it runs."""
     with torch.no_grad():
-        return [len(_tensors(model.train(training)(probe))) for training in (False, True)]
+        found = [len(_tensors(run(model.train(training), probe))) for training in reversed(modes_of(model, probe))]
+    return found * 2 if len(found) == 1 else found
 
 
 def _tensors(output: Any) -> list[torch.Tensor]:
-    if isinstance(output, torch.Tensor):
-        return [output]
-    values = output.values() if isinstance(output, Mapping) else output
-    return [tensor for value in values if value is not None for tensor in _tensors(value)]
+    return list(tensors_in(output))

@@ -11,13 +11,16 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from compressor.dependency.calls import Call
+from compressor.dependency.inputs import AnyInputs, Inputs, modes_of, run
 from compressor.dependency.rules import NEW_TENSORS, rule_of
 from compressor.dependency.slots import along_dim, core_of, living, tensors_in
 from compressor.dependency.trace import Trace
 
 
-def trace(model: nn.Module, example: torch.Tensor) -> Trace:
+def trace(model: nn.Module, example: AnyInputs) -> Trace:
     """Watch a network run, in training (auxiliary heads) and in evaluation.
+
+    Where it does not run in training, since it wants targets then, say, it is watched in evaluation alone.
 
     Args:
         model: left in evaluation mode; the meta device will do
@@ -30,14 +33,14 @@ def trace(model: nn.Module, example: torch.Tensor) -> Trace:
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # its one fused operator would hide what is inside
     try:
-        for training in (True, False):
+        for training in modes_of(model, example):
             found.uses.clear()
             found.products = 0
             found.normed.clear()
             given = example.clone()  # a network may change what it is given
             watcher = Tracer(found, model.train(training), given)
             with torch.no_grad(), watcher:
-                output = model(given)
+                output = run(model, given)
             watcher.finish(output)
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
@@ -70,19 +73,20 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         normed: {id of the output of a batch-norm: (name of the weight before it, its own)}
     """
 
-    def __init__(self, found: Trace, model: nn.Module, example: torch.Tensor) -> None:
+    def __init__(self, found: Trace, model: nn.Module, example: AnyInputs) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.trace = found
         self.batch = len(example)
+        given = example.tensors if isinstance(example, Inputs) else [example]
         self.slots: dict[int, list[torch.Tensor]] = {}
         self.keep: list[torch.Tensor] = []  # an id names a tensor only while that lives
-        self.data = {id(example)}  # tensors that depend on the images
+        self.data = {id(tensor) for tensor in given}  # tensors that depend on the images
         self.leaves: dict[int, str] = {}  # tensors that are a parameter, or a view of it
         self.made: dict[int, str] = {}  # outputs of a weight: its name
         self.normed: dict[int, tuple[str, str]] = {}  # outputs of a batch-norm: (weight before it, its own)
         self.readers: dict[int, list[str]] = {}  # operators that read a tensor
         self.overwritten: set[int] = set()
-        self.keep.append(example)
+        self.keep += given
         for path, module in model.named_modules():
             kernel = isinstance(module, nn.modules.conv._ConvNd)
             for name, leaf in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):

@@ -12,6 +12,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from compressor.dependency.graph import NEW
+from compressor.dependency.inputs import AnyInputs, modes_of, run
+from compressor.dependency.slots import tensors_in
 from compressor.errors import ModelError
 
 Selections = dict[str, list[int]]
@@ -19,7 +21,7 @@ Selections = dict[str, list[int]]
 
 def resizable(
     model: nn.Module,
-    probe: torch.Tensor,
+    probe: AnyInputs,
     slices: Mapping[str, int],
     resized: Callable[[Mapping[str, Sequence[int]]], nn.Module],
 ) -> dict[str, str]:
@@ -54,13 +56,14 @@ class _Trial:
     def __init__(
         self,
         model: nn.Module,
-        probe: torch.Tensor,
+        probe: AnyInputs,
         slices: Mapping[str, int],
         resized: Callable[[Mapping[str, Sequence[int]]], nn.Module],
     ) -> None:
         self.probe, self.slices, self.resized = probe, slices, resized
+        self.modes = modes_of(model, probe)
         self.draw = random.Random(0)
-        self.expected = {training: self._shapes_of(model, training) for training in (False, True)}
+        self.expected = {training: self._shapes_of(model, training) for training in self.modes}
         self.admitted: list[str] = []
         self.refused: dict[str, str] = {}
 
@@ -88,7 +91,7 @@ class _Trial:
             except Exception as error:  # modules that compute their parameters run their own code
                 return f"it cannot be resized: {' '.join(str(error).split())}"
             try:
-                for training in modes:
+                for training in (mode for mode in modes if mode in self.modes):
                     if self._shapes_of(changed, training) != self.expected[training]:
                         return "its width is the network's output"
             except Exception as error:  # the network's own code decides what it raises
@@ -115,7 +118,7 @@ class _Trial:
     def _shapes_of(self, model: nn.Module, training: bool) -> list[tuple[int, ...]]:
         state = model.training
         with torch.no_grad(), _Quick():
-            output = model.train(training)(self.probe.clone())  # it may change what it is given
+            output = run(model.train(training), self.probe.clone())  # it may change what it is given
         model.train(state)
         return _shapes(output)
 
@@ -175,7 +178,4 @@ def _lstm(x: torch.Tensor, state: Any, weights: Any, *options: Any) -> tuple[tor
 
 
 def _shapes(output: Any) -> list[tuple[int, ...]]:
-    if isinstance(output, torch.Tensor):
-        return [tuple(output.shape)]
-    values: Iterable[Any] = output.values() if isinstance(output, Mapping) else output
-    return [shape for value in values if value is not None for shape in _shapes(value)]
+    return [tuple(tensor.shape) for tensor in tensors_in(output)]

@@ -41,6 +41,11 @@ def offer(name: str, network: nn.Module) -> str:
     return f"given:{name}"
 
 
+def is_offered(name: str) -> bool:
+    """Whether this process holds a network under a name."""
+    return name in _OFFERED
+
+
 class GivenSource(ReferencedSource):
     """A network that was offered."""
 
@@ -53,7 +58,7 @@ class GivenSource(ReferencedSource):
 
     def version(self) -> str:
         """See `ModelSource`."""
-        return _VERSIONS.get(ModelName.of(self.model).name, "")
+        return f"{_VERSIONS.get(ModelName.of(self.model).name, '')} {super().version()}"
 
     def made(self, classes: int, options: Mapping[str, Any]) -> nn.Module:
         """See `ReferencedSource`."""

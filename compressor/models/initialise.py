@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from compressor.dependency.constants import following
+from compressor.dependency.inputs import AnyInputs, Inputs
 
 
 def reinitialise_(model: nn.Module, reference: nn.Module, *, new_only: bool = False) -> None:
@@ -70,8 +71,8 @@ def scatter_(model: nn.Module) -> None:
             tensor.add_(torch.rand(tensor.shape, generator=generator), alpha=0.01)
 
 
-def noise_like(example: torch.Tensor) -> torch.Tensor:
-    """The same draw of N(0, 1) at every call, in the shape of images; tokens stay as they are."""
-    if not example.is_floating_point():
+def noise_like(example: AnyInputs) -> AnyInputs:
+    """The same draw of N(0, 1) at every call, in the shape of images; tokens, and several inputs, stay as they are."""
+    if isinstance(example, Inputs) or not example.is_floating_point():
         return example
     return torch.randn(example.shape, generator=torch.Generator().manual_seed(0))

@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from compressor.dependency import DependencyGraph
+from compressor.dependency.inputs import AnyInputs
 from compressor.errors import ModelError, not_one_of
 from compressor.models.architecture import Architecture
+from compressor.models.examples import given_example
 from compressor.models.factory_source import FactorySource
 from compressor.models.given_source import GivenSource
 from compressor.models.onnx_source import OnnxSource
@@ -232,8 +234,11 @@ def steps(architecture: Architecture) -> dict[str, int]:
     return source_of(architecture.model).steps(architecture)
 
 
-def example_input(architecture: Architecture, batch: int = 2) -> torch.Tensor:
-    """Zeros of the network's input shape: (batch, C, H, W), or int64 (batch, T) for one that takes tokens."""
+def example_input(architecture: Architecture, batch: int = 2) -> AnyInputs:
+    """Zeros of the network's input shape: (batch, C, H, W), or int64 (batch, T) for one that takes tokens.
+
+    Of a network with inputs of its own what the user gave, as many samples as that.
+    """
     return source_of(architecture.model).example(architecture.input_shape, batch)
 
 
@@ -262,7 +267,7 @@ def supports_channels_last(architecture: Architecture, *, on_cpu: bool = False, 
         on_cpu: whether it trains on the CPU
         narrower: whether its widths will fall while it trains
     """
-    if len(architecture.input_shape) != 3:
+    if len(architecture.input_shape) != 3 or given_example(architecture.model) is not None:
         return False
     convolutions = [module for module in build_meta(architecture).modules() if isinstance(module, nn.Conv2d)]
     if not convolutions:
@@ -271,7 +276,9 @@ def supports_channels_last(architecture: Architecture, *, on_cpu: bool = False, 
         return False
     # Real tensors: what memory format a convolution gives is up to its kernel.
     model = channels_last_(build(architecture)).eval()
-    images = example_input(architecture).to(memory_format=torch.channels_last)
+    images = example_input(architecture)
+    assert isinstance(images, torch.Tensor)
+    images = images.to(memory_format=torch.channels_last)
     try:
         with torch.no_grad():
             model(images)
@@ -290,10 +297,12 @@ def check_task(architecture: Architecture, task: str) -> None:
 
     Args:
         architecture: with the input shape of the data
-        task: see `compressor.models.tasks.check_output`
+        task: see `compressor.models.tasks.check_output`; of a network with inputs of its own the output is its own too
 
     Raises:
         ModelError: another output, or the network does not run
     """
     example = example_input(architecture).to("meta")
+    if given_example(architecture.model) is not None:
+        return
     check_output(architecture.model, build_meta(architecture), architecture.classes, example, task)

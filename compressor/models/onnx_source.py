@@ -24,7 +24,7 @@ class OnnxSource(ReferencedSource):
             found = Path(ModelName.of(self.model).name).stat()
         except OSError:
             return ""
-        return f"{found.st_mtime_ns} {found.st_size}"
+        return f"{found.st_mtime_ns} {found.st_size} {super().version()}"
 
     def made(self, classes: int, options: Mapping[str, Any]) -> nn.Module:
         """See `ReferencedSource`."""

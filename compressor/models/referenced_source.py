@@ -17,11 +17,13 @@ from torch.nn.parameter import is_lazy
 
 from compressor.dependency import DependencyGraph, dependency_graph, resize_
 from compressor.dependency.constants import Norm, following
+from compressor.dependency.inputs import AnyInputs
 from compressor.errors import ModelError
 from compressor.models.architecture import Architecture
+from compressor.models.examples import example_version, given_example
 from compressor.models.initialise import fresh_values, reinitialise_
 from compressor.models.source import ModelSource, check_names
-from compressor.models.tasks import check_logits
+from compressor.models.tasks import check_logits, check_runs
 from compressor.models.unfilled import on_meta
 from compressor.models.user_code import contained
 from compressor.models.wrappers import unwrapped
@@ -33,6 +35,26 @@ _GIVEN: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # what code has made so 
 
 class ReferencedSource(ModelSource):
     """A network that someone else's code makes; its children say how."""
+
+    def version(self) -> str:
+        """See `ModelSource`: the user may give another example of its inputs."""
+        return example_version(self.model)
+
+    def example(self, input_shape: Shape, batch: int) -> AnyInputs:
+        """See `ModelSource`."""
+        given = given_example(self.model)
+        return super().example(input_shape, batch) if given is None else given.of_batch(batch)
+
+    def check_outputs(self, model: nn.Module, classes: int, example: AnyInputs) -> None:
+        """Refuse what no task has; anything goes where the user gave the inputs, with training and metric of their own.
+
+        Raises:
+            ModelError: it gives something else, or does not run
+        """
+        if given_example(self.model) is None:
+            check_logits(self.model, model, classes, example)
+        else:
+            check_runs(self.model, model, example)
 
     @abstractmethod
     def made(self, classes: int, options: Mapping[str, Any]) -> nn.Module:
@@ -104,7 +126,7 @@ class ReferencedSource(ModelSource):
             return fresh
         resized = copy.deepcopy(fresh)
         resize_(resized, graph, architecture.widths)
-        check_logits(self.model, resized, architecture.classes, self.example(architecture.input_shape, 2))
+        self.check_outputs(resized, architecture.classes, self.example(architecture.input_shape, 2))
         reinitialise_(resized, fresh)
         return resized
 
@@ -169,7 +191,7 @@ def _planned(
     if not graph.groups:
         reasons = "; ".join(graph.fixed.values()) or "it has no layers with a width"
         raise ModelError(f"model.name: {model} cannot be resized: {reasons}")
-    check_logits(model, built, classes, example)
+    source.check_outputs(built, classes, example)
     return _Planned(copy.deepcopy(built).to("meta"), graph, has_weights, tuple(drawn), tuple(remarks))
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from compressor.dependency import DependencyGraph
+from compressor.dependency.inputs import AnyInputs
 from compressor.errors import ModelError, not_one_of
 from compressor.models.architecture import Architecture
 from compressor.models.zoo import Shape, Unit
@@ -119,8 +120,8 @@ class ModelSource(ABC):
         """(options, widths, first layers) of the form whose pairs of layers a strategy stacks; None: it has none."""
         return None
 
-    def example(self, input_shape: Shape, batch: int) -> torch.Tensor:
-        """Zeros of the network's input shape, int64 where it takes tokens."""
+    def example(self, input_shape: Shape, batch: int) -> AnyInputs:
+        """Zeros of the network's input shape, int64 where it takes tokens; or what the user gave as its inputs."""
         kind = torch.int64 if self.takes_tokens(input_shape) else torch.float32
         return torch.zeros(batch, *input_shape, dtype=kind)
 
@@ -137,6 +138,7 @@ def check_names(architecture: Architecture, known: Mapping[str, int], more: Mapp
         raise ModelError(f"widths of {architecture.model}: {min(missing)} is missing")
 
 
-def long_enough(example: torch.Tensor) -> torch.Tensor:
+def long_enough(example: AnyInputs) -> AnyInputs:
     """At least two tokens: only the second shows what a recurrent layer reads of itself."""
-    return example.expand(-1, 2) if example.dim() == 2 and example.shape[1] == 1 else example
+    short = isinstance(example, torch.Tensor) and example.dim() == 2 and example.shape[1] == 1
+    return example.expand(-1, 2) if short and isinstance(example, torch.Tensor) else example

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from compressor.dependency.inputs import AnyInputs, leaves, run, zeros_of
 from compressor.errors import ModelError
 from compressor.models.unfilled import filled
 from compressor.models.zoo import Shape
@@ -22,7 +23,7 @@ _LOGITS: dict[str, Callable[[Shape, int], Shape]] = {
 }
 
 
-def forward(model: nn.Module, example: torch.Tensor, *, training: bool) -> Any:
+def forward(model: nn.Module, example: AnyInputs, *, training: bool) -> Any:
     """Run a network where it costs nothing, on the meta device; with values, if it looks at them.
 
     Args:
@@ -35,15 +36,15 @@ def forward(model: nn.Module, example: torch.Tensor, *, training: bool) -> Any:
     """
     try:
         with torch.no_grad():
-            return copy.deepcopy(model).to("meta").train(training)(example.to("meta").clone())
+            return run(copy.deepcopy(model).to("meta").train(training), example.to("meta").clone())
     except Exception:
         real = copy.deepcopy(model) if all(not tensor.is_meta for tensor in model.parameters()) else filled(model)
-        inputs = torch.zeros(example.shape, dtype=example.dtype) if example.is_meta else example.cpu().clone()
+        inputs = zeros_of(example, len(example)) if example.is_meta else example.cpu().clone()
         with torch.no_grad():
-            return real.cpu().train(training)(inputs)
+            return run(real.cpu().train(training), inputs)
 
 
-def check_output(name: str, model: nn.Module, classes: int, example: torch.Tensor, task: str) -> None:
+def check_output(name: str, model: nn.Module, classes: int, example: AnyInputs, task: str) -> None:
     """Refuse a network whose output is not what a task needs.
 
     Args:
@@ -70,7 +71,21 @@ def check_output(name: str, model: nn.Module, classes: int, example: torch.Tenso
         )
 
 
-def check_logits(name: str, model: nn.Module, classes: int, example: torch.Tensor) -> None:
+def check_runs(name: str, model: nn.Module, example: AnyInputs) -> None:
+    """Refuse a network that does not run on its own inputs in evaluation, or gives no tensor.
+
+    Raises:
+        ModelError: it does not, or there is none
+    """
+    try:
+        output = forward(model, example, training=False)
+    except Exception as error:  # the network's own code decides what it raises
+        raise ModelError(f"model.name: {name} does not run at these widths: {cause_of(error)}") from error
+    if not leaves(output):
+        raise ModelError(f"model.name: {name} gives a {type(output).__name__} without a tensor in it")
+
+
+def check_logits(name: str, model: nn.Module, classes: int, example: AnyInputs) -> None:
     """Refuse a network that gives no task's logits (see `check_output`), in training as in evaluation.
 
     In training there may be more of them, from auxiliary heads, behind the network's own (`compressor.training`).

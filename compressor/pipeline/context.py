@@ -14,11 +14,13 @@ import torch
 from compressor.bench import Conditions
 from compressor.costs.latency_measurement import Runtime
 from compressor.data import DataSet, load_data, normalised
+from compressor.dependency.inputs import Inputs, inputs_of
 from compressor.errors import DataError, RecipeError, RunError
 from compressor.exporters.scheme_choice import form_of
 from compressor.files import read_text
 from compressor.models import reference_architecture, supports_channels_last
 from compressor.models.architecture import Architecture
+from compressor.models.examples import forget_example, give_example
 from compressor.pipeline.records import SearchRecord, damaged
 from compressor.pipeline.run_log import RunLog
 from compressor.pipeline.run_network import RunNetwork
@@ -173,9 +175,36 @@ class RunContext:
             named = None if metric is None else (metric.name, metric.better)
             self._data = replace(normalised(loaded, config.mean, config.std), metric=named)
             self._check_same_images(self._data)
-            if len(self._data.train) < 2:
+            forget_example(self.recipe.model.name)
+            if self._data.example is not None:
+                self._take_example(self._data)
+            elif len(self._data.train) < 2:
                 raise DataError(f"data: {config.name} leaves one training image; batch-norm needs two or more")
         return self._data
+
+    def _take_example(self, data: DataSet) -> None:
+        """Note what the network is called with.
+
+        Raises:
+            RecipeError: the recipe asks for what needs data that we can read
+        """
+        recipe, name = self.recipe, self.recipe.data.name
+        needed = {"train.function": recipe.train.function, "evaluate.function": recipe.evaluate}
+        for key, function in needed.items():
+            if function is None:
+                raise RecipeError(f"{key}: missing; {name} gives an example of inputs and no data that we can read")
+        export = recipe.export
+        for key, asked, plain in (
+            ("precision", export.precision, ("fp32", "fp16")),
+            ("preprocess", export.preprocess, ("none",)),
+            ("softmax", export.softmax, (False,)),
+            ("also", export.also, ((),)),
+        ):
+            if asked not in plain:
+                valid = ", ".join(str(one).lower() for one in plain)
+                raise RecipeError(f"export.{key}: {asked} needs data that we can read; valid: {valid}")
+        example = inputs_of(data.example)
+        give_example(recipe.model.name, example if isinstance(example, Inputs) else Inputs((example,)))
 
     def _check_same_images(self, data: DataSet) -> None:
         known = self.searched.images if (self.out / "search.json").exists() else None

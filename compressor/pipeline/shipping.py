@@ -16,6 +16,7 @@ from torch import nn
 
 from compressor.costs.untrained import measure_untrained
 from compressor.data import DataSet, Split, ordered
+from compressor.dependency.inputs import AnyInputs, Inputs, inputs_of, run
 from compressor.errors import RunError, TrainingError
 from compressor.exporters import (
     INPUT,
@@ -78,11 +79,13 @@ def ship(
     path = folder / "model.onnx"
     exported, precision, stacked = _export(model, architecture, path, recipe, data)
     in_torch = trainer.evaluate(model.to(trainer.device), data.test)
-    in_onnx, unjudged = _judge(path, trainer, in_torch, recipe.measured.threads)
+    in_onnx, unjudged = _judge(path, model, trainer, in_torch, recipe.measured.threads)
     scores = _scores(in_onnx, in_torch, data, recipe)
     metadata = _metadata(name, architecture=architecture, recipe=recipe, data=data, scores=scores, limits=limits)
     write_metadata(path, metadata)
-    also = export_also(recipe.export.also, model, _parity_batches(data)[-1][:2], folder / "exports", metadata)
+    also: dict[str, Any] = {}
+    if recipe.export.also and isinstance(sample := _parity_batches(data)[-1], torch.Tensor):
+        also = export_also(recipe.export.also, model, sample[:2], folder / "exports", metadata)
     shipped = ShippedNetwork(model, architecture, path)
     counted = {n: c.shipped for n, c in costs().items() if c.shipped and (c.always or n in recipe.budget.names)}
     record = ExportRecord(
@@ -152,19 +155,29 @@ def _finish(source: Path, target: Path, form: Form, recipe: Recipe, data: DataSe
     return record | {"note": precision.remark(target, provider, tried)}
 
 
-def _parity(model: nn.Module, path: Path, form: Form, recipe: Recipe, batches: Sequence[torch.Tensor]) -> Parity:
+def _parity(model: nn.Module, path: Path, form: Form, recipe: Recipe, batches: Sequence[AnyInputs]) -> Parity:
     softmax = [] if form.softmax is None else [nn.Softmax(dim=form.softmax)]
-    outputs = OnnxNetwork(path, recipe.measured.threads).outputs
+    network = OnnxNetwork(path, recipe.measured.threads)
+    if isinstance(batches[0], Inputs):
+        return measure_parity(model, network.all_outputs, batches, recipe.export.shipped_tolerance)
+    outputs = network.outputs
     return measure_parity(nn.Sequential(model, *softmax), outputs, batches, recipe.export.shipped_tolerance)
 
 
-def _judge(path: Path, trainer: Trainer, in_torch: Evaluation, threads: int | None) -> tuple[Evaluation, str | None]:
+def _judge(
+    path: Path, model: nn.Module, trainer: Trainer, in_torch: Evaluation, threads: int | None
+) -> tuple[Evaluation, str | None]:
     """How good a file is, and why the user's function cannot say, where what it says of PyTorch's network is taken."""
     data = trainer.data
     if trainer.metric is None:
         return score_file(path, data, data.test, threads), None
     try:
-        return trainer.metric(OnnxModule(path, threads), "test", len(data.test)), None
+        like = None
+        if data.example is not None:
+            with torch.no_grad():
+                like = run(model.cpu().eval(), _parity_batches(data)[0])
+        module = OnnxModule(path, threads, like)
+        return trainer.metric(module.to(trainer.device), "test", len(data.test)), None
     except TrainingError as error:
         return in_torch, f"the metric is of the network in PyTorch, since the file cannot be judged by {error}"
 
@@ -207,8 +220,12 @@ def load_weights(architecture: Architecture, path: Path, seed: int) -> nn.Module
     return model.eval()
 
 
-def _parity_batches(data: DataSet) -> list[torch.Tensor]:
+def _parity_batches(data: DataSet) -> list[AnyInputs]:
     """Real inputs: one sample and many; of text also a few that are half as long."""
+    if data.example is not None:
+        example = inputs_of(data.example)
+        example = (example if isinstance(example, Inputs) else Inputs((example,))).cpu()
+        return [example.of_batch(1), example, example.of_batch(len(example) + 1)]
     most = task_of(data).batch(data.classes, data.input_shape, _PARITY_BATCH)
     sample = next(ordered(data.test, data, most))[0].cpu()
     if data.task != "language":

@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from compressor.dependency.inputs import inputs_of_batch
 from compressor.errors import ExportError
 from compressor.exporters import export_onnx
 from compressor.files import digest_of, read_text, write_atomic
@@ -56,7 +56,7 @@ def _tried(architecture: str, version: str, opset: int, tolerance: float) -> Non
     model = build(network).eval()
     scatter_(model)
     one = noise_like(example_input(network))
-    batches = [torch.cat([one] * size)[:size] for size in _BATCHES]
+    batches = [inputs_of_batch(one, size) for size in _BATCHES]
     with tempfile.TemporaryDirectory(prefix="compressor-") as folder:
         path = Path(folder) / "trial.onnx"
         try:

@@ -44,12 +44,13 @@ class Task:
 
     Attributes:
         name: classification: logits (N, classes), targets (N,). segmentation: logits (N, classes, H, W), targets
-            (N, H, W). language: logits (N, T, classes), targets (N, T), the next tokens
+            (N, H, W). language: logits (N, T, classes), targets (N, T), the next tokens. own: known to functions of the
+            user's alone
         metric: the number that networks are compared by: accuracy, mIoU, perplexity, or the user's own
         better: which way is good
     """
 
-    name: Literal["classification", "segmentation", "language"]
+    name: Literal["classification", "segmentation", "language", "own"]
     metric: str
     better: Literal["higher", "lower"]
 
@@ -61,6 +62,8 @@ class Task:
             y: targets
             smoothing: share of the label spread over all classes
         """
+        if self.name == "own":
+            raise DataError("data: no loss is known for a network with inputs of its own; give train.function")
         heads = [output] if isinstance(output, Tensor) else [head for head in output if head is not None]
         pairs = [self.pair(head, y) for head in heads]
         losses = [nn.functional.cross_entropy(*pair, label_smoothing=smoothing) for pair in pairs]
@@ -91,6 +94,8 @@ class Task:
 
     def batch(self, classes: int, input_shape: tuple[int, ...], most: int) -> int:
         """Samples of a batch of evaluation: as many as 256 MiB hold the logits of, at least 1 and at most `most`."""
+        if self.name == "own":
+            return most
         places = {"classification": 1, "segmentation": math.prod(input_shape[1:]), "language": math.prod(input_shape)}
         return max(1, min(most, _MOST_LOGITS // (classes * places[self.name])))
 
@@ -159,6 +164,7 @@ TASKS: dict[str, Task] = {
     "classification": Task("classification", "accuracy", "higher"),
     "segmentation": Task("segmentation", "mIoU", "higher"),
     "language": Task("language", "perplexity", "lower"),
+    "own": Task("own", "metric", "higher"),
 }
 
 

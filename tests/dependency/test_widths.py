@@ -216,7 +216,7 @@ def test_an_untraceable_network_is_told_in_one_sentence():
         def forward(self, x):
             raise RuntimeError("no forward today")
 
-    with pytest.raises(ModelError, match=r"Broken does not run on images of shape \(3, 4, 4\): no forward today"):
+    with pytest.raises(ModelError, match=r"Broken does not run on inputs of shape \(3, 4, 4\): no forward today"):
         dependency_graph(Broken(), torch.zeros(2, 3, 4, 4))
 
 

@@ -17,17 +17,26 @@ def traced(model, example, opset):
         return onnx.load(path)
 
 
-REAL = onnx_file._export_images
+def traced_own(model, inputs, opset):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        onnx_file.export_own_by_tracing(model, inputs.of_batch(3), path, min(opset, 18))
+        return onnx.load(path)
+
+
+REAL = {"_export_images": onnx_file._export_images, "_export_own": onnx_file._export_own}
 
 
 def exporting_by_tracing(replace):
     """Export by torch's older exporter, in a second instead of ten: `replace` is setattr, or a MonkeyPatch's."""
     replace(onnx_file, "_export_images", traced)
+    replace(onnx_file, "_export_own", traced_own)
 
 
 def exporting_for_real(replace):
     """Put the exporter back."""
-    replace(onnx_file, "_export_images", REAL)
+    for name, real in REAL.items():
+        replace(onnx_file, name, real)
 
 
 def leaving_out_figures(replace):

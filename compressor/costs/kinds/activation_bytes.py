@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from compressor.errors import ExportError
+from compressor.errors import BudgetError, ExportError
 from compressor.recipe.cost import Cost, CostContext, ShippedNetwork
 
 if TYPE_CHECKING:
@@ -225,6 +225,8 @@ def _traced(architecture: Architecture) -> _Trace:
 
     model = build_meta(architecture).eval()
     given = example_input(architecture, 1).to("meta")
+    if not isinstance(given, torch.Tensor):
+        raise BudgetError("budget.activation_bytes: is for networks of one input; valid: another cost")
     storages: list[Any] = []  # kept, so that none is taken for another
     numbers: dict[int, int] = {}
     weights: set[int] = set()

@@ -1,0 +1,228 @@
+"""One call from Python: a network, its inputs and a budget in; a smaller, trained network and its ONNX file out."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from compressor.dependency.inputs import inputs_of
+from compressor.errors import ModelError, RecipeError, RunError
+from compressor.files import cache_folder, read_text, replace_atomic, sha256_of
+from compressor.models import offer
+from compressor.models.architecture import Architecture
+from compressor.models.given_source import is_offered
+from compressor.models.wrappers import unwrapped
+from compressor.pipeline import run_folder
+from compressor.pipeline.records import damaged
+from compressor.pipeline.runner import Progress, run
+from compressor.pipeline.shipping import load_weights
+from compressor.recipe import parse_recipe
+from compressor.recipe.model_name import ModelName
+from compressor.user_functions import offer_function
+
+_PICKLE = "model.pt"
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """What `compress` gives.
+
+    Attributes:
+        model: the smaller network, trained, on the CPU in evaluation mode
+        onnx_path: its file
+        architecture: its widths
+        report: what report.json holds: accuracy or metric, parity, latency, costs against the budget
+        folder: of the run, with report.html
+    """
+
+    model: nn.Module
+    onnx_path: Path
+    architecture: Architecture
+    report: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def met(self) -> bool:
+        """Whether the budget is met."""
+        return bool(self.report["budget"]["met"])
+
+
+def compress(
+    model: nn.Module,
+    example_input: Any,
+    *,
+    budget: str | Mapping[str, Any],
+    out: Path | str,
+    method: str | Mapping[str, Any] = "taylor",
+    data: Any = None,
+    train: Callable[..., Any] | Mapping[str, Any] | None = None,
+    evaluate: Callable[..., float] | Mapping[str, Any] | None = None,
+    keep_weights: bool = True,
+    resume: bool = False,
+    progress: Progress = lambda stage, text, share: None,
+    **sections: Any,
+) -> Compressed:
+    """Compress a network to a budget; what `compressor run` does, with objects of this process.
+
+    With data that we can read (`data`, see `compressor.data.torch_data`) we train and judge, unless functions are
+    given. With functions `train` and `evaluate` both, inputs, outputs and data are their business: the network may take
+    several tensors and give any nested tuples and mappings of tensors.
+
+    Args:
+        model: any module; left as it is. DataParallel, AveragedModel and torch.compile are taken off
+        example_input: a tensor (N, …), a tuple of some, or a mapping of keywords to some
+        budget: a share of the parameters such as "0.25x", or a recipe's `budget` section
+        out: the run folder
+        method: a search method's name, or a recipe's `search` section
+        data: torch datasets or loaders: (train, test), (train, validation, test) or a mapping; or a recipe's `data`
+            section or its name; or, with both functions, whatever they take
+        train: (model, data, epochs, device, on_step) → None; or a recipe's `train` section, whose `function` may be one
+        evaluate: (model, data, device) → float; or a mapping of `function`, `name` and `better`
+        keep_weights: go on from the weights that the network has; else only its architecture is taken
+        resume: go on in a folder that the same call has begun
+        progress: called with stage, text and share done
+        sections: further sections of the recipe, such as finetune={"epochs": 5}, export={...}, seed=1
+
+    Returns:
+        the smaller network and its evidence
+
+    Raises:
+        CompressorError: see compressor.errors; nothing but a sentence is lost: the folder can be resumed
+    """
+    inside, _ = unwrapped(model)
+    name = f"{type(inside).__name__}"
+    train_section, judged = _train_section(train), _evaluate_section(evaluate)
+    if train_section.get("function") is not None and judged is not None:
+        inputs_of(example_input)  # refuses what is none
+        given: Any = {"example": example_input, "data": data}
+        data_section: Any = {"name": offer_function("data", lambda: given)}
+    elif data is None:
+        missing = "evaluate" if train_section.get("function") is not None else "data, or train and evaluate,"
+        raise RecipeError(f"compress: {missing} must be given: what would the network be judged by?")
+    else:
+        data_section = _data_section(data)
+    raw = {
+        "model": {"name": offer(name, model), "weights": "given" if keep_weights else "fresh"},
+        "data": data_section,
+        "budget": {"params": budget} if isinstance(budget, str) else dict(budget),
+        "search": {"method": method} if isinstance(method, str) else dict(method),
+        "train": train_section,
+        "evaluate": judged,
+        **sections,
+    }
+    folder = Path(out)
+    report = run(parse_recipe(raw, source="compress"), folder, resume=resume, progress=progress)
+    found = _network(folder)
+    _pickle(found, folder)
+    return Compressed(found, folder / "model.onnx", _architecture(folder), report, folder)
+
+
+def load(folder: Path | str, model: nn.Module | None = None, *, trust: bool = False) -> nn.Module:
+    """The network of a finished run, to train on or to export elsewhere.
+
+    Args:
+        folder: of the run
+        model: the network that was compressed, where the run's was one of another process and its class cannot be
+            imported here
+        trust: build it though its recipe names code, or its file holds pickled objects, that this user has not run here
+
+    Returns:
+        the smaller network with its trained weights, on the CPU in evaluation mode
+
+    Raises:
+        RunError: the run has not got that far, or is not to be trusted
+        ModelError: the network cannot be built here
+    """
+    place = Path(folder)
+    recipe = run_folder.load(place, trust)
+    named = ModelName.of(recipe.model.name)
+    if named.source != "given":
+        return _network(place)
+    if model is not None:
+        offer(named.name, model)
+    if model is not None or is_offered(named.name):
+        return _network(place)
+    return _unpickled(place, trust=trust)
+
+
+def _network(folder: Path) -> nn.Module:
+    weights = folder / "weights.safetensors"
+    if not weights.exists():
+        raise RunError(f"{weights}: file not found; the network has not been trained in this folder")
+    return load_weights(_architecture(folder), weights, run_folder.load(folder, trust=True).seed)
+
+
+def _architecture(folder: Path) -> Architecture:
+    path = folder / "architecture.json"
+    if not path.exists():
+        raise RunError(f"{path}: file not found; the search has not finished in this folder")
+    return Architecture.from_json(read_text(path), str(path))
+
+
+def _pickle(model: nn.Module, folder: Path) -> None:
+    """Keep the network as an object, where its classes allow it; note that this user has made the file."""
+    path = folder / _PICKLE
+    try:
+        replace_atomic(path, lambda beside: torch.save(model, beside))
+    except (pickle.PicklingError, AttributeError, TypeError):  # a class within a function, say
+        path.unlink(missing_ok=True)
+        return
+    mark = _mark_of(path)
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+
+
+def _mark_of(path: Path) -> Path:
+    return cache_folder() / "pickled" / sha256_of(path)
+
+
+def _unpickled(folder: Path, *, trust: bool) -> nn.Module:
+    path = folder / _PICKLE
+    if not path.exists():
+        raise ModelError(
+            f"{folder}: its network was an object of another process, and could not be kept as one; give it as model="
+        )
+    if not (trust or _mark_of(path).exists()):
+        raise RunError(
+            f"{path}: holds pickled objects, whose loading runs code, and this user has not made it on this machine; "
+            "say trust=True if that code may run"
+        )
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as error:  # unpickling runs any code
+        text = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{path}: cannot be loaded here ({text}); give the network that was compressed as model="
+        ) from error
+    if not isinstance(found, nn.Module):
+        raise damaged(path, f"holds a {type(found).__name__}, not a network")
+    return found.eval()
+
+
+def _train_section(train: Callable[..., Any] | Mapping[str, Any] | None) -> dict[str, Any]:
+    section = {} if train is None else dict(train) if isinstance(train, Mapping) else {"function": train}
+    return _with_function(section, "train")
+
+
+def _evaluate_section(evaluate: Callable[..., float] | Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if evaluate is None:
+        return None
+    return _with_function(dict(evaluate) if isinstance(evaluate, Mapping) else {"function": evaluate}, "evaluate")
+
+
+def _with_function(section: dict[str, Any], name: str) -> dict[str, Any]:
+    if callable(section.get("function")):
+        return section | {"function": offer_function(name, section["function"])}
+    return section
+
+
+def _data_section(data: Any) -> Any:
+    if isinstance(data, str) or (isinstance(data, Mapping) and isinstance(data.get("name"), str)):
+        return data
+    return {"name": offer_function("data", lambda: data)}

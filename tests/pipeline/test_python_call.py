@@ -1,0 +1,248 @@
+"""`compress` and `load`: objects of this process in, a smaller network and its file out; back in another process."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import onnx
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import compressor
+from compressor.costs.params_macs import count_params
+from compressor.dependency.inputs import inputs_of
+from compressor.errors import ModelError, RecipeError, RunError
+from compressor.exporters import OnnxNetwork
+
+pytestmark = pytest.mark.usefixtures("quick_export", "no_figures")
+
+QUICK = {"bench": {"provider": "cpu", "batch": 1, "warmup": 0, "runs": 2, "threads": 1}, "device": "cpu", "threads": 1}
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 13, 3, padding=1), nn.BatchNorm2d(13), nn.ReLU())
+        self.more = nn.Sequential(nn.Conv2d(13, 23, 3, padding=1), nn.BatchNorm2d(23), nn.ReLU())
+        self.head = nn.Linear(23, 4)
+
+    def forward(self, x):
+        return self.head(self.more(self.body(x)).mean((2, 3)))
+
+
+class Pair(nn.Module):
+    """Several inputs, one of them by name; nested outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.image, self.extra = nn.Conv2d(3, 13, 3, padding=1), nn.Linear(5, 13)
+        self.body = nn.Conv2d(13, 23, 3, padding=1)
+        self.box, self.label = nn.Conv2d(23, 4, 1), nn.Linear(23, 7)
+
+    def forward(self, image, extra, *, scale):
+        x = torch.relu(self.image(image)) * torch.sigmoid(self.extra(extra))[:, :, None, None]
+        x = torch.relu(self.body(x)) * scale[:, None, None, None]
+        return {"boxes": self.box(x), "labels": (self.label(x.mean((2, 3))), scale * 2)}
+
+
+def made(kind, seed=0):
+    torch.manual_seed(seed)
+    return kind()
+
+
+def data():
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.randn(120, 1, 8, 8, generator=generator), torch.arange(120) % 4
+    whole = TensorDataset(images + labels[:, None, None, None], labels)
+    return {"train": whole, "test": whole, "classes": 4}
+
+
+EXAMPLE = {"image": torch.rand(2, 3, 8, 8), "extra": torch.rand(2, 5), "scale": torch.tensor([1.0, 0.5])}
+
+
+class Loop:
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, model, data, epochs, device, on_step):
+        self.calls += 1
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(4 * epochs):
+            found = model(**data)
+            loss = found["boxes"].square().mean() + found["labels"][0].square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            on_step(loss)
+
+
+def judge(model, data):
+    return float(model(**data)["boxes"].abs().mean())
+
+
+def pair(out, **more):
+    given = {"data": EXAMPLE, "train": Loop(), "evaluate": judge, "finetune": {"epochs": 1}, "baselines": ["reference"]}
+    return compressor.compress(made(Pair), EXAMPLE, budget="0.5x", out=out, **(given | QUICK | more))
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda model: model, nn.DataParallel, torch.compile], ids=["as it is", "parallel", "compiled"]
+)
+def test_a_network_and_torch_datasets_in_a_smaller_network_and_its_file_out(tmp_path, wrap):
+    model = made(Net)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    result = compressor.compress(
+        wrap(model), torch.zeros(2, 1, 8, 8), budget="0.5x", method="uniform", data=data(), out=tmp_path / "run",
+        train={"epochs": 2, "batch_size": 16}, **QUICK,
+    )  # fmt: skip
+    assert result.met
+    assert count_params(result.model) == result.report["params"] <= 0.5 * count_params(model)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert dict(result.architecture.widths) == {
+        "body.0": result.model.body[0].out_channels,
+        "more.0": result.model.more[0].out_channels,
+    }
+    images = torch.rand(5, 1, 8, 8)
+    expected = result.model(images).detach()
+    torch.testing.assert_close(
+        torch.from_numpy(OnnxNetwork(result.onnx_path).logits(images)), expected, rtol=1e-3, atol=1e-4
+    )
+    begins = json.loads((tmp_path / "run" / "search.json").read_text())["begins"]
+    assert begins == {"uniform": "kept", "reference": "given", "result": "kept"}
+    torch.testing.assert_close(compressor.load(tmp_path / "run")(images).detach(), expected)
+
+
+def test_several_inputs_and_nested_outputs_with_functions_of_ones_own(tmp_path):
+    result = pair(tmp_path / "run")
+    assert result.met
+    assert result.report["metric"]["onnx"] == pytest.approx(result.report["metric"]["torch"], rel=1e-4)
+    assert result.report["parity"]["batches"] == [1, 2, 3]
+    file = onnx.load(result.onnx_path)
+    assert [one.name for one in file.graph.input] == ["image", "extra", "scale"]
+    assert [one.name for one in file.graph.output] == ["boxes", "labels.0", "labels.1"]
+    more = inputs_of(EXAMPLE).of_batch(5)
+    found = OnnxNetwork(result.onnx_path).all_outputs(more)
+    expected = result.model(**more.kwargs)
+    for one, other in zip(found, (expected["boxes"], *expected["labels"]), strict=True):
+        torch.testing.assert_close(torch.from_numpy(one), other.detach(), rtol=1e-3, atol=1e-4)
+
+
+def test_the_real_exporter_takes_several_inputs(tmp_path, monkeypatch):
+    from tests.support.quick import exporting_for_real
+
+    exporting_for_real(monkeypatch.setattr)
+    result = pair(tmp_path / "run", method="uniform", baselines=[])
+    assert result.report["parity"]["max_rel_error"] <= 1e-4
+    assert [one.name for one in onnx.load(result.onnx_path).graph.input] == ["image", "extra", "scale"]
+
+
+def test_an_interrupted_call_goes_on_to_the_same_weights(tmp_path):
+    whole = pair(tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    for name in ("weights.safetensors", "training.json", "export.json", "model.onnx", "latency.json", "report.json"):
+        (tmp_path / "cut" / name).unlink()
+    again = pair(tmp_path / "cut", resume=True)
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], value), name
+
+
+LOAD = """
+import sys, torch
+sys.path.insert(0, sys.argv[2])
+import compressor
+try:
+    model = compressor.load(sys.argv[1], trust=len(sys.argv) > 3)
+except compressor.CompressorError as error:
+    print(error)
+else:
+    print(float(model(torch.ones(2, 1, 8, 8)).detach().double().sum()), model.body[0].out_channels, model.training)
+"""
+
+NETS = """
+from tests.pipeline.test_python_call import Net as Base
+
+class Mine(Base):
+    pass
+"""
+
+
+def in_another_process(*arguments, cache=None):
+    import os
+
+    environment = os.environ | ({"COMPRESSOR_CACHE": str(cache)} if cache else {})
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, *map(str, arguments)], capture_output=True, text=True, check=False, env=environment
+    )
+    assert not done.stderr, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_network_comes_back_in_a_fresh_process(tmp_path, monkeypatch):
+    (tmp_path / "nets_of_mine.py").write_text(NETS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import nets_of_mine
+
+    monkeypatch.setenv("PYTHONPATH", str(compressor.__path__[0] + "/.."))
+    out = tmp_path / "run"
+    given = {"method": "uniform", "data": data(), "train": {"epochs": 1}, "baselines": []} | QUICK
+    result = compressor.compress(made(nets_of_mine.Mine), torch.zeros(2, 1, 8, 8), budget="0.5x", out=out, **given)
+    expected = float(result.model(torch.ones(2, 1, 8, 8)).double().sum().detach())
+    value, width, training = in_another_process(out, tmp_path).split()
+    assert float(value) == pytest.approx(expected, rel=1e-5)
+    assert (int(width), training) == (result.model.body[0].out_channels, "False")
+    said = in_another_process(out, tmp_path, cache=tmp_path / "other")
+    assert "model.pt: holds pickled objects, whose loading runs code, and this user has not made it" in said
+    assert in_another_process(out, tmp_path, "trust", cache=tmp_path / "other").split()[1] == width
+    (tmp_path / "nets_of_mine.py").write_text("")
+    assert "give the network that was compressed as model=" in in_another_process(out, tmp_path)
+    (out / "model.pt").unlink()
+    assert "could not be kept as one; give it as model=" in in_another_process(out, tmp_path)
+    again = compressor.load(out, made(nets_of_mine.Mine, seed=5))
+    assert float(again(torch.ones(2, 1, 8, 8)).double().sum().detach()) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_class_within_a_function_is_given_again(tmp_path):
+    class Local(Net):
+        pass
+
+    out = tmp_path / "run"
+    given = {"method": "uniform", "data": data(), "train": {"epochs": 1}, "baselines": []} | QUICK
+    compressor.compress(made(Local), torch.zeros(2, 1, 8, 8), budget="0.5x", out=out, **given)
+    assert not (out / "model.pt").exists()
+    assert isinstance(compressor.load(out), Local)  # this process still has it
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"data": None}, "compress: data, or train and evaluate, must be given"),
+        ({"data": None, "train": Loop()}, "compress: evaluate must be given"),
+        ({"method": "tailor"}, "search.method: 'tailor' is not one of"),
+        ({"budget": {"parms": 3}}, "budget.parms: unknown key"),
+        ({"budget": "half"}, "must be a number such as 580000"),
+        ({"finetuning": {}}, "finetuning: unknown key"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_sentence(tmp_path, more, message):
+    given = {"budget": "0.5x", "data": data(), "out": tmp_path / "run"} | more
+    with pytest.raises(RecipeError, match=message):
+        compressor.compress(made(Net), torch.zeros(2, 1, 8, 8), **given)
+
+
+def test_inputs_that_do_not_fit_are_said_in_one_sentence(tmp_path):
+    for example, message in (
+        ("image", "example_input: a str; valid"),
+        ((torch.rand(2, 3, 8, 8), torch.rand(3, 5)), "example_input: batches of 2, 3 samples"),
+        ({"image": torch.rand(2, 3, 8, 8)}, "does not run"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            compressor.compress(
+                made(Pair), example, budget="0.5x", data=EXAMPLE, train=Loop(), evaluate=judge, out=tmp_path / "run"
+            )
+    with pytest.raises(RecipeError, match=r"export\.precision: int8 needs data that we can read; valid: fp32, fp16"):
+        pair(tmp_path / "int8", export={"precision": "int8"})
+    with pytest.raises(RunError, match="not a run folder"):
+        compressor.load(tmp_path / "nothing")
