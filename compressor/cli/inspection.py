@@ -117,17 +117,16 @@ def _story(metadata: dict[str, Any]) -> list[str]:
             f"images: {taken.dtype} {taken.layout}, {size}, values {taken.range[0]} to {taken.range[1]}; "
             f"normalisation {where}, mean {_rounded(taken.mean)}, std {_rounded(taken.std)}"
         )
-    lines.append(f"gives: {story.output}")
-    classes = story.classes
-    more = f" and {len(classes) - _SHOWN:,} more" if len(classes) > _SHOWN else ""
-    lines.append(f"classes: {len(classes):,}: {', '.join(map(str, classes[:_SHOWN]))}{more}")
+    own, classes = story.task == "own", story.classes  # the user's own: what it gives only they know
+    if not own:
+        lines.append(f"gives: {story.output}")
+        more = f" and {len(classes) - _SHOWN:,} more" if len(classes) > _SHOWN else ""
+        lines.append(f"classes: {len(classes):,}: {', '.join(map(str, classes[:_SHOWN]))}{more}")
     limits = ", ".join(f"{name} at most {limit:,.10g}" for name, limit in story.budget.items())
     lines.append(f"budget: {limits or 'none'}")
     metric = story.metric
-    lines.append(
-        f"{metric.name}: {metric.onnx:.4f} on this file, {metric.torch:.4f} in PyTorch, "
-        f"{story.accuracy.samples:,} test samples"
-    )
+    samples = "" if own else f", {story.accuracy.samples:,} test samples"
+    lines.append(f"{metric.name}: {metric.onnx:.4f} on this file, {metric.torch:.4f} in PyTorch{samples}")
     lines.append(f"network: {story.network} of {story.architecture.model}, task {story.task}")
     lines.append("made with: " + ", ".join(f"{name} {version}" for name, version in story.versions.items()))
     return lines

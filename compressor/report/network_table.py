@@ -100,12 +100,11 @@ def _accuracy_rows(found: Sequence[Network], record: Record) -> list[list[object
         under = "" if weights is None else f"weights of the {weights_text(weights)}"
         return value_cell(accuracy.get("samples"), under=under)
 
-    title = metric.accuracy_title
-    rows = [
-        _row(f"{title}, ONNX file", found, onnx),
-        _row(f"{title}, PyTorch", found, lambda n: value_cell(dig(n.data, "accuracy", "torch"), percent)),
-    ]
-    if any(n.data.get("accuracy") for n in found):
+    title, rows = metric.accuracy_title, []
+    if metric.is_accuracy or any(map(_has_accuracy, found)):  # a metric of the user's comes without
+        rows.append(_row(f"{title}, ONNX file", found, onnx))
+        rows.append(_row(f"{title}, PyTorch", found, lambda n: value_cell(dig(n.data, "accuracy", "torch"), percent)))
+    if any(dig(n.data, "accuracy", "samples") for n in found):
         rows.append(_row("samples scored", found, source))
     return rows
 

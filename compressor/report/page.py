@@ -93,8 +93,7 @@ def _facts(record: Record) -> list[tuple[str, Any]]:
         ("method", record.get("method")),
         ("data", data.get("name")),
         ("input", input_shape(data)),
-        ("classes", data.get("classes")),
-        ("samples", split_sizes(data)),
+        *([("classes", data.get("classes")), ("samples", split_sizes(data))] if data.get("test") != 0 else []),
         ("seed", record.get("seed")),
     ]
 
@@ -208,7 +207,8 @@ def _latency(record: Record) -> dict[str, Any] | None:
 
 def _usage(record: Record) -> str | None:
     shape = dig(record, "dataset", "input_shape")
-    if not isinstance(shape, Sequence) or len(shape) not in (1, 3):
+    own = dig(record, "dataset", "test") == 0  # data, inputs and outputs are known to the user's functions alone
+    if not own and (not isinstance(shape, Sequence) or len(shape) not in (1, 3)):
         return None
     provider = str(dig(record, "latency_ms", "provider") or "cpu")
     head = (
@@ -219,8 +219,24 @@ def _usage(record: Record) -> str | None:
         "notes = session.get_modelmeta().custom_metadata_map\n"
     )
     export = dig(record, "recipe", "export") or {}
-    body = _text_usage() if len(shape) == 1 else _image_usage(shape, export, masks=metric_of(record).name == "mIoU")
-    return head + body
+    if own:
+        return head + _own_usage()
+    if len(shape) == 1:
+        return head + _text_usage()
+    ready = ":" in str(dig(record, "recipe", "data", "name") or "")  # as transforms of the user's give them
+    return head + _image_usage(shape, export, masks=metric_of(record).name == "mIoU", ready=ready)
+
+
+def _own_usage() -> str:
+    return (
+        "given = {}\n"
+        "for taken in session.get_inputs():\n"
+        '    kind = np.int64 if taken.type == "tensor(int64)" else np.float32\n'
+        "    shape = [size if isinstance(size, int) else 1 for size in taken.shape]\n"
+        "    given[taken.name] = np.zeros(shape, dtype=kind)  # yours\n"
+        "names = [made.name for made in session.get_outputs()]\n"
+        "print(dict(zip(names, session.run(names, given))))"
+    )
 
 
 def _text_usage() -> str:
@@ -233,7 +249,7 @@ def _text_usage() -> str:
     )
 
 
-def _image_usage(shape: Sequence[int], export: Mapping[str, Any], *, masks: bool) -> str:
+def _image_usage(shape: Sequence[int], export: Mapping[str, Any], *, masks: bool, ready: bool = False) -> str:
     raw = (export.get("preprocess") or "none") != "none"
     batch = export.get("batch") or 1
     channels, height, width = shape
@@ -250,6 +266,11 @@ def _image_usage(shape: Sequence[int], export: Mapping[str, Any], *, masks: bool
         remark = "of any size, " if export["preprocess"] == "resize" else ""
         return (
             f"images = np.zeros(({sizes}), dtype=np.uint8)  # yours, {remark}channels last\n"
+            'scores = session.run(None, {"images": images})[0]\n' + last
+        )
+    if ready:
+        return (
+            f"images = np.zeros(({sizes}), dtype=np.float32)  # yours, as your transforms give them\n"
             'scores = session.run(None, {"images": images})[0]\n' + last
         )
     return (

@@ -90,9 +90,9 @@ def _accuracy(record: Record) -> list[str]:
         return []
     metric = metric_of(record)
     notes = [f"PyTorch {metric.text(score_of(record, 'torch'))}"]
-    if not metric.is_accuracy:
+    if not metric.is_accuracy and number(accuracy.get("onnx")) is not None:
         notes.append(f"{metric.accuracy_title} {percent(accuracy.get('onnx'))}")
-    if accuracy.get("samples") is not None:
+    if accuracy.get("samples"):
         notes.append(f"{quantity(accuracy['samples'])} samples")
     if accuracy.get("weights") is not None:
         notes.append(f"weights of the {weights_text(accuracy['weights'])}")

@@ -1,5 +1,6 @@
 """`compress` and `load`: objects of this process in, a smaller network and its file out; back in another process."""
 
+import html
 import json
 import shutil
 import subprocess
@@ -12,10 +13,12 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import compressor
+from compressor.cli.inspection import inspect_file, inspection_lines
 from compressor.costs.params_macs import count_params
 from compressor.dependency.inputs import inputs_of
 from compressor.errors import ModelError, RecipeError, RunError
 from compressor.exporters import OnnxNetwork
+from compressor.report import summary_lines
 
 pytestmark = pytest.mark.usefixtures("quick_export", "no_figures")
 
@@ -128,6 +131,21 @@ def test_several_inputs_and_nested_outputs_with_functions_of_ones_own(tmp_path):
     expected = result.model(**more.kwargs)
     for one, other in zip(found, (expected["boxes"], *expected["labels"]), strict=True):
         torch.testing.assert_close(torch.from_numpy(one), other.detach(), rtol=1e-3, atol=1e-4)
+
+
+def test_the_report_speaks_of_the_users_task(tmp_path, monkeypatch, capsys):
+    result = pair(tmp_path / "run", method="uniform", evaluate={"function": judge, "name": "size", "better": "lower"})
+    assert result.report["metric"]["better"] == "lower"
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "size, ONNX file" in page
+    assert not any(word in page for word in ("accuracy", "classes", "samples scored"))
+    monkeypatch.chdir(tmp_path / "run")
+    exec(compile(html.unescape(page.split("<pre><code>")[1].split("</code>")[0]), "snippet", "exec"), {})
+    assert "labels.1" in capsys.readouterr().out
+    told = "\n".join(summary_lines(result.report))
+    assert "size: " in told
+    assert "accuracy" not in told
+    assert "task own" in "\n".join(inspection_lines(inspect_file(result.onnx_path)))
 
 
 def test_the_real_exporter_takes_several_inputs(tmp_path, monkeypatch):
