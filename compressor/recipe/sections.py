@@ -197,6 +197,10 @@ class DistillConfig(Section):
     )
     temperature: PositiveFloat = Field(4.0, description="T, by which logits are divided")
     weight: Annotated[float, Field(gt=0, le=1)] = Field(0.9, description="share of the teacher's outputs in the loss")
+    layers: tuple[str, ...] = Field(
+        (), description="module paths whose maps are compared too: where they look (attention transfer), at any widths"
+    )
+    attention: PositiveFloat = Field(500.0, description="weight of that")
 
 
 Schedule = Literal["paper", "onecycle"]

@@ -276,6 +276,7 @@ class _Fit:
             nesterov=settings.nesterov,
             weight_decay=settings.weight_decay,
         )
+        self.attention = None if trainer.teacher is None else trainer.teacher.watching(model)
         self.average = averaged(model, settings.average) if settings.average else None
         self.step = 0
         self.history: list[EpochRecord] = []
@@ -286,6 +287,13 @@ class _Fit:
         self.saved_at = time.monotonic()
 
     def run(self) -> list[EpochRecord]:
+        try:
+            return self._trained()
+        finally:
+            if self.attention is not None:
+                self.attention.close()
+
+    def _trained(self) -> list[EpochRecord]:
         if self.observer is not None:
             self.observer.start(self.model, self.optimizer, len(self.batches))
         torch.manual_seed(self.seed)  # dropout and the like; a resumed run restores it below
@@ -371,7 +379,8 @@ class _Fit:
             taught = None if teacher is None else teacher.outputs(x)
         if teacher is None or taught is None:
             return task.loss(output, y, smoothing)
-        return teacher.loss(task, output, taught, y, smoothing)
+        loss = teacher.loss(task, output, taught, y, smoothing)
+        return loss if self.attention is None else loss + teacher.attention * self.attention.loss()
 
     def _pausing(self, epochs: float) -> bool:
         team = self.trainer.team

@@ -8,11 +8,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from compressor.data import IGNORED
-from compressor.errors import ModelError, RecipeError
+from compressor.errors import ModelError, RecipeError, TrainingError
 from compressor.pipeline.runner import run
 from compressor.recipe import parse_recipe
 from compressor.training.distillation import Teacher
 from compressor.training.tasks import TASKS
+from compressor.training.trainer import Settings, Trainer
 from tests.support.small import refusal, small_recipe
 
 SHAPES = {"classification": ((6, 5), (6,)), "segmentation": ((2, 5, 3, 4), (2, 3, 4)), "language": ((2, 7, 5), (2, 7))}
@@ -53,6 +54,64 @@ def test_auxiliary_heads_learn_from_the_labels():
     task, teacher = TASKS["segmentation"], Teacher(nn.Identity(), 2.0, 0.5)
     alone, both = teacher.loss(task, student, taught, y), teacher.loss(task, (student, taught), taught, y)
     torch.testing.assert_close(both - alone, 0.5 * 0.3 * task.loss(taught, y))
+
+
+def convolutions(channels, seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(1, channels, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+
+
+def test_attention_compares_where_networks_of_any_width_look():
+    student, teacher = convolutions(5), convolutions(13, 1)
+    watched = Teacher(teacher, 1.0, 0.5, layers=("1",), attention=2.0).watching(student)
+    x = torch.rand(3, 1, 6, 6)
+    with torch.inference_mode():
+        student(x)  # as it is evaluated in between
+    maps = [student[:2](x)]
+    watched._seen.clear()
+    student(x)
+    with torch.no_grad():
+        teacher(x)
+        maps.append(torch.relu(teacher[0](x)))
+    q = [one.square().sum(1).flatten(1) for one in maps]
+    q = [one / one.norm(dim=1, keepdim=True) for one in q]
+    loss = watched.loss()
+    torch.testing.assert_close(loss, (q[0] - q[1]).square().sum(1).mean())
+    loss.backward()
+    assert float(student[0].weight.grad.abs().sum()) > 0
+    watched.close()
+    assert not student[1]._forward_hooks
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [(("9",), "the student has no layer '9'"), (("3",), r"3 gives \(2, 20\) and \(2, 52\), .*not maps of one size")],
+)
+def test_layers_that_give_no_maps_are_refused(layers, message):
+    student, teacher = convolutions(5), convolutions(13)
+
+    def compared():
+        watched = Teacher(teacher, 1.0, 0.5, layers=layers).watching(student)
+        student(torch.rand(2, 1, 6, 6))
+        with torch.no_grad():
+            teacher(torch.rand(2, 1, 6, 6))
+        return watched.loss()
+
+    with pytest.raises(TrainingError, match=message):
+        compared()
+
+
+def test_training_with_attention_differs_and_leaves_no_hooks(digits):
+    data, found = digits(), []
+    how = Settings(1, 32, lambda step, per_epoch: 0.1, momentum=0.9, weight_decay=0.0)
+    for layers in ((), ("0.1",)):
+        model = nn.Sequential(convolutions(5), nn.Linear(20, 10))
+        teacher = nn.Sequential(convolutions(13, 1), nn.Linear(52, 10)).eval()
+        trainer = Trainer(data, torch.device("cpu"), teacher=Teacher(teacher, 4.0, 0.5, layers, 100.0))
+        trainer.fit(model, how, seed=0)
+        assert not any(module._forward_hooks for module in (*model.modules(), *teacher.modules()))
+        found.append(model[0][0].weight.detach().clone())
+    assert not torch.equal(*found)
 
 
 def recipe(distill, **sections):
