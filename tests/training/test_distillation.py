@@ -85,7 +85,7 @@ def test_attention_compares_where_networks_of_any_width_look():
 
 @pytest.mark.parametrize(
     ("layers", "message"),
-    [(("9",), "the student has no layer '9'"), (("3",), r"3 gives \(2, 20\) and \(2, 52\), .*not maps of one size")],
+    [(("9",), "the student has no layer '9'"), (("3",), r"3 gives \(2, 20\) and \(2, 52\).*not maps of one size")],
 )
 def test_layers_that_give_no_maps_are_refused(layers, message):
     student, teacher = convolutions(5), convolutions(13)
