@@ -184,6 +184,17 @@ def test_what_is_no_data_is_refused(given, message):
         data_of(given, config(validation=0.0), 0, CPU)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+def test_a_gpu_gets_the_same_samples():
+    alone = data()
+    shared = data_of((Noisy(), Noisy(9)), config(workers=2), 0, torch.device("cuda"))
+    for (one, label), (other, its) in zip(walked(alone, 1), walked(shared, 1), strict=True):
+        assert other.is_cuda
+        assert torch.equal(one, other.cpu())
+        assert torch.equal(label, its.cpu())
+
+
 CODE = """
 import torch
 from torch.utils.data import TensorDataset

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -245,6 +246,28 @@ def test_a_metric_that_looks_into_the_network_is_taken_in_pytorch_and_the_report
     report = run(recipe, tmp_path / "out")
     assert report["metric"]["onnx"] == report["metric"]["torch"]
     assert any("the metric is of the network in PyTorch" in remark for remark in report["remarks"])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+def test_a_function_trains_and_prunes_on_a_gpu(digits):
+    device = torch.device("cuda")
+    data = replace(digits(), mean=(0.5,), std=(0.5,))
+
+    def theirs(model, data, epochs, device):
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+        images, labels = data.train.samples(torch.arange(64))
+        images, labels = data.normalise(images).to(device), labels.to(device)
+        for _ in range(4 * epochs):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(images), labels).backward()
+            optimizer.step()
+
+    limits = {"params": 0.3 * params_macs.params(REFERENCE)}
+    trainer = OwnTrainer(data, device, function=theirs, given=data)
+    problem = Problem(REFERENCE, Budget(limits), params_macs.COSTS, trainer, final=settings(1))
+    found = run_search(problem, TaylorConfig(prune_epochs=3, prune_every=2))
+    assert params_macs.params(found.architecture) <= limits["params"]
 
 
 def test_what_does_not_go_with_a_training_function_is_refused():
