@@ -256,7 +256,13 @@ class RunContext:
             return None
         function = imported("evaluate.function", config.function, RecipeError)
         given = self.data if self.data.given is None else self.data.given
-        return OwnMetric(function, given, self.device, config.name, f"evaluate.function: {config.function}")
+        found = OwnMetric(function, given, self.device, config.name, f"evaluate.function: {config.function}")
+        if self.recipe.train.keep == "best" and not found.by_split:
+            raise RecipeError(
+                f"train.keep: best, but {config.function} has no argument split, by which it would judge validation "
+                "data; valid: last"
+            )
+        return found
 
     def runtime(self, reference: Architecture) -> Runtime:
         """What measures latency beside the unscaled network."""

@@ -175,9 +175,14 @@ class _Steps:
         held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         return any(id(parameter) in own for parameter in held)
 
-    def _before(self, optimizer: torch.optim.Optimizer, *arguments: Any) -> None:
+    def _before(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not self._ours(optimizer):
             return
+        if self.observer is not None and (len(args) > 1 or kwargs.get("closure") is not None):
+            raise TrainingError(
+                "train.function: a step with a closure computes gradients inside, where a method that prunes while it "
+                "trains cannot see them; call backward() and then step()"
+            )
         if optimizer is not self.optimizer:
             if self.observer is not None and self.optimizer is not None and self._ours(self.optimizer):
                 raise TrainingError(

@@ -10,7 +10,7 @@ from torch import nn
 
 from compressor.costs import params_macs
 from compressor.costs.budget import Budget
-from compressor.errors import RunError, TrainingError
+from compressor.errors import RecipeError, RunError, TrainingError
 from compressor.models import build, graph_of, reference_architecture
 from compressor.pipeline import run_folder
 from compressor.pipeline.runner import run
@@ -144,9 +144,21 @@ def failing(model, data, epochs, device, on_step):
     raise ValueError("no\ncamera")
 
 
+def with_closure(model, data, epochs, device, on_step):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def closure():
+        loss = model(torch.rand(4, 1, 8, 8)).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
+        (with_closure, "a step with a closure computes gradients inside"),
         (failing, r"^train\.function: theirs fails: ValueError: no camera$"),
         (
             lambda model, data, epochs, device, on_step: None,
@@ -238,6 +250,12 @@ def test_a_run_with_training_and_a_metric_of_ones_own(module, tmp_path, monkeypa
     monkeypatch.setenv("COMPRESSOR_CACHE", str(tmp_path / "another"))
     with pytest.raises(RunError, match=r"train\.function: loops_of_mine:train is code that this user has not begun"):
         run_folder.load(tmp_path / "out")
+
+
+def test_the_best_epoch_needs_a_metric_of_validation_data(module, tmp_path):
+    recipe = small_recipe(train={"epochs": 1, "keep": "best"}, evaluate=f"{module}:inside")
+    with pytest.raises(RecipeError, match=r"train\.keep: best, but loops_of_mine:inside has no argument split"):
+        run(parse_recipe(recipe), tmp_path / "out")
 
 
 @pytest.mark.usefixtures("quick_export", "no_figures")
