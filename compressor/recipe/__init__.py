@@ -20,10 +20,10 @@ from compressor.recipe.sections import (
     ExportConfig,
     ModelConfig,
     Recipe,
-    TrainConfig,
     WidthsConfig,
     recipe_type,
 )
+from compressor.recipe.training import FinetuneConfig, TrainConfig
 
 __all__ = [
     "BenchConfig",
@@ -32,6 +32,7 @@ __all__ = [
     "CostContext",
     "DataConfig",
     "ExportConfig",
+    "FinetuneConfig",
     "Method",
     "MethodConfig",
     "ModelConfig",
