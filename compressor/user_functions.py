@@ -25,8 +25,11 @@ def offer_function(name: str, function: Callable[..., Any]) -> str:
 
 
 def cause_of(error: BaseException) -> str:
-    """An error of someone else's code, in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    """An error of someone else's code, in one line; of one in a worker process of torch what that says in the end."""
+    text = str(error).strip()
+    if "Original Traceback" in text:
+        return text.splitlines()[-1].strip()
+    return f"{type(error).__name__}: {' '.join(text.split())}"
 
 
 def called(what: str, function: Callable[[], _Made], kind: type[CompressorError]) -> _Made:
@@ -77,14 +80,16 @@ def imported(key: str, name: str, kind: type[CompressorError]) -> Callable[..., 
 
 
 def call(function: Callable[..., Any], given: Mapping[str, Any]) -> Any:
-    """Call a function with those of the arguments that it takes: by their names, or else the first ones by position."""
+    """Call a function with those arguments that it names, and what else it needs by position, the first ones."""
     try:
         taken = list(inspect.signature(function).parameters.values())
     except ValueError:  # a function written in C may have no signature
         return function(*given.values())
+    positional = [one for one in taken if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    needed = [one for one in positional if one.default is one.empty]
+    if any(one.name not in given or one.kind is one.POSITIONAL_ONLY for one in needed):
+        return function(*list(given.values())[: len(needed)])
     if any(one.kind is one.VAR_KEYWORD for one in taken):
         return function(**given)
     names = [one.name for one in taken if one.kind is not one.VAR_POSITIONAL]
-    if {one.name for one in taken if one.default is one.empty} <= set(given):
-        return function(**{name: given[name] for name in names if name in given})
-    return function(*list(given.values())[: len(names)])
+    return function(**{name: given[name] for name in names if name in given})

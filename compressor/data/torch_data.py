@@ -19,17 +19,18 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Self, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, Subset, default_collate
 
 from compressor.data.config import SourceConfig
 from compressor.data.dataset import DataSet, divide
-from compressor.data.split import Split
+from compressor.data.split import IGNORED, Split
 from compressor.errors import DataError
 from compressor.user_functions import called, imported
 
@@ -70,15 +71,18 @@ def _drawing(seed: int) -> Iterator[None]:
 class _Batched(Dataset["Pair | DataError"]):
     """A dataset whose items are batches, each by its (seed, indices)."""
 
-    def __init__(self, name: str, samples: Dataset[Any], collate: Callable[[Any], Any], task: str) -> None:
-        self.name, self.samples, self.collate, self.task = name, samples, collate, task
+    def __init__(
+        self, name: str, samples: Dataset[Any], collate: Callable[[Any], Any], task: str, classes: int | None
+    ) -> None:
+        self.name, self.samples, self.collate, self.task, self.classes = name, samples, collate, task, classes
 
     def __getitem__(self, job: tuple[int, list[int]]) -> Pair | DataError:
         seed, indices = job
         what = f"{self.name} fails at samples {', '.join(map(str, indices[:3]))} ..."
         try:
             with _drawing(seed):
-                return _pair(self.name, called(what, lambda: self._collated(indices), DataError), self.task)
+                found = called(what, lambda: self._collated(indices), DataError)
+                return _pair(self.name, found, self.task, self.classes)
         except DataError as error:  # raised in a worker it would come with the worker's traceback
             return error
 
@@ -88,11 +92,20 @@ class _Batched(Dataset["Pair | DataError"]):
         return self.collate(items)
 
 
-def _pair(name: str, found: Any, task: str) -> Pair:
-    """A batch, if it is inputs and targets."""
+def _pair(name: str, found: Any, task: str, classes: int | None = None) -> Pair:
+    """A batch, if it is inputs and targets of the task."""
     if not isinstance(found, (tuple, list)) or len(found) != 2 or not all(isinstance(one, Tensor) for one in found):
         raise DataError(f"{name}: a batch is {_kind(found)}, not (inputs, targets) of tensors")
     x, y = found
+    if y.is_floating_point():
+        kind = str(y.dtype).removeprefix("torch.")
+        raise DataError(
+            f"{name}: targets are {kind}; classes are whole numbers (anything else takes train and evaluate functions)"
+        )
+    if classes is not None and y.numel():
+        least, most = int(y.min()), int(y.max())
+        if (least < 0 and not bool(((y >= 0) | (y == IGNORED)).all())) or most >= classes:
+            raise DataError(f"{name}: labels are {least} to {most}, the classes are 0..{classes - 1}")
     if task != "language" and x.dtype != torch.float32:
         x = x.float()
     return Pair(x, y.long())
@@ -139,6 +152,7 @@ class DatasetSplit(Split):
     ) -> None:
         self.name, self.dataset, self.workers, self.collate, self.loader = name, samples, workers, collate, loader
         self._device = device
+        self.classes: int | None = None  # how many there are, once that is known: labels are checked then
         self._length = called(f"{name}: its length", lambda: len(cast(Any, samples)), DataError)
         self.task, self.shape = _task_and_shape(name, samples, collate) if self._length else ("classification", ())
 
@@ -159,11 +173,14 @@ class DatasetSplit(Split):
         while isinstance(found, Subset):
             own = torch.as_tensor(found.indices, dtype=torch.int64)
             places, found = own if places is None else own[places], found.dataset
+        if getattr(found, "target_transform", None) is not None:
+            return None  # what is listed is not what samples have
         for name in ("targets", "labels"):
             listed = getattr(found, name, None)
             if isinstance(listed, (list, tuple, np.ndarray, Tensor)) and len(listed) == len(cast(Any, found)):
-                labels = torch.as_tensor(np.asarray(listed))
-                if labels.dim() == 1 and not labels.is_floating_point():
+                numbers = np.asarray(listed)
+                if numbers.ndim == 1 and numbers.dtype.kind in "iu":
+                    labels = torch.as_tensor(numbers.astype(np.int64))
                     return labels.long() if places is None else labels.long()[places]
         return None
 
@@ -189,7 +206,9 @@ class DatasetSplit(Split):
     def subset(self, indices: Tensor) -> Self:
         """Return a split of the samples at `indices`; nothing is loaded."""
         part: Dataset[Any] = Subset(self.dataset, indices.tolist())
-        return type(self)(self.name, part, self._device, self.workers, self.collate)
+        found = type(self)(self.name, part, self._device, self.workers, self.collate)
+        found.classes = self.classes
+        return found
 
     @property
     def ahead(self) -> bool:
@@ -206,13 +225,13 @@ class DatasetSplit(Split):
         """
         draws = _Generators(seed)
         with draws:
-            batches = iter(loader)
+            batches = called(f"{self.name} cannot be walked", lambda: iter(loader), DataError)
         for number in range(len(loader)):
             with draws:
                 found = called(f"{self.name} fails at batch {number}", lambda: next(batches, None), DataError)
             if found is None:
                 raise DataError(f"{self.name}: its loader gave {number} batches, its length says {len(loader)}")
-            yield _pair(self.name, found, self.task).to(self._device, non_blocking=True)
+            yield _pair(self.name, found, self.task, self.classes).to(self._device, non_blocking=True)
 
     def stream(self, picks: Sequence[Tensor], seeds: Sequence[int]) -> Iterator[Any]:
         """See `Split`; batches come in order, from worker processes."""
@@ -234,7 +253,7 @@ class DatasetSplit(Split):
 
     @property
     def _batched(self) -> _Batched:
-        return _Batched(self.name, self.dataset, self.collate, self.task)
+        return _Batched(self.name, self.dataset, self.collate, self.task, self.classes)
 
 
 class _Generators:
@@ -308,9 +327,11 @@ def data_of(given: Any, config: SourceConfig, seed: int, device: torch.device) -
     if not len(train) or not len(test):
         raise DataError(f"{name}: its {'test' if len(train) else 'train'} part has no samples")
     classes = _class_names(name, parts, train)
-    highest = max((found[1] for split in splits.values() if (found := split.target_range()) is not None), default=0)
-    if highest >= len(classes):
-        raise DataError(f"{name}: there are labels up to {highest}, the classes are 0..{len(classes) - 1}")
+    for part, split in splits.items():
+        split.classes = len(classes)
+        if (found := split.target_range()) is not None and not 0 <= found[0] <= found[1] < len(classes):
+            least, most = found
+            raise DataError(f"{name}: {part}: labels are {least} to {most}, the classes are 0..{len(classes) - 1}")
     return DataSet(
         name=name,
         train=train,
@@ -394,10 +415,28 @@ def _split(name: str, given: Any, device: torch.device, workers: int) -> Dataset
         raise DataError(f"{name} is {_kind(samples)}; valid: a dataset with a length whose samples have an index")
     if loader is None:
         return DatasetSplit(name, samples, device, workers)
+    own = loader if name.endswith(": train") else None  # whoever evaluates wants all samples once, in order
+    if own is not None and not len(loader):
+        raise DataError(f"{name}: its loader gives no batch (drop_last, of fewer samples than a batch?)")
     collate: Callable[[Any], Any] = loader.collate_fn
-    return DatasetSplit(
-        name, samples, device, loader.num_workers, collate, loader if name.endswith(": train") else None
-    )
+    return DatasetSplit(name, _sampled(name, loader), device, loader.num_workers, collate, own)
+
+
+def _sampled(name: str, loader: DataLoader[Any]) -> Dataset[Any]:
+    """The samples of a loader's dataset that its sampler gives, each once and in order."""
+
+    def indices() -> list[Any]:
+        if loader.batch_sampler is None:
+            return list(loader.sampler)
+        if type(loader.batch_sampler) is BatchSampler:  # that leaves none out
+            return list(loader.batch_sampler.sampler)
+        return [index for batch in islice(iter(loader.batch_sampler), len(loader)) for index in batch]
+
+    with _drawing(0):
+        found = set(called(f"{name}: its sampler fails", indices, DataError))
+    if not all(isinstance(index, int) for index in found) or len(found) == len(cast(Any, loader.dataset)):
+        return loader.dataset
+    return Subset(loader.dataset, sorted(found))
 
 
 def _task_and_shape(name: str, samples: Dataset[Any], collate: Callable[[Any], Any]) -> tuple[str, tuple[int, ...]]:

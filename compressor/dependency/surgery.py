@@ -78,7 +78,10 @@ class Slicer:
         cuts = _cuts(old, positions)
         new = nn.Parameter(_pick(old.detach(), cuts, fill), requires_grad=old.requires_grad)
         self._changed[old] = new
-        if self.optimizer is not None and (state := self.optimizer.state.pop(old, None)):
+        state = self.optimizer.state.pop(old, None) if self.optimizer is not None else None
+        kept = [value for value in (state or {}).values() if isinstance(value, torch.Tensor) and value.dim() > 0]
+        # State of other shapes, such as Adafactor's rows and columns, begins anew with the slice.
+        if self.optimizer is not None and state and all(value.shape == old.shape for value in kept):
             self.optimizer.state[new] = {
                 key: _pick(value, cuts, 0.0) if isinstance(value, torch.Tensor) and value.shape == old.shape else value
                 for key, value in state.items()

@@ -12,7 +12,9 @@ from torch import nn
 
 from compressor.errors import ModelError, not_one_of
 from compressor.models.referenced_source import ReferencedSource
+from compressor.models.user_code import made_by
 from compressor.recipe.model_name import ModelName
+from compressor.user_functions import cause_of
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _OFFERED: dict[str, nn.Module] = {}
@@ -33,12 +35,32 @@ def offer(name: str, network: nn.Module) -> str:
         what `model.name` calls it: given:NAME
 
     Raises:
-        ModelError: another name
+        ModelError: another name, or it cannot be copied
     """
     if not _NAME.fullmatch(name):
         raise ModelError(f"model.name: given:{name}: a name has letters, digits, dots, dashes and underscores only")
-    _OFFERED[name], _VERSIONS[name] = copy.deepcopy(network).cpu(), str(next(_COUNT))
+    _OFFERED[name], _VERSIONS[name] = copied(network).cpu(), str(next(_COUNT))
     return f"given:{name}"
+
+
+def copied(network: nn.Module) -> nn.Module:
+    """A copy of a network.
+
+    Raises:
+        ModelError: it cannot be copied
+    """
+    try:
+        return copy.deepcopy(network)
+    except Exception as error:  # old hooks such as nn.utils.weight_norm, locks and the like forbid it
+        raise ModelError(
+            f"{type(network).__name__} cannot be copied: {cause_of(error)} (nn.utils.weight_norm and nn.utils.prune "
+            "keep tensors that are computed; nn.utils.parametrizations.weight_norm and prune.remove do not)"
+        ) from error
+
+
+def slug(text: str) -> str:
+    """A text as a part of such a name."""
+    return re.sub(r"[^A-Za-z0-9._]+", "_", text).strip("._") or "network"
 
 
 def is_offered(name: str) -> bool:
@@ -65,4 +87,4 @@ class GivenSource(ReferencedSource):
         self.check(options)
         if options:
             raise ModelError(f"model.options: a given network has none, not {min(options)!r}")
-        return copy.deepcopy(_OFFERED[ModelName.of(self.model).name])
+        return made_by(self.model, lambda: copy.deepcopy(_OFFERED[ModelName.of(self.model).name]))

@@ -16,10 +16,13 @@ from compressor.errors import ModelError
 
 Tensors = dict[str, torch.Tensor]
 
-WEIGHTS_FILES = (".safetensors", ".pt", ".pth")
+WEIGHTS_FILES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pth.tar")
 
 # Where training scripts keep the state dict in a checkpoint of more than that, the likeliest first.
-_WITHIN = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params", "ema", "module")
+_WITHIN = (
+    *("state_dict", "model_state_dict", "model", "net", "network", "weights", "params", "module"),
+    *("state_dict_ema", "model_ema", "ema_state_dict", "ema"),
+)
 _COUNTERS = ("n_averaged", "num_batches_tracked")  # of AveragedModel; of batch-norms saved by a torch before 0.4.1
 _NAMED = 3  # keys that a message names
 
@@ -36,11 +39,11 @@ def read_weights(path: Path) -> Tensors:
     if not path.is_file():
         raise ModelError(f"model.weights: {path}: file not found")
     found = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
-    for key in _WITHIN:
-        if _tensors(found):
+    while not _tensors(found) and isinstance(found, Mapping):
+        within = [key for key in _WITHIN if isinstance(found.get(key), Mapping)]
+        if not within:
             break
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
+        found = found[within[0]]
     tensors = _tensors(found)
     if not tensors:
         what = f"a mapping with the keys {_some(found)}" if isinstance(found, Mapping) else f"a {type(found).__name__}"
@@ -117,13 +120,18 @@ def load_trained_(model: nn.Module, weights: Mapping[str, torch.Tensor], source:
 def _renamed(weights: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> Tensors:
     """The tensors under the names that the network has for them, as far as prefixes are all that differs."""
     given = {key.replace("_orig_mod.", ""): value for key, value in weights.items()}
-    while True:
-        named = [key for key in given if not key.endswith(_COUNTERS)]
-        heads = {key.partition(".")[0] for key in named}
-        head = f"{next(iter(heads), '')}."
-        if len(heads) != 1 or not all(key.startswith(head) for key in named) or any(key in own for key in named):
+    wanted = {key for key in own if not key.endswith(_COUNTERS)}
+    while not wanted <= set(given):
+        for head in sorted({f"{key.partition('.')[0]}." for key in given if "." in key}):
+            inside = {key.removeprefix(head): value for key, value in given.items() if key.startswith(head)}
+            beside = {key: value for key, value in given.items() if not key.startswith(head)}
+            only = all(key.endswith(_COUNTERS) for key in beside)
+            if wanted <= set(inside) or (only and not any(key in own for key in given)):
+                given = inside | {key: value for key, value in beside.items() if key not in inside}
+                break
+        else:
             return given
-        given = {key.removeprefix(head): value for key, value in given.items()}
+    return given
 
 
 def _some(keys: Any) -> str:

@@ -204,7 +204,8 @@ class RunContext:
                 valid = ", ".join(str(one).lower() for one in plain)
                 raise RecipeError(f"export.{key}: {asked} needs data that we can read; valid: {valid}")
         example = inputs_of(data.example)
-        give_example(recipe.model.name, example if isinstance(example, Inputs) else Inputs((example,)))
+        whole = example if isinstance(example, Inputs) else Inputs((example,))
+        give_example(recipe.model.name, whole.map(lambda one: one.float() if one.is_floating_point() else one))
 
     def _check_same_images(self, data: DataSet) -> None:
         known = self.searched.images if (self.out / "search.json").exists() else None
@@ -245,9 +246,13 @@ class RunContext:
             raise RecipeError("train.function trains in one process; torchrun is for our own training")
         function = imported("train.function", name, RecipeError)
         fields = {one.name: getattr(plain, one.name) for one in dataclasses.fields(plain)}
-        given = self.data if self.data.given is None else self.data.given
-        more = {"channels_last": False, "function": function, "given": given, "source": f"train.function: {name}"}
+        more = {"channels_last": False, "function": function, "given": self._given, "source": f"train.function: {name}"}
         return OwnTrainer(**(fields | more), _steps=self._steps)
+
+    @property
+    def _given(self) -> Any:
+        """What functions of the user's get as data: what their data function gave, else our data set."""
+        return self.data if self.data.given is None and self.data.example is None else self.data.given
 
     @property
     def _metric(self) -> OwnMetric | None:
@@ -255,8 +260,7 @@ class RunContext:
         if config is None:
             return None
         function = imported("evaluate.function", config.function, RecipeError)
-        given = self.data if self.data.given is None else self.data.given
-        found = OwnMetric(function, given, self.device, config.name, f"evaluate.function: {config.function}")
+        found = OwnMetric(function, self._given, self.device, config.name, f"evaluate.function: {config.function}")
         if self.recipe.train.keep == "best" and not found.by_split:
             raise RecipeError(
                 f"train.keep: best, but {config.function} has no argument split, by which it would judge validation "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.utils.data import DataLoader
 
 from compressor.dependency.inputs import inputs_of
 from compressor.errors import ModelError, RecipeError, RunError
-from compressor.files import cache_folder, read_text, replace_atomic, sha256_of
+from compressor.files import cache_folder, digest_of, read_text, replace_atomic, sha256_of
 from compressor.models import offer
 from compressor.models.architecture import Architecture
-from compressor.models.given_source import is_offered
+from compressor.models.given_source import copied, is_offered, slug
 from compressor.models.wrappers import unwrapped
 from compressor.pipeline import run_folder
 from compressor.pipeline.records import damaged
@@ -27,6 +30,8 @@ from compressor.recipe.model_name import ModelName
 from compressor.user_functions import offer_function
 
 _PICKLE = "model.pt"
+_PLAIN = (bool, int, float, str, tuple, type(None))  # settings of a layer, as far as they are looked at
+_DEEP, _MANY = 3, 20  # levels of data that are looked at, and items of each
 
 
 @dataclass(frozen=True)
@@ -95,26 +100,28 @@ def compress(
     Raises:
         CompressorError: see compressor.errors; nothing but a sentence is lost: the folder can be resumed
     """
-    inside, _ = unwrapped(model)
-    name = f"{type(inside).__name__}"
+    _check_types(model, budget=budget, method=method, out=out)
+    inside, _ = unwrapped(copied(model))
+    name = f"{slug(type(inside).__name__)}-{_digest(inside)}"
     train_section, judged = _train_section(train), _evaluate_section(evaluate)
     if train_section.get("function") is not None and judged is not None:
         inputs_of(example_input)  # refuses what is none
-        given: Any = {"example": example_input, "data": data}
-        data_section: Any = {"name": offer_function("data", lambda: given)}
+        given = {"example": example_input, "data": data}
+        data_section: Any = {"name": offer_function(f"data-{_kind_of(data)}", lambda: given)}
     elif data is None:
         missing = "evaluate" if train_section.get("function") is not None else "data, or train and evaluate,"
         raise RecipeError(f"compress: {missing} must be given: what would the network be judged by?")
     else:
         data_section = _data_section(data)
+    search = {"method": method} if isinstance(method, str) else dict(method)
     raw = {
-        "model": {"name": offer(name, model), "weights": "given" if keep_weights else "fresh"},
+        "model": {"name": offer(name, inside), "weights": "given" if keep_weights else "fresh"},
         "data": data_section,
         "budget": {"params": budget} if isinstance(budget, str) else dict(budget),
-        "search": {"method": method} if isinstance(method, str) else dict(method),
         "train": train_section,
         "evaluate": judged,
         **sections,
+        "search": search | dict(sections.get("search", {})),
     }
     folder = Path(out)
     report = run(parse_recipe(raw, source="compress"), folder, resume=resume, progress=progress)
@@ -145,10 +152,65 @@ def load(folder: Path | str, model: nn.Module | None = None, *, trust: bool = Fa
     if named.source != "given":
         return _network(place)
     if model is not None:
+        if not isinstance(model, nn.Module):
+            raise ModelError(f"load: model: a {type(model).__name__}; valid: the torch.nn.Module that was compressed")
         offer(named.name, model)
     if model is not None or is_offered(named.name):
         return _network(place)
     return _unpickled(place, trust=trust)
+
+
+def _check_types(model: Any, *, budget: Any, method: Any, out: Any) -> None:
+    """Refuse arguments of another kind, each in one sentence."""
+    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
+        raise ModelError(f"compress: model: a {type(model).__name__}; valid: a torch.nn.Module that is not TorchScript")
+    if any(is_lazy(parameter) for parameter in model.parameters()):
+        raise ModelError("compress: model: has lazy layers without a size; run it once before")
+    for name, value, kinds, valid in (
+        (
+            "budget",
+            budget,
+            (str, Mapping),
+            'a share of the parameters such as "0.25x", or a mapping such as {"macs": "3M"}',
+        ),
+        ("method", method, (str, Mapping), "a search method's name, or a mapping with method in it"),
+        ("out", out, (str, Path), "the path of a folder"),
+    ):
+        if not isinstance(value, kinds):
+            raise RecipeError(f"compress: {name}: {value!r:.80}; valid: {valid}")
+
+
+def _digest(model: nn.Module) -> str:
+    """What tells a network from another of its class: its layers, their settings, and its weights."""
+    found = hashlib.blake2b(digest_size=4)
+    for path, module in model.named_modules():
+        settings = {name: value for name, value in vars(module).items() if name != "training"}
+        settings = {name: value for name, value in settings.items() if isinstance(value, _PLAIN)}
+        kind = f"{type(module).__module__}.{type(module).__qualname__}"
+        found.update(repr((path, kind, sorted(settings.items(), key=str))).encode())
+    for name, tensor in model.state_dict().items():
+        value = tensor.detach().cpu().contiguous()
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return found.hexdigest()
+
+
+def _kind_of(data: Any) -> str:
+    """What tells data from other data without reading them: kinds and lengths."""
+
+    def told(value: Any, depth: int = 0) -> Any:
+        if isinstance(value, Mapping) and depth < _DEEP:
+            return {str(key): told(item, depth + 1) for key, item in value.items()}
+        if isinstance(value, (tuple, list)) and depth < _DEEP and len(value) <= _MANY:
+            return [told(item, depth + 1) for item in value]
+        inner = told(value.dataset, depth + 1) if isinstance(value, DataLoader) else None
+        try:
+            length = len(value)
+        except TypeError:  # an iterable, or anything
+            length = None
+        return [type(value).__qualname__, length, inner]
+
+    return digest_of(json.dumps(told(data)), 8)
 
 
 def _network(folder: Path) -> nn.Module:
@@ -170,7 +232,7 @@ def _pickle(model: nn.Module, folder: Path) -> None:
     path = folder / _PICKLE
     try:
         replace_atomic(path, lambda beside: torch.save(model, beside))
-    except (pickle.PicklingError, AttributeError, TypeError):  # a class within a function, say
+    except Exception:  # pickling runs any code; a class within a function cannot be, nor a parametrized layer
         path.unlink(missing_ok=True)
         return
     mark = _mark_of(path)
@@ -218,11 +280,13 @@ def _evaluate_section(evaluate: Callable[..., float] | Mapping[str, Any] | None)
 
 def _with_function(section: dict[str, Any], name: str) -> dict[str, Any]:
     if callable(section.get("function")):
-        return section | {"function": offer_function(name, section["function"])}
+        function = section["function"]
+        of = slug(getattr(function, "__qualname__", type(function).__qualname__))
+        return section | {"function": offer_function(f"{name}-{of}", function)}
     return section
 
 
 def _data_section(data: Any) -> Any:
     if isinstance(data, str) or (isinstance(data, Mapping) and isinstance(data.get("name"), str)):
         return data
-    return {"name": offer_function("data", lambda: data)}
+    return {"name": offer_function(f"data-{_kind_of(data)}", lambda: data)}

@@ -73,8 +73,8 @@ class Dataset(BaseModel):
 
     @model_validator(mode="after")
     def _shape(self) -> Self:
-        if len(self.input_shape) not in (1, 3):
-            raise ValueError(f"input_shape must be of one number or of three, not {self.input_shape}")
+        if len(self.input_shape) not in (1, 2, 3):
+            raise ValueError(f"input_shape must be of one to three numbers, not {self.input_shape}")
         return self
 
 

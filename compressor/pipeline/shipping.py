@@ -16,7 +16,7 @@ from torch import nn
 
 from compressor.costs.untrained import measure_untrained
 from compressor.data import DataSet, Split, ordered
-from compressor.dependency.inputs import AnyInputs, Inputs, inputs_of, run
+from compressor.dependency.inputs import AnyInputs, Inputs, run
 from compressor.errors import RunError, TrainingError
 from compressor.exporters import (
     INPUT,
@@ -36,6 +36,7 @@ from compressor.exporters.scheme_choice import calibration, choose, form_of, jud
 from compressor.files import copy_atomic
 from compressor.models import build
 from compressor.models.architecture import Architecture
+from compressor.models.examples import given_example
 from compressor.pipeline import environment
 from compressor.pipeline.records import ExportRecord, ParityRecord, PrecisionRecord
 from compressor.recipe import Recipe, ShippedNetwork, costs
@@ -79,12 +80,12 @@ def ship(
     path = folder / "model.onnx"
     exported, precision, stacked = _export(model, architecture, path, recipe, data)
     in_torch = trainer.evaluate(model.to(trainer.device), data.test)
-    in_onnx, unjudged = _judge(path, model, trainer, in_torch, recipe.measured.threads)
+    in_onnx, unjudged = _judge(path, model, trainer, in_torch, recipe)
     scores = _scores(in_onnx, in_torch, data, recipe)
     metadata = _metadata(name, architecture=architecture, recipe=recipe, data=data, scores=scores, limits=limits)
     write_metadata(path, metadata)
     also: dict[str, Any] = {}
-    if recipe.export.also and isinstance(sample := _parity_batches(data)[-1], torch.Tensor):
+    if recipe.export.also and isinstance(sample := _parity_batches(data, recipe)[-1], torch.Tensor):
         also = export_also(recipe.export.also, model, sample[:2], folder / "exports", metadata)
     shipped = ShippedNetwork(model, architecture, path)
     counted = {n: c.shipped for n, c in costs().items() if c.shipped and (c.always or n in recipe.budget.names)}
@@ -110,7 +111,7 @@ def _export(
     Returns:
         the file; JSON values of its precision; and how the forms compare, None where there is only one
     """
-    batches, config, form = _parity_batches(data), recipe.export, form_of(recipe, data)
+    batches, config, form = _parity_batches(data, recipe), recipe.export, form_of(recipe, data)
     found: dict[str, Exported] = {}
     with tempfile.TemporaryDirectory(prefix="compressor-", dir=path.parent) as folder:
         for name, arranged in forms(model, architecture, recipe).items():
@@ -165,17 +166,17 @@ def _parity(model: nn.Module, path: Path, form: Form, recipe: Recipe, batches: S
 
 
 def _judge(
-    path: Path, model: nn.Module, trainer: Trainer, in_torch: Evaluation, threads: int | None
+    path: Path, model: nn.Module, trainer: Trainer, in_torch: Evaluation, recipe: Recipe
 ) -> tuple[Evaluation, str | None]:
     """How good a file is, and why the user's function cannot say, where what it says of PyTorch's network is taken."""
-    data = trainer.data
+    data, threads = trainer.data, recipe.measured.threads
     if trainer.metric is None:
         return score_file(path, data, data.test, threads), None
     try:
         like = None
         if data.example is not None:
             with torch.no_grad():
-                like = run(model.cpu().eval(), _parity_batches(data)[0])
+                like = run(model.cpu().eval(), _parity_batches(data, recipe)[0])
         module = OnnxModule(path, threads, like)
         return trainer.metric(module.to(trainer.device), "test", len(data.test)), None
     except TrainingError as error:
@@ -220,11 +221,11 @@ def load_weights(architecture: Architecture, path: Path, seed: int) -> nn.Module
     return model.eval()
 
 
-def _parity_batches(data: DataSet) -> list[AnyInputs]:
+def _parity_batches(data: DataSet, recipe: Recipe) -> list[AnyInputs]:
     """Real inputs: one sample and many; of text also a few that are half as long."""
     if data.example is not None:
-        example = inputs_of(data.example)
-        example = (example if isinstance(example, Inputs) else Inputs((example,))).cpu()
+        example = given_example(recipe.model.name)
+        assert example is not None
         return [example.of_batch(1), example, example.of_batch(len(example) + 1)]
     most = task_of(data).batch(data.classes, data.input_shape, _PARITY_BATCH)
     sample = next(ordered(data.test, data, most))[0].cpu()

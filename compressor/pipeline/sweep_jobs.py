@@ -74,6 +74,8 @@ def make_sweep(recipe: Recipe, methods: Sequence[str], budgets: Sequence[str], s
         _check_names(what, names)
     if isinstance(seeds, bool) or seeds < 1:
         raise RecipeError(f"seeds: {seeds!r} is not valid: must be 1 or more")
+    if "undistilled" in recipe.baselines:
+        raise RecipeError("baselines: undistilled is of a single run; in a sweep compare recipes with and without")
     searches = {name: search_section(recipe, name) for name in methods}
     limits = {name: budget_section(recipe, name) for name in budgets}
     numbers = tuple(range(recipe.seed, recipe.seed + seeds))

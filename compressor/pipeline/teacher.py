@@ -80,7 +80,10 @@ def _network(context: RunContext, name: str) -> nn.Module:
         if left := load_trained_(model, read_weights(Path(name)), name, data.classes):
             raise ModelError(f"train.distill.teacher: {name}: {left[0]} is for another number of classes")
         return model
-    teacher = reference_architecture(name, {}, data.classes, data.input_shape)
+    try:
+        teacher = reference_architecture(name, {}, data.classes, data.input_shape)
+    except ModelError as error:  # of a network, wherever it is named
+        raise ModelError(str(error).replace("model.name: ", "train.distill.teacher: ", 1)) from error
     if not has_weights(teacher):
         raise ModelError(f"train.distill.teacher: {name} comes without trained weights, so it cannot teach")
     return network_with_weights(teacher, recipe.seed)

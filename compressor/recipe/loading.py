@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -166,7 +166,7 @@ def _explain(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
         else:
             message = item["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
             value = "" if isinstance(item["input"], dict) else f"{item['input']!r} is not valid: "
-            lines.append(f"{path}: {value}{message}")
+            lines.append(f"{path}: {value}{message}" if path else f"{value}{message}")
     if len(problems) > _MOST_PROBLEMS:
         lines.append(f"and {len(problems) - _MOST_PROBLEMS:,} more problems")
     return lines
@@ -179,5 +179,8 @@ def _valid_keys(parents: list[str], raw: Mapping[str, Any]) -> list[str]:
     if parents[0] == "search":
         section = raw["search"]
         return list(methods()[section["method"]].config.model_fields) if isinstance(section, dict) else ["method"]
-    annotation = fields[parents[0]].annotation
-    return list(annotation.model_fields) if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
+    parts: list[Any] = [fields[parents[0]].annotation]
+    for part in parts:
+        parts += get_args(part)
+    found = [part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)]
+    return list(found[0].model_fields) if found else []

@@ -57,7 +57,7 @@ def _named_model(value: Any) -> Any:
     return _named(value)
 
 
-_WEIGHTS_FILES = (".safetensors", ".pt", ".pth")
+_WEIGHTS_FILES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pth.tar")
 
 
 def _weights(value: str) -> str:

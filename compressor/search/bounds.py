@@ -9,7 +9,7 @@ import numpy as np
 
 from compressor.costs.solver import UNBOUNDED, Bounds
 from compressor.errors import ModelError, RecipeError, not_one_of
-from compressor.models import graph_of, steps
+from compressor.models import build_meta, graph_of, steps
 from compressor.models.architecture import Architecture
 from compressor.recipe import WidthsConfig
 from compressor.search.problem import Problem
@@ -55,7 +55,8 @@ def _frozen(config: WidthsConfig, reference: Architecture) -> set[str]:
     if not config.frozen and not config.only:
         return set()
     layers = _layers(reference)
-    known = sorted({path for paths in layers.values() for path in paths})
+    everywhere = {path for path, _ in build_meta(reference).named_modules() if path}
+    known = sorted({path for paths in layers.values() for path in paths} | everywhere)
     for key, patterns in (("frozen", config.frozen), ("only", config.only)):
         for pattern in patterns:
             if not any(_within(path, pattern) for path in known):

@@ -5,7 +5,15 @@ import random
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 
 from compressor.data import load_data, ordered, training_batches
 from compressor.data.torch_data import data_of
@@ -129,6 +137,38 @@ def test_labels_are_found_within_subsets():
     )
 
 
+def test_loaders_give_the_samples_of_their_samplers_only():
+    whole = Noisy(60)
+    train = DataLoader(whole, 8, sampler=SubsetRandomSampler(range(40)))
+    test = DataLoader(whole, batch_sampler=BatchSampler(range(40, 60), 7, False))
+    found = data_of({"train": train, "validation": DataLoader(Subset(whole, [3, 1])), "test": test}, config(), 0, CPU)
+    assert [len(split) for split in (found.train, found.validation, found.test)] == [40, 2, 20]
+    seen = torch.cat([images[:, 0, 0, 0] for images, _ in ordered(found.test, found, 6)])
+    assert seen.tolist() == list(range(40, 60))
+    seen = torch.cat([images[:, 0, 0, 0] for images, _ in walked(found, 0)])
+    assert sorted(seen.tolist()) == list(range(40))
+
+
+class Odd(Noisy):
+    """What it lists is not what its samples have."""
+
+    target_transform = staticmethod(lambda label: label + 1)
+
+    def __getitem__(self, index):
+        image, label = super().__getitem__(index)
+        return image, label + 1
+
+
+def test_labels_that_a_transform_changes_are_those_of_the_samples():
+    given = {"train": Odd(), "test": Odd(9), "classes": 4}
+    found = data_of(given, config(), 0, CPU)
+    assert found.train.labels is None
+    assert max(int(labels.max()) for _, labels in walked(found, 0)) == 3
+    wrong = data_of(given | {"classes": 3}, config(), 0, CPU)
+    with pytest.raises(DataError, match=r"train: labels are \d to 3, the classes are 0\.\.2"):
+        walked(wrong, 0)
+
+
 class Broken(Noisy):
     def __getitem__(self, index):
         if index == 7:
@@ -172,10 +212,12 @@ IMAGE = torch.rand(3, 4, 5)
         ((dataset((IMAGE, 1, 2)), Noisy()), "a sample is a tuple of 3"),
         ((dataset(("text", 1)), Noisy()), "inputs are a str; let a transform make tensors"),
         ((dataset(((IMAGE * 255).byte(), 1)), Noisy()), "inputs uint8 .*; let a transform scale them to floats"),
-        ((dataset((IMAGE, torch.rand(4))), Noisy()), "targets \\(2, 4\\), which is no classification"),
+        ((dataset((IMAGE, torch.arange(4))), Noisy()), "targets \\(2, 4\\), which is no classification"),
+        ((dataset((IMAGE, 0.5)), Noisy()), "targets are float64; classes are whole numbers"),
+        ((DataLoader(Noisy(5), 16, drop_last=True), Noisy()), "its loader gives no batch"),
         ((Noisy(), Noisy(shape=(3, 8, 8))), "test samples are of classification with inputs \\(3, 8, 8\\)"),
         ((dataset((IMAGE, 1)), dataset((IMAGE, 1))), "what are the classes"),
-        ({"train": Noisy(), "test": Noisy(), "classes": 2}, "labels up to 2, the classes are 0..1"),
+        ({"train": Noisy(), "test": Noisy(), "classes": 2}, "train: labels are 0 to 2, the classes are 0..1"),
         ((Noisy(), Noisy(0)), "its test part has no samples"),
     ],
 )

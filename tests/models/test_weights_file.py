@@ -34,6 +34,8 @@ SAVED = {
         key.replace("conv.", "conv._orig_mod."): value for key, value in model.state_dict().items()
     },
     "both": lambda model: {f"module._orig_mod.{key}": value for key, value in model.state_dict().items()},
+    "averages": lambda model: {"epoch": 3, "state_dict_ema": model.state_dict()},
+    "nested": lambda model: {"model": {"model": model.state_dict()}},
     "half": lambda model: {
         key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()
     },
@@ -76,6 +78,10 @@ def changed(**values):
     ("tensors", "message"),
     [
         (changed(conv__weight=None), "is not of this network: it lacks conv.weight"),
+        (
+            {f"net.{key}": value for key, value in changed().items()} | {"loss.weight": torch.zeros(2)},
+            "is not of this network: it has loss.weight too",
+        ),
         (changed(more=torch.zeros(2)), "is not of this network: it has more too"),
         (changed(conv__weight=None, stem__weight=torch.zeros(2)), "lacks conv.weight and has stem.weight too"),
         (

@@ -199,14 +199,16 @@ def in_another_process(*arguments, cache=None):
 
 
 def test_the_network_comes_back_in_a_fresh_process(tmp_path, monkeypatch):
-    (tmp_path / "nets_of_mine.py").write_text(NETS)
+    (tmp_path / "nets_of_python_call.py").write_text(NETS)
     monkeypatch.syspath_prepend(str(tmp_path))
-    import nets_of_mine
+    import nets_of_python_call
 
     monkeypatch.setenv("PYTHONPATH", str(compressor.__path__[0] + "/.."))
     out = tmp_path / "run"
     given = {"method": "uniform", "data": data(), "train": {"epochs": 1}, "baselines": []} | QUICK
-    result = compressor.compress(made(nets_of_mine.Mine), torch.zeros(2, 1, 8, 8), budget="0.5x", out=out, **given)
+    result = compressor.compress(
+        made(nets_of_python_call.Mine), torch.zeros(2, 1, 8, 8), budget="0.5x", out=out, **given
+    )
     expected = float(result.model(torch.ones(2, 1, 8, 8)).double().sum().detach())
     value, width, training = in_another_process(out, tmp_path).split()
     assert float(value) == pytest.approx(expected, rel=1e-5)
@@ -214,12 +216,108 @@ def test_the_network_comes_back_in_a_fresh_process(tmp_path, monkeypatch):
     said = in_another_process(out, tmp_path, cache=tmp_path / "other")
     assert "model.pt: holds pickled objects, whose loading runs code, and this user has not made it" in said
     assert in_another_process(out, tmp_path, "trust", cache=tmp_path / "other").split()[1] == width
-    (tmp_path / "nets_of_mine.py").write_text("")
+    (tmp_path / "nets_of_python_call.py").write_text("")
     assert "give the network that was compressed as model=" in in_another_process(out, tmp_path)
     (out / "model.pt").unlink()
     assert "could not be kept as one; give it as model=" in in_another_process(out, tmp_path)
-    again = compressor.load(out, made(nets_of_mine.Mine, seed=5))
+    again = compressor.load(out, made(nets_of_python_call.Mine, seed=5))
     assert float(again(torch.ones(2, 1, 8, 8)).double().sum().detach()) == pytest.approx(expected, rel=1e-6)
+
+
+class Acting(Net):
+    def __init__(self, slope):
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, x):
+        return self.slope * super().forward(x)
+
+
+def test_networks_of_one_class_are_told_apart(tmp_path):
+    given = {"method": "uniform", "data": data(), "train": {"epochs": 1}, "baselines": []} | QUICK
+    example, x = torch.zeros(2, 1, 8, 8), torch.rand(3, 1, 8, 8)
+    torch.manual_seed(0)
+    one, other = Acting(1.0), Acting(-5.0)
+    results = [
+        compressor.compress(model, example, budget="0.5x", out=tmp_path / name, **given)
+        for name, model in (("one", one), ("other", other))
+    ]
+    for result in results:
+        torch.testing.assert_close(compressor.load(result.folder)(x), result.model(x))
+    torch.manual_seed(7)
+    for model in (other, Acting(1.0)):  # another setting, and other weights
+        with pytest.raises(RunError, match=r"model\.name differs from what the search stage of this run used"):
+            compressor.compress(model, example, budget="0.5x", out=tmp_path / "one", resume=True, **given)
+    fewer = data() | {"test": TensorDataset(torch.zeros(8, 1, 8, 8), torch.arange(8) % 4)}
+    with pytest.raises(RunError, match=r"data\.name differs"):
+        compressor.compress(one, example, budget="0.5x", out=tmp_path / "one", resume=True, **(given | {"data": fewer}))
+    again = compressor.compress(one.eval(), example, budget="0.5x", out=tmp_path / "one", resume=True, **given)
+    assert again.report["metric"] == results[0].report["metric"]
+
+
+def test_the_network_is_left_as_it_is(tmp_path):
+    model = made(Net)
+    model.body = torch.compile(model.body, backend="eager")
+    given = {"method": "uniform", "data": data(), "train": {"epochs": 1}, "baselines": []} | QUICK
+    compressor.compress(model, torch.zeros(2, 1, 8, 8), budget="0.5x", out=tmp_path / "run", **given)
+    assert type(model.body).__name__ == "OptimizedModule"
+
+
+class Rows(nn.Module):
+    """Inputs (N, channels, length), and a layer whose weight is computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.utils.parametrizations.weight_norm(nn.Conv1d(5, 13, 3, padding=1))
+        self.more, self.head = nn.Conv1d(13, 23, 3, padding=1), nn.Linear(23, 2)
+
+    def forward(self, rows):
+        return self.head(torch.relu(self.more(torch.relu(self.conv(rows)))).mean(2)), None
+
+
+def loop(model, epochs):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for _ in range(3 * epochs):
+        optimizer.zero_grad()
+        model(torch.ones(4, 5, 9))[0].square().mean().backward()
+        optimizer.step()
+
+
+def test_rows_of_features_and_computed_weights(tmp_path):
+    def size(model):
+        return float(model(torch.ones(1, 5, 9))[0].abs().sum())
+
+    given = {"method": "uniform", "train": loop, "evaluate": size, "baselines": []} | QUICK
+    example = torch.rand(2, 5, 9).double()
+    result = compressor.compress(made(Rows), example, budget={"macs": "0.6x"}, out=tmp_path / "run", **given)
+    assert result.met
+    assert not (tmp_path / "run" / "model.pt").exists()  # torch does not pickle them
+    x = torch.rand(3, 5, 9)
+    (found,) = OnnxNetwork(result.onnx_path).all_outputs(inputs_of((x,)))
+    torch.testing.assert_close(torch.from_numpy(found), result.model(x)[0].detach(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: "resnet18", "model: a str; valid: a torch.nn.Module"),
+        (
+            lambda: torch.jit.trace(nn.Linear(3, 2), torch.rand(1, 3)),
+            "valid: a torch.nn.Module that is not TorchScript",
+        ),
+        (lambda: nn.LazyLinear(3), "has lazy layers without a size"),
+        (lambda: nn.utils.weight_norm(nn.Conv2d(1, 3, 3)), "Conv2d cannot be copied"),
+        (lambda: Net().double(), "is float64, not float32"),
+    ],
+    ids=["name", "script", "lazy", "computed", "double"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_no_network_is_said_in_one_sentence(tmp_path, model, message):
+    model = model()
+    if message == "Conv2d cannot be copied":
+        model(torch.rand(1, 1, 8, 8)).sum()  # now its weight is no leaf
+    with pytest.raises(ModelError, match=message):
+        compressor.compress(model, torch.zeros(2, 1, 8, 8), budget="0.5x", data=data(), out=tmp_path / "run")
 
 
 def test_a_class_within_a_function_is_given_again(tmp_path):
@@ -231,6 +329,8 @@ def test_a_class_within_a_function_is_given_again(tmp_path):
     compressor.compress(made(Local), torch.zeros(2, 1, 8, 8), budget="0.5x", out=out, **given)
     assert not (out / "model.pt").exists()
     assert isinstance(compressor.load(out), Local)  # this process still has it
+    with pytest.raises(ModelError, match="load: model: a str; valid"):
+        compressor.load(out, "net")
 
 
 @pytest.mark.parametrize(
@@ -241,6 +341,9 @@ def test_a_class_within_a_function_is_given_again(tmp_path):
         ({"method": "tailor"}, "search.method: 'tailor' is not one of"),
         ({"budget": {"parms": 3}}, "budget.parms: unknown key"),
         ({"budget": "half"}, "must be a number such as 580000"),
+        ({"budget": 0.5}, "compress: budget: 0.5; valid: a share of the parameters"),
+        ({"method": None}, "compress: method: None; valid: a search method's name"),
+        ({"out": None}, "compress: out: None; valid: the path of a folder"),
         ({"finetuning": {}}, "finetuning: unknown key"),
     ],
 )

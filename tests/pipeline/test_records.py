@@ -76,7 +76,10 @@ def test_a_search_record_reads_back_with_what_costs_have_added(tmp_path):
         (changed(limits={"params": float("nan")}), "limits.params: must be a finite number above 0, not nan"),
         (changed(limits={"params": 0}), "limits.params: "),
         (changed(limits={"params": True}), "limits.params: "),
-        (changed(dataset=SEARCH["dataset"] | {"input_shape": [8, 8]}), "input_shape must be of one number or of three"),
+        (
+            changed(dataset=SEARCH["dataset"] | {"input_shape": [1, 2, 8, 8]}),
+            "input_shape must be of one to three numbers",
+        ),
         (changed(trace={"iterations": "x"}), "trace.iterations must be a list of objects, not 'x'"),
         (changed(reference_widths={"fc1": 2.5}), "reference_widths.fc1: "),
         (changed(finetuning={"epochs": 3}), "finetuning.lr: "),

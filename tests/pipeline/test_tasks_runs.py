@@ -18,7 +18,7 @@ from compressor.pipeline.compare import compare_methods
 from compressor.pipeline.runner import run
 from compressor.pipeline.shipping import load_weights, score_file
 from compressor.recipe import parse_recipe
-from compressor.training.tasks import task_of
+from compressor.training.tasks import TASKS
 from compressor.training.trainer import Trainer
 
 SHARED = {
@@ -84,7 +84,7 @@ def test_the_budget_is_met_with_parity(finished):
 
 def test_torch_and_onnx_agree_on_the_metric(finished):
     name, recipe, out, report = finished
-    task, data = task_of(name), load_data(recipe.data, seed=recipe.seed)
+    task, data = TASKS[name], load_data(recipe.data, seed=recipe.seed)
     found = report["metric"]
     assert (found["name"], found["better"]) == (task.metric, task.better)
     assert found["onnx"] == pytest.approx(found["torch"], rel=1e-4)
@@ -135,7 +135,7 @@ def test_the_page_shows_the_metric_and_how_it_compares(finished):
         shown, difference = f"{found:.3f}", f"{100 * (found / reference - 1):+.2f} %"
     else:
         shown, difference = f"{100 * found:.2f} %", f"{100 * (found - reference):+.2f} points"
-    assert f"<b>{shown}</b> {task_of(name).metric}" in page
+    assert f"<b>{shown}</b> {TASKS[name].metric}" in page
     assert f"<b>{difference.replace('-', '−')}</b> against the unscaled network" in page
 
 

@@ -111,6 +111,22 @@ def test_methods_take_part_in_it(digits, tmp_path, config):
         assert all(torch.equal(again.weights[name], value) for name, value in found.weights.items())
 
 
+@pytest.mark.parametrize("kind", ["Adafactor", "NAdam", "RMSprop", "Adagrad"])
+def test_optimizers_of_any_kind_follow_what_is_pruned(digits, kind):
+    def theirs(model, data, epochs, device, on_step):
+        optimizer = getattr(torch.optim, kind)(model.parameters(), lr=0.01)
+        images, labels = data.train.samples(torch.arange(64))
+        for _ in range(6 * epochs):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(data.normalise(images)), labels).backward()
+            optimizer.step()
+
+    limits = {"params": 0.3 * params_macs.params(REFERENCE)}
+    problem = Problem(REFERENCE, Budget(limits), params_macs.COSTS, trainer_of(theirs, digits), final=settings(1))
+    found = run_search(problem, TaylorConfig(prune_epochs=2, prune_every=2))
+    assert params_macs.params(found.architecture) <= limits["params"]
+
+
 def test_channels_are_ranked_on_its_gradients(digits):
     model, graph = build(REFERENCE, 3), graph_of(REFERENCE)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -180,6 +196,8 @@ def test_a_function_gets_what_it_takes():
     assert call(lambda model, epochs: (model, epochs), given) == (1, 3)
     assert call(lambda net, loader: (net, loader), given) == (1, 2)
     assert call(lambda model, rate=0.1: (model, rate), given) == (1, 0.1)
+    assert call(lambda net, rate=0.1: (net, rate), given) == (1, 0.1)
+    assert call(lambda net, **more: (net, more), given) == (1, {})
     assert call(lambda **all_of_it: sorted(all_of_it), given) == ["data", "epochs", "model"]
 
 

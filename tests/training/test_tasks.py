@@ -157,6 +157,6 @@ def test_a_batch_of_evaluation_is_as_large_as_its_logits_allow():
 
 
 def test_a_task_that_is_none_is_told_with_those_that_are(digits):
-    with pytest.raises(DataError, match="task 'detection' is not one of classification, language, segmentation"):
+    with pytest.raises(DataError, match="task 'detection' is not one of classification, language, own, segmentation"):
         task_of(replace(digits(), task="detection"))
     assert task_of(replace(digits(), metric=("mAP", "higher"))).metric == "mAP"
