@@ -54,14 +54,14 @@ def search(context: RunContext) -> None:
     check_reference(recipe.model.name, recipe.model.options)
     unscaled = context.reference()
     check_task(unscaled, context.data.task)
+    trained = trained_weights(recipe.model, unscaled, context.data, recipe.seed)
+    _check_kept(recipe, trained)
+    check_teacher(context, trained=trained is not None)
     limited = limited_costs(context.cost_context(unscaled))
     if needless := limited.budget.needless(limited.own):
         context.show(needless)
     for remark in _remarks(context, unscaled):
         context.show(remark)
-    trained = trained_weights(recipe.model, unscaled, context.data, recipe.seed)
-    _check_kept(recipe, trained)
-    check_teacher(context, trained=trained is not None)
     problem = _problem(context, unscaled, limited, trained)
     if not found_before:
         try_shipping(context, problem)
