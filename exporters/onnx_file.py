@@ -91,9 +91,11 @@ class OnnxNetwork:
     def all_outputs(self, inputs: Inputs) -> list[NDArray[Any]]:
         """What the file gives for inputs of its own, in the order of its outputs."""
         names = [one.name for one in self._session.get_inputs()]
-        fed = dict(
-            zip(names, (np.ascontiguousarray(one.detach().cpu().numpy()) for one in inputs.tensors), strict=True)
-        )
+        taken = dict(zip([name for name in names if name not in inputs.kwargs], inputs.args, strict=False))
+        fed = {
+            name: np.ascontiguousarray(one.detach().cpu().numpy())
+            for name, one in (taken | dict(inputs.kwargs)).items()
+        }
         found: list[NDArray[Any]] = self._session.run(None, fed)
         return found
 
@@ -117,17 +119,18 @@ class OnnxModule(nn.Module):
         path: the file
         threads: intra-op threads; None leaves it to ONNX Runtime
         like: what the network gives, if it has outputs of its own: the file's are put into the same places
+        order: then, the names of its inputs as it takes them by position
     """
 
-    def __init__(self, path: Path, threads: int | None = None, like: Any = None) -> None:
+    def __init__(self, path: Path, threads: int | None = None, like: Any = None, order: Sequence[str] = ()) -> None:
         super().__init__()
-        self._network, self._like = OnnxNetwork(path, threads), like
+        self._network, self._like, self._order = OnnxNetwork(path, threads), like, list(order)
 
     def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> Any:
         """What the network gives, on the device of the inputs."""
         if self._like is None:
             return torch.from_numpy(self._network.logits(args[0])).to(args[0].device)
-        inputs = Inputs(args, kwargs)
+        inputs = Inputs((), dict(zip(self._order, args, strict=False)) | kwargs)
         device = inputs.tensors[0].device
         found = iter([torch.from_numpy(one).to(device) for one in self._network.all_outputs(inputs)])
         places, form = pytree.tree_flatten(self._like)
@@ -306,7 +309,8 @@ def _own_names(model: nn.Module, inputs: Inputs) -> dict[str, Any]:
     """Names of a network's own inputs and outputs, as torch's exporters take them."""
     with torch.no_grad():
         outputs = leaf_names(run(model, inputs.clone()))
-    return {"input_names": inputs.names(model), "output_names": outputs}
+    names = inputs.names(model)
+    return {"input_names": names, "output_names": [f"{one}_out" if one in names else one for one in outputs]}
 
 
 class _Positional(nn.Module):

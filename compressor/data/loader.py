@@ -189,6 +189,10 @@ def training_batches(
     """
     if isinstance(data.train, DatasetSplit):
         if data.train.loader is not None:
+            if augment:
+                raise DataError(
+                    f"augment: {augment[0]}: a loader of one's own gives batches as they are; it takes none"
+                )
             return LoaderBatches(data.train, data.train.loader, seed=seed)
         return DatasetBatches(
             data.train, batch_size, seed=seed, augment=augment, channels_last=channels_last, classes=data.classes

@@ -13,23 +13,24 @@ batches; it is walked with generators of its own, so that it too gives the same 
 
 from __future__ import annotations
 
+import operator
 import os
 import random
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Self, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, Subset, default_collate
 
 from compressor.data.config import SourceConfig
 from compressor.data.dataset import DataSet, divide
+from compressor.data.draws import drawing_at
 from compressor.data.split import IGNORED, Split
 from compressor.errors import DataError
 from compressor.user_functions import called, imported
@@ -53,21 +54,6 @@ class Pair:
         return Pair(self.inputs.pin_memory(), self.targets.pin_memory())
 
 
-@contextmanager
-def _drawing(seed: int) -> Iterator[None]:
-    """Let the generators of torch, Python and numpy begin at a seed, and put them back."""
-    in_python, in_numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed)
-            yield
-    finally:
-        random.setstate(in_python)
-        np.random.set_state(in_numpy)
-
-
 class _Batched(Dataset["Pair | DataError"]):
     """A dataset whose items are batches, each by its (seed, indices)."""
 
@@ -80,7 +66,7 @@ class _Batched(Dataset["Pair | DataError"]):
         seed, indices = job
         what = f"{self.name} fails at samples {', '.join(map(str, indices[:3]))} ..."
         try:
-            with _drawing(seed):
+            with drawing_at(seed):
                 found = called(what, lambda: self._collated(indices), DataError)
                 return _pair(self.name, found, self.task, self.classes)
         except DataError as error:  # raised in a worker it would come with the worker's traceback
@@ -224,6 +210,9 @@ class DatasetSplit(Split):
             DataError: it fails, or gives fewer batches than its length says
         """
         draws = _Generators(seed)
+        for place in (loader, loader.sampler, getattr(loader.batch_sampler, "sampler", None)):
+            if isinstance(own := getattr(place, "generator", None), Generator):
+                own.manual_seed(seed)
         with draws:
             batches = called(f"{self.name} cannot be walked", lambda: iter(loader), DataError)
         for number in range(len(loader)):
@@ -260,7 +249,7 @@ class _Generators:
     """States of the generators of torch, Python and numpy, in force within `with`."""
 
     def __init__(self, seed: int) -> None:
-        with _drawing(seed):
+        with drawing_at(seed):
             self._own = self._read()
 
     def __enter__(self) -> None:
@@ -286,6 +275,9 @@ def load(config: SourceConfig, seed: int, device: torch.device) -> DataSet:
     Raises:
         DataError: it cannot be imported or fails, gives something else, or samples that no task has
     """
+    for key in ("path", "image_size", "channels"):
+        if (value := getattr(config, key)) is not None:
+            raise DataError(f"data.{key}: {value!r} is for data sets of ours; {config.name} takes data.options")
     function = imported("data.name", config.name, DataError)
     given = called(f"data.name: {config.name} fails", lambda: function(**dict(config.options)), DataError)
     return data_of(given, config, seed, device)
@@ -319,6 +311,10 @@ def data_of(given: Any, config: SourceConfig, seed: int, device: torch.device) -
         remarks.append(
             f"{name} gives a loader to train on: order and size of batches are its own (train.batch_size is not used)"
         )
+        if splits["train"].loader.persistent_workers:
+            remarks.append(
+                f"{name}: its loader keeps its workers, so training that is resumed sees other random changes"
+            )
     train, validation, test = (splits[part] for part in _PARTS)
     for part, split in splits.items():
         if len(split) and (split.task, split.shape) != (train.task, train.shape):
@@ -391,9 +387,9 @@ def _opaque(name: str, given: Mapping[str, Any], device: torch.device) -> DataSe
             f"{name}: example: {_kind(example)}; valid: a tensor (N, …), a tuple of some, or keywords to some"
         )
     shape = tuple(first.shape[1:]) if 1 <= first.dim() - 1 <= 3 else (max(1, first[0].numel()),)
-    hidden = _Hidden(device)
+    train, validation, test = (_Hidden(device) for _ in range(3))  # one each: functions are told which
     data = given["data"] if set(given) == {"example", "data"} else given
-    return DataSet(name, hidden, hidden, hidden, ("",), shape, (), (), task="own", given=data, example=example)
+    return DataSet(name, train, validation, test, ("",), shape, (), (), task="own", given=data, example=example)
 
 
 def _named_parts(name: str, given: Any) -> Mapping[str, Any]:
@@ -425,23 +421,24 @@ def _split(name: str, given: Any, device: torch.device, workers: int) -> Dataset
 def _sampled(name: str, loader: DataLoader[Any]) -> Dataset[Any]:
     """The samples of a loader's dataset that its sampler gives, each once and in order."""
 
-    def indices() -> list[Any]:
-        if loader.batch_sampler is None:
-            return list(loader.sampler)
+    def indices() -> list[int]:
+        found: Any = loader.sampler
         if type(loader.batch_sampler) is BatchSampler:  # that leaves none out
-            return list(loader.batch_sampler.sampler)
-        return [index for batch in islice(iter(loader.batch_sampler), len(loader)) for index in batch]
+            found = loader.batch_sampler.sampler
+        elif loader.batch_sampler is not None:
+            found = (index for batch in islice(iter(loader.batch_sampler), len(loader)) for index in batch)
+        return [operator.index(index) for index in found]
 
-    with _drawing(0):
+    with drawing_at(0):
         found = set(called(f"{name}: its sampler fails", indices, DataError))
-    if not all(isinstance(index, int) for index in found) or len(found) == len(cast(Any, loader.dataset)):
+    if len(found) == len(cast(Any, loader.dataset)):
         return loader.dataset
     return Subset(loader.dataset, sorted(found))
 
 
 def _task_and_shape(name: str, samples: Dataset[Any], collate: Callable[[Any], Any]) -> tuple[str, tuple[int, ...]]:
     """What the first sample says."""
-    with _drawing(0):
+    with drawing_at(0):
         first = called(f"{name} fails at sample 0", lambda: samples[0], DataError)
         if not isinstance(first, (tuple, list)) or len(first) != 2:
             raise DataError(f"{name}: a sample is {_kind(first)}, not (input, target)")

@@ -67,19 +67,21 @@ class Inputs:
 
     def names(self, model: nn.Module) -> list[str]:
         """What the network calls them, in the order of `tensors`."""
+        signature = inspect.signature(model.forward)
         try:
-            bound = inspect.signature(model.forward).bind(*self.args, **self.kwargs).arguments
-        except (TypeError, ValueError) as error:
+            signature.bind(*self.args, **self.kwargs)
+        except TypeError as error:
             raise ModelError(f"{type(model).__name__} does not take these inputs: {error}") from error
         found: list[str] = []
-        for name, value in bound.items():
-            if isinstance(value, tuple):
-                found += [f"{name}_{index}" for index in range(len(value))]
-            elif isinstance(value, Mapping):
-                found += list(value)
-            else:
-                found.append(name)
-        return found
+        for name, value in signature.bind_partial(*self.args).arguments.items():
+            found += [f"{name}_{index}" for index in range(len(value))] if isinstance(value, tuple) else [name]
+        return [*found, *self.kwargs]
+
+    def order(self, model: nn.Module) -> list[str]:
+        """The same names in the order in which the network takes them by position."""
+        names = self.names(model)
+        taken = [name for name in inspect.signature(model.forward).parameters if name in names]
+        return taken if len(taken) == len(names) else names
 
 
 AnyInputs = torch.Tensor | Inputs

@@ -138,7 +138,7 @@ class RunContext:
             path = folder / "architecture.json"
             if not path.exists():
                 raise RunError(f"{path}: file not found; the search has not finished in this folder")
-            architecture = self._of_recipe(Architecture.from_json(read_text(path), str(path)), path)
+            architecture = architecture_of(path, self.recipe)
             if (begins := searched.begins.get(name)) is None:
                 raise damaged(self.out / "search.json", f"begins: it has nothing of the network {name!r}")
             own = name in ("result", "undistilled")
@@ -146,21 +146,6 @@ class RunContext:
             distilled = taught and name not in ("reference", "undistilled")
             found.append(RunNetwork(name, folder, architecture, begins, finetuning, distilled))
         return found
-
-    def _of_recipe(self, architecture: Architecture, path: Path) -> Architecture:
-        """An architecture of a file, which may name no other code than the recipe does.
-
-        Raises:
-            RunError: it is of another network
-        """
-        model = self.recipe.model
-        same = architecture.model == model.name
-        if same and ModelName.of(model.name).has_weights:  # code of others, called with the options
-            same = dict(architecture.options) == dict(model.options)
-        if not same:
-            own = f"{architecture.model} {dict(architecture.options)}"
-            raise damaged(path, f"it is of {own}, the recipe of {model.name} {dict(model.options)}")
-        return architecture
 
     # what stages need --------------------------------------------------------------------------------------------
 
@@ -178,6 +163,8 @@ class RunContext:
             forget_example(self.recipe.model.name)
             if self._data.example is not None:
                 self._take_example(self._data)
+            elif self.recipe.train.keep == "best" and not len(self._data.validation):
+                raise RecipeError(f"train.keep: best needs validation data, and {config.name} has none; valid: last")
             elif len(self._data.train) < 2:
                 raise DataError(f"data: {config.name} leaves one training image; batch-norm needs two or more")
         return self._data
@@ -199,9 +186,10 @@ class RunContext:
             ("preprocess", export.preprocess, ("none",)),
             ("softmax", export.softmax, (False,)),
             ("also", export.also, ((),)),
+            ("batch", export.batch, (None,)),
         ):
             if asked not in plain:
-                valid = ", ".join(str(one).lower() for one in plain)
+                valid = ", ".join("null" if one is None else str(one).lower() for one in plain)
                 raise RecipeError(f"export.{key}: {asked} needs data that we can read; valid: {valid}")
         example = inputs_of(data.example)
         whole = example if isinstance(example, Inputs) else Inputs((example,))
@@ -221,14 +209,14 @@ class RunContext:
 
     def trainer(self, trained: Architecture | None = None, narrower: bool = False) -> Trainer:
         """A trainer of one network, whose widths may fall while it trains; without it, one that only evaluates."""
-        config, on_cpu = self.recipe.train, self.device.type == "cpu"
+        config, on_cpu, data = self.recipe.train, self.device.type == "cpu", self.data  # which may say what inputs are
         fits = trained is not None and supports_channels_last(trained, on_cpu=on_cpu, narrower=narrower)
         if config.channels_last is True and trained is not None and not fits:
             raise RecipeError(
                 f"train.channels_last: true, but {trained.model} cannot train so on this device; valid: auto, false"
             )
         plain = Trainer(
-            data=self.data,
+            data=data,
             device=self.device,
             augment=self.recipe.data.augment,
             bf16=config.precision == "bf16" or (config.precision == "auto" and self.device.type == "cuda"),
@@ -314,6 +302,22 @@ class RunContext:
     def _pausing(self, epochs: float) -> bool:
         stop = self.stop_at if self.stage == "search" else None
         return self.pause() or (stop is not None and epochs >= stop)
+
+
+def architecture_of(path: Path, recipe: Recipe) -> Architecture:
+    """An architecture of a file, which may name no other code than the recipe does.
+
+    Raises:
+        RunError: it is of another network
+    """
+    architecture, model = Architecture.from_json(read_text(path), str(path)), recipe.model
+    same = architecture.model == model.name
+    if same and ModelName.of(model.name).has_weights:  # code of others, called with the options
+        same = dict(architecture.options) == dict(model.options)
+    if not same:
+        own = f"{architecture.model} {dict(architecture.options)}"
+        raise damaged(path, f"it is of {own}, the recipe of {model.name} {dict(model.options)}")
+    return architecture
 
 
 def identity(data: DataSet) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,18 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader
 
+from compressor.data.draws import drawing_at
 from compressor.dependency.inputs import inputs_of
 from compressor.errors import ModelError, RecipeError, RunError
-from compressor.files import cache_folder, digest_of, read_text, replace_atomic, sha256_of
+from compressor.files import cache_folder, digest_of, replace_atomic, sha256_of
 from compressor.models import offer
 from compressor.models.architecture import Architecture
+from compressor.models.examples import give_example, given_example
 from compressor.models.given_source import copied, is_offered, slug
 from compressor.models.wrappers import unwrapped
 from compressor.pipeline import run_folder
-from compressor.pipeline.records import damaged
+from compressor.pipeline.context import architecture_of
+from compressor.pipeline.records import SearchRecord, damaged
 from compressor.pipeline.runner import Progress, run
 from compressor.pipeline.shipping import load_weights
 from compressor.recipe import parse_recipe
@@ -30,7 +34,7 @@ from compressor.recipe.model_name import ModelName
 from compressor.user_functions import offer_function
 
 _PICKLE = "model.pt"
-_PLAIN = (bool, int, float, str, tuple, type(None))  # settings of a layer, as far as they are looked at
+_PLAIN = (bool, int, float, str, type(None))  # settings of a layer, as far as they are looked at
 _DEEP, _MANY = 3, 20  # levels of data that are looked at, and items of each
 
 
@@ -124,8 +128,9 @@ def compress(
         "search": search | dict(sections.get("search", {})),
     }
     folder = Path(out)
-    report = run(parse_recipe(raw, source="compress"), folder, resume=resume, progress=progress)
-    found = _network(folder)
+    with drawing_at(0):  # whoever calls goes on with their own random numbers
+        report = run(parse_recipe(raw, source="compress"), folder, resume=resume, progress=progress)
+        found = _network(folder)
     _pickle(found, folder)
     return Compressed(found, folder / "model.onnx", _architecture(folder), report, folder)
 
@@ -185,14 +190,21 @@ def _digest(model: nn.Module) -> str:
     found = hashlib.blake2b(digest_size=4)
     for path, module in model.named_modules():
         settings = {name: value for name, value in vars(module).items() if name != "training"}
-        settings = {name: value for name, value in settings.items() if isinstance(value, _PLAIN)}
+        settings = {name: value for name, value in settings.items() if _is_plain(value)}
         kind = f"{type(module).__module__}.{type(module).__qualname__}"
         found.update(repr((path, kind, sorted(settings.items(), key=str))).encode())
     for name, tensor in model.state_dict().items():
+        if not isinstance(tensor, torch.Tensor):  # extra state
+            continue
         value = tensor.detach().cpu().contiguous()
         found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         found.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
     return found.hexdigest()
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a setting is the same text in every process."""
+    return all(map(_is_plain, value)) if isinstance(value, tuple) else isinstance(value, _PLAIN)
 
 
 def _kind_of(data: Any) -> str:
@@ -217,14 +229,19 @@ def _network(folder: Path) -> nn.Module:
     weights = folder / "weights.safetensors"
     if not weights.exists():
         raise RunError(f"{weights}: file not found; the network has not been trained in this folder")
-    return load_weights(_architecture(folder), weights, run_folder.load(folder, trust=True).seed)
+    run_folder.check_files(folder)
+    recipe = run_folder.load(folder, trust=True)
+    taken = SearchRecord.read(folder / "search.json").inputs
+    if taken is not None and given_example(recipe.model.name) is None:
+        give_example(recipe.model.name, taken.zeros())
+    return load_weights(_architecture(folder), weights, recipe.seed)
 
 
 def _architecture(folder: Path) -> Architecture:
     path = folder / "architecture.json"
     if not path.exists():
         raise RunError(f"{path}: file not found; the search has not finished in this folder")
-    return Architecture.from_json(read_text(path), str(path))
+    return architecture_of(path, run_folder.load(folder, trust=True))
 
 
 def _pickle(model: nn.Module, folder: Path) -> None:
@@ -235,9 +252,10 @@ def _pickle(model: nn.Module, folder: Path) -> None:
     except Exception:  # pickling runs any code; a class within a function cannot be, nor a parametrized layer
         path.unlink(missing_ok=True)
         return
-    mark = _mark_of(path)
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.touch()
+    with suppress(OSError):  # where it cannot be noted, `load` asks for trust
+        mark = _mark_of(path)
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
 
 
 def _mark_of(path: Path) -> Path:
@@ -246,7 +264,7 @@ def _mark_of(path: Path) -> Path:
 
 def _unpickled(folder: Path, *, trust: bool) -> nn.Module:
     path = folder / _PICKLE
-    if not path.exists():
+    if path.is_symlink() or not path.is_file():
         raise ModelError(
             f"{folder}: its network was an object of another process, and could not be kept as one; give it as model="
         )

@@ -10,8 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import torch
 from pydantic import BaseModel, ConfigDict, RootModel, TypeAdapter, ValidationError, model_validator
 
+from compressor.dependency.inputs import Inputs
 from compressor.errors import RunError
 from compressor.files import read_text, write_json
 from compressor.pipeline.run_network import Begin
@@ -78,6 +80,33 @@ class Dataset(BaseModel):
         return self
 
 
+class InputsRecord(BaseModel):
+    """Kinds and shapes (without the batch) of the inputs of a network whose inputs are its own."""
+
+    by_position: list[tuple[str, list[Count]]]
+    by_name: dict[str, tuple[str, list[Count]]]
+
+    @classmethod
+    def of(cls, inputs: Inputs) -> Self:
+        """The record of some inputs."""
+
+        def told(tensor: torch.Tensor) -> tuple[str, list[int]]:
+            return str(tensor.dtype).removeprefix("torch."), list(tensor.shape[1:])
+
+        named = {name: told(one) for name, one in inputs.kwargs.items()}
+        return cls(by_position=list(map(told, inputs.args)), by_name=named)
+
+    def zeros(self) -> Inputs:
+        """Two samples of such inputs."""
+
+        def made(kind: str, shape: list[int]) -> torch.Tensor:
+            found = getattr(torch, kind, None)
+            return torch.zeros(2, *shape, dtype=found if isinstance(found, torch.dtype) else None)
+
+        named = {name: made(*one) for name, one in self.by_name.items()}
+        return Inputs(tuple(made(*one) for one in self.by_position), named)
+
+
 class SearchRecord(_File):
     """search.json: what the search found beside the architecture, and for which data.
 
@@ -97,6 +126,7 @@ class SearchRecord(_File):
         training: of these weights
         round_to: what the groups' widths are multiples of
         remarks: what the user must know of how the network was taken, a sentence each
+        inputs: of a network whose inputs are its own
     """
 
     model_config = ConfigDict(extra="allow")
@@ -114,6 +144,7 @@ class SearchRecord(_File):
     training: list[EpochRecord] = []
     round_to: list[Size] = []
     remarks: list[str] = []
+    inputs: InputsRecord | None = None
 
     @model_validator(mode="after")
     def _of_costs(self) -> Self:

@@ -33,11 +33,14 @@ def finetuning_settings(recipe: Recipe, finetuning: Finetuning | None = None) ->
 
     Args:
         recipe: of the run
-        finetuning: what the search method says of its weights: how long, and at which constant rate
+        finetuning: what the search method says of its weights: how long, and at which constant rate, where the recipe's
+            section leaves that open
     """
     own = {key: value for key, value in recipe.finetune if value is not None}
     if finetuning is None:
         return final_settings(recipe.train.model_copy(update=own))
-    own.pop("epochs", None)
-    settings = final_settings(recipe.train.model_copy(update=own))
-    return replace(settings, epochs=finetuning.epochs, lr_at=lambda step, per_epoch: finetuning.lr)
+    epochs = own.get("epochs", finetuning.epochs)
+    settings = final_settings(recipe.train.model_copy(update={**own, "epochs": max(1, epochs)}))
+    if {"lr", "schedule"} & set(own):  # the recipe knows better
+        return replace(settings, epochs=epochs)
+    return replace(settings, epochs=epochs, lr_at=lambda step, per_epoch: finetuning.lr)

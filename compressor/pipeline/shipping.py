@@ -42,6 +42,7 @@ from compressor.pipeline.records import ExportRecord, ParityRecord, PrecisionRec
 from compressor.recipe import Recipe, ShippedNetwork, costs
 from compressor.recipe.precision import precisions
 from compressor.training.checkpoint import load_tensors
+from compressor.training.own_metric import NoNumberError
 from compressor.training.tasks import Evaluation, task_of
 from compressor.training.trainer import Trainer
 
@@ -138,6 +139,7 @@ def _finish(source: Path, target: Path, form: Form, recipe: Recipe, data: DataSe
     scheme, samples = None, []
     tried: dict[str, Any] = {}
     if precision.schemes:
+        data = replace(data, metric=None)  # schemes are compared by the task's own
         split, task = judged(data, recipe.seed), task_of(data)
         samples = calibration(data, recipe.seed)
         with tempfile.TemporaryDirectory(prefix="compressor-", dir=target.parent) as folder:
@@ -173,12 +175,14 @@ def _judge(
     if trainer.metric is None:
         return score_file(path, data, data.test, threads), None
     try:
-        like = None
-        if data.example is not None:
+        module, example = OnnxModule(path, threads), _parity_batches(data, recipe)[0]
+        if isinstance(example, Inputs):
             with torch.no_grad():
-                like = run(model.cpu().eval(), _parity_batches(data, recipe)[0])
-        module = OnnxModule(path, threads, like)
+                like = run(model.cpu().eval(), example)
+            module = OnnxModule(path, threads, like, example.order(model))
         return trainer.metric(module.to(trainer.device), "test", len(data.test)), None
+    except NoNumberError:  # what the file computes is at fault
+        raise
     except TrainingError as error:
         return in_torch, f"the metric is of the network in PyTorch, since the file cannot be judged by {error}"
 

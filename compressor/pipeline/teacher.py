@@ -34,7 +34,7 @@ def teacher_of(context: RunContext, trainer: Trainer) -> Teacher | None:
     if config is None:
         return None
     model = _network(context, config.teacher).eval().requires_grad_(requires_grad=False)
-    return Teacher(trainer.prepare(model), config.temperature, config.weight, config.layers, config.attention)
+    return Teacher(model.to(trainer.device), config.temperature, config.weight, config.layers, config.attention)
 
 
 def check_teacher(context: RunContext, *, trained: bool) -> None:

@@ -70,7 +70,7 @@ class TrainConfig(Section):
     )
     clip: PositiveFloat | None = Field(None, description="largest norm of the gradients of a step; null: any")
     accumulate: PositiveInt = Field(
-        1, description="parts of a batch that are trained one after another, for less memory; the step is the same"
+        1, description="parts of a batch that are trained one after another, for less memory; batch-norms see the parts"
     )
     keep: Literal["last", "best"] = Field("last", description="weights of the last epoch or of the best validation one")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA, fp32 on a CPU")

@@ -46,7 +46,7 @@ class Teacher:
     def outputs(self, x: Tensor) -> Tensor:
         """The teacher's logits of a batch, without gradients."""
         with torch.no_grad():
-            logits: Tensor = self.model(x)
+            logits: Tensor = self.model(x.contiguous())  # whether it can have channels last nobody asked
         return logits
 
     def loss(

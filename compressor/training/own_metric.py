@@ -19,6 +19,10 @@ from compressor.training.tasks import Evaluation
 from compressor.user_functions import call, called
 
 
+class NoNumberError(TrainingError):
+    """A function of the user's ran, and what it gave is no finite number."""
+
+
 @dataclass(frozen=True)
 class OwnMetric:
     """How a function of the user's judges networks.
@@ -67,8 +71,8 @@ class OwnMetric:
         try:
             found = float(value)
         except (TypeError, ValueError) as error:
-            raise TrainingError(f"{self.source}: it gives a {type(value).__name__}, not a number") from error
+            raise NoNumberError(f"{self.source}: it gives a {type(value).__name__}, not a number") from error
         if not math.isfinite(found):
-            raise TrainingError(f"{self.source}: it gives {found}, not a finite number")
+            raise NoNumberError(f"{self.source}: it gives {found}, not a finite number")
         share = found if self.name == "accuracy" and 0 <= found <= 1 else None
         return Evaluation(None, share, samples, self.name, found)

@@ -105,6 +105,8 @@ def test_images_may_be_mixed_but_not_moved():
     images, shares = walked(data(), 0, augment=("mixup",), channels_last=True)[0]
     assert shares.shape == (4, 3)
     assert images.is_contiguous(memory_format=torch.channels_last)
+    with pytest.raises(DataError, match=r"augment: mixup: a loader of .* gives batches as they are"):
+        walked(data(train=DataLoader(Noisy(), 4)), 0, augment=("mixup",))
     with pytest.raises(DataError, match="augment: flip: images of torch datasets change in their own transforms"):
         training_batches(data(), 4, seed=0, augment=("flip",))
 
@@ -112,7 +114,8 @@ def test_images_may_be_mixed_but_not_moved():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_keeps_its_batches_and_gives_them_again(workers):
     """Also where the network draws between two batches, and from any batch on."""
-    loader = DataLoader(Noisy(), batch_size=5, shuffle=True, num_workers=workers)
+    own = torch.Generator()
+    loader = DataLoader(Noisy(), batch_size=5, shuffle=True, num_workers=workers, generator=own if workers else None)
     found = data(train=loader)
     assert any("order and size of batches are its own" in remark for remark in found.remarks)
     assert len(found.validation) == 0
@@ -139,7 +142,7 @@ def test_labels_are_found_within_subsets():
 
 def test_loaders_give_the_samples_of_their_samplers_only():
     whole = Noisy(60)
-    train = DataLoader(whole, 8, sampler=SubsetRandomSampler(range(40)))
+    train = DataLoader(whole, 8, sampler=SubsetRandomSampler(np.arange(40)))
     test = DataLoader(whole, batch_sampler=BatchSampler(range(40, 60), 7, False))
     found = data_of({"train": train, "validation": DataLoader(Subset(whole, [3, 1])), "test": test}, config(), 0, CPU)
     assert [len(split) for split in (found.train, found.validation, found.test)] == [40, 2, 20]

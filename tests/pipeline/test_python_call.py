@@ -13,10 +13,11 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import compressor
+from compressor.bench import open_session
 from compressor.cli.inspection import inspect_file, inspection_lines
 from compressor.costs.params_macs import count_params
 from compressor.dependency.inputs import inputs_of
-from compressor.errors import ModelError, RecipeError, RunError
+from compressor.errors import ModelError, RecipeError, RunError, TrainingError
 from compressor.exporters import OnnxNetwork
 from compressor.report import summary_lines
 
@@ -63,7 +64,11 @@ def data():
     return {"train": whole, "test": whole, "classes": 4}
 
 
-EXAMPLE = {"image": torch.rand(2, 3, 8, 8), "extra": torch.rand(2, 5), "scale": torch.tensor([1.0, 0.5])}
+EXAMPLE = {
+    "image": torch.linspace(0, 1, 2 * 3 * 64).view(2, 3, 8, 8),
+    "extra": torch.linspace(-1, 1, 10).view(2, 5),
+    "scale": torch.tensor([1.0, 0.5]),
+}
 
 
 class Loop:
@@ -157,6 +162,37 @@ def test_the_real_exporter_takes_several_inputs(tmp_path, monkeypatch):
     assert [one.name for one in onnx.load(result.onnx_path).graph.input] == ["image", "extra", "scale"]
 
 
+def test_inputs_keep_their_names_in_any_order(tmp_path):
+    """An example in another order than the network's; a metric that calls by position, and by name."""
+    turned = {name: EXAMPLE[name] for name in ("scale", "extra", "image")}
+
+    def judged(model, data):
+        one = model(data["image"], data["extra"], scale=data["scale"])
+        other = model(scale=data["scale"], image=data["image"], extra=data["extra"])
+        assert torch.equal(one["boxes"], other["boxes"])
+        return float(one["boxes"].mean())
+
+    given = {"data": EXAMPLE, "train": Loop(), "evaluate": judged, "finetune": {"epochs": 1}, "baselines": []} | QUICK
+    result = compressor.compress(made(Pair), turned, budget="0.5x", method="uniform", out=tmp_path / "run", **given)
+    assert result.report["metric"]["onnx"] == pytest.approx(result.report["metric"]["torch"], rel=1e-4)
+    session = open_session(result.onnx_path, provider="cpu")[0]
+    found = session.run(["boxes"], {name: tensor.numpy() for name, tensor in EXAMPLE.items()})[0]
+    torch.testing.assert_close(torch.from_numpy(found), result.model(**EXAMPLE)["boxes"].detach(), rtol=1e-3, atol=1e-4)
+
+
+def test_torch_and_the_file_are_judged_by_the_same_data(tmp_path):
+    seen = []
+
+    def judged(model, data, split):
+        seen.append(split)
+        return float(model(**data)["boxes"].mean())
+
+    pair(tmp_path / "run", evaluate=judged, baselines=[], method="uniform")
+    assert set(seen) == {"test"}
+    with pytest.raises(TrainingError, match="gives nan, not a finite number"):
+        pair(tmp_path / "nan", evaluate=lambda model: float("nan"), baselines=[], method="uniform")
+
+
 def test_an_interrupted_call_goes_on_to_the_same_weights(tmp_path):
     whole = pair(tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
@@ -165,6 +201,57 @@ def test_an_interrupted_call_goes_on_to_the_same_weights(tmp_path):
     again = pair(tmp_path / "cut", resume=True)
     for name, value in whole.model.state_dict().items():
         assert torch.equal(again.model.state_dict()[name], value), name
+
+
+ANEW = """
+import sys, torch, shutil
+sys.path.insert(0, sys.argv[2])
+from tests.support import quick
+quick.exporting_by_tracing(setattr)
+import compressor
+from tests.pipeline.test_python_call import EXAMPLE, Pair, made, pair
+result = pair(sys.argv[1], resume=True, finetune={"epochs": 1})
+print(float(compressor.load(sys.argv[1])(**EXAMPLE)["boxes"].detach().sum()))
+"""
+
+ONLY = """
+import sys, torch
+from tests.pipeline.test_python_call import EXAMPLE, Pair, made
+import compressor
+for given in ({}, {"model": made(Pair, 3)}):
+    print(float(compressor.load(sys.argv[1], **given)(**EXAMPLE)["boxes"].detach().sum()))
+"""
+
+
+def test_networks_with_inputs_of_their_own_go_on_and_come_back_in_a_fresh_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{compressor.__path__[0]}/..:{compressor.__path__[0]}/../tests/support")
+    example = {name: torch.ones_like(tensor) for name, tensor in EXAMPLE.items()}
+    out = tmp_path / "run"
+    result = pair(out)
+    expected = float(result.model(**example)["boxes"].sum().detach())
+    for name in ("weights.safetensors", "training.json", "export.json", "model.onnx", "latency.json", "report.json"):
+        (out / name).unlink()
+    code = ANEW.replace("**EXAMPLE", "**{name: torch.ones_like(tensor) for name, tensor in EXAMPLE.items()}")
+    assert float(in_another_process(out, tmp_path, code=code)) == pytest.approx(expected, rel=1e-4)
+    code = ONLY.replace("**EXAMPLE", "**{name: torch.ones_like(tensor) for name, tensor in EXAMPLE.items()}")
+    values = in_another_process(out, tmp_path, code=code).split()
+    assert [float(value) for value in values] == pytest.approx([expected] * 2, rel=1e-4)
+
+
+def test_a_folder_of_someone_else_runs_no_code(tmp_path):
+    out = tmp_path / "run"
+    given = {"method": "uniform", "data": data(), "train": {"epochs": 1}, "baselines": []} | QUICK
+    compressor.compress(made(Net), torch.zeros(2, 1, 8, 8), budget="0.5x", out=out, **given)
+    value = json.loads((out / "architecture.json").read_text())
+    hostile = value | {"model": "subprocess:check_output", "options": {"args": ["touch", str(tmp_path / "ran")]}}
+    (out / "architecture.json").write_text(json.dumps(hostile))
+    with pytest.raises(RunError, match=r"architecture\.json: was damaged or changed"):
+        compressor.load(out)
+    stages = json.loads((out / "stages.json").read_text())
+    (out / "stages.json").write_text(json.dumps(stages | {"files": {}}))
+    with pytest.raises(RunError, match=r"it is of subprocess:check_output .*, the recipe of given:Net"):
+        compressor.load(out)
+    assert not (tmp_path / "ran").exists()
 
 
 LOAD = """
@@ -187,12 +274,16 @@ class Mine(Base):
 """
 
 
-def in_another_process(*arguments, cache=None):
+def in_another_process(*arguments, cache=None, code=None):
     import os
 
     environment = os.environ | ({"COMPRESSOR_CACHE": str(cache)} if cache else {})
     done = subprocess.run(
-        [sys.executable, "-c", LOAD, *map(str, arguments)], capture_output=True, text=True, check=False, env=environment
+        [sys.executable, "-c", code or LOAD, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
     )
     assert not done.stderr, done.stderr
     return done.stdout.strip()

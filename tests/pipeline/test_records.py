@@ -38,6 +38,7 @@ SEARCH = {
     "images": [{"name": "digits"}, ["0", "1"], [0.5], [0.25]],
     "reference_widths": {"fc1": 23},
     "begins": {"result": "found"},
+    "inputs": None,
     "finetuning": {"epochs": 3, "lr": 0.01},
     "training": [
         {"epoch": 1, "loss": 2, "validation_loss": None, "validation_accuracy": 0.5, "lr": 0.1, "seconds": 1.5}

@@ -17,11 +17,12 @@ from compressor.exporters import exporters
 from compressor.files import copy_atomic, write_atomic
 from compressor.models import check_reference, check_task, remarks
 from compressor.models.architecture import Architecture
+from compressor.models.examples import given_example
 from compressor.pipeline.calibration import calibrated
 from compressor.pipeline.context import RunContext, identity
 from compressor.pipeline.inherit import Trained, channel_importance, inherited, trained_weights
 from compressor.pipeline.limits import Limited, limited_costs
-from compressor.pipeline.records import SearchRecord
+from compressor.pipeline.records import InputsRecord, SearchRecord
 from compressor.pipeline.run_network import Begin
 from compressor.pipeline.settings import final_settings
 from compressor.pipeline.teacher import check_teacher
@@ -214,6 +215,7 @@ def _keep(context: RunContext, starts: _Starts, limited: Limited, found: SearchR
         dataset=context.data.describe(),
         images=identity(context.data),
         reference_widths=dict(problem.reference.widths),
+        inputs=None if (given := given_example(problem.reference.model)) is None else InputsRecord.of(given),
         begins=_with_undistilled(context, starts.begins),
         finetuning=found.finetuning,
         training=list(found.history),
