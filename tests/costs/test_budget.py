@@ -109,7 +109,7 @@ def test_bounds_follow_the_references_order():
 
 @pytest.mark.parametrize("given", [{"minimum": {"fc3": 4}}, {"frozen": ("fc3",)}])
 def test_unknown_groups_are_told_the_valid_ones(given):
-    with pytest.raises(RecipeError, match=rf"widths\.{next(iter(given))}: 'fc3' is not one of fc1, fc2"):
+    with pytest.raises(RecipeError, match=rf"widths\.{next(iter(given))}: 'fc3' is not one of .*fc1, fc2"):
         bounds_of(WidthsConfig(**given), MLP)
 
 

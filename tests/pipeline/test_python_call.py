@@ -2,9 +2,11 @@
 
 import html
 import json
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import onnx
 import pytest
@@ -23,6 +25,10 @@ from compressor.report import summary_lines
 
 pytestmark = pytest.mark.usefixtures("quick_export", "no_figures")
 
+ROOT = Path(__file__).parent.parent.parent
+FOUND = os.pathsep.join(
+    [str(ROOT), str(ROOT / "tests" / "support"), os.environ.get("PYTHONPATH", "")]
+)  # where others look
 QUICK = {"bench": {"provider": "cpu", "batch": 1, "warmup": 0, "runs": 2, "threads": 1}, "device": "cpu", "threads": 1}
 
 
@@ -224,7 +230,7 @@ for given in ({}, {"model": made(Pair, 3)}):
 
 
 def test_networks_with_inputs_of_their_own_go_on_and_come_back_in_a_fresh_process(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", f"{compressor.__path__[0]}/..:{compressor.__path__[0]}/../tests/support")
+    monkeypatch.setenv("PYTHONPATH", FOUND)
     example = {name: torch.ones_like(tensor) for name, tensor in EXAMPLE.items()}
     out = tmp_path / "run"
     result = pair(out)
@@ -275,8 +281,6 @@ class Mine(Base):
 
 
 def in_another_process(*arguments, cache=None, code=None):
-    import os
-
     environment = os.environ | ({"COMPRESSOR_CACHE": str(cache)} if cache else {})
     done = subprocess.run(
         [sys.executable, "-c", code or LOAD, *map(str, arguments)],
@@ -294,7 +298,7 @@ def test_the_network_comes_back_in_a_fresh_process(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     import nets_of_python_call
 
-    monkeypatch.setenv("PYTHONPATH", str(compressor.__path__[0] + "/.."))
+    monkeypatch.setenv("PYTHONPATH", FOUND)
     out = tmp_path / "run"
     given = {"method": "uniform", "data": data(), "train": {"epochs": 1}, "baselines": []} | QUICK
     result = compressor.compress(
