@@ -16,8 +16,6 @@ from compressor.errors import ModelError
 
 Tensors = dict[str, torch.Tensor]
 
-WEIGHTS_FILES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pth.tar")
-
 # Where training scripts keep the state dict in a checkpoint of more than that, the likeliest first.
 _WITHIN = (
     *("state_dict", "model_state_dict", "model", "net", "network", "weights", "params", "module"),

@@ -10,10 +10,11 @@ from torch import nn
 from compressor.errors import ModelError, RecipeError
 from compressor.models import build, has_weights, network_with_weights, reference_architecture
 from compressor.models.tasks import check_output
-from compressor.models.weights_file import WEIGHTS_FILES, load_trained_, read_weights
+from compressor.models.weights_file import load_trained_, read_weights
 from compressor.pipeline.context import RunContext
 from compressor.pipeline.inherit import trained_weights
 from compressor.pipeline.shipping import load_weights
+from compressor.recipe.sections import WEIGHTS_FILES
 from compressor.training.distillation import Teacher
 from compressor.training.trainer import Trainer
 

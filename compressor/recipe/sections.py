@@ -57,13 +57,13 @@ def _named_model(value: Any) -> Any:
     return _named(value)
 
 
-_WEIGHTS_FILES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pth.tar")
+WEIGHTS_FILES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pth.tar")
 
 
 def _weights(value: str) -> str:
-    if re.fullmatch(r"auto|given|fresh|torchvision(:\w+)?", value) or value.endswith(_WEIGHTS_FILES):
+    if re.fullmatch(r"auto|given|fresh|torchvision(:\w+)?", value) or value.endswith(WEIGHTS_FILES):
         return value
-    raise ValueError(f"must be auto, given, fresh, torchvision, or a file ({', '.join(_WEIGHTS_FILES)})")
+    raise ValueError(f"must be auto, given, fresh, torchvision, or a file ({', '.join(WEIGHTS_FILES)})")
 
 
 class ModelConfig(Section):
@@ -83,7 +83,7 @@ class ModelConfig(Section):
     @property
     def weights_file(self) -> Path | None:
         """The file that holds the trained weights, if they are in one."""
-        return Path(self.weights) if self.weights.endswith(_WEIGHTS_FILES) else None
+        return Path(self.weights) if self.weights.endswith(WEIGHTS_FILES) else None
 
     @property
     def weights_of_torchvision(self) -> str | None:
