@@ -4,7 +4,7 @@
     torchvision:resnet18         a torchvision network, resized as compressor.dependency says
     timm:resnet10t               the same of timm (pip install 'onnx-compressor[timm]')
     mypackage.nets:make_net      your factory; called with num_classes= if it takes it, and the recipe's options
-    onnx:net.onnx                a network of an ONNX file (pip install 'onnx-compressor[onnx]')
+    onnx:net.onnx                a network of an ONNX file
     given:NAME                   a network that this process holds, see `offer`
 
 Third parties add families through the entry-point group `compressor.models` (name → `Family`). Names load on first use.

@@ -1,4 +1,4 @@
-"""onnx:PATH, the network of an ONNX file (pip install 'onnx-compressor[onnx]')."""
+"""onnx:PATH, the network of an ONNX file."""
 
 from __future__ import annotations
 
@@ -28,6 +28,6 @@ class OnnxSource(ReferencedSource):
 
     def made(self, classes: int, options: Mapping[str, Any]) -> nn.Module:
         """See `ReferencedSource`."""
-        from compressor.models.onnx_file import network_of
+        from compressor.models.from_onnx.network import network_of
 
         return network_of(Path(ModelName.of(self.model).name), options)

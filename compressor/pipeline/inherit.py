@@ -27,8 +27,8 @@ from compressor.models import (
     published_weights,
 )
 from compressor.models.architecture import Architecture
+from compressor.models.from_onnx.batch_norms import settle_
 from compressor.models.initialise import reinitialise_
-from compressor.models.onnx_file import settle_
 from compressor.models.weights_file import load_trained_, read_weights
 from compressor.recipe.sections import ModelConfig
 from compressor.search.importance import Importance, Ranking, importance_of, surplus

@@ -9,8 +9,6 @@ from safetensors.torch import load_file
 from small import small_recipe
 from torch import nn
 
-pytest.importorskip("onnx2torch")
-
 from compressor.costs import params_macs
 from compressor.costs.budget import Budget
 from compressor.data import normalised

@@ -10,13 +10,12 @@ import torch
 from torch import nn
 from torchvision.models import mobilenetv2, resnet
 
-pytest.importorskip("onnx2torch")
-
 from compressor.bench import open_session
 from compressor.errors import CompressorError, ModelError
 from compressor.exporters import export_onnx
 from compressor.models import build, graph_of, reference_architecture
-from compressor.models.onnx_file import network_of, settle_
+from compressor.models.from_onnx.batch_norms import settle_
+from compressor.models.from_onnx.network import network_of
 
 
 def trace(model, images, path):

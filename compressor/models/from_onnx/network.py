@@ -1,0 +1,61 @@
+"""The network of an ONNX file: read, converted, proven equal, with batch-norms put back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import fx
+
+from compressor.errors import ModelError, not_one_of
+from compressor.models.from_onnx.batch_norms import restore_batch_norms_
+from compressor.models.from_onnx.checking import check_equal
+from compressor.models.from_onnx.conversion import Conversion, ConversionError
+from compressor.models.from_onnx.file import OnnxFile, read_file, sizes_to_try
+
+_OPTIONS = {"batch_norm": ("restore", "as_is")}
+
+
+def network_of(path: Path, options: Mapping[str, Any]) -> fx.GraphModule:
+    """The network of an ONNX file, with its weights, for batches of any size, in float32.
+
+    Args:
+        path: of a file of operator set 7 to 25, whose inputs all have the batch as their first axis
+        options: {"batch_norm": "restore" (default) or "as_is"}
+
+    Raises:
+        ModelError: the file cannot be read, has an operator that is not known, or is not computed alike by torch
+    """
+    for key, value in options.items():
+        if key not in _OPTIONS:
+            raise ModelError(f"model.options: {not_one_of(key, _OPTIONS)}")
+        if value not in _OPTIONS[key]:
+            raise ModelError(f"model.options.{key}: {not_one_of(value, _OPTIONS[key])}")
+    file = read_file(path)
+    network = _converted(file)
+    if options.get("batch_norm", "restore") == "restore":
+        restore_batch_norms_(network, network.meta["ranks"])
+    network.meta.clear()
+    return network
+
+
+def _converted(file: OnnxFile) -> fx.GraphModule:
+    """The network in the first size of images that it runs in, where the file leaves that open."""
+    sizes = sizes_to_try(file)
+    for size in sizes:
+        batch = file.batch or 2
+        pairs = zip(file.examples(batch, size), file.examples(2 * batch, size), strict=True)
+        examples = {port.name: list(pair) for port, pair in zip(file.inputs, pairs, strict=True)}
+        try:
+            network = Conversion(file.proto, examples).convert()
+            check_equal(file, network, size)
+        except ConversionError as error:
+            if size == sizes[-1] or not error.may_be_size:
+                raise ModelError(f"model.onnx: {file.path}: {error}") from error
+        except ModelError:
+            if size == sizes[-1]:
+                raise
+        else:
+            return network
+    raise AssertionError("the last size returns or raises")
