@@ -31,12 +31,31 @@ from compressor.bench import INPUT_SHAPE, open_session
 from compressor.dependency.inputs import AnyInputs, Inputs, leaf_names, leaves, run
 from compressor.errors import ExportError
 from compressor.files import parse_json, replace_atomic
+from compressor.models.from_onnx.interface import interface_of
 
 from .form import INPUT, OUTPUT_KIND, PROBABILITIES, as_taken, in_batches
+from .interface import as_original, opset_of
 
 IMAGES, TOKENS, OUTPUT = "images", "tokens", "logits"
+LAYOUT, CHANNELS_LAST = "compressor.layout", "NHWC"  # metadata of a file whose images are (N, H, W, C)
+_KINDS = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(uint16)": np.uint16,
+    "tensor(int16)": np.int16,
+    "tensor(uint32)": np.uint32,
+    "tensor(int32)": np.int32,
+    "tensor(uint64)": np.uint64,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+}
 Floats = NDArray[np.float32]
-_OLDER = 20  # the last operator set of torch's older exporter
+_USUAL = 20  # operator set
+_OLDER = (9, 20)  # operator sets of torch's older exporter
+_NEWER = (18, 23)  # of the newer one, which writes 18 where less is asked for
 
 
 @dataclass(frozen=True)
@@ -82,10 +101,12 @@ class OnnxNetwork:
     def __init__(self, path: Path, threads: int | None = None) -> None:
         self._session, self.provider = open_session(path, provider="cpu", threads=threads)
         taken = self._session.get_inputs()[0]
-        self._input = taken.name
+        self._input, self._turned = taken.name, False
+        self._kinds = {one.name: _KINDS.get(one.type) for one in self._session.get_inputs()}
         self._batch = taken.shape[0] if isinstance(taken.shape[0], int) else None
         metadata = self._session.get_modelmeta().custom_metadata_map
         self._preprocessing = parse_json(metadata[INPUT]) if INPUT in metadata else None
+        self._turned = metadata.get(LAYOUT) == CHANNELS_LAST
         self._gives_probabilities = metadata.get(OUTPUT_KIND) == PROBABILITIES
 
     def all_outputs(self, inputs: Inputs) -> list[NDArray[Any]]:
@@ -93,7 +114,7 @@ class OnnxNetwork:
         names = [one.name for one in self._session.get_inputs()]
         taken = dict(zip([name for name in names if name not in inputs.kwargs], inputs.args, strict=False))
         fed = {
-            name: np.ascontiguousarray(one.detach().cpu().numpy())
+            name: np.ascontiguousarray(one.detach().cpu().numpy(), dtype=self._kinds.get(name))
             for name, one in (taken | dict(inputs.kwargs)).items()
         }
         found: list[NDArray[Any]] = self._session.run(None, fed)
@@ -101,10 +122,13 @@ class OnnxNetwork:
 
     def outputs(self, inputs: torch.Tensor) -> Floats:
         """What the file gives for normalised images (N, C, H, W) or for tokens, int64 (N, T), whatever form it has."""
-        batch = np.ascontiguousarray(as_taken(_fed(inputs.detach()).numpy(), self._preprocessing))
+        values = _fed(inputs.detach()).numpy()
+        values = values.transpose(0, 2, 3, 1) if self._turned else as_taken(values, self._preprocessing)
+        batch = np.ascontiguousarray(values, dtype=self._kinds[self._input])
         pieces = in_batches(batch, self._batch)
         found = [self._session.run(None, {self._input: piece})[0][:counts] for piece, counts in pieces]
-        return found[0] if len(found) == 1 else np.concatenate(found)
+        whole: Floats = found[0] if len(found) == 1 else np.concatenate(found)
+        return whole.astype(np.float32, copy=False)
 
     def logits(self, inputs: torch.Tensor) -> Floats:
         """Logits of the same; of a file that gives probabilities their logarithms, which differ by a constant."""
@@ -142,7 +166,7 @@ def export_onnx(
     path: Path,
     batches: Sequence[AnyInputs],
     *,
-    opset: int = 20,
+    opset: int | None = None,
     tolerance: float = 1e-4,
     metadata: Mapping[str, str] | None = None,
 ) -> Exported:
@@ -153,7 +177,7 @@ def export_onnx(
         path: of the file; written whole or not at all
         batches: real inputs for the parity, normalised images (N, C, H, W) or tokens int64 (N, T); the sizes should
             differ, of tokens the lengths too; the first is as long as most will be. Or inputs of its own
-        opset: ONNX operator set
+        opset: ONNX operator set; None: that of the ONNX file that the network was made of, else 20
         tolerance: largest allowed relative error, see `Parity`
         metadata: put into the file's metadata_props
 
@@ -162,17 +186,26 @@ def export_onnx(
             another axis is, or the outputs differ by more than the tolerance
     """
     eager, first = copy.deepcopy(model).cpu().float().eval(), batches[0]
+    interface = interface_of(model)
+    written = opset_of(interface, opset, _USUAL, (_OLDER[0], _NEWER[1]))
     own = isinstance(first, Inputs)
     tokens = not isinstance(first, Inputs) and takes_tokens(first)
-    if isinstance(first, Inputs):
-        proto = _export_own(eager, first, opset)
-    else:
-        proto = (_export_sequences if tokens else _export_images)(eager, first, opset)
+    try:
+        proto = _written(eager, first, written)
+    except ExportError:
+        if opset is not None or written >= _NEWER[0]:
+            raise
+        proto = _written(eager, first, _USUAL)  # not all that torch computes can be said in the original's operator set
     _strip(proto)
     # Whoever measures the file needs a length.
     known = {INPUT_SHAPE: json.dumps(list(first.shape[1:]))} if tokens else {}
     _set_metadata(proto, known | dict(metadata or {}))
     _check(proto, path, [0, 1] if tokens else [0], own=own)
+    if interface is not None:
+        as_original(proto, interface)
+        if interface.channels_last:
+            _set_metadata(proto, {LAYOUT: CHANNELS_LAST})
+        _check_whole(proto, path)
     parity: list[Parity] = []
 
     def write(beside: Path) -> None:
@@ -181,7 +214,17 @@ def export_onnx(
         parity.append(measure_parity(eager, network.all_outputs if own else network.logits, batches, tolerance))
 
     replace_atomic(path, write)
-    return Exported(path, path.stat().st_size, opset, parity[0])
+    return Exported(path, path.stat().st_size, _opset(proto), parity[0])
+
+
+def _written(model: nn.Module, first: AnyInputs, opset: int) -> onnx.ModelProto:
+    if isinstance(first, Inputs):
+        return _export_own(model, first, opset)
+    return (_export_sequences if takes_tokens(first) else _export_images)(model, first, opset)
+
+
+def _opset(proto: onnx.ModelProto) -> int:
+    return int(next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")))
 
 
 def measure_parity(
@@ -275,7 +318,10 @@ def export_by_tracing(model: nn.Module, inputs: torch.Tensor, path: Path, opset:
 
 
 def _export_sequences(model: nn.Module, example: torch.Tensor, opset: int) -> onnx.ModelProto:
-    """Export by torch's older exporter: the newer one fixes the length of what goes into an nn.LSTM, or fails."""
+    """Export by torch's older exporter: the newer one fixes the length of what goes into an nn.LSTM, or fails.
+
+    It is also the one that writes operator sets below 18.
+    """
     with tempfile.TemporaryDirectory(prefix="compressor-") as folder:
         path = Path(folder) / "traced.onnx"
         try:
@@ -286,6 +332,8 @@ def _export_sequences(model: nn.Module, example: torch.Tensor, opset: int) -> on
 
 
 def _export_images(model: nn.Module, example: torch.Tensor, opset: int) -> onnx.ModelProto:
+    if opset < _NEWER[0]:
+        return _export_sequences(model, example, opset)
     try:
         with _quietly():
             program = torch.onnx.export(
@@ -345,7 +393,10 @@ def _export_own(model: nn.Module, inputs: Inputs, opset: int) -> onnx.ModelProto
     """Export a network with inputs and outputs of its own, by torch's exporter, or the older one where that fails."""
     fed = inputs.of_batch(2 if len(inputs) == 1 else len(inputs))  # torch.export would fix a batch of 1 as a constant
     names, taken = _own_names(model, fed), tuple(fed.tensors)
+    first: Exception | None = None
     try:
+        if opset < _NEWER[0]:
+            raise ExportError(f"operator set {opset} is written by torch's older exporter alone")
         with _quietly():
             program = torch.onnx.export(
                 _Positional(model, fed).eval(),
@@ -364,9 +415,9 @@ def _export_own(model: nn.Module, inputs: Inputs, opset: int) -> onnx.ModelProto
     with tempfile.TemporaryDirectory(prefix="compressor-") as folder:
         path = Path(folder) / "traced.onnx"
         try:
-            export_own_by_tracing(model, fed, path, min(opset, _OLDER))
+            export_own_by_tracing(model, fed, path, min(opset, _OLDER[1]))
         except Exception as error:
-            raise _refused(model, first) from error
+            raise _refused(model, error if isinstance(first, ExportError) else first or error) from error
         return onnx.load_model(path)
 
 
@@ -433,11 +484,15 @@ def _set_metadata(proto: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
     onnx.helper.set_model_props(proto, known | dict(metadata))
 
 
-def _check(proto: onnx.ModelProto, path: Path, wanted: list[int], *, own: bool = False) -> None:
+def _check_whole(proto: onnx.ModelProto, path: Path) -> None:
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"{path}: the ONNX checker refuses the export: {error}") from error
+
+
+def _check(proto: onnx.ModelProto, path: Path, wanted: list[int], *, own: bool = False) -> None:
+    _check_whole(proto, path)
     axes = "the batch, axis 0," if wanted == [0] else "batch and time, axes 0 and 1,"
     # Outputs of their own may have any shape.
     for value in proto.graph.input if own else (proto.graph.input[0], proto.graph.output[0]):

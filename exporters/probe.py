@@ -14,7 +14,7 @@ from .onnx_file import export_by_tracing, export_onnx, export_own_by_tracing, ta
 _OPSET = 18  # known to torch's older exporter; what ONNX Runtime makes of the graph does not depend on it
 
 
-def export_probe(model: nn.Module, path: Path, inputs: AnyInputs, *, opset: int) -> None:
+def export_probe(model: nn.Module, path: Path, inputs: AnyInputs, *, opset: int | None) -> None:
     """Write a file whose latency is near that of the shipped one.
 
     torch's older exporter takes 0.3 to 0.8 s where the newer one takes 6 to 15 s. ONNX Runtime fuses most graphs of

@@ -289,7 +289,7 @@ def test_an_empty_budget():
         ("widths", "minimum", {"conv1": 0}),
         ("widths", "minimum", ["conv1"]),
         ("widths", "frozen", "conv1"),
-        ("export", "opset", 17),
+        ("export", "opset", 8),
         ("bench", "provider", "gpu"),
         ("bench", "batch", 2**40),
         ("bench", "threads", 10**9),

@@ -63,7 +63,7 @@ class Runtime:
         reference: Architecture,
         conditions: Conditions,
         *,
-        opset: int,
+        opset: int | None,
         folder: Path,
         progress: Callable[[str], None] = lambda text: None,
         stacked: str = "auto",

@@ -17,7 +17,7 @@ _PLAIN = Form()
 
 def measure_untrained(
     architecture: Architecture,
-    opset: int,
+    opset: int | None,
     metadata: Mapping[str, str],
     form: Form = _PLAIN,
     measure: Callable[[Path], float] = lambda path: path.stat().st_size,

@@ -50,7 +50,7 @@ def try_shipping(context: RunContext, problem: Problem) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def _tried(architecture: str, version: str, opset: int, tolerance: float) -> None:
+def _tried(architecture: str, version: str, opset: int | None, tolerance: float) -> None:
     """Export one network and compare it at two sizes of batches; raises as `export_onnx`."""
     network = Architecture.from_json(architecture)
     model = build(network).eval()

@@ -13,8 +13,9 @@ from compressor.models.from_onnx.batch_norms import restore_batch_norms_
 from compressor.models.from_onnx.checking import check_equal
 from compressor.models.from_onnx.conversion import Conversion, ConversionError
 from compressor.models.from_onnx.file import OnnxFile, read_file, sizes_to_try
+from compressor.models.from_onnx.interface import keep_interface_
 
-_OPTIONS = {"batch_norm": ("restore", "as_is")}
+_OPTIONS = {"batch_norm": ("restore", "as_is"), "layout": ("auto", "nchw", "nhwc")}
 
 
 def network_of(path: Path, options: Mapping[str, Any]) -> fx.GraphModule:
@@ -22,7 +23,7 @@ def network_of(path: Path, options: Mapping[str, Any]) -> fx.GraphModule:
 
     Args:
         path: of a file of operator set 7 to 25, whose inputs all have the batch as their first axis
-        options: {"batch_norm": "restore" (default) or "as_is"}
+        options: {"batch_norm": "restore" (default) or "as_is", "layout": of images, "auto" (default), "nchw" or "nhwc"}
 
     Raises:
         ModelError: the file cannot be read, has an operator that is not known, or is not computed alike by torch
@@ -37,6 +38,7 @@ def network_of(path: Path, options: Mapping[str, Any]) -> fx.GraphModule:
     if options.get("batch_norm", "restore") == "restore":
         restore_batch_norms_(network, network.meta["ranks"])
     network.meta.clear()
+    keep_interface_(network, file, options.get("layout", "auto"))
     return network
 
 

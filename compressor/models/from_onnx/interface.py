@@ -1,0 +1,70 @@
+"""What a file was like from outside, so that the compressed one can stand in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import fx, nn
+
+from compressor.models.from_onnx.file import OnnxFile, Port
+from compressor.models.from_onnx.operator import Operator
+
+_KEY = "onnx_interface"  # in the `meta` of a GraphModule, which its copies keep
+TO_CHANNELS_LAST = (0, 2, 3, 1)
+
+
+@dataclass(frozen=True)
+class Interface:
+    """Inputs, outputs, operator set and metadata of a file.
+
+    Attributes:
+        inputs: in the order in which the network takes them
+        outputs: in the order in which it gives them
+        opset: of the file
+        channels_last: whether its images are (N, H, W, C); the network's are (N, C, H, W)
+        metadata: the file's own entries
+    """
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    opset: int
+    channels_last: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def keep_interface_(network: fx.GraphModule, file: OnnxFile, layout: str = "auto") -> None:
+    """Note what a file is like from outside in the network made of it; images become (N, C, H, W).
+
+    Args:
+        network: changed in place
+        file: that it was made of
+        layout: "nchw", "nhwc", or "auto": by which axis has one or three channels
+    """
+    turned = file.takes_images and (layout == "nhwc" or (layout == "auto" and _is_channels_last(file.inputs[0])))
+    if turned:
+        _turn_images_(network)
+    metadata = {entry.key: entry.value for entry in file.proto.metadata_props}
+    network.meta[_KEY] = Interface(file.inputs, file.outputs, file.opset, turned, metadata)
+
+
+def interface_of(network: nn.Module) -> Interface | None:
+    """What the file was like that a network was made of; None: it is of none."""
+    found = getattr(network, "meta", {})
+    interface = found.get(_KEY) if isinstance(found, dict) else None
+    return interface if isinstance(interface, Interface) else None
+
+
+def _is_channels_last(port: Port) -> bool:
+    return port.sizes[3] in (1, 3) and port.sizes[1] not in (1, 3)
+
+
+def _turn_images_(network: fx.GraphModule) -> None:
+    taken = next(node for node in network.graph.nodes if node.op == "placeholder")
+    turn = Operator("Transpose", 13, {"perm": list(TO_CHANNELS_LAST)}, ["given"])
+    network.add_submodule("to_channels_last", turn.eval())
+    with network.graph.inserting_after(taken):
+        added = network.graph.call_module("to_channels_last", (taken,))
+    taken.replace_all_uses_with(added, delete_user_cb=lambda user: user is not added)
+    network.graph.lint()
+    network.recompile()

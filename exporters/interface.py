@@ -1,0 +1,111 @@
+"""A file with the inputs and outputs, the operator set and the metadata of the one that its network was made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+from onnx import helper
+
+from compressor.models.from_onnx.file import Port
+from compressor.models.from_onnx.interface import TO_CHANNELS_LAST, Interface
+
+_BATCH = "batch"
+
+
+def as_original(proto: onnx.ModelProto, interface: Interface) -> None:
+    """Give a graph the names, types and layout of another file's inputs and outputs, in place.
+
+    A batch that was fixed there stays free: whoever fed that batch may go on.
+
+    Args:
+        proto: as torch exports it, with inputs and outputs in the same order, in float32 and (N, C, H, W)
+        interface: of the other file
+    """
+    graph = proto.graph
+    _free_names(graph, {port.name for port in (*interface.inputs, *interface.outputs)})
+    before, behind = list[onnx.NodeProto](), list[onnx.NodeProto]()
+    for value, port in zip(graph.input, interface.inputs, strict=True):
+        last, own = port.name, value.name
+        kind = value.type.tensor_type.elem_type
+        if port.kind != kind:
+            before.append(helper.make_node("Cast", [last], [f"{own}_cast"], f"{own}_cast", to=kind))
+            last = f"{own}_cast"
+        dims: list[Any] = [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        if interface.channels_last:
+            inverse = [TO_CHANNELS_LAST.index(axis) for axis in range(4)]
+            before.append(helper.make_node("Transpose", [last], [f"{own}_turned"], f"{own}_turned", perm=inverse))
+            last, dims = f"{own}_turned", [dims[axis] for axis in TO_CHANNELS_LAST]
+        _rename_uses(graph, own, last)
+        _set(value, port, dims)
+    for value, port in zip(graph.output, interface.outputs, strict=True):
+        own, kind = value.name, value.type.tensor_type.elem_type
+        dims = [dim.dim_param or dim.dim_value or None for dim in value.type.tensor_type.shape.dim]
+        if port.kind != kind:
+            behind.append(helper.make_node("Cast", [own], [port.name], f"{own}_cast", to=port.kind))
+        else:
+            _rename_uses(graph, own, port.name)
+            _rename_makers(graph, own, port.name)
+        _set(value, port, dims)
+    nodes = [*before, *graph.node, *behind]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    known = {entry.key: entry.value for entry in proto.metadata_props}
+    helper.set_model_props(proto, {**interface.metadata, **known})
+
+
+def _set(value: onnx.ValueInfoProto, port: Port, dims: list[Any]) -> None:
+    """Name, type and sizes; what an axis that varies is called is the other file's."""
+    names = [size if isinstance(size, str) and size else None for size in port.sizes]
+    sizes = list[Any]()
+    for place, size in enumerate(dims):
+        name = names[place] if place < len(names) else None
+        sizes.append((name or size) if isinstance(size, str) or size is None else size)
+    if sizes and (isinstance(dims[0], str) or dims[0] is None):
+        sizes[0] = (names[0] if names else None) or _BATCH
+    value.CopyFrom(helper.make_tensor_value_info(port.name, port.kind, sizes))
+
+
+def _free_names(graph: onnx.GraphProto, wanted: set[str]) -> None:
+    """Give other names to what a graph calls by names that its inputs and outputs will have."""
+    for number, value in enumerate(graph.input):
+        _rename_uses(graph, value.name, f"taken_{number}_inside")
+        value.name = f"taken_{number}_inside"
+    made = {name for node in graph.node for name in node.output} | {weight.name for weight in graph.initializer}
+    for name in sorted(wanted & made):
+        other = f"{name}_inside"
+        while other in made:
+            other += "_"
+        _rename_uses(graph, name, other)
+        _rename_makers(graph, name, other)
+        for value in graph.output:
+            value.name = other if value.name == name else value.name
+
+
+def _rename_uses(graph: onnx.GraphProto, old: str, new: str) -> None:
+    for node in graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+
+
+def _rename_makers(graph: onnx.GraphProto, old: str, new: str) -> None:
+    for node in graph.node:
+        node.output[:] = [new if name == old else name for name in node.output]
+    for weight in graph.initializer:
+        weight.name = new if weight.name == old else weight.name
+    kept = [value for value in graph.value_info if value.name != old]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
+
+
+def opset_of(interface: Interface | None, asked: int | None, usual: int, known: tuple[int, int]) -> int:
+    """The operator set of a file to be written: what is asked for, else that of the original, else the usual one.
+
+    Args:
+        interface: of the original, if there is one
+        asked: for; None: nothing is
+        usual: otherwise
+        known: the least and the largest that can be written
+    """
+    if asked is not None:
+        return asked
+    return usual if interface is None else min(max(interface.opset, known[0]), known[1])
