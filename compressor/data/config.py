@@ -24,6 +24,10 @@ class SourceConfig(Protocol):
         """Folder that holds the data; None for embedded data."""
 
     @property
+    def labels(self) -> bool:
+        """Whether images have classes; if not, folders say nothing."""
+
+    @property
     def download(self) -> bool:
         """Whether missing data may be downloaded."""
 

@@ -23,6 +23,8 @@ from compressor.data.decoding import BROKEN, GREY_MODES, FileSplit, ImageFormat,
 from compressor.data.split import LabelledSplit, TensorSplit
 from compressor.errors import DataError
 
+_TEST = ("test", "val")
+_LEAST, _HELD_OUT = 10, 0.1  # images of a folder without parts, and their share for the test
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
@@ -70,7 +72,9 @@ def load(config: SourceConfig, seed: int, device: torch.device) -> DataSet:
             size is not the first one's while `config.image_size` is None.
     """
     root = data_folder(config)
-    train_folder, test_folder = _part_folder(root, "train"), _part_folder(root, "test", "val")
+    if not getattr(config, "labels", True):  # earlier configs have no such field
+        return _unlabelled(root, config, seed, device)
+    train_folder, test_folder = _part_folder(root, "train"), _part_folder(root, *_TEST)
     class_names = _class_names(train_folder)
     _check_same_classes(class_names, train_folder, test_folder)
     files, labels, others = _list_images(train_folder, class_names)
@@ -82,6 +86,34 @@ def load(config: SourceConfig, seed: int, device: torch.device) -> DataSet:
     train, validation, test_split = settle([*divide(part, config, seed), test], config.memory_gib)
     found = complete(config.name, (train, validation, test_split), class_names, seed)
     return replace(found, remarks=(*found.remarks, *_unused(others + more)))
+
+
+def _unlabelled(root: Path, config: SourceConfig, seed: int, device: torch.device) -> DataSet:
+    """Images in any folders; those in train and test (or val) are these parts, else a tenth is for the test."""
+    parts = [next((root / name for name in names if (root / name).is_dir()), None) for names in (("train",), _TEST)]
+    train_folder, test_folder = parts
+    if train_folder is None or test_folder is None:
+        files, others = _images_below(root)
+        if len(files) < _LEAST:
+            raise DataError(f"{root}: holds {len(files)} images ({', '.join(SUFFIXES)}); at least {_LEAST} are needed")
+        order = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed)).tolist()
+        held = max(1, round(len(files) * _HELD_OUT))
+        chosen = [sorted(order[held:]), sorted(order[:held])]
+        train_files, test_files = ([files[place] for place in places] for places in chosen)
+    else:
+        (train_files, others), (test_files, more) = _images_below(train_folder), _images_below(test_folder)
+        others = others + more
+        for folder, files in ((train_folder, train_files), (test_folder, test_files)):
+            if not files:
+                raise DataError(f"{folder}: holds no image ({', '.join(SUFFIXES)})")
+    form = _image_format(train_files[0], config)
+    part, test = (
+        FolderSplit(files, torch.zeros(len(files), dtype=torch.int64, device=device), form)
+        for files in (train_files, test_files)
+    )
+    splits = settle([*divide(part, config, seed), test], config.memory_gib)
+    found = complete(config.name, (splits[0], splits[1], splits[2]), ("unlabelled",), seed)
+    return replace(found, remarks=(*found.remarks, *_unused(others)))
 
 
 def _image_format(file: str, config: SourceConfig) -> ImageFormat:
@@ -119,6 +151,21 @@ def _check_same_classes(names: list[str], train_folder: Path, test_folder: Path)
             raise DataError(f"{folder}: lacks the class folders {', '.join(missing)}, which its sibling has")
 
 
+def _images_below(folder: Path) -> tuple[list[str], Counter[str]]:
+    """The image files of a folder and of those in it, sorted, and how many files of each suffix are none of images."""
+    found: list[str] = []
+    others: Counter[str] = Counter()
+    for file, whole in _files_below(folder):
+        suffix = os.path.splitext(file)[1].lower()  # noqa: PTH122 - a Path for each of a million files is slow
+        if suffix not in SUFFIXES:
+            others[suffix.encode(errors="replace").decode() or "no suffix"] += 1
+        elif not whole:  # a pipe would be waited for
+            raise DataError(f"{file}: is not a file, or a link to none")
+        else:
+            found.append(file)
+    return sorted(found), others
+
+
 def _list_images(folder: Path, class_names: Sequence[str]) -> tuple[list[str], Tensor, Counter[str]]:
     """List the image files of every class and of its sub-folders, sorted: file systems list in any order.
 
@@ -129,18 +176,11 @@ def _list_images(folder: Path, class_names: Sequence[str]) -> tuple[list[str], T
     labels: list[int] = []
     others: Counter[str] = Counter()
     for label, name in enumerate(class_names):
-        found = []
-        for file, whole in _files_below(folder / name):
-            suffix = os.path.splitext(file)[1].lower()  # noqa: PTH122 - a Path for each of a million files is slow
-            if suffix in SUFFIXES:
-                if not whole:  # a pipe would be waited for
-                    raise DataError(f"{file}: is not a file, or a link to none")
-                found.append(file)
-            else:
-                others[suffix.encode(errors="replace").decode() or "no suffix"] += 1
+        found, more = _images_below(folder / name)
+        others += more
         if not found:
             raise DataError(f"{folder / name}: holds no image ({', '.join(SUFFIXES)})")
-        files += sorted(found)
+        files += found
         labels += [label] * len(found)
     return files, torch.tensor(labels), others
 

@@ -41,6 +41,8 @@ def load_data(config: SourceConfig, *, seed: int, device: str | torch.device = "
         DataError: the data is missing or broken, or the name is unknown or taken twice.
     """
     check_config(config)
+    if not getattr(config, "labels", True) and config.name != "imagefolder":
+        raise DataError(f"data.labels: false is for an imagefolder, not for {config.name}")
     if ":" in config.name:
         return torch_data.load(config, seed, torch.device(device))
     if config.name in BUILT_IN and getattr(config, "options", {}):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from compressor.models.networks import drawn as drawn
     from compressor.models.networks import example_input as example_input
     from compressor.models.networks import follows as follows
+    from compressor.models.networks import given_network as given_network
     from compressor.models.networks import graph_of as graph_of
     from compressor.models.networks import has_weights as has_weights
     from compressor.models.networks import network_with_weights as network_with_weights
@@ -51,6 +52,7 @@ _NETWORKS = (
     *("build", "build_meta", "check_reference", "check_task", "example_input", "follows", "network_with_weights"),
     *(
         "drawn",
+        "given_network",
         "graph_of",
         "plan_of",
         "prunable",

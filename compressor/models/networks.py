@@ -137,6 +137,15 @@ def network_with_weights(architecture: Architecture, seed: int = 0) -> nn.Module
         return source_of(architecture.model).network(architecture.classes, architecture.options)
 
 
+def given_network(model: str, options: Mapping[str, Any]) -> nn.Module:
+    """The network of an ONNX file, or of an object of this process, in evaluation mode: they know their classes.
+
+    Raises:
+        ModelError: it cannot be read or built
+    """
+    return source_of(model).network(0, options).eval()
+
+
 def published_weights(model: str, name: str, *, download: bool) -> Path:
     """See `TorchvisionSource.published_weights`; of other sources nothing is published.
 

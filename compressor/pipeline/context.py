@@ -18,9 +18,10 @@ from compressor.dependency.inputs import Inputs, inputs_of
 from compressor.errors import DataError, RecipeError, RunError
 from compressor.exporters.scheme_choice import form_of
 from compressor.files import read_text
-from compressor.models import reference_architecture, supports_channels_last
+from compressor.models import given_network, reference_architecture, supports_channels_last
 from compressor.models.architecture import Architecture
 from compressor.models.examples import forget_example, give_example
+from compressor.models.labels import labelled_by
 from compressor.pipeline.records import SearchRecord, damaged
 from compressor.pipeline.run_log import RunLog
 from compressor.pipeline.run_network import RunNetwork
@@ -160,6 +161,8 @@ class RunContext:
             named = None if metric is None else (metric.name, metric.better)
             self._data = replace(normalised(loaded, config.mean, config.std), metric=named)
             self._check_same_images(self._data)
+            if not config.labels:
+                self._data = self._labelled(self._data)
             forget_example(self.recipe.model.name)
             if self._data.example is not None:
                 self._take_example(self._data)
@@ -194,6 +197,28 @@ class RunContext:
         example = inputs_of(data.example)
         whole = example if isinstance(example, Inputs) else Inputs((example,))
         give_example(recipe.model.name, whole.map(lambda one: one.float() if one.is_floating_point() else one))
+
+    def _labelled(self, data: DataSet) -> DataSet:
+        """Images with the classes that the given network gives them.
+
+        Raises:
+            RecipeError: no trained network is given, or one that gives no logits of classes
+        """
+        model = self.recipe.model
+        if not ModelName.of(model.name).carries_weights or model.weights == "fresh":
+            asked = f"{model.name} with weights: {model.weights}"
+            raise RecipeError(
+                f"data.labels: false, but {asked} is no trained network that comes with its classes; valid: model: "
+                "{onnx: FILE}, or an object given to compressor.compress"
+            )
+        self.show("labelling images by the given network")
+        network = given_network(model.name, model.options).to(self.device)
+        with torch.inference_mode():
+            output = network(torch.zeros(2, *data.input_shape, device=self.device))
+        if not (isinstance(output, torch.Tensor) and output.dim() == 2):
+            made = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+            raise RecipeError(f"data.labels: false needs a network that gives (N, classes); {model.name} gives {made}")
+        return labelled_by(network, data, tuple(str(number) for number in range(output.shape[1])))
 
     def _check_same_images(self, data: DataSet) -> None:
         known = self.searched.images if (self.out / "search.json").exists() else None

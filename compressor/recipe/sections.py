@@ -114,6 +114,11 @@ class DataConfig(Section):
         "shapes, voc; text: ptb; a plug-in's name; or package.module:function that gives torch datasets or loaders"
     )
     path: str | None = Field(None, description="folder of the data, relative to where the command runs")
+    labels: bool = Field(
+        True,
+        description="false: the images of an imagefolder lie in any folders; they get the classes that the given "
+        "network (an ONNX file, say) gives them, networks are distilled from it, and judged by agreement with it",
+    )
     download: bool = Field(False, description="let torchvision download cifar10/cifar100 when absent")
     image_size: Annotated[PositiveInt, Field(le=4096)] | None = Field(
         None, description="resize to this many pixels square; null: as they are"
@@ -259,6 +264,21 @@ class Recipe(Section):
     threads: Threads | None = Field(None, description="CPU threads of torch; null: torch's choice")
     checkpoint_seconds: NonNegativeFloat = Field(30.0, description="least time between two checkpoints of training")
     seed: NonNegativeInt = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_labels_the_given_network_teaches(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        data, train, search = (given.get(key) for key in ("data", "train", "search"))
+        train = {} if train is None else train
+        if not (isinstance(data, dict) and data.get("labels") is False and isinstance(train, dict)):
+            return given
+        named = search.get("method") if isinstance(search, dict) else search
+        method = methods().get(named) if isinstance(named, str) else None
+        if "distill" in train or train.get("function") is not None or (method is not None and method.anytime):
+            return given
+        return given | {"train": train | {"distill": {}}}
 
     @model_validator(mode="after")
     def _best_needs_validation(self) -> Recipe:

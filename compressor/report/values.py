@@ -84,7 +84,7 @@ class Metric:
     @property
     def is_share(self) -> bool:
         """Whether it is a fraction, which people read in percent."""
-        return self.name in ("accuracy", "mIoU")
+        return self.name in ("accuracy", "agreement", "mIoU")
 
     @property
     def title(self) -> str:
@@ -94,7 +94,7 @@ class Metric:
     @property
     def heading(self) -> str:
         """Its name at the beginning of a sentence."""
-        return self.name.capitalize() if self.name in ("accuracy", "perplexity") else self.name
+        return self.name.capitalize() if self.name in ("accuracy", "agreement", "perplexity") else self.name
 
     @property
     def scale(self) -> int:

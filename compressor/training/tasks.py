@@ -88,7 +88,7 @@ class Task:
         """A value of the metric in words, such as "93.1 %", "mIoU 61.0 %" or "perplexity 98.4"."""
         if self.metric == "perplexity":
             return f"perplexity {value:.1f}"
-        if self.metric not in ("accuracy", "mIoU"):
+        if self.metric not in ("accuracy", "agreement", "mIoU"):
             return f"{self.metric} {value:.4g}"
         return f"{'' if self.metric == 'accuracy' else self.metric + ' '}{100 * value:.1f} %"
 
@@ -147,6 +147,7 @@ class Tally:
         loss, accuracy = float(self._loss) / counted, int(self._right) / counted
         value: dict[str, float] = {
             "accuracy": accuracy,
+            "agreement": accuracy,  # the labels are another network's
             "mIoU": self._mean_iou(),
             "perplexity": math.exp(min(loss, _MOST_LOSS)),
         }
