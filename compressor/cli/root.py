@@ -80,6 +80,77 @@ def run_command(
     _run(recipe, out, overrides, resume=resume, until="report", stop_at=stop_at, open_page=open_page)
 
 
+@command(
+    main,
+    "shrink",
+    "compressor shrink classifier.onnx --budget latency=0.5x,batch=1 --data photos -o runs/smaller",
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--budget",
+    "budgets",
+    required=True,
+    multiple=True,
+    metavar="KEY=LIMIT",
+    help="As in recipes: params=0.25x, macs=10M, latency=0.5x, batch=1; may repeat.",
+)
+@click.option(
+    "--data",
+    "folder",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder of images: train/<class> and test/<class>, or images without classes in any folders.",
+)
+@_out
+@click.option("--method", default="taylor", show_default=True, help="What finds the widths.")
+@click.option("--epochs", default=10, show_default=True, help="Of fine-tuning.")
+@click.option(
+    "--labels/--no-labels", default=None, help="Whether folders are classes; by default if they fit the file."
+)
+@click.option("--mean", help="Per channel, in units of 0 to 1, by which the file's images were normalised.")
+@click.option("--std", help="Likewise.")
+@_set
+@_resume
+@_open
+def shrink_command(
+    *,
+    model: Path,
+    budgets: tuple[str, ...],
+    folder: Path,
+    out: Path,
+    method: str,
+    epochs: int,
+    labels: bool | None,
+    mean: str | None,
+    std: str | None,
+    overrides: tuple[str, ...],
+    resume: bool,
+    open_page: bool,
+) -> None:
+    """Compress an ONNX file to a budget: one that takes its place comes out.
+
+    A classifier is fine-tuned on the classes of the folder; without these, and any other network, learns to give what
+    the file gave, on images alone.
+    """
+    from compressor.cli.shrink import check_folder, parse_budget, parse_channels
+    from compressor.pipeline.shrinking import checked, shrink_recipe
+
+    check_folder(folder)
+    means, deviations = parse_channels("--mean", mean), parse_channels("--std", std)
+    raw = shrink_recipe(
+        model, folder, parse_budget(budgets), method=method, epochs=epochs, labels=labels, mean=means, std=deviations
+    )
+    loaded = checked(raw, overrides)  # before torch: bad input is refused at once
+    from compressor.pipeline.runner import run
+
+    _carry_out(
+        out,
+        "report",
+        lambda progress, pause: run(loaded, out, resume=resume, progress=progress, pause=pause),
+        open_page,
+    )
+
+
 @command(main, "search", "compressor search recipes/quickstart.yaml -o runs/first")
 @_recipe
 @_out

@@ -27,6 +27,7 @@ from compressor.models import (
     published_weights,
 )
 from compressor.models.architecture import Architecture
+from compressor.models.examples import given_example
 from compressor.models.from_onnx.batch_norms import settle_
 from compressor.models.initialise import reinitialise_
 from compressor.models.weights_file import load_trained_, read_weights
@@ -91,8 +92,12 @@ def given_weights(reference: Architecture, data: DataSet, seed: int = 0) -> dict
     """
     network = network_with_weights(reference, seed)
     check_same_network(reference, network)
-    batches = itertools.islice(ordered(data.train, data, _LOOKED_AT), _BATCHES)
-    settle_(network, (images.cpu() for images, _ in batches))
+    example = given_example(reference.model)
+    if example is not None:
+        settle_(network, [example])
+    else:
+        batches = itertools.islice(ordered(data.train, data, _LOOKED_AT), _BATCHES)
+        settle_(network, (images.cpu() for images, _ in batches))
     return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
 
 

@@ -22,6 +22,7 @@ from compressor.files import cache_folder, digest_of, replace_atomic, sha256_of
 from compressor.models import offer
 from compressor.models.architecture import Architecture
 from compressor.models.examples import give_example, given_example
+from compressor.models.from_onnx.file import read_file
 from compressor.models.given_source import copied, is_offered, slug
 from compressor.models.wrappers import unwrapped
 from compressor.pipeline import run_folder
@@ -63,8 +64,8 @@ class Compressed:
 
 
 def compress(
-    model: nn.Module,
-    example_input: Any,
+    model: nn.Module | Path | str,
+    example_input: Any = None,
     *,
     budget: str | Mapping[str, Any],
     out: Path | str,
@@ -84,8 +85,10 @@ def compress(
     several tensors and give any nested tuples and mappings of tensors.
 
     Args:
-        model: any module; left as it is. DataParallel, AveragedModel and torch.compile are taken off
-        example_input: a tensor (N, …), a tuple of some, or a mapping of keywords to some
+        model: any module; left as it is. DataParallel, AveragedModel and torch.compile are taken off. Or the path of an
+            ONNX file
+        example_input: a tensor (N, …), a tuple of some, or a mapping of keywords to some; None of an ONNX file: drawn
+            at random in its shapes
         budget: a share of the parameters such as "0.25x", or a recipe's `budget` section
         out: the run folder
         method: a search method's name, or a recipe's `search` section
@@ -105,12 +108,11 @@ def compress(
         CompressorError: see compressor.errors; nothing but a sentence is lost: the folder can be resumed
     """
     _check_types(model, budget=budget, method=method, out=out)
-    inside, _ = unwrapped(copied(model))
-    name = f"{slug(type(inside).__name__)}-{_digest(inside)}"
+    named, example = _named(model, example_input)
     train_section, judged = _train_section(train), _evaluate_section(evaluate)
     if train_section.get("function") is not None and judged is not None:
-        inputs_of(example_input)  # refuses what is none
-        given = {"example": example_input, "data": data}
+        inputs_of(example)  # refuses what is none
+        given = {"example": example, "data": data}
         data_section: Any = {"name": offer_function(f"data-{_kind_of(data)}", lambda: given)}
     elif data is None:
         missing = "evaluate" if train_section.get("function") is not None else "data, or train and evaluate,"
@@ -119,7 +121,7 @@ def compress(
         data_section = _data_section(data)
     search = {"method": method} if isinstance(method, str) else dict(method)
     raw = {
-        "model": {"name": offer(name, inside), "weights": "given" if keep_weights else "fresh"},
+        "model": {"name": named, "weights": "given" if keep_weights else "fresh"},
         "data": data_section,
         "budget": {"params": budget} if isinstance(budget, str) else dict(budget),
         "train": train_section,
@@ -133,6 +135,15 @@ def compress(
         found = _network(folder)
     _pickle(found, folder)
     return Compressed(found, folder / "model.onnx", _architecture(folder), report, folder)
+
+
+def _named(model: nn.Module | Path | str, example: Any) -> tuple[str, Any]:
+    """What a recipe calls a network, and an example of its inputs."""
+    if not isinstance(model, nn.Module):
+        path = Path(model)
+        return f"onnx:{path}", tuple(read_file(path).examples(2)) if example is None else example
+    inside, _ = unwrapped(copied(model))
+    return offer(f"{slug(type(inside).__name__)}-{_digest(inside)}", inside), example
 
 
 def load(folder: Path | str, model: nn.Module | None = None, *, trust: bool = False) -> nn.Module:
@@ -154,6 +165,8 @@ def load(folder: Path | str, model: nn.Module | None = None, *, trust: bool = Fa
     place = Path(folder)
     recipe = run_folder.load(place, trust)
     named = ModelName.of(recipe.model.name)
+    if named.file is not None and not named.file.exists():
+        return _unpickled(place, trust=trust)
     if named.source != "given":
         return _network(place)
     if model is not None:
@@ -167,9 +180,13 @@ def load(folder: Path | str, model: nn.Module | None = None, *, trust: bool = Fa
 
 def _check_types(model: Any, *, budget: Any, method: Any, out: Any) -> None:
     """Refuse arguments of another kind, each in one sentence."""
-    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
-        raise ModelError(f"compress: model: a {type(model).__name__}; valid: a torch.nn.Module that is not TorchScript")
-    if any(is_lazy(parameter) for parameter in model.parameters()):
+    is_file = isinstance(model, (str, Path)) and Path(model).suffix == ".onnx"
+    if not (is_file or isinstance(model, nn.Module)) or isinstance(model, torch.jit.ScriptModule):
+        raise ModelError(
+            f"compress: model: a {type(model).__name__}; valid: a torch.nn.Module that is not TorchScript, or the path "
+            "of an .onnx file"
+        )
+    if not is_file and any(is_lazy(parameter) for parameter in model.parameters()):
         raise ModelError("compress: model: has lazy layers without a size; run it once before")
     for name, value, kinds, valid in (
         (

@@ -37,6 +37,7 @@ from compressor.files import copy_atomic
 from compressor.models import build
 from compressor.models.architecture import Architecture
 from compressor.models.examples import given_example
+from compressor.models.from_onnx.interface import interface_of
 from compressor.pipeline import environment
 from compressor.pipeline.records import ExportRecord, ParityRecord, PrecisionRecord
 from compressor.recipe import Recipe, ShippedNetwork, costs
@@ -179,7 +180,9 @@ def _judge(
         if isinstance(example, Inputs):
             with torch.no_grad():
                 like = run(model.cpu().eval(), example)
-            module = OnnxModule(path, threads, like, example.order(model))
+            interface = interface_of(model)
+            own = None if interface is None else [port.name for port in interface.inputs]
+            module = OnnxModule(path, threads, like, own or example.order(model))
         return trainer.metric(module.to(trainer.device), "test", len(data.test)), None
     except NoNumberError:  # what the file computes is at fault
         raise
