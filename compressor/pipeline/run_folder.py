@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from compressor.errors import RunError
 from compressor.files import cache_folder, digest_of, read_json, sha256_of, write_atomic, write_json
 from compressor.recipe import Recipe, costs, load_recipe, method_of
@@ -166,12 +168,26 @@ def check(folder: Path, recipe: Recipe) -> None:
             continue  # it failed before it left anything, on a budget that cannot be met, say
         if stage not in known:
             raise RunError(f"{folder / 'stages.json'}: does not say what the {stage} stage was made from; begin anew")
-        if changed := difference(known[stage], _used(stage, recipe)):
+        used = _used(stage, recipe)
+        if changed := difference(_with_new_keys(known[stage], used, recipe), used):
             raise RunError(
                 f"{folder / 'recipe.yaml'}: {', '.join(changed)} differs from what the {stage} stage of this run used, "
                 "says stages.json; "
                 "change it back, or begin in another folder"
             )
+
+
+def _with_new_keys(before: dict[str, Any], used: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """What a stage used, noted by an earlier version perhaps: keys that it did not know have their defaults."""
+    found = dict(before)
+    for name, values in before.items():
+        section, now = getattr(recipe, name, None), used.get(name)
+        if isinstance(values, dict) and isinstance(now, dict) and isinstance(section, BaseModel):
+            fields = type(section).model_fields
+            new = {key: fields[key] for key in now if key not in values and key in fields}
+            defaults = {key: field.get_default(call_default_factory=True) for key, field in new.items()}
+            found[name] = json.loads(json.dumps(defaults, default=lambda one: one.model_dump(mode="json"))) | values
+    return found
 
 
 def tidy(folder: Path) -> None:

@@ -230,6 +230,17 @@ def test_the_training_that_a_search_used_may_not_change(finetuned):
         run(parse_recipe(RAW, [*L1, "train.lr=0.2"]), out, resume=True)
 
 
+def test_a_key_that_an_earlier_version_did_not_know_had_its_default(finetuned, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(finetuned[0], out)
+    stages = json.loads((out / "stages.json").read_text())
+    del stages["search"]["data"]["labels"]
+    (out / "stages.json").write_text(json.dumps(stages))
+    run_folder.check(out, parse_recipe(RAW, L1))
+    with pytest.raises(RunError, match=r"data\.labels differs"):
+        run_folder.check(out, parse_recipe(RAW | {"data": {"name": "imagefolder", "labels": False}}, L1))
+
+
 def test_weights_handed_over_that_are_gone_are_found_again(finetuned, tmp_path):
     whole, _ = finetuned
     out = tmp_path / "run"
