@@ -32,6 +32,7 @@ from compressor.dependency.inputs import AnyInputs, Inputs, leaf_names, leaves, 
 from compressor.errors import ExportError
 from compressor.files import parse_json, replace_atomic
 from compressor.models.from_onnx.interface import interface_of
+from compressor.recipe.sections import USUAL_OPSET
 
 from .form import INPUT, OUTPUT_KIND, PROBABILITIES, as_taken, in_batches
 from .interface import as_original, opset_of
@@ -53,7 +54,6 @@ _KINDS = {
     "tensor(bool)": np.bool_,
 }
 Floats = NDArray[np.float32]
-_USUAL = 20  # operator set
 _OLDER = (9, 20)  # operator sets of torch's older exporter
 _NEWER = (18, 23)  # of the newer one, which writes 18 where less is asked for
 
@@ -187,7 +187,7 @@ def export_onnx(
     """
     eager, first = copy.deepcopy(model).cpu().float().eval(), batches[0]
     interface = interface_of(model)
-    written = opset_of(interface, opset, _USUAL, (_OLDER[0], _NEWER[1]))
+    written = opset_of(interface, opset, USUAL_OPSET, (_OLDER[0], _NEWER[1]))
     own = isinstance(first, Inputs)
     tokens = not isinstance(first, Inputs) and takes_tokens(first)
     try:
@@ -195,7 +195,9 @@ def export_onnx(
     except ExportError:
         if opset is not None or written >= _NEWER[0]:
             raise
-        proto = _written(eager, first, _USUAL)  # not all that torch computes can be said in the original's operator set
+        proto = _written(
+            eager, first, USUAL_OPSET
+        )  # not all that torch computes can be said in the original's operator set
     _strip(proto)
     # Whoever measures the file needs a length.
     known = {INPUT_SHAPE: json.dumps(list(first.shape[1:]))} if tokens else {}

@@ -16,6 +16,7 @@ from compressor.errors import RunError
 from compressor.files import cache_folder, digest_of, read_json, sha256_of, write_atomic, write_json
 from compressor.recipe import Recipe, costs, load_recipe, method_of
 from compressor.recipe.model_name import ModelName
+from compressor.recipe.sections import USUAL_OPSET
 
 # What a stage's outcome depends on. Device, threads and checkpoint times are not part of it, nor where images lie.
 _USES: dict[str, tuple[str, ...]] = {
@@ -278,6 +279,8 @@ def _used(stage: str, recipe: Recipe) -> dict[str, Any]:
         dumped["export"] = recipe.export.model_dump(mode="json", include=_FORM)
     if "model" in dumped:
         dumped["model"] |= _digests(recipe)
+    if dumped.get("export", {}).get("opset", 0) is None and ModelName.of(recipe.model.name).file is None:
+        dumped["export"]["opset"] = USUAL_OPSET  # as earlier versions note it
     if "data" in dumped:
         dumped["data"] = {key: value for key, value in dumped["data"].items() if key not in _PLACES}
     return dumped

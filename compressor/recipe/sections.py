@@ -177,11 +177,14 @@ class WidthsConfig(Section):
     )
 
 
+USUAL_OPSET = 20
+
+
 class ExportConfig(Section):
     """The ONNX file."""
 
     opset: Annotated[int, Field(ge=9, le=23)] | None = Field(
-        None, description="ONNX operator set; null: that of the ONNX file that the network is of, else 20"
+        None, description=f"ONNX operator set; null: that of the ONNX file that the network is of, else {USUAL_OPSET}"
     )
     tolerance: PositiveFloat | None = Field(
         None, description="largest allowed relative difference to PyTorch; null: 1e-4, of fp16 1e-2; of int8 none"
