@@ -292,7 +292,7 @@ class Conversion:
         for place, value in enumerate(places):
             if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or _is_static(node.op_type, place):
                 continue
-            trains = weighted or node.op_type in ("Gather", "MatMul", "Gemm")
+            trains = weighted or node.op_type in ("Gather", "MatMul", "Gemm", "Expand")
             if value.size > 1 and node.op_type in _TRAINABLE and trains:
                 places[place] = torch.from_numpy(np.array(value, order="C"))
         made = Operator(node.op_type, version, attributes, places, len(node.output))

@@ -11,6 +11,8 @@ import onnx
 from torch import fx, nn
 
 _WEIGHT = (".weight", "_weight", ".kernel", "/kernel", ".w", ".W", "/Conv2D/ReadVariableOp")
+_HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN")
+_SCOPES = "pkg.torch.onnx.name_scopes"
 _RESERVED = frozenset(dir(fx.GraphModule(nn.Module(), fx.Graph())))
 
 
@@ -23,12 +25,16 @@ def module_paths(nodes: Sequence[onnx.NodeProto], weights: Mapping[str, object])
     """
     scopes = [_scope(node) for node in nodes]
     outer = {start for scope in scopes for start in _beginnings(scope)}
-    lonely = {scope for scope, count in Counter(filter(None, scopes)).items() if count == 1 and scope not in outer}
+    heavy = [scope for node, scope in zip(nodes, scopes, strict=True) if scope and node.op_type in _HEAVY]
+    counts, layers = Counter(filter(None, scopes)), Counter(heavy)
+    # A scope without others in it is a layer: its only node, or the only one with weights, has its path.
+    lonely = {s for s, count in counts.items() if s not in outer and (count == 1 or layers[s] == 1)}
     wanted = []
     for node, scope in zip(nodes, scopes, strict=True):
         named = next((path for name in node.input[1:] if name in weights and (path := _of_weight(name))), None)
         if named is None and scope:
-            named = scope if scope in lonely else f"{scope}.{node.op_type.lower()}"
+            alone = scope in lonely and (counts[scope] == 1 or node.op_type in _HEAVY)
+            named = scope if alone else f"{scope}{'_' if scope in lonely else '.'}{node.op_type.lower()}"
         wanted.append(_clean(named or node.name or node.op_type.lower()))
     return _distinct(wanted)
 
@@ -42,6 +48,10 @@ def _of_weight(name: str) -> str | None:
 
 def _scope(node: onnx.NodeProto) -> str:
     """The module that a node was in, of /layer1/layer1.0/conv1/Conv: layer1.0.conv1."""
+    told = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "")
+    if told:  # ['', 'layer1', 'layer1.0', 'layer1.0.conv1', 'conv2d_1'] of torch's newer exporter
+        inside = re.findall(r"'([^']*)'", told)[:-1]
+        return inside[-1] if inside else ""
     if not node.name.startswith("/"):
         return ""
     path: list[str] = []

@@ -28,6 +28,13 @@ def test_scopes_and_weights_give_paths():
     ]
 
 
+def test_what_torchs_newer_exporter_notes():
+    one = node("MatMul", "node_MatMul_7", "x", "val_3")
+    told = one.metadata_props.add()
+    told.key, told.value = "pkg.torch.onnx.name_scopes", "['', 'blocks', 'blocks.0', 'blocks.0.fc1', 'linear']"
+    assert module_paths([one], {"val_3": None}) == ["blocks.0.fc1"]
+
+
 def test_no_path_is_taken_twice_nor_the_beginning_of_another():
     names = ["/a/b/Conv", "/a/b/Relu", "/a/Add", "a.b", "a", "forward", "and", "a/b:0", "?"]
     paths = module_paths([node("Relu", name, "x") for name in names], {})
