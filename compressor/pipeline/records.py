@@ -279,6 +279,7 @@ class ExportRecord(_File):
         stacked: how layouts of stacked layers compare; None: it has one
         also: {format: file} of further exports
         unjudged: why the metric is PyTorch's and not the file's
+        agreement: share of test samples (pixels) to which the file gives the class that the original ONNX file gives
     """
 
     model_config = ConfigDict(extra="allow")
@@ -292,6 +293,7 @@ class ExportRecord(_File):
     stacked: dict[str, Any] | None
     also: dict[str, Any] = {}
     unjudged: str | None = None
+    agreement: Share | None = None
 
     @model_validator(mode="after")
     def _costs(self) -> Self:

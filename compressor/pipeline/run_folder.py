@@ -185,7 +185,7 @@ def _with_new_keys(before: dict[str, Any], used: dict[str, Any], recipe: Recipe)
         section, now = getattr(recipe, name, None), used.get(name)
         if isinstance(values, dict) and isinstance(now, dict) and isinstance(section, BaseModel):
             fields = type(section).model_fields
-            new = {key: fields[key] for key in now if key not in values and key in fields}
+            new = {k: fields[k] for k in now if k not in values and k in fields and not fields[k].is_required()}
             defaults = {key: field.get_default(call_default_factory=True) for key, field in new.items()}
             found[name] = json.loads(json.dumps(defaults, default=lambda one: one.model_dump(mode="json"))) | values
     return found

@@ -34,13 +34,14 @@ from compressor.exporters import (
 from compressor.exporters.layouts import fastest, forms
 from compressor.exporters.scheme_choice import calibration, choose, form_of, judged
 from compressor.files import copy_atomic
-from compressor.models import build
+from compressor.models import build, given_network
 from compressor.models.architecture import Architecture
 from compressor.models.examples import given_example
 from compressor.models.from_onnx.interface import interface_of
 from compressor.pipeline import environment
 from compressor.pipeline.records import ExportRecord, ParityRecord, PrecisionRecord
 from compressor.recipe import Recipe, ShippedNetwork, costs
+from compressor.recipe.model_name import ModelName
 from compressor.recipe.precision import precisions
 from compressor.training.checkpoint import load_tensors
 from compressor.training.own_metric import NoNumberError
@@ -100,6 +101,7 @@ def ship(
         stacked=stacked,
         also=also,
         unjudged=unjudged,
+        agreement=_agreement(path, trainer, recipe) if name == "result" else None,
         **scores,
     )
     record.write(folder / "export.json")
@@ -188,6 +190,25 @@ def _judge(
         raise
     except TrainingError as error:
         return in_torch, f"the metric is of the network in PyTorch, since the file cannot be judged by {error}"
+
+
+def _agreement(path: Path, trainer: Trainer, recipe: Recipe) -> float | None:
+    """How often a file gives the class that the original ONNX file gives; None: there is none, or that is the metric."""
+    data = trainer.data
+    if ModelName.of(recipe.model.name).file is None or trainer.metric is not None or not recipe.data.labels:
+        return None
+    network, original = (
+        OnnxNetwork(path, recipe.measured.threads),
+        given_network(recipe.model.name, recipe.model.options),
+    )
+    same = counted = 0
+    batch = task_of(data).batch(data.classes, data.input_shape, _SCORED_BATCH)
+    with torch.inference_mode():
+        for x, _ in ordered(data.test, data, batch):
+            x = x.cpu()
+            found = torch.from_numpy(network.logits(x)).argmax(1) == original(x).argmax(1)
+            same, counted = same + int(found.sum()), counted + found.numel()
+    return same / counted
 
 
 def score_file(path: Path, data: DataSet, split: Split, threads: int | None = None) -> Evaluation:

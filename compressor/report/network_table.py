@@ -101,7 +101,9 @@ def _accuracy_rows(found: Sequence[Network], record: Record) -> list[list[object
         return value_cell(accuracy.get("samples"), under=under)
 
     title, rows = metric.accuracy_title, []
-    if metric.is_accuracy or any(map(_has_accuracy, found)):  # a metric of the user's comes without
+    if metric.is_accuracy or (
+        metric.has_accuracy_beside and any(map(_has_accuracy, found))
+    ):  # a metric of the user's comes without
         rows.append(_row(f"{title}, ONNX file", found, onnx))
         rows.append(_row(f"{title}, PyTorch", found, lambda n: value_cell(dig(n.data, "accuracy", "torch"), percent)))
     if any(dig(n.data, "accuracy", "samples") for n in found):

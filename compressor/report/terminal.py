@@ -90,7 +90,7 @@ def _accuracy(record: Record) -> list[str]:
         return []
     metric = metric_of(record)
     notes = [f"PyTorch {metric.text(score_of(record, 'torch'))}"]
-    if not metric.is_accuracy and number(accuracy.get("onnx")) is not None:
+    if metric.has_accuracy_beside and number(accuracy.get("onnx")) is not None:
         notes.append(f"{metric.accuracy_title} {percent(accuracy.get('onnx'))}")
     if accuracy.get("samples"):
         notes.append(f"{quantity(accuracy['samples'])} samples")

@@ -102,6 +102,11 @@ class Metric:
         return 100 if self.is_share else 1
 
     @property
+    def has_accuracy_beside(self) -> bool:
+        """Whether the accuracy of every record is another number than it."""
+        return self.name not in ("accuracy", "agreement")
+
+    @property
     def accuracy_title(self) -> str:
         """What the accuracy beside it is a share of."""
         return {"mIoU": "pixel accuracy", "perplexity": "next-token accuracy"}.get(self.name, "accuracy")

@@ -14,6 +14,7 @@ from compressor.data.dataset import complete
 from compressor.errors import CompressorError
 from compressor.exporters import export_onnx
 from compressor.models.labels import AGREEMENT, labelled_by
+from compressor.pipeline.runner import run
 from compressor.recipe import parse_recipe
 from compressor.training.tasks import task_of
 
@@ -106,6 +107,18 @@ def test_from_a_file_and_a_folder_of_images_to_a_smaller_file(folder, file, tmp_
     assert report["metric"]["onnx"] > 0.5
     assert report["budget"]["met"]
     assert "agreement" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_with_classes_the_agreement_stands_beside_the_accuracy(file, tmp_path):
+    for number in range(60):
+        place = tmp_path / "sorted" / ("test" if number % 5 == 0 else "train") / str(number % 3)
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), number * 4).save(place / f"{number}.png")
+    raw = recipe(tmp_path / "sorted", file)
+    raw["data"] = raw["data"] | {"labels": True}
+    found = run(parse_recipe(raw), tmp_path / "out")
+    assert found["metric"]["name"] == "accuracy"
+    assert any("class that the original file gives for" in remark for remark in found["remarks"])
 
 
 @pytest.mark.parametrize(

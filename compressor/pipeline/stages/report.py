@@ -66,7 +66,7 @@ def run_report(context: RunContext) -> dict[str, Any]:
         "reference_widths": searched.reference_widths,
         **{f"{key}_search": searched.of_cost(key) for cost in costs().values() if (key := cost.search_record)},
         "baseline": networks,
-        "remarks": [*searched.remarks, *([exported.unjudged] if exported.unjudged else [])],
+        "remarks": [*searched.remarks, *_remarks(exported)],
         "trace": searched.trace,
         "finetuning": None if finetuning is None else {"epochs": finetuning.epochs, "lr": finetuning.lr},
         "machine": latency.machine,
@@ -75,6 +75,15 @@ def run_report(context: RunContext) -> dict[str, Any]:
         "versions": exported.versions,
         "seconds": context.log.seconds(),
     }
+
+
+def _remarks(exported: ExportRecord) -> list[str]:
+    """What the user must know of the file, a sentence each."""
+    found = [exported.unjudged] if exported.unjudged else []
+    if exported.agreement is not None:
+        share = f"{100 * exported.agreement:.2f} %"
+        found.append(f"the file gives the class that the original file gives for {share} of the test samples")
+    return found
 
 
 def _network(
