@@ -193,7 +193,7 @@ def _judge(
 
 
 def _agreement(path: Path, trainer: Trainer, recipe: Recipe) -> float | None:
-    """How often a file gives the class that the original ONNX file gives; None: there is none, or that is the metric."""
+    """How often a file gives the class that the original ONNX file gives; None: none is, or that is the metric."""
     data = trainer.data
     if ModelName.of(recipe.model.name).file is None or trainer.metric is not None or not recipe.data.labels:
         return None
