@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import onnx
@@ -13,7 +14,7 @@ from compressor.models.from_onnx.interface import TO_CHANNELS_LAST, Interface
 _BATCH = "batch"
 
 
-def as_original(proto: onnx.ModelProto, interface: Interface) -> None:
+def as_original(proto: onnx.ModelProto, interface: Interface, names: Sequence[str]) -> None:
     """Give a graph the names, types and layout of another file's inputs and outputs, in place.
 
     A batch that was fixed there stays free: whoever fed that batch may go on.
@@ -21,8 +22,10 @@ def as_original(proto: onnx.ModelProto, interface: Interface) -> None:
     Args:
         proto: as torch exports it, with inputs and outputs in the same order, in float32 and (N, C, H, W)
         interface: of the other file
+        names: of the inputs, in that order; what nothing reads torch leaves out
     """
     graph = proto.graph
+    _add_unread(graph, interface, names)
     _free_names(graph, {port.name for port in (*interface.inputs, *interface.outputs)})
     before, behind = list[onnx.NodeProto](), list[onnx.NodeProto]()
     for value, port in zip(graph.input, interface.inputs, strict=True):
@@ -54,13 +57,27 @@ def as_original(proto: onnx.ModelProto, interface: Interface) -> None:
     helper.set_model_props(proto, {**interface.metadata, **known})
 
 
+def _add_unread(graph: onnx.GraphProto, interface: Interface, names: Sequence[str]) -> None:
+    known = {value.name: value for value in graph.input}
+    if len(known) == len(interface.inputs):
+        return
+    inputs = []
+    for name, port in zip(names, interface.inputs, strict=True):
+        inputs.append(known.get(name, helper.make_tensor_value_info(name, port.kind, [_BATCH, *port.sizes[1:]])))
+    del graph.input[:]
+    graph.input.extend(inputs)
+
+
 def _set(value: onnx.ValueInfoProto, port: Port, dims: list[Any]) -> None:
     """Name, type and sizes; what an axis that varies is called is the other file's."""
     names = [size if isinstance(size, str) and size else None for size in port.sizes]
     sizes = list[Any]()
     for place, size in enumerate(dims):
-        name = names[place] if place < len(names) else None
-        sizes.append((name or size) if isinstance(size, str) or size is None else size)
+        own = port.sizes[place] if place < len(port.sizes) else None
+        if isinstance(size, str) or size is None:  # torch's older exporter leaves sizes open that it does not infer
+            sizes.append(own if place and isinstance(own, int) else (own or size))
+        else:
+            sizes.append(size)
     if sizes and (isinstance(dims[0], str) or dims[0] is None):
         sizes[0] = (names[0] if names else None) or _BATCH
     value.CopyFrom(helper.make_tensor_value_info(port.name, port.kind, sizes))

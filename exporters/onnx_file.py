@@ -55,6 +55,7 @@ _KINDS = {
 }
 Floats = NDArray[np.float32]
 _OLDER = (9, 20)  # operator sets of torch's older exporter
+_HALF = 1e-2  # what a file gives in 16 bits is compared within
 _NEWER = (18, 23)  # of the newer one, which writes 18 where less is asked for
 
 
@@ -185,8 +186,12 @@ def export_onnx(
         ExportError: torch cannot export it, the checker refuses it, the batch or the time of tokens is not dynamic or
             another axis is, or the outputs differ by more than the tolerance
     """
-    eager, first = copy.deepcopy(model).cpu().float().eval(), batches[0]
     interface = interface_of(model)
+    if interface is not None:
+        tolerance = max(tolerance, _HALF) if interface.is_half else tolerance
+        if not interface.takes_images:
+            batches = [one if isinstance(one, Inputs) else Inputs((one,)) for one in batches]
+    eager, first = copy.deepcopy(model).cpu().float().eval(), batches[0]
     written = opset_of(interface, opset, USUAL_OPSET, (_OLDER[0], _NEWER[1]))
     own = isinstance(first, Inputs)
     tokens = not isinstance(first, Inputs) and takes_tokens(first)
@@ -202,9 +207,9 @@ def export_onnx(
     # Whoever measures the file needs a length.
     known = {INPUT_SHAPE: json.dumps(list(first.shape[1:]))} if tokens else {}
     _set_metadata(proto, known | dict(metadata or {}))
-    _check(proto, path, [0, 1] if tokens else [0], own=own)
+    _check(proto, path, [0, 1] if tokens else [0], own=own or interface is not None)
     if interface is not None:
-        as_original(proto, interface)
+        as_original(proto, interface, first.names(eager) if isinstance(first, Inputs) else [IMAGES])
         if interface.channels_last:
             _set_metadata(proto, {LAYOUT: CHANNELS_LAST})
         _check_whole(proto, path)

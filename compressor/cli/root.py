@@ -107,6 +107,7 @@ def run_command(
 @click.option(
     "--labels/--no-labels", default=None, help="Whether folders are classes; by default if they fit the file."
 )
+@click.option("--values", is_flag=True, help="(N, K) are values, such as an embedding, not logits of K classes.")
 @click.option("--mean", help="Per channel, in units of 0 to 1, by which the file's images were normalised.")
 @click.option("--std", help="Likewise.")
 @_set
@@ -121,6 +122,7 @@ def shrink_command(
     method: str,
     epochs: int,
     labels: bool | None,
+    values: bool,
     mean: str | None,
     std: str | None,
     overrides: tuple[str, ...],
@@ -133,14 +135,24 @@ def shrink_command(
     the file gave, on images alone.
     """
     from compressor.cli.shrink import check_folder, parse_budget, parse_channels
-    from compressor.pipeline.shrinking import checked, shrink_recipe
+    from compressor.pipeline.shrinking import assumed, checked, shrink_recipe
 
     check_folder(folder)
     means, deviations = parse_channels("--mean", mean), parse_channels("--std", std)
     raw = shrink_recipe(
-        model, folder, parse_budget(budgets), method=method, epochs=epochs, labels=labels, mean=means, std=deviations
+        model,
+        folder,
+        parse_budget(budgets),
+        method=method,
+        epochs=epochs,
+        labels=labels,
+        values=values,
+        mean=means,
+        std=deviations,
     )
     loaded = checked(raw, overrides)  # before torch: bad input is refused at once
+    for line in assumed(raw):
+        click.echo(line)
     from compressor.pipeline.runner import run
 
     _carry_out(

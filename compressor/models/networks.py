@@ -17,6 +17,7 @@ from compressor.models.examples import given_example
 from compressor.models.factory_source import FactorySource
 from compressor.models.given_source import GivenSource
 from compressor.models.onnx_source import OnnxSource
+from compressor.models.referenced_source import ReferencedSource
 from compressor.models.source import ModelSource
 from compressor.models.stacked import stack_
 from compressor.models.tasks import check_output
@@ -137,13 +138,21 @@ def network_with_weights(architecture: Architecture, seed: int = 0) -> nn.Module
         return source_of(architecture.model).network(architecture.classes, architecture.options)
 
 
-def given_network(model: str, options: Mapping[str, Any]) -> nn.Module:
+def given_network(model: str, options: Mapping[str, Any], input_shape: Shape) -> nn.Module:
     """The network of an ONNX file, or of an object of this process, in evaluation mode: they know their classes.
+
+    Args:
+        model: what recipes call it
+        options: of the model
+        input_shape: (C, H, W) that it will be used on
 
     Raises:
         ModelError: it cannot be read or built
     """
-    return source_of(model).network(0, options).eval()
+    source = source_of(model)
+    if isinstance(source, ReferencedSource):
+        source.expect(input_shape)
+    return source.network(0, options).eval()
 
 
 def published_weights(model: str, name: str, *, download: bool) -> Path:

@@ -56,6 +56,9 @@ class ReferencedSource(ModelSource):
         else:
             check_runs(self.model, model, example)
 
+    def expect(self, input_shape: Shape) -> None:
+        """Be told what the network will be used on, before it is made."""
+
     @abstractmethod
     def made(self, classes: int, options: Mapping[str, Any]) -> nn.Module:
         """The network as that code gives it.
@@ -98,6 +101,7 @@ class ReferencedSource(ModelSource):
 
     def unscaled(self, options: Mapping[str, Any], classes: int, input_shape: Shape) -> Architecture:
         """See `ModelSource`; the options are those that were given."""
+        self.expect(input_shape)
         text = json.dumps(dict(options), sort_keys=True)
         widths = _planned(type(self), self.model, text, classes, input_shape, self.version()).graph.widths
         return Architecture(self.model, classes, input_shape, widths, dict(options))
@@ -113,6 +117,7 @@ class ReferencedSource(ModelSource):
         return plan.model, plan.graph
 
     def _plan(self, architecture: Architecture) -> _Planned:
+        self.expect(architecture.input_shape)
         options = json.dumps(dict(architecture.options), sort_keys=True)
         return _planned(type(self), self.model, options, architecture.classes, architecture.input_shape, self.version())
 

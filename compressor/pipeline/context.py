@@ -212,7 +212,7 @@ class RunContext:
                 "{onnx: FILE}, or an object given to compressor.compress"
             )
         self.show("labelling images by the given network")
-        network = given_network(model.name, model.options).to(self.device)
+        network = given_network(model.name, model.options, data.input_shape).to(self.device)
         with torch.inference_mode():
             output = network(torch.zeros(2, *data.input_shape, device=self.device))
         if not (isinstance(output, torch.Tensor) and output.dim() == 2):

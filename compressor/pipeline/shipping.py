@@ -199,7 +199,7 @@ def _agreement(path: Path, trainer: Trainer, recipe: Recipe) -> float | None:
         return None
     network, original = (
         OnnxNetwork(path, recipe.measured.threads),
-        given_network(recipe.model.name, recipe.model.options),
+        given_network(recipe.model.name, recipe.model.options, data.input_shape),
     )
     same = counted = 0
     batch = task_of(data).batch(data.classes, data.input_shape, _SCORED_BATCH)

@@ -28,6 +28,7 @@ def shrink_recipe(
     method: str = "taylor",
     epochs: int = 10,
     labels: bool | None = None,
+    values: bool = False,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> dict[str, Any]:
@@ -43,6 +44,7 @@ def shrink_recipe(
         method: that finds the widths
         epochs: of fine-tuning
         labels: whether the folders are classes; None: if they fit
+        values: whether what it gives are values rather than logits of classes, of (N, 2) and more
         mean: per channel, in units of 0..1, that images are normalised by; None: as the file says, or as measured
         std: likewise
 
@@ -52,9 +54,18 @@ def shrink_recipe(
     proto = read_onnx(model)
     channels, size = _image(model, proto)
     told = {entry.key: entry.value for entry in proto.metadata_props}
-    if mean is None and std is None and "compressor.mean" in told and "compressor.std" in told:
-        mean, std = parse_json(told["compressor.mean"]), parse_json(told["compressor.std"])
-    outputs = [[dim.dim_value for dim in port.type.tensor_type.shape.dim] for port in proto.graph.output]
+    if mean is None and std is None:
+        mean, std = (parse_json(told.get(f"compressor.{key}", "null")) or None for key in ("mean", "std"))
+    for key, given in (("mean", mean), ("std", std)):
+        if given is not None and len(given) != channels:
+            raise RecipeError(f"--{key}: {len(given)} values; {model} takes images of {channels} channels")
+    ports = [port.type.tensor_type for port in proto.graph.output]
+    if not any(port.elem_type in _FLOATS for port in ports):
+        raise ModelError(
+            f"{model}: gives no floating-point output, so nothing can learn from it; cut it before its ArgMax"
+        )
+    outputs = [[dim.dim_value for dim in port.shape.dim] for port in ports]
+    model, folder = model.resolve(), folder.resolve()  # a run goes on from any working directory
     data: dict[str, Any] = {"path": str(folder), "channels": channels, "image_size": size}
     data |= {key: list(value) for key, value in (("mean", mean), ("std", std)) if value is not None}
     recipe: dict[str, Any] = {
@@ -63,7 +74,7 @@ def shrink_recipe(
         "search": {"method": method},
         "baselines": ["reference"],
     }
-    if len(outputs) == 1 and len(outputs[0]) == 2:
+    if len(outputs) == 1 and len(outputs[0]) == 2 and outputs[0][1] != 1 and not values:
         classes = _classes(folder)
         labelled = classes == outputs[0][1] if labels is None else labels
         return recipe | {
@@ -72,7 +83,7 @@ def shrink_recipe(
             "finetune": {"epochs": epochs, "lr": 0.01},
         }
     if labels:
-        raise RecipeError(f"--labels: {model} gives no (N, classes), so labels say nothing to it; valid: --no-labels")
+        raise RecipeError(f"--labels: {model} gives no logits of classes, so labels say nothing; valid: --no-labels")
     return recipe | {
         "data": {"name": _IMITATION, "options": {"model": str(model), **data}},
         "train": {"function": "compressor.training.imitation:train", "epochs": epochs},
@@ -128,7 +139,18 @@ def originals(model: str, **section: Any) -> dict[str, Any]:
     data = normalised(load_data(config, seed=0), config.mean, config.std)
     some = torch.arange(min(len(data.train), _LOOKED_AT))
     example = data.normalise(data.train.samples(some)[0])
-    return {"example": example, "data": Originals(given_network(f"onnx:{model}", {}), data)}
+    return {"example": example, "data": Originals(given_network(f"onnx:{model}", {}, data.input_shape), data)}
+
+
+def assumed(raw: Mapping[str, Any]) -> list[str]:
+    """What such a recipe takes for granted, a sentence each."""
+    data = raw["data"].get("options", raw["data"])
+    found = []
+    if "mean" not in data:
+        found.append("images are normalised by their own mean and deviation; --mean and --std give those of the file")
+    if raw["data"]["name"] == "imagefolder" and not raw["data"]["labels"]:
+        found.append("the outputs are taken for logits of classes; --values if they are not")
+    return found
 
 
 def checked(raw: Mapping[str, Any], overrides: Sequence[str]) -> Recipe:

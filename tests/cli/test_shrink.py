@@ -30,6 +30,16 @@ def place(tmp_path_factory):
             (folder / target).mkdir(parents=True, exist_ok=True)
             image.save(folder / target / f"{number}.png")
     onnx.save(GRAPHS["decoder"](17), folder / "decoder.onnx")
+    number = GRAPHS["Graph"](17)
+    y = number.add("Relu", number.add("Conv", "x", number.weight(6, 3, 3, 3)))
+    y = number.add("Flatten", number.add("GlobalAveragePool", y))
+    y = number.add("Gemm", y, number.weight(6, 1), transB=0)
+    onnx.save(number.model({"x": ("N", 3, 32, 32)}, {y: ("N", 1)}), folder / "number.onnx")
+    classes = GRAPHS["Graph"](17)
+    y = classes.add("ArgMax", classes.add("Conv", "x", classes.weight(4, 3, 3, 3)), axis=1, keepdims=0)
+    found = classes.model({"x": ("N", 3, 32, 32)}, {y: ("N", 30, 30)})
+    found.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.INT64
+    onnx.save(found, folder / "classes.onnx")
     onnx.save(GRAPHS["keras_style"](17), folder / "keras.onnx")
     return folder
 
@@ -58,6 +68,15 @@ def test_a_network_of_no_task_learns_to_give_what_it_gave(place, tmp_path):
     assert ports(tmp_path / "out" / "model.onnx") == ports(place / "decoder.onnx")
 
 
+def test_a_single_number_is_no_class(place, tmp_path):
+    result = shrink(place, tmp_path / "out", "number.onnx", "any", "--budget", "params=0.7x", "--epochs", "1")
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["recipe"]["evaluate"]["function"].endswith("imitation:agreement")
+    again = shrink(tmp_path / "out", tmp_path / "again", "model.onnx", place / "any", "--budget", "params=0.9x")
+    assert again.exit_code == 0, again.output
+
+
 def test_a_classifier_learns_from_itself(place, tmp_path):
     arguments = ("--budget", "macs=0.6x", "--epochs", "1", "--set", "search.prune_epochs=1")
     result = shrink(place, tmp_path / "out", "keras.onnx", "any", *arguments)
@@ -67,6 +86,8 @@ def test_a_classifier_learns_from_itself(place, tmp_path):
     assert report["recipe"]["data"]["image_size"] == 32
     assert report["budget"]["met"]
     assert ports(tmp_path / "out" / "model.onnx") == ports(place / "keras.onnx")
+    assert "normalised by their own mean" in result.output
+    assert "taken for logits of classes" in result.output
 
 
 @pytest.mark.parametrize(
@@ -77,6 +98,8 @@ def test_a_classifier_learns_from_itself(place, tmp_path):
         (("keras.onnx", "any", "--budget", "params"), "must look like latency=0.5x"),
         (("keras.onnx", "any", "--budget", "parms=0.5x"), "parms"),
         (("keras.onnx", "any", "--budget", "params=0.5x", "--mean", "grey"), "--mean 'grey'"),
+        (("keras.onnx", "any", "--budget", "params=0.5x", "--mean", "0.5"), "--mean: 1 values"),
+        (("classes.onnx", "any", "--budget", "params=0.5x"), "gives no floating-point output"),
         (("keras.onnx", "any", "--budget", "params=0.5x", "--method", "magic"), "magic"),
         (("decoder.onnx", "sorted", "--budget", "params=0.5x", "--labels"), "labels say nothing"),
         (("keras.onnx", "sorted", "--budget", "params=0.5x", "--labels"), "must give logits of shape (2, 2)"),

@@ -8,6 +8,7 @@ not among the last, stands one that at first changes nothing: its statistics bec
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -38,10 +39,13 @@ def restore_batch_norms_(network: fx.GraphModule, ranks: dict[str, int]) -> int:
         how many were inserted
     """
     modules = dict(network.named_modules())
+    calls = Counter(node.target for node in network.graph.nodes if node.op == "call_module")
     count = 0
     for node in list(network.graph.nodes):
         layer: Any = modules.get(node.target) if node.op == "call_module" else None
         if not isinstance(layer, (*_LAYERS, nn.Linear)) or not _reaches_weights(node, modules):
+            continue
+        if calls[node.target] > 1:  # a layer that is called at several places has no statistics of its own
             continue
         if isinstance(layer, nn.Linear) and ranks.get(node.name) != 2:  # of sequences other norms are usual
             continue

@@ -108,6 +108,7 @@ class Conversion:
             for name in node.input:
                 self.readers[name].append(node)
         self.outputs = [value.name for value in proto.graph.output]
+        self.shared: dict[Any, str] = {}  # paths of layers by the names of their weights
         self.skip: set[str] = set()  # outputs of nodes that another one's layer computes
         self._constants(proto.graph.initializer)
         for tensor in proto.graph.sparse_initializer:
@@ -187,6 +188,8 @@ class Conversion:
     def _converted(self, node: onnx.NodeProto, path: str) -> None:
         attributes = attributes_of(node)
         if node.op_type == "Constant":
+            if not self._is_used(node.output[0]):
+                return
             self.env[node.output[0]] = Entry(None, constant=_constant(attributes))
             return
         given = [self.env[name] if name else None for name in node.input]
@@ -208,7 +211,13 @@ class Conversion:
             self._fold(node, given, attributes, version)
             return
         weighted = any(entry is not None and entry.weighted for entry in given)
+        key = self._key(node, given, attributes)
+        if key in self.shared:
+            self._emit(node, given, [self.root.get_submodule(self.shared[key])], self.shared[key], weighted=weighted)
+            return
         made = self._layer(node, given, attributes, version)
+        if made is not None and key is not None and len(made) == 1:
+            self.shared[key] = path
         if made is None:
             made = [self._operator(node, given, attributes, version, weighted=weighted)]
         self._emit(node, given, made, path, weighted=weighted)
@@ -248,6 +257,17 @@ class Conversion:
             self._node(inner, f"{path}_{name.replace('.', '_')}")
         for outer, value in zip(node.output, body.output, strict=True):
             self.env[outer] = self.env[value.name]
+
+    def _key(self, node: onnx.NodeProto, given: list[Entry | None], attributes: Any) -> Any:
+        """What tells layers of the same weights, which are one layer; None: it has none that others have too."""
+        if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "Gather", "LSTM", "GRU", "RNN"):
+            return None
+        weight = next((name for name, e in zip(node.input, given, strict=True) if _is_matrix(e)), None)
+        if weight is None or sum(name == weight for reader in self.readers[weight] for name in reader.input) < 2:
+            return None
+        names = [name if e is not None and e.node is None else None for name, e in zip(node.input, given, strict=True)]
+        size = given[0].tries[0].shape if "auto_pad" in attributes and given[0] is not None else None
+        return node.op_type, tuple(names), repr(sorted(attributes.items())), size
 
     def _places(self, given: list[Entry | None]) -> list[Any]:
         return [None if e is None else "given" if e.node is not None else e.constant for e in given]
@@ -297,9 +317,23 @@ class Conversion:
                 places[place] = torch.from_numpy(np.array(value, order="C"))
         made = Operator(node.op_type, version, attributes, places, len(node.output))
         made.plan = self._plan(node, made, given)
+        self._one_row_(made, given)
         if node.op_type in _LIKE and not any(entry is not None and entry.is_tensor for entry in given):
             made.places.append("given")
         return made
+
+    def _one_row_(self, made: Operator, given: list[Entry | None]) -> None:
+        """Of constants that have a row for every sample of a fixed batch, all the same, one is enough."""
+        first = self.env[self.first].tries
+        batch = first[0].shape[0]
+        ranks = [len(e.tries[0].shape) for e in given if e is not None and e.is_tensor]
+        if made.kind not in ("Add", "Sub", "Mul", "Div", "Concat") or len(first) < 2 or batch < 2 or not ranks:
+            return
+        for name, parameter in list(made.named_parameters(recurse=False)):
+            alike = parameter.dim() == max(ranks) and len(parameter) == batch
+            if alike and bool((parameter == parameter[:1]).all()):
+                setattr(made, name, nn.Parameter(parameter.detach()[:1].clone()))
+                made.plan = "batch" if made.kind == "Concat" else made.plan
 
     def _plan(self, node: onnx.NodeProto, made: Operator, given: list[Entry | None]) -> Any:
         """How sizes that are literals in the file follow those of the tensors."""
@@ -318,7 +352,8 @@ class Conversion:
                 assert isinstance(value, np.ndarray)
                 wanted = [item if value.dtype == object else int(item) for item in value.reshape(-1)]
             zeros = bool(made.integer("allowzero", 0))
-            return reshape_plan(before, data.tries[-1].shape, wanted, zeros=zeros)
+            batch = self.env[self.first].tries[0].shape[0]
+            return reshape_plan(before, data.tries[-1].shape, wanted, zeros=zeros, batch=batch)
         if node.op_type == "Split":
             axis = made.integer("axis", 0)
             sizes = made.attribute("split") if len(given) < 2 or given[1] is None else given[1].constant
@@ -376,9 +411,11 @@ class Conversion:
         entries = self._without_zeros(last, given, entries)
         current: tuple[fx.Node, ...] = tuple(entry.node for entry in entries if entry.node is not None)
         tries = [tuple(entry.tries[place % len(entry.tries)] for entry in entries) for place in range(self._count())]
+        shared = path in self.shared.values() and _has(self.root, path)
         for number, module in enumerate(made):
             name = path if module is _main(made) else f"{path}_pad{number}"
-            _put(self.root, name, module.eval())
+            if not shared:
+                _put(self.root, name, module.eval())
             outputs = [module(*inputs) for inputs in tries]
             current = (self.graph.call_module(name, current),)
             tries = [(output,) for output in outputs]
@@ -423,8 +460,12 @@ class Conversion:
 
     def _output(self, name: str) -> fx.Node:
         entry = self.env.get(name)
+        if entry is not None and entry.constant is not None:
+            path = f"constant_{len(self.outputs)}_{self.outputs.index(name)}"
+            _put(self.root, path, Stored(torch.from_numpy(np.array(entry.constant))))
+            return self.graph.call_module(path)
         if entry is None or entry.node is None or not entry.is_tensor:
-            raise ConversionError(f"output {name}: does not depend on the inputs")
+            raise ConversionError(f"output {name}: is no tensor that torch computes, but a shape")
         return entry.node
 
 
@@ -460,6 +501,32 @@ def _constant(attributes: Mapping[str, Any]) -> Host:
             return np.asarray(value, dtype=np.int64)
         raise UnsupportedError(f"attribute {name}")
     raise UnsupportedError("no value")
+
+
+class Stored(nn.Module):
+    """A constant that is an output."""
+
+    def __init__(self, value: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value)
+
+    def forward(self) -> Any:
+        """The constant."""
+        return self.value.clone()  # type: ignore[operator]
+
+
+def _is_matrix(entry: Entry | None) -> bool:
+    """Whether it is a constant that weighs, rather than the zeros or ones that exporters share among layers."""
+    value = entry.constant if entry is not None else None
+    return value is not None and value.ndim > 1 and value.dtype.kind == "f" and bool((value != value.flat[0]).any())
+
+
+def _has(root: nn.Module, path: str) -> bool:
+    try:
+        root.get_submodule(path)
+    except AttributeError:
+        return False
+    return True
 
 
 def _put(root: nn.Module, path: str, module: nn.Module) -> None:

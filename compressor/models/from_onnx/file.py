@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from compressor.models.onnx_reading import read_onnx
 _SOME_SIZES = (64, 224, 32, 299)  # stand for sizes of images that a file leaves open
 _LENGTH = 8  # likewise for any other axis
 _DRAWN = 2  # integers are drawn below it: any table has as many rows
+_BYTES = 256  # and those of images below it
 _FLOATS = (
     onnx.TensorProto.FLOAT,
     onnx.TensorProto.FLOAT16,
@@ -88,6 +89,15 @@ class OnnxFile:
         first = self.inputs[0].sizes[0]
         return first if isinstance(first, int) else None
 
+    def used_on(self, shape: Sequence[int] | None, *, channels_last: bool) -> OnnxFile:
+        """The same, with sizes of images that it leaves open filled in from (C, H, W)."""
+        first = self.inputs[0]
+        if shape is None or len(shape) != 3 or len(first.sizes) != 4 or len(self.inputs) > 1:
+            return self
+        mine = [*shape[1:], shape[0]] if channels_last else list(shape)
+        sizes = tuple(own if isinstance(own, int) else given for own, given in zip(first.sizes[1:], mine, strict=True))
+        return replace(self, inputs=(replace(first, sizes=(first.sizes[0], *sizes)),))
+
     def examples(self, batch: int, size: int = _SOME_SIZES[0]) -> list[Tensor]:
         """Inputs drawn at random.
 
@@ -104,7 +114,8 @@ class OnnxFile:
             if dtype == torch.float32:
                 found.append(torch.randn(shape, generator=draw))
             else:
-                found.append(torch.randint(0, _DRAWN, shape, generator=draw).to(dtype))
+                top = _BYTES if image and port.kind == onnx.TensorProto.UINT8 else _DRAWN
+                found.append(torch.randint(0, top, shape, generator=draw).to(dtype))
         return found
 
 

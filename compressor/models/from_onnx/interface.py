@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from onnx import TensorProto
 from torch import fx, nn
 
 from compressor.models.from_onnx.file import OnnxFile, Port
 from compressor.models.from_onnx.operator import Operator
 
+_HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _KEY = "onnx_interface"  # in the `meta` of a GraphModule, which its copies keep
 TO_CHANNELS_LAST = (0, 2, 3, 1)
 
@@ -32,20 +34,43 @@ class Interface:
     channels_last: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def is_half(self) -> bool:
+        """Whether it gives values of 16 bits."""
+        return any(port.kind in _HALVES for port in self.outputs)
 
-def keep_interface_(network: fx.GraphModule, file: OnnxFile, layout: str = "auto") -> None:
+    @property
+    def takes_images(self) -> bool:
+        """Whether it takes float images and gives one tensor; others are taken as they are."""
+        taken = self.inputs[0]
+        return len(self.inputs) == len(self.outputs) == 1 and taken.is_float and len(taken.sizes) == 4
+
+
+def is_channels_last(file: OnnxFile, layout: str) -> bool:
+    """Whether a file takes images (N, H, W, C).
+
+    Args:
+        file: any
+        layout: "nchw", "nhwc", or "auto": by which axis has one or three channels
+    """
+    if not file.takes_images or layout == "nchw":
+        return False
+    sizes = file.inputs[0].sizes
+    return layout == "nhwc" or (sizes[3] in (1, 3) and sizes[1] not in (1, 3))
+
+
+def keep_interface_(network: fx.GraphModule, file: OnnxFile, *, channels_last: bool) -> None:
     """Note what a file is like from outside in the network made of it; images become (N, C, H, W).
 
     Args:
         network: changed in place
         file: that it was made of
-        layout: "nchw", "nhwc", or "auto": by which axis has one or three channels
+        channels_last: see `is_channels_last`
     """
-    turned = file.takes_images and (layout == "nhwc" or (layout == "auto" and _is_channels_last(file.inputs[0])))
-    if turned:
+    if channels_last:
         _turn_images_(network)
     metadata = {entry.key: entry.value for entry in file.proto.metadata_props}
-    network.meta[_KEY] = Interface(file.inputs, file.outputs, file.opset, turned, metadata)
+    network.meta[_KEY] = Interface(file.inputs, file.outputs, file.opset, channels_last, metadata)
 
 
 def interface_of(network: nn.Module) -> Interface | None:
@@ -53,10 +78,6 @@ def interface_of(network: nn.Module) -> Interface | None:
     found = getattr(network, "meta", {})
     interface = found.get(_KEY) if isinstance(found, dict) else None
     return interface if isinstance(interface, Interface) else None
-
-
-def _is_channels_last(port: Port) -> bool:
-    return port.sizes[3] in (1, 3) and port.sizes[1] not in (1, 3)
 
 
 def _turn_images_(network: fx.GraphModule) -> None:

@@ -131,7 +131,9 @@ def _gemm(node: Operator, constants: list[Host | None], shape: Sequence[int]) ->
     if weight is None or node.integer("transA", 0) or given_bias or weight.dtype.kind != "f":
         return None
     weight = weight if node.integer("transB", 0) else weight.T
-    if bias is not None and bias.size not in (1, weight.shape[0]):
+    if bias is not None and (
+        bias.shape[-1:] not in ((), (1,), weight.shape[:1]) or bias.size != max(bias.shape[-1:] or (1,))
+    ):
         return None
     if bias is not None:
         bias = np.broadcast_to(bias.reshape(-1), (weight.shape[0],)) * np.float32(node.number("beta", 1.0))

@@ -87,7 +87,7 @@ def _joined(found: list[Segment]) -> list[Segment]:
 
 
 def reshape_plan(
-    shape: Sequence[int], larger: Sequence[int], wanted: Sequence[Any], *, zeros: bool
+    shape: Sequence[int], larger: Sequence[int], wanted: Sequence[Any], *, zeros: bool, batch: int
 ) -> ReshapePlan | None:
     """How the sizes of a reshape follow, from what it does to one batch.
 
@@ -96,6 +96,7 @@ def reshape_plan(
         larger: of the same in a larger batch: where they differ, the batch is part of an axis
         wanted: the sizes that the graph asks for; a `Dim` where it computes them from a tensor's
         zeros: whether 0 stands for 0 rather than for the size of the input
+        batch: samples of the first of these batches
     """
     after = [shape[axis] if size == 0 and not zeros else int(size) for axis, size in enumerate(wanted)]
     total = math.prod(shape)
@@ -109,6 +110,8 @@ def reshape_plan(
     runs = segments(shape, after)
     if runs is None:
         return None
+    grows = [one != other for one, other in zip(shape, larger, strict=True)]
+    runs = _rows_joined(runs if batch > 1 else _ones_moved(runs, grows, after), grows, len(after))
     rules: list[tuple[str, Any]] = [("literal", size) for size in after]
     explicit = next((place for place, size in enumerate(wanted) if not isinstance(size, Dim) and size == -1), None)
     for place, size in enumerate(wanted):
@@ -117,8 +120,36 @@ def reshape_plan(
         elif size == 0 and not zeros:
             rules[place] = ("same", place)
     for ins, outs in runs:
-        _plan_run(rules, ins, outs, shape=shape, larger=larger, after=after, explicit=explicit)
+        _plan_run(rules, ins, outs, shape=shape, larger=larger, after=after, explicit=explicit, batch=batch)
     return ReshapePlan(tuple(rules))
+
+
+def _ones_moved(runs: list[Segment], grows: Sequence[bool], after: Sequence[int]) -> list[Segment]:
+    """An axis of 1 behind what the batch of one is a part of may be that batch: (T, E) to (T, 1, E)."""
+    kept: list[Segment] = []
+    for ins, outs in runs:
+        moved = 0
+        if kept and any(grows[axis] for axis in kept[-1][0]) and not any(grows[axis] for axis in ins):
+            while moved < len(outs) - 1 and after[outs[moved]] == 1:
+                moved += 1
+        if moved:
+            kept[-1] = (kept[-1][0], kept[-1][1] + outs[:moved])
+        kept.append((ins, outs[moved:]))
+    return kept
+
+
+def _rows_joined(runs: list[Segment], grows: Sequence[bool], rank: int) -> list[Segment]:
+    """Where the batch would become a part of the last axis, the features, it is one of the rows before them.
+
+    Attention whose batch is the second axis does so: (T, N, E) to (T * N, E).
+    """
+    kept: list[Segment] = []
+    for ins, outs in runs:
+        if kept and any(grows[axis] for axis in ins) and outs == [rank - 1] and len(ins) > 1:
+            kept[-1] = (kept[-1][0] + ins, kept[-1][1] + outs)
+        else:
+            kept.append((ins, outs))
+    return kept
 
 
 def _plan_run(
@@ -130,6 +161,7 @@ def _plan_run(
     larger: Sequence[int],
     after: Sequence[int],
     explicit: int | None,
+    batch: int,
 ) -> None:
     literal = [place for place in outs if rules[place][0] == "literal"]
     if not literal:
@@ -139,8 +171,8 @@ def _plan_run(
     several = sum(shape[axis] != 1 for axis in ins) > 1
     if explicit in literal:
         free = explicit
-    elif batched:
-        free = literal[0]
+    elif batched:  # the axis that is the batch, or contains it
+        free = next((place for place in literal if after[place] == batch), literal[0])
     else:  # channels come before positions; of parts of channels the last is what widths change
         free = large[0] if several else large[-1]
     others = [place for place in outs if place != free]

@@ -135,7 +135,7 @@ def tensor_of(value: Value, like: torch.Tensor) -> torch.Tensor:
     if value is None:
         raise UnsupportedError("a missing input")
     if value.dtype != object:
-        return torch.as_tensor(np.ascontiguousarray(value), device=like.device)
+        return torch.as_tensor(np.array(value, order="C"), device=like.device)
     items = list(value.reshape(-1))
     floats = any(isinstance(item, (float, torch.SymFloat, np.floating)) for item in items)
     flags = bool(items) and all(isinstance(item, (bool, torch.SymBool, np.bool_)) for item in items)

@@ -37,7 +37,7 @@ def test_runs_of_axes_hold_the_same_elements(before, after, expected):
 )
 def test_literals_follow_batch_and_widths(shape, wanted, other, expected):
     larger = (2 * shape[0], *shape[1:])
-    plan = reshape_plan(shape, larger, wanted, zeros=False)
+    plan = reshape_plan(shape, larger, wanted, zeros=False, batch=shape[0])
     sizes = plan.sizes(other, wanted)
     if -1 in sizes:
         sizes[sizes.index(-1)] = math.prod(other) // -math.prod(sizes)
@@ -46,7 +46,7 @@ def test_literals_follow_batch_and_widths(shape, wanted, other, expected):
 
 def test_what_the_graph_computes_is_taken():
     wanted = [Dim(2), -1]
-    plan = reshape_plan((2, 8, 3, 3), (4, 8, 3, 3), wanted, zeros=False)
+    plan = reshape_plan((2, 8, 3, 3), (4, 8, 3, 3), wanted, zeros=False, batch=2)
     assert plan.sizes((7, 5, 3, 3), [7, -1])[0] == 7
 
 
@@ -61,3 +61,21 @@ def test_equal_parts():
     assert equal_parts([(0, 4), (4, 8)], 8) == {(0, 4): (0, 2), (4, 8): (1, 2)}
     assert equal_parts([(0, 3), (3, 8)], 8) == {}
     assert equal_parts([(0, 4)], 8) == {}
+
+
+@pytest.mark.parametrize(
+    ("shape", "batch_axis", "batch", "wanted", "other", "expected"),
+    [
+        ((8, 1, 32), 1, 1, [8, 32], (8, 3, 32), [24, 32]),  # attention whose batch is the second axis
+        ((8, 2, 32), 1, 2, [16, 32], (8, 3, 32), [24, 32]),
+        ((8, 32), 0, 1, [8, 1, 32], (24, 32), [8, 3, 32]),
+        ((16, 32), 0, 2, [8, 2, 32], (24, 32), [8, 3, 32]),
+        ((8, 4, 8), 1, 1, [8, 32], (8, 12, 8), [24, 32]),  # (T, N * heads, d)
+    ],
+)
+def test_a_batch_that_is_not_the_first_axis(shape, batch_axis, batch, wanted, other, expected):
+    larger = tuple(2 * size if axis == batch_axis else size for axis, size in enumerate(shape))
+    sizes = reshape_plan(shape, larger, wanted, zeros=False, batch=batch).sizes(other, wanted)
+    if -1 in sizes:
+        sizes[sizes.index(-1)] = math.prod(other) // -math.prod(sizes)
+    assert sizes == expected
