@@ -11,7 +11,7 @@ from torch import nn
 
 from compressor.models.from_onnx.operator import Operator, function
 from compressor.models.from_onnx.resampling import padding_of
-from compressor.models.from_onnx.values import Host, UnsupportedError
+from compressor.models.from_onnx.values import Host, UnsupportedError, tensor_of
 
 CONVS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, type[nn.Module]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -319,7 +319,7 @@ class Recurrent(nn.Module):
                 found |= {f"bias_ih_l0{tail}": bias[one, :half], f"bias_hh_l0{tail}": bias[one, half:]}
             with torch.no_grad():
                 for name, values in found.items():
-                    self.rnn.get_parameter(name).copy_(torch.from_numpy(sorted_gates(values)))
+                    self.rnn.get_parameter(name).copy_(torch.from_numpy(np.array(sorted_gates(values))))
         self.zeros = [_is_zero(place) for place in (node.places + [None] * 7)[5 : 5 + self.states]]
 
     def forward(self, x: torch.Tensor, *given: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -354,7 +354,7 @@ def _group_norm(op: Operator, values: list[Any]) -> torch.Tensor:
     normed = nn.functional.group_norm(x, groups, eps=eps)
     each = x.shape[1] // len(weight)  # before operator set 21 one a group
     shape = [1, -1] + [1] * (x.dim() - 2)
-    weight, bias = (torch.as_tensor(one).to(x).repeat_interleave(each).reshape(shape) for one in (weight, bias))
+    weight, bias = (tensor_of(one, x).to(x).repeat_interleave(each).reshape(shape) for one in (weight, bias))
     return normed * weight + bias
 
 
@@ -364,8 +364,8 @@ def _layer_norm_by_hand(op: Operator, values: list[Any]) -> tuple[torch.Tensor, 
     axes = list(range(axis % x.dim(), x.dim()))
     centred = x - x.mean(axes, True)
     scale = (centred.square().mean(axes, True) + op.attribute("epsilon", 1e-5)).rsqrt()
-    found = centred * scale * torch.as_tensor(values[1]).to(x)
-    found = found + torch.as_tensor(values[2]).to(x) if len(values) > 2 and values[2] is not None else found
+    found = centred * scale * tensor_of(values[1], x).to(x)
+    found = found + tensor_of(values[2], x).to(x) if len(values) > 2 and values[2] is not None else found
     return found, x.mean(axes, True), scale
 
 
@@ -374,7 +374,7 @@ def _rms_norm(op: Operator, values: list[Any]) -> torch.Tensor:
     x, axis = values[0], (op.integer("axis", -1))
     axes = list(range(axis % x.dim(), x.dim()))
     scale = (x.square().mean(axes, True) + op.attribute("epsilon", 1e-5)).rsqrt()
-    found: torch.Tensor = x * scale * torch.as_tensor(values[1]).to(x)
+    found: torch.Tensor = x * scale * tensor_of(values[1], x).to(x)
     return found
 
 
@@ -387,7 +387,7 @@ def _instance_norm_by_hand(op: Operator, values: list[Any]) -> torch.Tensor:
 @function("BatchNormalization")
 def _batch_norm_by_hand(op: Operator, values: list[Any]) -> torch.Tensor:
     x, weight, bias, mean, variance = values
-    mean, variance, weight, bias = (torch.as_tensor(value).to(x) for value in (mean, variance, weight, bias))
+    mean, variance, weight, bias = (tensor_of(value, x).to(x) for value in (mean, variance, weight, bias))
     return nn.functional.batch_norm(x, mean, variance, weight, bias, eps=op.attribute("epsilon", 1e-5))
 
 

@@ -300,7 +300,7 @@ def _one_hot(op: Operator, values: list[Value]) -> Tensor:
     hot = index.unsqueeze(axis) == torch.arange(depth, device=index.device).reshape(
         [-1 if place == axis else 1 for place in range(index.dim() + 1)]
     )
-    dtype = torch.from_numpy(host(values[2])).dtype
+    dtype = torch.from_numpy(np.zeros(0, host(values[2]).dtype)).dtype
     return torch.where(
         hot, torch.tensor(on, dtype=dtype, device=index.device), torch.tensor(off, dtype=dtype, device=index.device)
     )
@@ -334,7 +334,7 @@ def _fill(op: Operator) -> tuple[Any, torch.dtype]:
     if given is None:
         return 0.0, torch.float32
     value = given if isinstance(given, np.ndarray) else host_of(given)
-    return value.reshape(-1)[0].item(), torch.from_numpy(value.reshape(-1)).dtype
+    return value.reshape(-1)[0].item(), torch.from_numpy(np.zeros(0, value.dtype)).dtype
 
 
 @function("Range")
