@@ -15,7 +15,7 @@ import click
 
 from compressor.errors import CompressorError, on_one_line
 
-_INTERRUPTED = "interrupted; a run goes on with: compressor run RECIPE -o OUT --resume"
+_INTERRUPTED = "interrupted; a run goes on with the same command and --resume"
 _interrupts: list[int] = []  # the signals that interrupted the command
 
 

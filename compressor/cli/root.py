@@ -444,7 +444,7 @@ def _conclude_early(stopped: Stopped, out: Path, interrupted: bool) -> None:
         parts = [f"{name} {budget['costs'][name]:,.0f} of {limit:,.0f}" for name, limit in budget["limits"].items()]
         click.echo(f"current network: {out / 'now' / 'model.onnx'}")
         click.echo(f"  {', '.join(parts)}; {metric['name']} {metric['onnx']:.4f}")
-    message = f"{stopped}; it goes on with: compressor run RECIPE -o {out} --resume"
+    message = f"{stopped}; {out} goes on with the same command and --resume"
     if interrupted:
         raise Failure(message, 130)
     click.echo(message)

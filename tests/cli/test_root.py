@@ -244,7 +244,7 @@ def test_doctor_tells_versions_and_providers(call):
         (UnavailableError("no GPU"), 3, "error: no GPU\n"),
         (OSError(28, "No space left on device", "out/x"), 2, "error: out/x: No space left on device\n"),
         (MemoryError("1 TiB"), 3, "error: out of memory: 1 TiB\n"),
-        (KeyboardInterrupt(), 130, "error: interrupted; a run goes on with: compressor run RECIPE -o OUT --resume\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted; a run goes on with the same command and --resume\n"),
     ],
 )
 def test_exit_codes_of_errors(call, monkeypatch, error, code, text):
