@@ -29,6 +29,7 @@ from onnx_graphs import Graph
 from record import write_result
 
 from compressor.errors import ModelError
+from compressor.models.from_onnx.interface import interface_of
 from compressor.models.from_onnx.network import network_of
 
 RESULT = Path(__file__).with_suffix(".json")
@@ -279,7 +280,10 @@ def attempt(seed: int, folder: Path) -> str:
     try:
         network = network_of(path, {}).eval()
         with torch.no_grad():
-            found = network(torch.from_numpy(images)).numpy()
+            output = network(torch.from_numpy(images))
+            interface = interface_of(network)
+            assert interface is not None
+            found = (output.softmax(1) if interface.softmax else output).numpy()
     except ModelError as error:
         return f"refused: {error}"
     except Exception as error:

@@ -41,6 +41,11 @@ def as_original(proto: onnx.ModelProto, interface: Interface, names: Sequence[st
             last, dims = f"{own}_turned", [dims[axis] for axis in TO_CHANNELS_LAST]
         _rename_uses(graph, own, last)
         _set(value, port, dims)
+    if interface.softmax:
+        value, inside = graph.output[0], f"{graph.output[0].name}_logits"
+        _rename_uses(graph, value.name, inside)
+        _rename_makers(graph, value.name, inside)
+        graph.node.append(helper.make_node("Softmax", [inside], [value.name], "softmax", axis=1))
     for value, port in zip(graph.output, interface.outputs, strict=True):
         own, kind = value.name, value.type.tensor_type.elem_type
         dims = [dim.dim_param or dim.dim_value or None for dim in value.type.tensor_type.shape.dim]

@@ -55,6 +55,7 @@ _KINDS = {
 }
 Floats = NDArray[np.float32]
 _OLDER = (9, 20)  # operator sets of torch's older exporter
+_PLAIN = 1e-4  # the tolerance where none is asked for
 _HALF = 1e-2  # what a file gives in 16 bits is compared within
 _NEWER = (18, 23)  # of the newer one, which writes 18 where less is asked for
 
@@ -118,6 +119,8 @@ class OnnxNetwork:
             name: np.ascontiguousarray(one.detach().cpu().numpy(), dtype=self._kinds.get(name))
             for name, one in (taken | dict(inputs.kwargs)).items()
         }
+        if self._turned:
+            fed = {name: np.ascontiguousarray(one.transpose(0, 2, 3, 1)) for name, one in fed.items()}
         found: list[NDArray[Any]] = self._session.run(None, fed)
         return found
 
@@ -188,8 +191,9 @@ def export_onnx(
     """
     interface = interface_of(model)
     if interface is not None:
-        tolerance = max(tolerance, _HALF) if interface.is_half else tolerance
-        if not interface.takes_images:
+        if interface.is_half and tolerance >= _PLAIN:  # a stricter one is asked for
+            tolerance = max(tolerance, _HALF)
+        if not interface.is_plain:
             batches = [one if isinstance(one, Inputs) else Inputs((one,)) for one in batches]
     eager, first = copy.deepcopy(model).cpu().float().eval(), batches[0]
     written = opset_of(interface, opset, USUAL_OPSET, (_OLDER[0], _NEWER[1]))
@@ -212,13 +216,19 @@ def export_onnx(
         as_original(proto, interface, first.names(eager) if isinstance(first, Inputs) else [IMAGES])
         if interface.channels_last:
             _set_metadata(proto, {LAYOUT: CHANNELS_LAST})
+        if interface.softmax:
+            _set_metadata(proto, {OUTPUT_KIND: PROBABILITIES})
         _check_whole(proto, path)
     parity: list[Parity] = []
 
     def write(beside: Path) -> None:
         onnx.save_model(proto, beside)
         network = OnnxNetwork(beside)
-        parity.append(measure_parity(eager, network.all_outputs if own else network.logits, batches, tolerance))
+        outputs: Any = network.all_outputs if own else network.logits
+        compared = eager
+        if interface is not None and interface.softmax:
+            compared, outputs = nn.Sequential(eager, nn.Softmax(1)), network.outputs
+        parity.append(measure_parity(compared, outputs, batches, tolerance))
 
     replace_atomic(path, write)
     return Exported(path, path.stat().st_size, _opset(proto), parity[0])

@@ -151,7 +151,7 @@ def shrink_command(
         std=deviations,
     )
     loaded = checked(raw, overrides)  # before torch: bad input is refused at once
-    for line in assumed(raw):
+    for line in assumed(loaded.model_dump(mode="json")):
         click.echo(line)
     from compressor.pipeline.runner import run
 

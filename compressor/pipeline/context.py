@@ -160,9 +160,9 @@ class RunContext:
             metric = self.recipe.evaluate
             named = None if metric is None else (metric.name, metric.better)
             self._data = replace(normalised(loaded, config.mean, config.std), metric=named)
-            self._check_same_images(self._data)
             if not config.labels:
                 self._data = self._labelled(self._data)
+            self._check_same_images(self._data)
             forget_example(self.recipe.model.name)
             if self._data.example is not None:
                 self._take_example(self._data)
@@ -287,7 +287,7 @@ class RunContext:
         return Runtime(
             reference,
             Conditions(bench.provider, bench.batch, bench.threads, self.recipe.seed),
-            opset=self.recipe.export.opset,
+            opset=self.recipe.export.written_opset,
             folder=self.checkpoints / "latency",
             progress=self.show,
             stacked=self.recipe.export.stacked,

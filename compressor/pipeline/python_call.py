@@ -36,6 +36,7 @@ from compressor.user_functions import offer_function
 
 _PICKLE = "model.pt"
 _PLAIN = (bool, int, float, str, type(None))  # settings of a layer, as far as they are looked at
+_LOOKED_AT = 32  # inputs that statistics of batch-norms begin with
 _DEEP, _MANY = 3, 20  # levels of data that are looked at, and items of each
 
 
@@ -87,8 +88,8 @@ def compress(
     Args:
         model: any module; left as it is. DataParallel, AveragedModel and torch.compile are taken off. Or the path of an
             ONNX file
-        example_input: a tensor (N, …), a tuple of some, or a mapping of keywords to some; None of an ONNX file: drawn
-            at random in its shapes
+        example_input: a tensor (N, …), a tuple of some, or a mapping of keywords to some; of an ONNX file real inputs,
+            several; None: the first of `data`, where that is a tensor or a loader, or data that we can read
         budget: a share of the parameters such as "0.25x", or a recipe's `budget` section
         out: the run folder
         method: a search method's name, or a recipe's `search` section
@@ -108,9 +109,14 @@ def compress(
         CompressorError: see compressor.errors; nothing but a sentence is lost: the folder can be resumed
     """
     _check_types(model, budget=budget, method=method, out=out)
-    named, example = _named(model, example_input)
+    named, example = _named(model, example_input, data)
     train_section, judged = _train_section(train), _evaluate_section(evaluate)
     if train_section.get("function") is not None and judged is not None:
+        if example is None:
+            raise RecipeError(
+                "compress: example_input: missing; valid: some real inputs (N, …): batch-norms that the file has lost "
+                "get the statistics of these"
+            )
         inputs_of(example)  # refuses what is none
         given = {"example": example, "data": data}
         data_section: Any = {"name": offer_function(f"data-{_kind_of(data)}", lambda: given)}
@@ -137,11 +143,23 @@ def compress(
     return Compressed(found, folder / "model.onnx", _architecture(folder), report, folder)
 
 
-def _named(model: nn.Module | Path | str, example: Any) -> tuple[str, Any]:
+def _drawn_from(data: Any, path: Path) -> Any:
+    """Inputs of a file in what the user's functions take as data; None: they are not found there."""
+    ports = read_file(path).inputs
+    with suppress(Exception):  # their own classes
+        batch = data if isinstance(data, torch.Tensor) else next(iter(data))
+        while isinstance(batch, (tuple, list)) and len(ports) == 1:
+            batch = batch[0]
+        if isinstance(batch, torch.Tensor) and batch.dim() == len(ports[0].sizes) and batch.is_floating_point():
+            return batch[:_LOOKED_AT]
+    return None
+
+
+def _named(model: nn.Module | Path | str, example: Any, data: Any) -> tuple[str, Any]:
     """What a recipe calls a network, and an example of its inputs."""
     if not isinstance(model, nn.Module):
-        path = Path(model)
-        return f"onnx:{path}", tuple(read_file(path).examples(2)) if example is None else example
+        path = Path(model).resolve()  # the run goes on from any working directory
+        return f"onnx:{path}", _drawn_from(data, path) if example is None else example
     inside, _ = unwrapped(copied(model))
     return offer(f"{slug(type(inside).__name__)}-{_digest(inside)}", inside), example
 

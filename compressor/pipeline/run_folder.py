@@ -188,6 +188,9 @@ def _with_new_keys(before: dict[str, Any], used: dict[str, Any], recipe: Recipe)
             new = {k: fields[k] for k in now if k not in values and k in fields and not fields[k].is_required()}
             defaults = {key: field.get_default(call_default_factory=True) for key, field in new.items()}
             found[name] = json.loads(json.dumps(defaults, default=lambda one: one.model_dump(mode="json"))) | values
+            for digest in ("sha256", "weights_sha256"):  # a file that is gone is not one that was changed
+                if digest not in now:
+                    found[name].pop(digest, None)
     return found
 
 

@@ -120,7 +120,9 @@ def _export(
     with tempfile.TemporaryDirectory(prefix="compressor-", dir=path.parent) as folder:
         for name, arranged in forms(model, architecture, recipe).items():
             beside = Path(folder) / f"{name}.onnx"
-            found[name] = export_onnx(arranged, beside, batches, opset=config.opset, tolerance=config.plain_tolerance)
+            found[name] = export_onnx(
+                arranged, beside, batches, opset=config.written_opset, tolerance=config.plain_tolerance
+            )
         measured = fastest({name: exported.path for name, exported in found.items()}, recipe.measured)
         chosen = found[measured["chosen"]]
         finished = Path(folder) / "finished.onnx"
@@ -163,6 +165,9 @@ def _finish(source: Path, target: Path, form: Form, recipe: Recipe, data: DataSe
 
 def _parity(model: nn.Module, path: Path, form: Form, recipe: Recipe, batches: Sequence[AnyInputs]) -> Parity:
     softmax = [] if form.softmax is None else [nn.Softmax(dim=form.softmax)]
+    interface = interface_of(model)
+    if interface is not None and interface.softmax:
+        softmax.append(nn.Softmax(dim=1))
     network = OnnxNetwork(path, recipe.measured.threads)
     if isinstance(batches[0], Inputs):
         return measure_parity(model, network.all_outputs, batches, recipe.export.shipped_tolerance)
@@ -230,7 +235,7 @@ def measure_as_shipped(
     scores = _scores(longest, longest, data, recipe)
     metadata = _metadata(name, architecture=architecture, recipe=recipe, data=data, scores=scores, limits=limits)
     metadata[_RECIPE] += " " * _SPARE_BYTES
-    return measure_untrained(architecture, recipe.export.opset, metadata, form_of(recipe, data), measure)
+    return measure_untrained(architecture, recipe.export.written_opset, metadata, form_of(recipe, data), measure)
 
 
 def load_weights(architecture: Architecture, path: Path, seed: int) -> nn.Module:

@@ -87,7 +87,7 @@ def shrink_recipe(
     return recipe | {
         "data": {"name": _IMITATION, "options": {"model": str(model), **data}},
         "train": {"function": "compressor.training.imitation:train", "epochs": epochs},
-        "evaluate": {"function": "compressor.training.imitation:agreement", "name": "agreement"},
+        "evaluate": {"function": "compressor.training.imitation:agreement", "name": "R2"},
     }
 
 
@@ -144,9 +144,9 @@ def originals(model: str, **section: Any) -> dict[str, Any]:
 
 def assumed(raw: Mapping[str, Any]) -> list[str]:
     """What such a recipe takes for granted, a sentence each."""
-    data = raw["data"].get("options", raw["data"])
+    data = raw["data"]["options"] or raw["data"]
     found = []
-    if "mean" not in data:
+    if data.get("mean") is None:
         found.append("images are normalised by their own mean and deviation; --mean and --std give those of the file")
     if raw["data"]["name"] == "imagefolder" and not raw["data"]["labels"]:
         found.append("the outputs are taken for logits of classes; --values if they are not")

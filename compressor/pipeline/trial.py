@@ -12,8 +12,9 @@ from compressor.dependency.inputs import inputs_of_batch
 from compressor.errors import ExportError
 from compressor.exporters import export_onnx
 from compressor.files import digest_of, read_text, write_atomic
-from compressor.models import build, example_input, version_of
+from compressor.models import build, build_meta, example_input, version_of
 from compressor.models.architecture import Architecture
+from compressor.models.from_onnx.interface import interface_of
 from compressor.models.initialise import noise_like, scatter_
 from compressor.pipeline.context import RunContext
 from compressor.search import Problem
@@ -33,11 +34,17 @@ def try_shipping(context: RunContext, problem: Problem) -> None:
     wanted = np.minimum(np.maximum(-(-bounds.minimum // bounds.multiple) * bounds.multiple, 1), bounds.maximum)
     least = own.with_widths(dict(zip(own.widths, wanted.tolist(), strict=True)))
     export, marker = context.recipe.export, context.checkpoints / "exported"
-    how = (version_of(own.model), export.opset, export.plain_tolerance)
+    how = (version_of(own.model), export.written_opset, export.plain_tolerance)
     what = digest_of(repr((own.to_json(), least.to_json(), how)), 64)
     if marker.exists() and read_text(marker) == what:
         return
     context.show("exporting untrained networks: can the result ship?")
+    interface = interface_of(build_meta(own))
+    if interface is not None and export.preprocess != "none" and (interface.channels_last or interface.is_half):
+        raise ExportError(
+            f"export.preprocess: {export.preprocess} is for float32 images (N, C, H, W); {own.model} takes others; "
+            "valid: none"
+        )
     for architecture in (own, least):
         try:
             _tried(architecture.to_json(), *how)

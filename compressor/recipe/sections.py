@@ -177,7 +177,7 @@ class WidthsConfig(Section):
     )
 
 
-USUAL_OPSET = 20
+USUAL_OPSET, _RESIZING = 20, 18  # the least in which Resize has antialiasing
 
 
 class ExportConfig(Section):
@@ -212,6 +212,17 @@ class ExportConfig(Section):
     also: tuple[str, ...] = Field(
         (), description="further formats, in OUT/exports/NAME: torch_export (a .pt2 file), or a plug-in's name"
     )
+
+    @model_validator(mode="after")
+    def _resizing_needs_an_operator_set(self) -> ExportConfig:
+        if self.preprocess == "resize" and self.opset is not None and self.opset < _RESIZING:
+            raise ValueError(f"opset: {self.opset} cannot resize as images are; valid: {_RESIZING} to 23, or null")
+        return self
+
+    @property
+    def written_opset(self) -> int | None:
+        """The operator set that is asked for; None: the file's own, else the usual one."""
+        return USUAL_OPSET if self.opset is None and self.preprocess == "resize" else self.opset
 
     @property
     def bytes_of_value(self) -> int:

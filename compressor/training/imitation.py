@@ -82,7 +82,9 @@ def distance(made: list[Tensor], wanted: list[Tensor]) -> Tensor:
     shares = []
     for one, other in zip(made, wanted, strict=True):
         if other.is_floating_point():
-            shares.append((one.float() - other.float()).square().mean() / other.float().var().clamp_min(_LEAST))
+            shares.append(
+                (one.float() - other.float()).square().mean() / other.float().var(correction=0).clamp_min(_LEAST)
+            )
     return torch.stack(shares).mean()
 
 
@@ -99,17 +101,18 @@ def agreement(model: nn.Module, data: Originals, device: torch.device, split: st
         the mean over outputs; 1 where all are the same, 0 where the mean output would do as well
     """
     original = data.network.to(device).eval()
-    missed: list[Tensor] = []
-    spread: list[Tensor] = []
-    found: list[list[Tensor]] = []
+    sums: list[Tensor] = []  # of each output: missed, values, their squares, their number
     for images, _ in ordered(getattr(data.data, split), data.data, data.batch_size):
         images = images.to(device)
         with torch.no_grad():
-            wanted, made = leaves(original(images)), leaves(model(images))
-        found.append([one.float().cpu() for one in wanted])
-        errors = [(a.float() - b.float()).square().sum().double().cpu() for a, b in zip(made, wanted, strict=True)]
-        missed = errors if not missed else [a + b for a, b in zip(missed, errors, strict=True)]
-    for parts in zip(*found, strict=True):
-        whole = torch.cat([part.reshape(-1) for part in parts]).double()
-        spread.append((whole - whole.mean()).square().sum().clamp_min(_LEAST))
-    return float(torch.stack([1 - one / other for one, other in zip(missed, spread, strict=True)]).mean())
+            pairs = zip(leaves(original(images)), leaves(model(images)), strict=True)
+            found = [_moments(wanted, made) for wanted, made in pairs if wanted.is_floating_point()]
+        sums = found if not sums else [one + other for one, other in zip(sums, found, strict=True)]
+    missed, total, squares, count = torch.stack(sums).unbind(1)
+    spread = (squares - total * total / count).clamp_min(_LEAST)
+    return float((1 - missed / spread).mean())
+
+
+def _moments(wanted: Tensor, made: Tensor) -> Tensor:
+    one, other = wanted.double().cpu(), made.double().cpu()
+    return torch.stack([(one - other).square().sum(), one.sum(), one.square().sum(), torch.tensor(float(one.numel()))])

@@ -62,7 +62,7 @@ def test_a_network_of_no_task_learns_to_give_what_it_gave(place, tmp_path):
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["budget"]["met"]
-    assert report["metric"]["name"] == "agreement"
+    assert report["metric"]["name"] == "R2"
     assert report["baseline"]["reference"]["metric"]["onnx"] == pytest.approx(1, abs=1e-4)
     assert "cannot be judged" not in result.output
     assert ports(tmp_path / "out" / "model.onnx") == ports(place / "decoder.onnx")

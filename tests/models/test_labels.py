@@ -140,3 +140,9 @@ def test_too_few_images(tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "one.png")
     with pytest.raises(CompressorError, match="holds 1 images"):
         load_data(parse_recipe(recipe(tmp_path, "x.onnx")).data, seed=0)
+
+
+def test_a_run_goes_on_behind_its_search(folder, file, tmp_path):
+    wanted = parse_recipe(recipe(folder, file, baselines=[]))
+    run(wanted, tmp_path / "out", until="search")
+    assert run(wanted, tmp_path / "out", resume=True)["budget"]["met"]

@@ -39,7 +39,7 @@ def check_equal(file: OnnxFile, network: fx.GraphModule, size: int) -> None:
     for batch in _BATCHES:
         inputs = file.examples(batch, size)
         try:
-            expected = _run(session, file, inputs)
+            pieces = _run(session, file, inputs)
         except Exception as error:  # of pybind, without a common base
             raise ModelError(f"model.onnx: ONNX Runtime cannot run {file.path}: {_line(error)}") from error
         try:
@@ -48,6 +48,7 @@ def check_equal(file: OnnxFile, network: fx.GraphModule, size: int) -> None:
         except Exception as error:  # converted code may fail anywhere
             raise ModelError(f"model.onnx: {file.path}: torch cannot run a batch of {batch}: {_line(error)}") from error
         found = [one.numpy() for one in (made if isinstance(made, tuple) else (made,))]
+        expected = [_joined(parts, one.shape) for parts, one in zip(zip(*pieces, strict=True), found, strict=True)]
         for port, one, other in zip(file.outputs, found, expected, strict=True):
             if one.shape != other.shape:
                 shapes = f"torch gives {one.shape} for a batch of {batch}, ONNX Runtime {other.shape}"
@@ -61,8 +62,18 @@ def check_equal(file: OnnxFile, network: fx.GraphModule, size: int) -> None:
                 )
 
 
-def _run(session: Any, file: OnnxFile, inputs: Sequence[torch.Tensor]) -> list[NDArray[Any]]:
-    """What ONNX Runtime gives; a file of a fixed batch is given as many batches as it takes."""
+def _joined(parts: Sequence[NDArray[Any]], shape: tuple[int, ...]) -> NDArray[Any]:
+    """What several batches gave as one, along the axis in which torch's whole differs; a constant is there once."""
+    first = parts[0]
+    axis = next((i for i, (one, whole) in enumerate(zip(first.shape, shape, strict=False)) if one != whole), None)
+    if axis is None or first.ndim != len(shape):
+        return first
+    whole = np.concatenate(parts, axis)
+    return whole.take(np.arange(min(shape[axis], whole.shape[axis])), axis)
+
+
+def _run(session: Any, file: OnnxFile, inputs: Sequence[torch.Tensor]) -> list[list[NDArray[Any]]]:
+    """What ONNX Runtime gives, batch by batch: of a file of a fixed batch there are as many as it takes."""
     batch = len(inputs[0])
     step = file.batch or batch
     pieces = []
@@ -73,10 +84,7 @@ def _run(session: Any, file: OnnxFile, inputs: Sequence[torch.Tensor]) -> list[N
             piece = np.concatenate([piece, np.repeat(piece[-1:], step - len(piece), axis=0)])
             fed[port.name] = piece.astype(onnx.helper.tensor_dtype_to_np_dtype(port.kind))
         pieces.append(session.run(None, fed))
-    if len(pieces) == 1 and step == batch:
-        return list(pieces[0])
-    whole = [np.concatenate(parts) if parts[0].ndim else parts[0] for parts in zip(*pieces, strict=True)]
-    return [one[:batch] if one.ndim else one for one in whole]
+    return pieces
 
 
 class _Watched(fx.Interpreter):

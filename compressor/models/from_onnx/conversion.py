@@ -28,9 +28,9 @@ _TRAINABLE = {
     *("LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization"),
 }
 _LIKE = ("ConstantOfShape", "Range")  # they make tensors of numbers alone: the device is that of the network's input
-_MINUTES = "If, Loop and Scan run graphs of their own, which torch cannot train"
+_GRAPHS_INSIDE = "If, Loop and Scan run graphs of their own, which torch cannot train"
 _REFUSED = {
-    **dict.fromkeys(("If", "Loop", "Scan", "SequenceMap"), _MINUTES),
+    **dict.fromkeys(("If", "Loop", "Scan", "SequenceMap"), _GRAPHS_INSIDE),
     **dict.fromkeys(
         ("NonZero", "Unique", "Compress", "NonMaxSuppression"),
         "how much it gives depends on the values of the network's inputs; cut the file before it",
@@ -105,7 +105,7 @@ class Conversion:
         self.versions = {entry.domain or "": entry.version for entry in proto.opset_import}
         self.proto = proto
         for node in proto.graph.node:
-            for name in node.input:
+            for name in _read_by(node):
                 self.readers[name].append(node)
         self.outputs = [value.name for value in proto.graph.output]
         self.shared: dict[Any, str] = {}  # paths of layers by the names of their weights
@@ -243,7 +243,7 @@ class Conversion:
         condition = given[0]
         assert condition is not None
         if condition.node is not None and any(not is_host(one) for one in condition.tries):
-            raise UnsupportedError(_MINUTES)
+            raise UnsupportedError(_GRAPHS_INSIDE)
         answers = {bool(one) for one in condition.tries} if condition.node is not None else {bool(condition.constant)}
         if len(answers) > 1:
             raise UnsupportedError("a condition that depends on the batch")
@@ -251,6 +251,8 @@ class Conversion:
         for inner in body.node:
             for name in inner.input:
                 self.readers[name].append(inner)
+        for value in body.output:
+            self.readers[value.name].append(node)
         self._constants(body.initializer)
         self._refuse(body.node)
         for inner, name in zip(body.node, module_paths(list(body.node), {}), strict=True):
@@ -414,6 +416,8 @@ class Conversion:
         shared = path in self.shared.values() and _has(self.root, path)
         for number, module in enumerate(made):
             name = path if module is _main(made) else f"{path}_pad{number}"
+            while not shared and _has(self.root, name):
+                name += "_"
             if not shared:
                 _put(self.root, name, module.eval())
             outputs = [module(*inputs) for inputs in tries]
@@ -467,6 +471,12 @@ class Conversion:
         if entry is None or entry.node is None or not entry.is_tensor:
             raise ConversionError(f"output {name}: is no tensor that torch computes, but a shape")
         return entry.node
+
+
+def _read_by(node: onnx.NodeProto) -> list[str]:
+    """What a node reads, within its graphs too."""
+    inside = [body for one in node.attribute for body in (one.g, *one.graphs)]
+    return [*node.input, *(name for body in inside for inner in body.node for name in _read_by(inner))]
 
 
 def _named(node: onnx.NodeProto) -> str:

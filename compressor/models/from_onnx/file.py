@@ -79,9 +79,9 @@ class OnnxFile:
 
     @property
     def takes_images(self) -> bool:
-        """Whether it takes float images (N, C, H, W) and gives one tensor: what we can train by ourselves."""
+        """Whether it takes float images alone, (N, C, H, W) or (N, H, W, C)."""
         (taken, *others) = self.inputs
-        return not others and len(self.outputs) == 1 and taken.is_float and len(taken.sizes) == 4
+        return not others and taken.is_float and len(taken.sizes) == 4
 
     @property
     def batch(self) -> int | None:
@@ -90,11 +90,20 @@ class OnnxFile:
         return first if isinstance(first, int) else None
 
     def used_on(self, shape: Sequence[int] | None, *, channels_last: bool) -> OnnxFile:
-        """The same, with sizes of images that it leaves open filled in from (C, H, W)."""
+        """The same, with sizes of images that it leaves open filled in from (C, H, W).
+
+        Raises:
+            ModelError: it fixes other ones
+        """
         first = self.inputs[0]
         if shape is None or len(shape) != 3 or len(first.sizes) != 4 or len(self.inputs) > 1:
             return self
         mine = [*shape[1:], shape[0]] if channels_last else list(shape)
+        if any(isinstance(own, int) and own != given for own, given in zip(first.sizes[1:], mine, strict=True)):
+            raise ModelError(
+                f"model.onnx: {self.path}: input {first.name} has the axes {_shown(first.sizes)}; the data's images "
+                f"are {_shown(mine)} (data.image_size and data.channels change them)"
+            )
         sizes = tuple(own if isinstance(own, int) else given for own, given in zip(first.sizes[1:], mine, strict=True))
         return replace(self, inputs=(replace(first, sizes=(first.sizes[0], *sizes)),))
 

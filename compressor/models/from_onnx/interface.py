@@ -24,6 +24,7 @@ class Interface:
         inputs: in the order in which the network takes them
         outputs: in the order in which it gives them
         opset: of the file
+        softmax: whether its output is the softmax over axis 1 of what the network gives
         channels_last: whether its images are (N, H, W, C); the network's are (N, C, H, W)
         metadata: the file's own entries
     """
@@ -32,16 +33,17 @@ class Interface:
     outputs: tuple[Port, ...]
     opset: int
     channels_last: bool = False
+    softmax: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_half(self) -> bool:
-        """Whether it gives values of 16 bits."""
-        return any(port.kind in _HALVES for port in self.outputs)
+        """Whether it takes or gives values of 16 bits."""
+        return any(port.kind in _HALVES for port in (*self.inputs, *self.outputs))
 
     @property
-    def takes_images(self) -> bool:
-        """Whether it takes float images and gives one tensor; others are taken as they are."""
+    def is_plain(self) -> bool:
+        """Whether it takes float images and gives one tensor, as networks of our own do."""
         taken = self.inputs[0]
         return len(self.inputs) == len(self.outputs) == 1 and taken.is_float and len(taken.sizes) == 4
 
@@ -62,6 +64,8 @@ def is_channels_last(file: OnnxFile, layout: str) -> bool:
 def keep_interface_(network: fx.GraphModule, file: OnnxFile, *, channels_last: bool) -> None:
     """Note what a file is like from outside in the network made of it; images become (N, C, H, W).
 
+    A softmax over classes at the end, which nothing else reads, is taken off: networks are trained on logits.
+
     Args:
         network: changed in place
         file: that it was made of
@@ -69,15 +73,41 @@ def keep_interface_(network: fx.GraphModule, file: OnnxFile, *, channels_last: b
     """
     if channels_last:
         _turn_images_(network)
-    metadata = {entry.key: entry.value for entry in file.proto.metadata_props}
-    network.meta[_KEY] = Interface(file.inputs, file.outputs, file.opset, channels_last, metadata)
+    softmax = file.takes_images and len(file.outputs) == 1 and _without_softmax_(network)
+    own = {entry.key: entry.value for entry in file.proto.metadata_props}
+    metadata = {key: value for key, value in own.items() if not key.startswith("compressor.")}  # of another run of ours
+    interface = Interface(file.inputs, file.outputs, file.opset, channels_last, softmax, metadata)
+    network.meta[_KEY] = interface  # which copies keep
+    setattr(network, _KEY, interface)  # which pickled ones keep
 
 
 def interface_of(network: nn.Module) -> Interface | None:
     """What the file was like that a network was made of; None: it is of none."""
     found = getattr(network, "meta", {})
     interface = found.get(_KEY) if isinstance(found, dict) else None
+    interface = interface or getattr(network, _KEY, None)
     return interface if isinstance(interface, Interface) else None
+
+
+def _without_softmax_(network: fx.GraphModule) -> bool:
+    """Take off the softmax of (N, classes) that a network ends with; whether there is one."""
+    output = next(node for node in network.graph.nodes if node.op == "output")
+    (last,) = output.args
+    module = network.get_submodule(str(last.target)) if isinstance(last, fx.Node) and last.op == "call_module" else None
+    if not (isinstance(module, Operator) and module.kind == "Softmax" and isinstance(last, fx.Node)):
+        return False
+    if network.meta.get("ranks", {}).get(last.name) != 2 or module.attribute(
+        "axis", -1 if module.version >= 13 else 1
+    ) not in (1, -1):
+        return False
+    (before,) = last.args
+    if len(last.users) > 1 or not isinstance(before, fx.Node):
+        return False
+    output.replace_input_with(last, before)
+    network.graph.erase_node(last)
+    network.delete_all_unused_submodules()
+    network.recompile()
+    return True
 
 
 def _turn_images_(network: fx.GraphModule) -> None:

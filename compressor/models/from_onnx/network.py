@@ -40,8 +40,9 @@ def network_of(path: Path, options: Mapping[str, Any], shape: Sequence[int] | No
     network = _converted(file.used_on(shape, channels_last=is_channels_last(file, layout)))
     if options.get("batch_norm", "restore") == "restore":
         restore_batch_norms_(network, network.meta["ranks"])
-    network.meta.clear()
     keep_interface_(network, file, channels_last=is_channels_last(file, layout))
+    for known in ("values", "ranks"):
+        network.meta.pop(known, None)
     return network
 
 

@@ -1,5 +1,7 @@
 """A compressed file stands in the place of the original: names, types, layout, operator set, metadata."""
 
+import copy
+import pickle
 import runpy
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from onnx import TensorProto, helper
 
 from compressor.bench import open_session
 from compressor.dependency.inputs import Inputs
+from compressor.errors import ModelError
 from compressor.exporters import OnnxNetwork, export_onnx
 from compressor.models.from_onnx.interface import interface_of
 from compressor.models.from_onnx.network import network_of
@@ -115,3 +118,51 @@ def test_several_inputs_and_outputs_in_half_precision(tmp_path):
 
 def test_other_networks_have_no_interface():
     assert interface_of(torch.nn.Linear(2, 2)) is None
+
+
+def test_a_softmax_at_the_end_is_taken_off_for_training_and_put_back(tmp_path):
+    graph = GRAPHS["Graph"](13)
+    y = graph.add("Relu", graph.add("Conv", "x", graph.weight(6, 3, 3, 3), graph.weight(6)))
+    y = graph.add("Flatten", graph.add("GlobalAveragePool", y))
+    y = graph.add("Softmax", graph.add("Gemm", y, graph.weight(6, 4), transB=0), axis=1)
+    onnx.save(graph.model({"x": ("N", 3, 8, 8)}, {y: ("N", 4)}), tmp_path / "probabilities.onnx")
+    network, images = network_of(tmp_path / "probabilities.onnx", {}), torch.randn(5, 3, 8, 8)
+    session, _ = open_session(tmp_path / "probabilities.onnx", provider="cpu", threads=1)
+    expected = session.run(None, {"x": images.numpy()})[0]
+    with torch.no_grad():
+        logits = network(images)
+    assert not torch.allclose(logits.sum(1), torch.ones(5))
+    assert np.allclose(logits.softmax(1), expected, atol=1e-5)
+    exported = export_onnx(network, tmp_path / "again.onnx", [images[:1], images])
+    assert ports(exported.path) == ports(tmp_path / "probabilities.onnx")
+    again, _ = open_session(exported.path, provider="cpu", threads=1)
+    assert np.allclose(again.run(None, {"x": images.numpy()})[0], expected, atol=1e-5)
+    assert np.allclose(np.exp(OnnxNetwork(exported.path).logits(images)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_images_with_channels_last_and_outputs_of_its_own(outputs, tmp_path):
+    graph = GRAPHS["Graph"](17)
+    y = graph.add("Conv", graph.add("Transpose", "x", perm=[0, 3, 1, 2]), graph.weight(6, 3, 3, 3), pads=[1] * 4)
+    y = graph.add("Relu", y)
+    maps = [graph.add("Conv", y, graph.weight(2, 6, 1, 1)) for _ in range(outputs)]
+    path = tmp_path / "maps.onnx"
+    onnx.save(graph.model({"x": ("N", 8, 8, 3)}, dict.fromkeys(maps, ("N", 2, 8, 8))), path)
+    network, images = network_of(path, {}), torch.randn(3, 3, 8, 8)
+    session, _ = open_session(path, provider="cpu", threads=1)
+    expected = session.run(None, {"x": images.permute(0, 2, 3, 1).numpy()})
+    exported = export_onnx(network, tmp_path / "again.onnx", [Inputs((images[:1],)), Inputs((images,))])
+    assert ports(exported.path) == ports(path)
+    for one, other in zip(OnnxNetwork(exported.path).all_outputs(Inputs((images,))), expected, strict=True):
+        assert np.allclose(one, other, atol=1e-5)
+
+
+def test_copies_and_pickled_networks_keep_it(keras):
+    network = network_of(keras, {})
+    again = pickle.loads(pickle.dumps(network))
+    assert interface_of(copy.deepcopy(network)) == interface_of(again) == interface_of(network)
+
+
+def test_images_of_a_size_that_the_file_has_not_are_refused(keras):
+    with pytest.raises(ModelError, match=r"\(N, 32, 32, 3\); the data's images are \(40, 40, 3\)"):
+        network_of(keras, {}, (3, 40, 40))
