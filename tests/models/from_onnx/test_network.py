@@ -198,3 +198,13 @@ def test_images_of_another_size_or_other_classes_are_refused(file):
         build(reference_architecture(f"onnx:{file}", {}, 7, (1, 8, 8)))
     with pytest.raises(CompressorError):
         reference_architecture(f"onnx:{file}", {}, 10, (3, 8, 8))
+
+
+def test_filters_before_restored_batch_norms_have_the_norm_of_fresh_ones(file):
+    images = torch.rand(7, 1, 8, 8)
+    network = network_of(file, {})
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.bias is None:
+            assert float(module.weight.flatten(1).norm(dim=1).mean()) == pytest.approx(2**0.5)
+    with torch.no_grad():
+        assert np.allclose(network.eval()(images), runs(file, images), atol=1e-5)
