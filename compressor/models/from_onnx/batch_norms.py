@@ -82,12 +82,12 @@ def _insert(network: fx.GraphModule, node: fx.Node, layer: Any) -> None:
 def _rescale_(layer: Any) -> float:
     """Give filters on average the norm that fresh ones have, √2 (He et al. 2015, equation 10); by how much they grew.
 
-    Behind a batch-norm filters of half the norm learn four times as fast, and folding has scaled them. Among the filters
-    of a layer norms keep their ratios, by which some methods rank.
+    Behind a batch-norm filters of half the norm learn four times as fast, and folding has scaled them. Among the
+    filters of a layer norms keep their ratios, by which some methods rank.
     """
     if isinstance(layer, _TRANSPOSED):
         return 1.0
-    mean = float(layer.weight.flatten(1).norm(dim=1).mean())
+    mean = float(layer.weight.detach().flatten(1).norm(dim=1).mean())
     factor = _FRESH_NORM / mean if mean > 0 else 1.0
     layer.weight.mul_(factor)
     return factor

@@ -205,6 +205,6 @@ def test_filters_before_restored_batch_norms_have_the_norm_of_fresh_ones(file):
     network = network_of(file, {})
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.bias is None:
-            assert float(module.weight.flatten(1).norm(dim=1).mean()) == pytest.approx(2**0.5)
+            assert float(module.weight.detach().flatten(1).norm(dim=1).mean()) == pytest.approx(2**0.5)
     with torch.no_grad():
         assert np.allclose(network.eval()(images), runs(file, images), atol=1e-5)
