@@ -86,6 +86,9 @@ def ship(
     in_onnx, unjudged = _judge(path, model, trainer, in_torch, recipe)
     scores = _scores(in_onnx, in_torch, data, recipe)
     metadata = _metadata(name, architecture=architecture, recipe=recipe, data=data, scores=scores, limits=limits)
+    interface = interface_of(model)
+    if interface is not None and interface.channels_last and INPUT in metadata:
+        metadata[INPUT] = json.dumps(json.loads(metadata[INPUT]) | {"layout": "NHWC"})
     write_metadata(path, metadata)
     also: dict[str, Any] = {}
     if recipe.export.also and isinstance(sample := _parity_batches(data, recipe)[-1], torch.Tensor):
