@@ -62,7 +62,7 @@ def test_a_file_size_is_that_of_the_shipped_file(tmp_path, precision, limit):
     limit_bytes = report["budget"]["limits"]["onnx_bytes"]
     assert report["budget"]["met"]
     assert size == report["onnx_bytes"] <= limit_bytes
-    assert size > 0.85 * limit_bytes
+    assert size > 0.8 * limit_bytes  # the search counts the largest scheme, and uniform scaling has steps
     weights = onnx.load(tmp_path / "run" / "model.onnx").graph.initializer
     kinds = {weight.data_type for weight in weights if len(weight.dims) > 1}
     eight_bits = {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}  # which are faster is measured
