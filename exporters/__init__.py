@@ -9,7 +9,8 @@ from compressor.lazy import lazily
 if TYPE_CHECKING:
     from .also import export_also, exporters
     from .form import INPUT, OUTPUT_KIND, Form, finish, samples_of
-    from .onnx_file import Exported, OnnxModule, OnnxNetwork, Parity, export_onnx, measure_parity, write_metadata
+    from .onnx_file import Exported, Parity, export_onnx, measure_parity, write_metadata
+    from .onnx_network import OnnxModule, OnnxNetwork
     from .precisions.int8 import SCHEMES, Scheme, to_int8
     from .probe import export_probe
 
@@ -25,8 +26,8 @@ _HOME = {
     "samples_of": "form",
     "to_int8": "compressor.exporters.precisions.int8",
     "Exported": "onnx_file",
-    "OnnxModule": "onnx_file",
-    "OnnxNetwork": "onnx_file",
+    "OnnxModule": "onnx_network",
+    "OnnxNetwork": "onnx_network",
     "Parity": "onnx_file",
     "export_onnx": "onnx_file",
     "export_probe": "probe",

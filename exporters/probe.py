@@ -9,7 +9,8 @@ from torch import nn
 from compressor.dependency.inputs import AnyInputs, Inputs
 from compressor.errors import ExportError
 
-from .onnx_file import export_by_tracing, export_onnx, export_own_by_tracing, takes_tokens
+from .onnx_file import export_by_tracing, export_onnx, export_own_by_tracing
+from .onnx_network import takes_tokens
 
 _OPSET = 18  # known to torch's older exporter; what ONNX Runtime makes of the graph does not depend on it
 

@@ -54,7 +54,7 @@ def test_the_fastest_that_loses_little_is_taken():
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-@pytest.mark.parametrize("limit", ["0.3x", "0.55x"])
+@pytest.mark.parametrize("limit", ["0.31x", "0.55x"])
 def test_a_file_size_is_that_of_the_shipped_file(tmp_path, precision, limit):
     export = {"precision": precision, "preprocess": "uint8", "softmax": True}
     report = run(recipe(budget={"onnx_bytes": limit}, export=export), tmp_path / "run")
@@ -62,7 +62,7 @@ def test_a_file_size_is_that_of_the_shipped_file(tmp_path, precision, limit):
     limit_bytes = report["budget"]["limits"]["onnx_bytes"]
     assert report["budget"]["met"]
     assert size == report["onnx_bytes"] <= limit_bytes
-    assert size > 0.8 * limit_bytes  # the search counts the largest scheme, and uniform scaling has steps
+    assert size > 0.85 * limit_bytes
     weights = onnx.load(tmp_path / "run" / "model.onnx").graph.initializer
     kinds = {weight.data_type for weight in weights if len(weight.dims) > 1}
     eight_bits = {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}  # which are faster is measured

@@ -16,8 +16,11 @@ from torch import fx, nn
 
 from compressor.models.from_onnx import movement
 from compressor.models.from_onnx.layers import LAYERS, linear
+from compressor.models.from_onnx.modules import Stored, has_module, put_module
 from compressor.models.from_onnx.names import module_paths
+from compressor.models.from_onnx.nodes import attributes_of, constant_of, is_static, named, read_by
 from compressor.models.from_onnx.operator import FUNCTIONS, HOST_FUNCTIONS, Operator
+from compressor.models.from_onnx.operators import KNOWN
 from compressor.models.from_onnx.sizes import equal_parts, reshape_plan
 from compressor.models.from_onnx.values import Host, UnsupportedError, Value, host_of, is_host
 
@@ -74,21 +77,6 @@ class ConversionError(Exception):
     may_be_size = False
 
 
-def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
-    """The attributes of a node as Python values; constants as host values."""
-    found = {}
-    for attribute in node.attribute:
-        value = onnx.helper.get_attribute_value(attribute)
-        if isinstance(value, TensorProto):
-            value = host_of(value)
-        if isinstance(value, bytes):
-            value = value.decode(errors="replace")
-        elif isinstance(value, (tuple, list)):
-            value = [one.decode(errors="replace") if isinstance(one, bytes) else one for one in value]
-        found[attribute.name] = value
-    return found
-
-
 class Conversion:
     """Converts one graph.
 
@@ -105,7 +93,7 @@ class Conversion:
         self.versions = {entry.domain or "": entry.version for entry in proto.opset_import}
         self.proto = proto
         for node in proto.graph.node:
-            for name in _read_by(node):
+            for name in read_by(node):
                 self.readers[name].append(node)
         self.outputs = [value.name for value in proto.graph.output]
         self.shared: dict[Any, str] = {}  # paths of layers by the names of their weights
@@ -160,15 +148,15 @@ class Conversion:
         for node in nodes:
             kind = node.op_type
             if kind.startswith(("QLinear", "QuantizeLinear", "DequantizeLinear")) or kind.endswith("Integer"):
-                raise ConversionError(f"{_named(node)}: the file is quantised; give the float file that it was made of")
+                raise ConversionError(f"{named(node)}: the file is quantised; give the float file that it was made of")
             if node.domain not in _STANDARD:
                 advice = ", such as ONNX Runtime's optimizer writes; give the file before it"
                 known = f"of the domain {node.domain}"
-                raise ConversionError(f"{_named(node)}: is {known}{advice if 'microsoft' in node.domain else ''}")
+                raise ConversionError(f"{named(node)}: is {known}{advice if 'microsoft' in node.domain else ''}")
             if kind in _REFUSED and kind != "If":
-                raise ConversionError(f"{_named(node)}: {_REFUSED[kind]}")
-            if kind not in (*FUNCTIONS, *HOST_FUNCTIONS, *LAYERS, *_NOTHING, "Constant", "If"):
-                raise ConversionError(f"{_named(node)}: this operator is not known")
+                raise ConversionError(f"{named(node)}: {_REFUSED[kind]}")
+            if kind not in (*KNOWN, *_NOTHING, "Constant", "If"):
+                raise ConversionError(f"{named(node)}: this operator is not known")
 
     def _node(self, node: onnx.NodeProto, path: str) -> None:
         if node.output and node.output[0] in self.skip:
@@ -176,12 +164,12 @@ class Conversion:
         try:
             self._converted(node, path)
         except UnsupportedError as error:
-            raise ConversionError(f"{_named(node)}: {error}: not known") from error
+            raise ConversionError(f"{named(node)}: {error}: not known") from error
         except ConversionError:
             raise
         except Exception as error:  # torch refuses what it is given, or the file is wrong
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            refused = ConversionError(f"{_named(node)}: {reason}")
+            refused = ConversionError(f"{named(node)}: {reason}")
             refused.may_be_size = True
             raise refused from error
 
@@ -190,7 +178,7 @@ class Conversion:
         if node.op_type == "Constant":
             if not self._is_used(node.output[0]):
                 return
-            self.env[node.output[0]] = Entry(None, constant=_constant(attributes))
+            self.env[node.output[0]] = Entry(None, constant=constant_of(attributes))
             return
         given = [self.env[name] if name else None for name in node.input]
         if node.op_type in _NOTHING:
@@ -231,7 +219,7 @@ class Conversion:
             if node.op_type not in FUNCTIONS:
                 raise UnsupportedError("constants alone as inputs")
             tensors = [torch.from_numpy(np.array(one)) if one is not None else None for one in constants]
-            static = [place for place in range(1, len(tensors)) if _is_static(node.op_type, place)]
+            static = [place for place in range(1, len(tensors)) if is_static(node.op_type, place)]
             values = [constants[place] if place in static else one for place, one in enumerate(tensors)]
             found = FUNCTIONS[node.op_type](bare, values)
         several = found if isinstance(found, tuple) else (found,)
@@ -312,7 +300,7 @@ class Conversion:
     ) -> Operator:
         places: list[Any] = self._places(given)
         for place, value in enumerate(places):
-            if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or _is_static(node.op_type, place):
+            if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or is_static(node.op_type, place):
                 continue
             trains = weighted or node.op_type in ("Gather", "MatMul", "Gemm", "Expand")
             if value.size > 1 and node.op_type in _TRAINABLE and trains:
@@ -413,13 +401,13 @@ class Conversion:
         entries = self._without_zeros(last, given, entries)
         current: tuple[fx.Node, ...] = tuple(entry.node for entry in entries if entry.node is not None)
         tries = [tuple(entry.tries[place % len(entry.tries)] for entry in entries) for place in range(self._count())]
-        shared = path in self.shared.values() and _has(self.root, path)
+        shared = path in self.shared.values() and has_module(self.root, path)
         for number, module in enumerate(made):
             name = path if module is _main(made) else f"{path}_pad{number}"
-            while not shared and _has(self.root, name):
+            while not shared and has_module(self.root, name):
                 name += "_"
             if not shared:
-                _put(self.root, name, module.eval())
+                put_module(self.root, name, module.eval())
             outputs = [module(*inputs) for inputs in tries]
             current = (self.graph.call_module(name, current),)
             tries = [(output,) for output in outputs]
@@ -466,21 +454,11 @@ class Conversion:
         entry = self.env.get(name)
         if entry is not None and entry.constant is not None:
             path = f"constant_{len(self.outputs)}_{self.outputs.index(name)}"
-            _put(self.root, path, Stored(torch.from_numpy(np.array(entry.constant))))
+            put_module(self.root, path, Stored(torch.from_numpy(np.array(entry.constant))))
             return self.graph.call_module(path)
         if entry is None or entry.node is None or not entry.is_tensor:
             raise ConversionError(f"output {name}: is no tensor that torch computes, but a shape")
         return entry.node
-
-
-def _read_by(node: onnx.NodeProto) -> list[str]:
-    """What a node reads, within its graphs too."""
-    inside = [body for one in node.attribute for body in (one.g, *one.graphs)]
-    return [*node.input, *(name for body in inside for inner in body.node for name in _read_by(inner))]
-
-
-def _named(node: onnx.NodeProto) -> str:
-    return f"node {node.name or '/'.join(node.output)} ({node.op_type})"
 
 
 def _main(made: list[nn.Module]) -> nn.Module:
@@ -493,56 +471,7 @@ def _within(bounds: tuple[int, int], length: int) -> tuple[int, int]:
     return start, end
 
 
-def _is_static(kind: str, place: int) -> bool:
-    """Whether an input is a setting of its operator rather than data."""
-    first = {"Reshape": 1, "Expand": 1, "Slice": 1, "Pad": 1, "Resize": 1, "Upsample": 1, "Tile": 1, "TopK": 1}
-    first |= {"Squeeze": 1, "Unsqueeze": 1, "Split": 1, "CumSum": 1, "Trilu": 1, "OneHot": 1, "Clip": 1}
-    first |= {"ConstantOfShape": 0, "Range": 0}
-    return place >= first.get(kind, 1 if kind.startswith("Reduce") else 99)
-
-
-def _constant(attributes: Mapping[str, Any]) -> Host:
-    for name, value in attributes.items():
-        if name == "value":
-            return np.asarray(value)
-        if name in ("value_float", "value_floats"):
-            return np.asarray(value, dtype=np.float32)
-        if name in ("value_int", "value_ints"):
-            return np.asarray(value, dtype=np.int64)
-        raise UnsupportedError(f"attribute {name}")
-    raise UnsupportedError("no value")
-
-
-class Stored(nn.Module):
-    """A constant that is an output."""
-
-    def __init__(self, value: torch.Tensor) -> None:
-        super().__init__()
-        self.register_buffer("value", value)
-
-    def forward(self) -> Any:
-        """The constant."""
-        return self.value.clone()  # type: ignore[operator]
-
-
 def _is_matrix(entry: Entry | None) -> bool:
     """Whether it is a constant that weighs, rather than the zeros or ones that exporters share among layers."""
     value = entry.constant if entry is not None else None
     return value is not None and value.ndim > 1 and value.dtype.kind == "f" and bool((value != value.flat[0]).any())
-
-
-def _has(root: nn.Module, path: str) -> bool:
-    try:
-        root.get_submodule(path)
-    except AttributeError:
-        return False
-    return True
-
-
-def _put(root: nn.Module, path: str, module: nn.Module) -> None:
-    *parents, name = path.split(".")
-    for parent in parents:
-        if not hasattr(root, parent):
-            root.add_module(parent, nn.Module())
-        root = root.get_submodule(parent)
-    root.add_module(name, module)

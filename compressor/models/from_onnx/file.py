@@ -13,8 +13,7 @@ import torch
 
 from compressor.errors import ModelError
 from compressor.models.from_onnx.elementwise import Tensor
-from compressor.models.from_onnx.layers import LAYERS
-from compressor.models.from_onnx.operator import FUNCTIONS, HOST_FUNCTIONS
+from compressor.models.from_onnx.operators import KNOWN
 from compressor.models.from_onnx.values import UnsupportedError, torch_dtype
 from compressor.models.onnx_reading import read_onnx
 
@@ -186,8 +185,7 @@ def inlined(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The graph without functions: those of the file, and operators that ONNX defines by simpler ones."""
     if proto.functions:
         proto = onnx.inliner.inline_local_functions(proto)
-    known = {*FUNCTIONS, *HOST_FUNCTIONS, *LAYERS}
-    unknown = sorted({node.op_type for node in proto.graph.node if node.domain in ("", "ai.onnx")} - known)
+    unknown = sorted({node.op_type for node in proto.graph.node if node.domain in ("", "ai.onnx")} - KNOWN)
     defined = [kind for kind in unknown if onnx.defs.has(kind) and _is_defined(kind)]
     if not defined:
         return proto
