@@ -11,6 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from compressor.recipe.cost import cost_title
 from compressor.report import figures
 from compressor.report.format import (
     Cell,
@@ -37,7 +38,8 @@ def fit_section(record: Record) -> Markup:
     return render(
         "fit.html.j2",
         fallback=fallback,
-        figure=None if fallback else figures.fit_figure(iteration),
+        figure=None if fallback else figures.fit_figure(iteration, _along(record)),
+        along=_along(record),
         count=len(dig(iteration, "records", "params") or []),
         most_dots=figures.MAX_DOTS,
         remark=record.get("note"),
@@ -68,8 +70,17 @@ def descent_section(record: Record) -> Markup:
             for name, short in zip(order, short_names(order, most), strict=True)
         ],
         sizes=[value_cell(size, compact) for size in sizes],
+        along=_along(record),
         seconds=[value_cell(s, lambda v: f"{v:,.1f}") for s in spent] if any(spent) else None,
     )
+
+
+def _along(record: Record) -> str:
+    """What widths were fitted to, in words."""
+    names = [str(name) for name in dig(record, "trace", "along") or []] or ["params"]
+    if len(names) > 1:
+        return f"the share of the most violated limit ({', '.join(names)})"
+    return "parameters" if names == ["params"] else cost_title(names[0])
 
 
 def _named_widths(iteration: Record) -> Mapping[str, Any]:

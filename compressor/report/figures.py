@@ -71,8 +71,13 @@ def _direct_labels(axes: Any, order: Sequence[str], rows: Sequence[tuple[Network
         axes.annotate(text, (end, i), (8, 0), textcoords="offset points", va="center", fontsize=11, color=FAINT)
 
 
-def fit_figure(iteration: Record) -> Markup:
-    """Draw the records and the fitted curve of every layer, one small log-log panel each."""
+def fit_figure(iteration: Record, title: str) -> Markup:
+    """Draw the records and the fitted curve of every layer, one small log-log panel each.
+
+    Args:
+        iteration: of the search
+        title: of the cost that the widths were fitted to
+    """
     shown = fitted_layers(iteration)
     columns = len(shown) if len(shown) <= 3 else 4 if len(shown) <= 12 else 6
     lines = math.ceil(len(shown) / columns)
@@ -99,10 +104,10 @@ def fit_figure(iteration: Record) -> Markup:
         # A column that ends one line early shows its own ticks: the panel below it is not there.
         for axes in panels[: len(shown)][-columns:]:
             axes.tick_params(labelbottom=True)
-        figure.supxlabel("parameters τ", fontsize=12, color=FAINT, y=6 / height, va="bottom")
+        figure.supxlabel(f"{title} τ", fontsize=12, color=FAINT, y=6 / height, va="bottom")
         figure.supylabel("channels φ", fontsize=12, color=FAINT, x=2 / WIDTH, ha="left")
 
-    label = f"Fitted width against parameters, {len(shown)} layers, both axes logarithmic"
+    label = f"Fitted width against {title}, {len(shown)} layers, both axes logarithmic"
     return draw(paint, panel * lines + 46, "fit", label, constrained=False)
 
 
@@ -150,8 +155,9 @@ def thinned(items: Sequence[int], most: int) -> list[int]:
 
 
 def _records(iteration: Record, layer: int) -> tuple[list[float], list[float]]:
-    """Parameters and channels of one layer, record by record, where both are above zero."""
-    sizes, rows = dig(iteration, "records", "params") or [], dig(iteration, "records", "widths") or []
+    """The cost fitted to and the channels of one layer, record by record, where both are above zero."""
+    found = dig(iteration, "records") or {}
+    sizes, rows = found.get("cost") or found.get("params") or [], found.get("widths") or []
     pairs = [(number(size), number(row[layer])) for size, row in zip(sizes, rows, strict=False)]
     kept = [(size, width) for size, width in pairs if size and width and size > 0 and width > 0]
     return [size for size, _ in kept], [width for _, width in kept]

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compressor.dependency import DependencyGraph, Remove, remove_channels_
+from compressor.search.prices import Prices
 from compressor.search.taylor_pruner import PruneSettings, TaylorPruner
-
-Costs = Mapping[str, Callable[[Mapping[str, int]], float]]  # of {searched group: channels}
 
 
 class BudgetPruner(TaylorPruner):
     """Observer that prunes towards limits: in event e of E every cost may be c₀·(limit/c₀)^(e/E), c₀ at the start.
 
     Channels go in the order of their importance per cost, I/Δc, where Δc is what one slice of the group costs at the
-    widths of that moment, as a share of the limits that are still exceeded. The last event is left to the caller: when
+    widths of that moment, as a share of the limit that is exceeded most. The last event is left to the caller: when
     its gradients are there training ends.
 
     Args:
@@ -26,10 +25,8 @@ class BudgetPruner(TaylorPruner):
         follows: as of `TaylorPruner`
         settings: `channels` and `floor` are not used
         events: E, 1 or more
-        costs: {name: cost of {searched group: channels}}
-        limits: {name: largest allowed value}
+        prices: the costs of {searched group: channels}, their limits, and how importance is weighed against them
         remove: takes the channels out of the network
-        by_cost: rank by I/Δc; else by I
     """
 
     def __init__(
@@ -40,14 +37,12 @@ class BudgetPruner(TaylorPruner):
         settings: PruneSettings,
         *,
         events: int,
-        costs: Costs,
-        limits: Mapping[str, float],
+        prices: Prices,
         remove: Remove = remove_channels_,
-        by_cost: bool = True,
     ) -> None:
-        super().__init__(graph, searched, follows, settings, remove)
-        self.total, self.costs, self.limits, self.by_cost = events, costs, dict(limits), by_cost
-        self.begun = {name: costs[name](self.initial) for name in limits}
+        super().__init__(graph, searched, follows, settings, remove, prices)
+        self.total, self.costs, self.limits = events, prices.costs, prices.limits
+        self.begun = {name: self.costs[name](self.initial) for name in self.limits}
 
     @property
     def slices(self) -> dict[str, int]:
@@ -58,16 +53,13 @@ class BudgetPruner(TaylorPruner):
         """The groups of the slices that may go, in the order in which they should; a group that is named twice loses
         its two least important ones.
         """
-        scores: list[float] = []
-        owners: list[str] = []
-        price = self._prices() if self.by_cost else dict.fromkeys(self.searched, 1.0)
-        for name, slices in self.slices.items():
-            own = np.sort(self.importance(name))
-            own = own[: max(0, slices - self.least[name])]
-            scores += (own / price[name] if price[name] > 0 else np.full(len(own), np.inf)).tolist()
-            owners += [name] * len(own)
-        order = np.argsort(np.nan_to_num(np.array(scores), nan=0.0, posinf=np.inf), kind="stable")
-        return [owners[place] for place in order.tolist()]
+        left = {name: slices - self.least[name] for name, slices in self.slices.items()}
+        found = []
+        for name in map(self._owner, self._ranking()):
+            if left[name] > 0:
+                found.append(name)
+                left[name] -= 1
+        return found
 
     def after(self, ranked: Sequence[str], count: int) -> dict[str, int]:
         """{searched group: channels} when the first `count` of a ranking are gone."""
@@ -83,20 +75,6 @@ class BudgetPruner(TaylorPruner):
             self.criteria[begin : begin + self.graph.groups[name].slices].double().cpu().numpy()
         )
         return found
-
-    def _prices(self) -> dict[str, float]:
-        """What a slice of each group costs, as a share of the limits that are exceeded."""
-        widths = {name: self.graph.widths[name] for name in self.searched}
-        now = {name: self.costs[name](widths) for name in self.limits}
-        exceeded = [name for name, limit in self.limits.items() if now[name] > limit] or list(self.limits)
-        prices = {}
-        for group in self.searched:
-            step, slices = self.graph.groups[group].step, self.graph.groups[group].slices
-            fewer = max(1, slices // 8) if slices > 1 else 0  # kernels take their time in steps, see `Cost.step`
-            narrower = widths | {group: widths[group] - fewer * step}
-            saved = sum((now[name] - self.costs[name](narrower)) / self.limits[name] for name in exceeded)
-            prices[group] = max(0.0, saved) / max(1, fewer)
-        return prices
 
     def _choose(self) -> dict[str, list[int]] | None:
         event = self.events + 1

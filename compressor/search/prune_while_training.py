@@ -10,6 +10,7 @@ from compressor.dependency import ChannelRemover, DependencyGraph
 from compressor.errors import ModelError
 from compressor.models import build, example_input, follows, graph_of, prunable
 from compressor.models.architecture import Architecture
+from compressor.search.prices import Prices
 from compressor.search.problem import Problem
 from compressor.search.pruning_config import PruningConfig
 from compressor.search.taylor_pruner import PruneSettings, TaylorPruner
@@ -51,6 +52,7 @@ def prune(
     label: str,
     seed: int,
     floor: float,
+    prices: Prices | None = None,
 ) -> Trajectory:
     """Train a fresh network, then prune it while it trains on.
 
@@ -62,6 +64,7 @@ def prune(
         label: what the progress line calls this
         seed: of weights and data order
         floor: stop below this share of the channels of the groups that are not frozen
+        prices: weigh a channel's importance against what it costs; None: importance alone counts
 
     Raises:
         ModelError: the network's widths cannot be pruned each by itself, or not by the engine that the recipe names
@@ -89,6 +92,7 @@ def prune(
             config.at_minimum == "stop",
         ),
         remover,
+        prices,
     )
     pretraining, pruning = _checkpoints(name)
     kept = problem.checkpoint(pruning)

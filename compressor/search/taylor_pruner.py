@@ -23,6 +23,7 @@ from torch import nn
 from compressor.costs.params_macs import params_at
 from compressor.dependency import ChannelRemover, DependencyGraph, Remove, remove_channels_
 from compressor.search.channel_scale import ChannelScales, made_at
+from compressor.search.prices import Prices
 from compressor.training.checkpoint import Snapshot
 
 
@@ -82,6 +83,7 @@ class TaylorPruner:
             factor × the channels of the group it follows
         settings: when to remove how many
         remove: takes the channels out of the network
+        prices: weigh importance against what a slice costs; None: importance alone counts, as in the paper
 
     Attributes:
         records: (parameters, {searched group: channels}) after every event
@@ -98,8 +100,9 @@ class TaylorPruner:
         follows: Mapping[str, tuple[str, int]],
         settings: PruneSettings,
         remove: Remove = remove_channels_,
+        prices: Prices | None = None,
     ) -> None:
-        self.remove = remove
+        self.remove, self.prices = remove, prices
         self.graph, self.searched, self.follows, self.settings = graph, searched, dict(follows), settings
         self.initial = {name: graph.groups[name].channels for name in searched}
         steps = graph.steps
@@ -195,11 +198,19 @@ class TaylorPruner:
 
     def _ranking(self) -> list[int]:
         """Positions of the searched slices in the vector of scales that are not zeroed, the least important first."""
-        ranked = sum(self.graph.groups[name].slices for name in self.searched)
+        slices = [self.graph.groups[name].slices for name in self.searched]
         zeroed = {
             self.scales.starts[name] + slice_ for name in self.searched for slice_ in self.zeroed.slices.get(name, ())
         }
-        order = self.criteria[:ranked].argsort(stable=True).tolist()
+        criteria = self.criteria[: sum(slices)]
+        if self.prices is None:
+            order = criteria.argsort(stable=True).tolist()
+        else:
+            widths = self.widths
+            price = self.prices.per_slice(self.graph, {name: widths[name] for name in self.searched})
+            importance = np.nan_to_num(criteria.double().cpu().numpy(), nan=0.0, posinf=np.inf)
+            owners = np.repeat(np.arange(len(slices)), slices)
+            order = self.prices.order(importance, owners, np.array([price[name] for name in self.searched]))
         return [position for position in order if position not in zeroed]
 
     def _minimum(self, name: str) -> str:

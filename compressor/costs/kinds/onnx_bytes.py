@@ -55,6 +55,7 @@ COST = Cost(
     shipped=_shipped,
     depends_on=("export",),
     always=True,
+    like_params=True,
     counts_zeros=True,
     place=3,
 )

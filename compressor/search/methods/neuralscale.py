@@ -3,24 +3,31 @@
 One iteration: train briefly, prune globally while recording how the widths fall with the parameter count
 (Algorithm 1), fit φ_l(τ) = α_l·τ^β_l to every layer (Algorithm 2), generate the network of the original size from the
 fit (Algorithm 3), which the next iteration starts from (Algorithm 4).
+
+Under a budget of another kind the same is done along the budget's cost, which is not in the paper: channels go in the
+order of their importance per cost, τ is that cost, and the original size is the unscaled network's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 
 from compressor.costs.solver import Bounds, Solution, largest_within, of_widths
-from compressor.files import read_json, write_json
+from compressor.files import digest_of, read_json, write_json
 from compressor.models.architecture import Architecture
+from compressor.recipe import costs
 from compressor.recipe.method import Method
 from compressor.recipe.values import PositiveInt
 from compressor.report.descent import descent_section, fit_section
 from compressor.report.removal import removal_line, removal_section
+from compressor.search.prices import Prices
 from compressor.search.problem import Problem, SearchResult
 from compressor.search.pruning_config import PruningConfig
 from compressor.search.scaling import scale_uniformly
@@ -40,37 +47,90 @@ class NeuralScaleConfig(PruningConfig):
     min_records: Annotated[int, Field(ge=2)] = Field(
         6, description="least records of a fit: those since every group lost a channel, or else all"
     )
+    along: Literal["auto", "params", "budget"] = Field(
+        "auto",
+        description="the cost that channels are ranked by and widths are fitted to; params: importance alone ranks, "
+        "widths follow the parameters (the paper); budget: importance per cost of the budget ranks, widths follow that "
+        "cost, of several limits the most violated one; auto: params where all limits grow as these do, else budget",
+    )
+    price: NonNegativeFloat = Field(
+        1.0, description="exponent of the cost in importance / cost, where the search goes along the budget"
+    )
 
 
-def fit_power_law(params: ArrayLike, widths: ArrayLike) -> tuple[Floats, Floats]:
+@dataclass(frozen=True)
+class Along:
+    """The cost that a search goes along.
+
+    Attributes:
+        names: of the cost; of several, all of them
+        key: in the names of the search's checkpoints, which searches for other budgets share
+        cost: of an architecture
+        prices: what channels cost; None: importance alone ranks
+    """
+
+    names: tuple[str, ...]
+    key: str
+    cost: Callable[[Architecture], float]
+    prices: Prices | None
+
+
+_PARAMS = "params"
+
+
+def along_of(problem: Problem, config: NeuralScaleConfig) -> Along:
+    """The cost that a search goes along: the parameters, or what the budget limits."""
+    names = sorted(problem.budget.limits)
+    known = costs()
+    like_params = all(name in known and known[name].like_params for name in names)
+    if config.along == _PARAMS or (config.along == "auto" and like_params):
+        return Along((_PARAMS,), "", problem.costs[_PARAMS], None)
+    reference = problem.reference
+    limits = dict(problem.budget.limits)
+    if len(names) == 1:  # how far the limit is makes no difference then, and other budgets share what is found
+        limits = {names[0]: max(problem.costs[names[0]](reference), 1e-9)}
+
+    def of(name: str, widths: Mapping[str, int]) -> float:
+        return problem.costs[name](reference.with_widths({**reference.widths, **widths}))
+
+    prices = Prices({name: partial(of, name) for name in names}, limits, config.price)
+    key = "-".join(["", *names, f"{config.price:g}"])
+    if len(names) > 1:
+        key += f"-{digest_of(repr(sorted(limits.items())), 12)}"
+    if len(names) == 1:
+        return Along((names[0],), key, problem.costs[names[0]], prices)
+    return Along(tuple(names), key, lambda architecture: prices.share(architecture.widths), prices)
+
+
+def fit_power_law(sizes: ArrayLike, widths: ArrayLike) -> tuple[Floats, Floats]:
     """Fit φ_l(τ) = α_l·τ^β_l: ordinary least squares of ln φ_l on ln τ, every layer by itself (Algorithm 2, eq. 8).
 
     Args:
-        params: (N,) parameter counts τ of the recorded networks, above 0
+        sizes: (N,) parameter counts τ of the recorded networks, or another cost of them, above 0
         widths: (N, L) channels φ of their layers, above 0
 
     Returns:
         α (L,) and β (L,)
 
     Raises:
-        ValueError: shapes do not fit, fewer than two different parameter counts, or a value is not above 0
+        ValueError: shapes do not fit, fewer than two different sizes, or a value is not above 0
     """
-    tau, phi = np.asarray(params, dtype=np.float64), np.asarray(widths, dtype=np.float64)
+    tau, phi = np.asarray(sizes, dtype=np.float64), np.asarray(widths, dtype=np.float64)
     if tau.ndim != 1 or phi.ndim != 2 or len(tau) != len(phi):
-        raise ValueError(f"params must be (N,) and widths (N, L), got {tau.shape} and {phi.shape}")
+        raise ValueError(f"sizes must be (N,) and widths (N, L), got {tau.shape} and {phi.shape}")
     if not (tau > 0).all() or not (phi > 0).all():
-        raise ValueError("params and widths must be above 0")
+        raise ValueError("sizes and widths must be above 0")
     if len(np.unique(tau)) < 2:
-        raise ValueError("a power law needs records of at least two different parameter counts")
+        raise ValueError("a power law needs records of at least two different sizes")
     x, y = np.log(tau), np.log(phi)
     centred = x - x.mean()
     beta = centred @ (y - y.mean(axis=0)) / (centred @ centred)
     return np.exp(y.mean(axis=0) - beta * x.mean()), beta
 
 
-def r_squared(params: ArrayLike, widths: ArrayLike, alpha: Floats, beta: Floats) -> Floats:
+def r_squared(sizes: ArrayLike, widths: ArrayLike, alpha: Floats, beta: Floats) -> Floats:
     """Coefficient of determination of the fit in the logarithms, (L,); 1 for a layer whose width never changes."""
-    x, y = np.log(np.asarray(params, dtype=np.float64)), np.log(np.asarray(widths, dtype=np.float64))
+    x, y = np.log(np.asarray(sizes, dtype=np.float64)), np.log(np.asarray(widths, dtype=np.float64))
     residual = ((y - np.log(alpha) - np.outer(x, beta)) ** 2).sum(axis=0)
     total = ((y - y.mean(axis=0)) ** 2).sum(axis=0)
     return np.where(total > 0, 1 - residual / np.where(total > 0, total, 1), 1.0)
@@ -124,19 +184,19 @@ def search(problem: Problem, config: NeuralScaleConfig) -> SearchResult:
     reference = problem.reference
     scale_uniformly(problem)  # a budget that cannot be met is refused before any training
     names = list(reference.widths)
-    original = problem.costs["params"](reference)
-    kept = problem.checkpoint("neuralscale.json")  # holds for every budget
+    along = along_of(problem, config)
+    kept = problem.checkpoint(f"neuralscale{along.key}.json")  # holds for every budget of that kind
     iterations = read_json(kept) if kept is not None and kept.exists() else []
     architecture = reference
     for done in iterations:
         architecture = reference.with_widths(dict(zip(names, done["widths"], strict=True)))
     for index in range(len(iterations), config.iterations):
-        found, architecture = _iterate(problem, config, index, architecture, original)
+        found, architecture = _iterate(problem, config, index, architecture, along)
         iterations.append(found)
         if kept is not None:
             write_json(kept, iterations)
-        prune_while_training.discard(problem, _name(index))
-    trace: dict[str, Any] = {"iterations": iterations}
+        prune_while_training.discard(problem, _name(along, index))
+    trace: dict[str, Any] = {"iterations": iterations, "along": list(along.names)}
     last = next((found for found in reversed(iterations) if not found["fallback"]), None)
     if last is None:
         result, solution = scale_uniformly(problem)
@@ -144,19 +204,19 @@ def search(problem: Problem, config: NeuralScaleConfig) -> SearchResult:
     else:
         earlier = None if last is iterations[-1] else "the last iteration gave no fit: that of an earlier one was taken"
         trace["note"] = earlier or last["note"]
-        costs = {name: of_widths(reference, problem.costs[name]) for name in problem.budget.limits}
+        limited = {name: of_widths(reference, problem.costs[name]) for name in problem.budget.limits}
         alpha, beta = np.array(last["alpha"]), np.array(last["beta"])
-        solution = solve_fit(alpha, beta, costs, dict(problem.budget.limits), problem.bounds)
+        solution = solve_fit(alpha, beta, limited, dict(problem.budget.limits), problem.bounds)
         result = reference.with_widths(dict(zip(names, solution.widths, strict=True)))
     return SearchResult(result, trace, solution.one_channel, solution.binding)
 
 
-def _name(index: int) -> str:
-    return f"neuralscale{index}"
+def _name(along: Along, index: int) -> str:
+    return f"neuralscale{along.key}-{index}" if along.key else f"neuralscale{index}"
 
 
 def _iterate(
-    problem: Problem, config: NeuralScaleConfig, index: int, architecture: Architecture, original: float
+    problem: Problem, config: NeuralScaleConfig, index: int, architecture: Architecture, along: Along
 ) -> tuple[dict[str, Any], Architecture]:
     """One iteration of architecture descent: its record, and the network that the next one starts from."""
     from compressor.search import prune_while_training
@@ -166,10 +226,11 @@ def _iterate(
         problem,
         config,
         architecture,
-        name=_name(index),
+        name=_name(along, index),
         label=f"search {index + 1}/{config.iterations}",
         seed=problem.seed + 1000 * index,
         floor=config.floor,
+        prices=along.prices,
     )
     found: dict[str, Any] = {
         "groups": names,
@@ -187,19 +248,27 @@ def _iterate(
     first = _first_record(config, pruned, found)
     params, widths = pruned.params[first:], pruned.widths[first:]
     found["records"] = {"params": params, "widths": widths}
+    recorded: list[float] = list(params)
+    if along.prices is not None:
+        recorded = [along.cost(architecture.with_widths(dict(zip(names, row, strict=True)))) for row in widths]
+        found["records"]["cost"] = recorded
+        if not found["fallback"] and len(set(recorded)) < 2:
+            found["fallback"] = f"{', '.join(along.names)}: the same in all {len(recorded)} records: scaled uniformly"
     if found["fallback"]:
         following = architecture
     else:
-        alpha, beta = _fit(problem, params, widths)
+        alpha, beta = _fit(problem, recorded, widths)
         found |= {"alpha": alpha.tolist(), "beta": beta.tolist()}
-        found["r2"] = r_squared(params, widths, alpha, beta).tolist()
-        cost, bounds = of_widths(architecture, problem.costs["params"]), problem.bounds
+        found["r2"] = r_squared(recorded, widths, alpha, beta).tolist()
+        cost, bounds = of_widths(architecture, along.cost), problem.bounds
         # Coarse steps may make the least network larger than the original.
-        size = max(original, cost(bounds.least.tolist()))
-        generated = solve_fit(alpha, beta, {"params": cost}, {"params": size}, bounds).widths
+        size = max(along.cost(problem.reference), cost(bounds.least.tolist()))
+        generated = solve_fit(alpha, beta, {"along": cost}, {"along": size}, bounds).widths
         following = architecture.with_widths(dict(zip(names, generated, strict=True)))
     found["widths"] = [following.widths[name] for name in names]
-    found["params"] = int(problem.costs["params"](following))
+    found["params"] = int(problem.costs[_PARAMS](following))
+    if along.prices is not None:
+        found["cost"] = along.cost(following)
     return found, following
 
 
@@ -222,9 +291,9 @@ def _first_record(config: NeuralScaleConfig, pruned: Trajectory, found: dict[str
     return 0
 
 
-def _fit(problem: Problem, params: list[int], widths: list[list[int]]) -> tuple[Floats, Floats]:
+def _fit(problem: Problem, recorded: list[float], widths: list[list[int]]) -> tuple[Floats, Floats]:
     """α and β (L,) of the recorded widths; those of frozen groups give exactly the width."""
-    alpha, beta = fit_power_law(params, widths)
+    alpha, beta = fit_power_law(recorded, widths)
     frozen = problem.bounds.frozen
     return np.where(frozen, widths[0], alpha), np.where(frozen, 0.0, beta)
 

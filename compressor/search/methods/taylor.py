@@ -56,6 +56,7 @@ def search(problem: Problem, config: TaylorConfig) -> SearchResult:
     from compressor.models import build, example_input, follows, graph_of
     from compressor.search.budget_pruner import BudgetPruner
     from compressor.search.importance import surplus
+    from compressor.search.prices import Prices
     from compressor.search.streams import Streams, check_same_network
     from compressor.search.taylor_pruner import PruneSettings
     from compressor.search.trained_network import check_exact, group_costs, same_share, trained_reference
@@ -82,10 +83,10 @@ def search(problem: Problem, config: TaylorConfig) -> SearchResult:
         follows(reference),
         PruneSettings(config.prune_every, 0, 0.0, dict(zip(streams.names, bounds.least.tolist(), strict=True))),
         events=_events(problem, config, model),
-        costs={name: _of_groups(cost, own) for name, cost in costs.items()},
-        limits=limits,
+        prices=Prices(
+            {name: _of_groups(cost, own) for name, cost in costs.items()}, limits, 1.0 if config.by_cost else 0.0
+        ),
         remove=remover,
-        by_cost=config.by_cost,
     )
     _prune(problem, config, model, pruner)
     solution = _solve(problem, pruner, streams, costs)

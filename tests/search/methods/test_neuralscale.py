@@ -104,6 +104,54 @@ def test_descent_starts_every_iteration_at_the_original_size(problem):
         np.testing.assert_allclose(entry["beta"], beta)
 
 
+@pytest.mark.parametrize("limits", [{"macs": 60_000}, {"macs": 60_000, "params": 5_000}])
+def test_under_another_budget_widths_are_fitted_to_its_cost(tiny, problem, limits):
+    found = search(problem(tiny, limits), CONFIG)
+    assert found.trace["along"] == sorted(limits)
+    for entry in found.trace["iterations"]:
+        networks = [dict(zip(entry["groups"], row, strict=True)) for row in entry["records"]["widths"]]
+        macs = [params_macs.macs(tiny.with_widths(widths)) for widths in networks]
+        shares = [params_macs.params(tiny.with_widths(widths)) / 5_000 for widths in networks]
+        expected = macs if len(limits) == 1 else np.maximum(np.array(macs) / 60_000, shares)
+        np.testing.assert_allclose(entry["records"]["cost"], expected)
+        alpha, beta = fit_power_law(expected, entry["records"]["widths"])
+        np.testing.assert_allclose([entry["alpha"], entry["beta"]], [alpha, beta])
+        if len(limits) == 1:
+            generated = params_macs.macs(tiny.with_widths(dict(zip(entry["groups"], entry["widths"], strict=True))))
+            assert 0.9 * params_macs.macs(tiny) < generated <= params_macs.macs(tiny)
+
+
+def test_a_parameter_budget_is_searched_for_as_in_the_paper(tiny, problem):
+    found, paper = (
+        search(problem(tiny, {"params": 2_000}), CONFIG.model_copy(update={"along": along}))
+        for along in ("auto", "params")
+    )
+    assert found.trace["along"] == ["params"]
+    assert found.architecture == paper.architecture
+    assert all("cost" not in entry["records"] for entry in found.trace["iterations"])
+
+
+def test_iterations_are_shared_by_budgets_of_one_cost_alone(tiny, problem, quick_trainer, tmp_path):
+    config = CONFIG.model_copy(update={"iterations": 1})
+    steps = []
+    for limits in ({"macs": 60_000}, {"macs": 80_000}, {"params": 2_000}, {"params": 2_000, "macs": 60_000}):
+        trainer = quick_trainer()
+        search(problem(tiny, limits, trainer, tmp_path), config)
+        steps.append(trainer.steps)
+    assert [bool(taken) for taken in steps] == [True, False, True, True]
+    trainer = quick_trainer()
+    search(problem(tiny, {"macs": 60_000}, trainer, tmp_path), config.model_copy(update={"price": 0.5}))
+    assert trainer.steps
+
+
+def test_a_cost_that_never_changes_scales_uniformly(tiny, problem):
+    limits = {"constant": 5.0, "params": 100_000}  # of the network, which has 7,000, the first is always exceeded most
+    given = dataclasses.replace(problem(tiny, limits), costs=params_macs.COSTS | {"constant": lambda architecture: 5.0})
+    found = search(given, CONFIG.model_copy(update={"iterations": 1}))
+    assert "constant, params: the same in all" in found.trace["fallback"]
+    assert params_macs.params(found.architecture) <= 100_000
+
+
 def test_too_few_records_fall_back_to_uniform_scaling_and_say_so(tiny, problem):
     config = CONFIG.model_copy(update={"min_records": 10_000})
     found = search(problem(tiny, {"params": 2_000}), config)

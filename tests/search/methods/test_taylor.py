@@ -13,6 +13,7 @@ from compressor.models import build, graph_of, reference_architecture
 from compressor.recipe import TaylorConfig
 from compressor.search import search
 from compressor.search.budget_pruner import BudgetPruner
+from compressor.search.prices import Prices
 from compressor.search.taylor_pruner import PruneSettings
 
 # Every step is an event; QuickTrainer has three steps in an epoch.
@@ -103,7 +104,8 @@ def pruner_of(reference, criteria, by_cost, limits):
         name: lambda widths, name=name: params_macs.COSTS[name](reference.with_widths(dict(reference.widths) | widths))
         for name in limits
     }
-    pruner = BudgetPruner(graph, ["stem", "inner"], {}, settings, events=2, costs=costs, limits=limits, by_cost=by_cost)
+    prices = Prices(costs, limits, float(by_cost))
+    pruner = BudgetPruner(graph, ["stem", "inner"], {}, settings, events=2, prices=prices)
     model = build(reference)
     pruner.start(model, torch.optim.SGD(model.parameters(), 0.1), 1)
     for name, values in criteria.items():
@@ -119,5 +121,5 @@ def test_channels_go_by_their_importance_per_cost(tiny):
     rising = {"stem": [10.0 + i for i in range(13)], "inner": [1.0 + i / 100 for i in range(23)]}
     assert pruner_of(tiny, rising, False, {"macs": 1}).ranked()[:22] == ["inner"] * 22  # one stays
     free = pruner_of(tiny, equal, True, {"macs": 1})
-    free.costs = {"macs": lambda widths: float(widths["inner"])}
+    free.prices = Prices({"macs": lambda widths: float(widths["inner"])}, {"macs": 1})
     assert free.ranked()[:22] == ["inner"] * 22
