@@ -32,7 +32,7 @@ RECIPES = {
     "latency": {"budget": {"latency": "0.9x", "batch": 8}, "model": {"name": "mlp", "width": 0.5}},
     "int8": {"export": {"precision": "int8"}, "model": {"name": "mlp", "width": 0.3}},
 }
-OF_THE_MACHINE = {"machine", "versions"}  # whose keys differ from one to another
+OF_THE_MACHINE = {"machine", "versions", "slow", "layer_model"}  # which differ from one to another
 NAMED_BY_DATA = {"schemes"}  # a runtime may refuse some
 TYPES = {bool: "bool", int: "number", float: "number", str: "text", type(None): "null"}
 

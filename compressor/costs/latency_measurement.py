@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 
 from compressor import __version__
 from compressor.bench import Conditions, Pairs, Ratio, machine_fingerprint, measure_pairs, median_alone
+from compressor.costs.channel_block import channel_block
+from compressor.costs.latency_model import LatencyModel
+from compressor.costs.latency_probes import probed_model
 from compressor.errors import CompressorError
 from compressor.exporters import Form, export_onnx, export_probe, finish, samples_of
 from compressor.exporters.layouts import probed
@@ -33,7 +36,7 @@ from compressor.recipe import BenchConfig
 from compressor.recipe.precision import precisions
 
 LOOKS = (2, 4, 8, 16, 32)  # blocks: a network far from the limit needs few
-_FEW, _ENOUGH = 4, 8  # blocks to turn a network near the limit down, and to take it
+_PROBE, _FEW, _ENOUGH = 2, 4, 8  # blocks to learn from, to turn a network near the limit down, and to take it
 VERIFICATION_LOOKS = (4, 8, 16, 32, 64, 128)
 _PATIENCE, _PATIENCE_AT_LAST = 120.0, 300.0  # seconds, after which no further block is begun
 _TRUE = 0.04  # share by which a quick export's latency may differ from the shipped file's
@@ -76,6 +79,16 @@ class Runtime:
         what = f"{reference.to_json()} {opset} {torch.__version__}" + ("" if form.plain else f" {form}")
         self._anchor = folder / f"unscaled-{_digest(what)}.onnx"
 
+    @functools.cached_property
+    def block(self) -> int:
+        """Channels that the provider computes at once, see `channel_block`; a run that is resumed keeps to it."""
+        known = self._folder / "block.json"
+        if not known.exists():
+            self._progress("measuring how many channels are computed at once")
+            write_json(known, channel_block(self.conditions))
+        block: int = read_json(known)
+        return block
+
     def unscaled_ms(self, blocks: int = _ENOUGH) -> tuple[float, float]:
         """Milliseconds of the unscaled network by the clock: median and upper end of its interval.
 
@@ -101,6 +114,19 @@ class Runtime:
         """
         return self._ratio(architecture, limit, exact or not self._quick_is_true)
 
+    def probe(self, architecture: Architecture) -> float:
+        """The same by a short measurement, of which many are taken."""
+        return self._ratio(architecture, None, not self._quick_is_true, enough=_PROBE).median
+
+    def model(self, share: float, unscaled_ms: float) -> LatencyModel | None:
+        """What predicts latencies from layers, see `probed_model`.
+
+        Args:
+            share: of the unscaled network's latency that a search will look for
+            unscaled_ms: that latency
+        """
+        return probed_model(self, self._reference, share, unscaled_ms, self._folder, self._progress)
+
     @functools.cached_property
     def _quick_is_true(self) -> bool:
         """Whether the unscaled network takes as long exported quickly as exported as it would be shipped."""
@@ -109,9 +135,9 @@ class Runtime:
             self._progress(f"quick exports would take {same:.2f} times as long as shipped files: none is used")
         return abs(same - 1) <= _TRUE
 
-    def _ratio(self, architecture: Architecture, limit: float | None, exact: bool) -> Ratio:
+    def _ratio(self, architecture: Architecture, limit: float | None, exact: bool, enough: int = _FEW) -> Ratio:
         key = f"{_digest(architecture.to_json())}-{'exact' if exact else 'quick'}"
-        if (known := self._cache.get(key)) is not None and _decides(*known, limit):
+        if (known := self._cache.get(key)) is not None and _decides(*known, limit, enough):
             return known[0]
         with tempfile.TemporaryDirectory(prefix="compressor-", dir=self._folder) as folder:
             path = Path(folder) / "candidate.onnx"
@@ -120,7 +146,7 @@ class Runtime:
                 self._file_of_reference(),
                 path,
                 self.conditions,
-                lambda so_far: _decides(so_far.ratio(), len(so_far.wall_ms), limit),
+                lambda so_far: _decides(so_far.ratio(), len(so_far.wall_ms), limit, enough),
                 looks=LOOKS,
                 max_seconds=_PATIENCE,
             )
@@ -268,10 +294,10 @@ def _graph_digest(path: Path) -> str:
     return _digest(proto.SerializeToString(deterministic=True).hex())
 
 
-def _decides(ratio: Ratio, blocks: int, limit: float | None) -> bool:
-    """Whether a ratio is known well enough to go on; without a limit, a few blocks are enough."""
+def _decides(ratio: Ratio, blocks: int, limit: float | None, enough: int = _FEW) -> bool:
+    """Whether a ratio is known well enough to go on; without a limit, so many blocks are enough."""
     if limit is None:
-        return blocks >= _FEW
+        return blocks >= enough
     if ratio.low > _FAR * limit or ratio.high < limit / _FAR:
         return True
     if blocks < _FEW:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
@@ -35,6 +36,23 @@ from compressor.models.stacked.spec import Stack
 from compressor.models.unfilled import filled
 
 _NONE: Mapping[str, Stack] = {}
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a layer does for one sample.
+
+    Attributes:
+        name: of its weight
+        kind: "convolution", "pointwise", "depthwise" or "linear"
+        macs: multiply-adds
+        values: activations that it makes
+    """
+
+    name: str
+    kind: str
+    macs: float
+    values: float
 
 
 def count_params(model: nn.Module) -> int:
@@ -83,6 +101,16 @@ def macs(architecture: Architecture) -> int:
     return count_macs(build_meta(architecture), example_input(architecture, 1).to("meta"))
 
 
+def loads(architecture: Architecture, block: int = 1) -> Sequence[Load] | None:
+    """What the layers of an architecture do, with widths rounded up to whole blocks of channels.
+
+    Returns:
+        a load for each weight that is multiplied with; None where the network's layers are not known one by one
+    """
+    costs = _layer_costs(architecture)
+    return None if costs is None else costs.loads(architecture.widths, architecture.stacks, block)
+
+
 def params_at(model: nn.Module, graph: DependencyGraph, widths: Mapping[str, int]) -> int:
     """Parameter count that a network would have at other widths, {group: channels}."""
     length = LayerSizes(graph).at(graph.widths | dict(widths))
@@ -126,6 +154,7 @@ class _LayerCosts:
             grows = tuple((dim, length) for dim, length in enumerate(parameter.shape) if (name, dim) in graph.owners)
             factor = parameter.numel() // math.prod(length for _, length in grows)
             self._terms.append((name, factor, grows, graph.uses.get(name, 0)))
+        self._shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
         self._taps = {name: math.prod(parameter.shape[2:]) for name, parameter in model.named_parameters()}
         halves = {name: max(1, group.slices // 2) * group.step for name, group in graph.groups.items()}
         halves |= {name: factor * halves[source] for name, (source, factor) in follows.items()}
@@ -148,19 +177,44 @@ class _LayerCosts:
     def macs(self, widths: Mapping[str, int], stacks: Mapping[str, Stack] = _NONE) -> int:
         return self._products + sum(size * used for size, used in self._counted(widths, stacks))
 
-    def _counted(self, widths: Mapping[str, int], stacks: Mapping[str, Stack]) -> Iterator[tuple[int, int]]:
+    def loads(self, widths: Mapping[str, int], stacks: Mapping[str, Stack], block: int) -> list[Load]:
+        whole = {name: -(-width // block) * block for name, width in widths.items()}
+        length = self._lengths(whole)
+        return [
+            Load(name, _kind(shape), size * used, length(name, 0, shape[0]) * used)
+            for (name, *_), (size, used) in zip(self._terms, self._sized(whole, stacks), strict=True)
+            if used and size and (shape := self._shapes[name])
+        ]
+
+    def _lengths(self, widths: Mapping[str, int]) -> Callable[[str, int, int], int]:
         following = {name: factor * widths[source] for name, (source, factor) in self._follows.items()}
-        length = self._sizes.at({**following, **widths})
+        return self._sizes.at({**following, **widths})
+
+    def _counted(self, widths: Mapping[str, int], stacks: Mapping[str, Stack]) -> Iterator[tuple[int, int]]:
+        return ((size, used) for size, used in self._sized(widths, stacks) if size)
+
+    def _sized(self, widths: Mapping[str, int], stacks: Mapping[str, Stack]) -> Iterator[tuple[int, int]]:
+        """Of every parameter its values, 0 where the network lacks it, and the positions that it is applied at."""
+        length = self._lengths(widths)
         pairs = {}
         for first, stack in stacks.items():
             pairs[f"{first}.weight"], pairs[f"{stack.second}.weight"] = stack.products
         for name, factor, grows, used in self._terms:
             if (weight := self._between.get(name)) and length(weight, 0, 0) == length(weight, 1, 0):
-                continue
-            if name in pairs:
+                yield 0, used
+            elif name in pairs:
                 yield self._taps[name] * pairs[name], used
             else:
                 yield factor * math.prod(length(name, dim, present) for dim, present in grows), used
+
+
+def _kind(shape: tuple[int, ...]) -> str:
+    """Of the layer that has a weight of this shape."""
+    if len(shape) < 3:
+        return "linear"
+    if shape[1] == 1 and shape[0] > 1:
+        return "depthwise"
+    return "pointwise" if math.prod(shape[2:]) == 1 else "convolution"
 
 
 @lru_cache(maxsize=8)

@@ -68,6 +68,11 @@ class Bounds:
         return np.asarray(self.minimum == self.maximum)
 
     @property
+    def coarse(self) -> bool:
+        """Whether some group changes in steps of several channels."""
+        return bool((self.multiple > 1).any())
+
+    @property
     def least(self) -> Widths:
         """(L,) the fewest channels that a group may have: its minimum, rounded up to a multiple."""
         return np.where(self.frozen, self.minimum, -(-self.minimum // self.multiple) * self.multiple)
@@ -119,6 +124,7 @@ def largest_within(
     bounds: Bounds | None = None,
     *,
     exchange: bool = False,
+    reach: int | None = None,
 ) -> Solution:
     """Find the largest widths of a family within all limits (NeuralScale Algorithm 3, solved exactly).
 
@@ -130,6 +136,7 @@ def largest_within(
         high: a scale to search to; doubled while it fits
         bounds: what widths the groups may have; None: any
         exchange: leave the family, a step of one group for steps of others, where more than 1 % of a limit is unused
+        reach: by exchanging steps no group goes farther than this many from the family; None: as far as it takes
 
     Returns:
         widths such that every cost is at most its limit and no single group can take one more step that costs something
@@ -142,7 +149,7 @@ def largest_within(
     starts = search.starts(*search.bisect(low, high))
     filled = [(scale, search.fill(widths, order)) for scale, widths in starts for order in search.orders(scale, widths)]
     scale, widths = max(filled, key=lambda found: search.fullness(found[1]))
-    return search.solution(scale, search.exchange(widths) if exchange else widths)
+    return search.solution(scale, search.exchange(widths, reach) if exchange else widths)
 
 
 class _Search:
@@ -251,11 +258,12 @@ class _Search:
         """Whether no limited cost changes: then none says how wide a group should be, and the family alone does."""
         return all(self.cost(name, widths) == self.cost(name, wider) for name in self.limits)
 
-    def exchange(self, widths: Widths) -> Widths:
+    def exchange(self, widths: Widths, reach: int | None) -> Widths:
         """Take a step from one group for steps of others, while that leaves less of a limit unused than before.
 
         Only where a step is so expensive that much is unused: the steps of a residual stream, say.
         """
+        begun, far = widths, None if reach is None else reach * self.bounds.multiple
         for _ in range(_EXCHANGES):
             if self.fullness(widths) >= _FULL:
                 break
@@ -265,11 +273,12 @@ class _Search:
                 fewer[group] -= self.bounds.multiple[group]
                 others = [other for other in range(len(widths)) if other != group]
                 tried += [self.fill(fewer, order) for order in (others, others[::-1])]
-            best = max(tried, key=self.fullness)
+            near = [one for one in tried if far is None or (np.abs(one - begun) <= far).all()]
+            best = max(near, key=self.fullness)
             if best is widths:
                 break
             widths = best
-        return self.fill(widths, range(len(widths)))
+        return self.fill(widths, range(len(widths))) if far is None else widths
 
     def solution(self, scale: float, widths: Widths) -> Solution:
         costs = {name: self.cost(name, widths) for name in self.limits}

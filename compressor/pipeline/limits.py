@@ -12,6 +12,9 @@ from compressor.models.architecture import Architecture
 from compressor.recipe import CostContext, costs
 from compressor.search.bounds import bounds_of
 from compressor.search.problem import Calibrated
+from compressor.search.scaling import scaled_widths
+
+FILLED = 0.98  # share of a limit that must be used where widths are aligned
 
 Evaluator = Callable[[Architecture], float]
 
@@ -25,12 +28,14 @@ class Limited:
         own: {limited cost: what the unscaled network has of it}
         budget: the limits as numbers
         bounds: the channel counts allowed
+        aligned: the steps that `widths.round_to: auto` stands for, of wide groups; narrow ones have finer steps
     """
 
     costs: dict[str, Evaluator]
     own: dict[str, float]
     budget: Budget
     bounds: Bounds
+    aligned: int = 1
 
 
 def limited_costs(context: CostContext) -> Limited:
@@ -47,20 +52,32 @@ def limited_costs(context: CostContext) -> Limited:
         found[name] = known[name].evaluator(context)
     own = {name: float(found[name](reference)) for name in recipe.budget.names}
     limited = Limited(found, own, Budget(recipe.budget.resolve(own)), bounds)
-    step = max(known[name].step for name in recipe.budget.names)
-    return replace(limited, bounds=_in_steps(context, limited, step)) if recipe.widths.round_to == "auto" else limited
+    return _aligned(context, limited) if recipe.widths.round_to == "auto" else limited
 
 
-def _in_steps(context: CostContext, limited: Limited, step: int) -> Bounds:
-    """Channel counts in steps, finer ones if not even the least such network is within the limits that ask for them."""
+def _aligned(context: CostContext, limited: Limited) -> Limited:
+    """Channel counts in steps of what the provider computes at once; finer ones where the budget would not be met, or
+    not be used.
+    """
     known, reference = costs(), context.reference
-    asking = [name for name in limited.own if known[name].step > 1]
+    if not limited.budget.misses(limited.own):
+        return limited  # the unscaled network itself must be among what can be found
+    step = max(context.runtime().block, *(known[name].step for name in limited.own))
     while True:
         bounds = bounds_of(context.recipe.widths, reference, step)
-        least = reference.with_widths(dict(zip(reference.widths, bounds.least.tolist(), strict=True)))
-        if step == 1 or all(_measured(limited.costs[name], least) <= limited.budget.limits[name] for name in asking):
-            return bounds
+        if step == 1 or _fills(limited, bounds, reference):
+            return replace(limited, bounds=bounds, aligned=step)
         step //= 2
+
+
+def _fills(limited: Limited, bounds: Bounds, reference: Architecture) -> bool:
+    """Whether uniform scaling meets the budget in these steps, and leaves little of it."""
+    limits = limited.budget.limits
+    least = reference.with_widths(dict(zip(reference.widths, bounds.least.tolist(), strict=True)))
+    if any(_measured(limited.costs[name], least) > limit for name, limit in limits.items()):
+        return False
+    found = scaled_widths(reference, limited.costs, limits, bounds)
+    return max(found.costs[name] / limit for name, limit in limits.items()) >= FILLED
 
 
 def _measured(cost: Evaluator, architecture: Architecture) -> float:

@@ -336,10 +336,12 @@ class LatencyRecord(_File):
     Attributes:
         networks: {name: as `compressor.bench` gives it}
         machine: where
+        block: channels that the provider computes at once there; None: of an earlier version
     """
 
     networks: dict[str, NetworkLatency]
     machine: dict[str, Any]
+    block: Size | None = None
 
 
 class FailuresRecord(RootModel[dict[str, str]], _File):

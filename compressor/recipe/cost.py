@@ -104,7 +104,7 @@ class Cost:
         search_type: the same of what is in search.json
         depends_on: sections of the recipe, beside `budget`, that it follows from: "export" for one of the file, "bench"
             for one that is timed on this machine
-        step: what `widths.round_to: auto` stands for under a limit of this cost, if the budget can be met so
+        step: the least that `widths.round_to: auto` stands for under a limit of this cost, if that fills the budget
         always: every network's record has it, limited or not
         counts_zeros: zeros that are stored among the weights count like other values
         like_params: it grows with the parameters alone, so a search for it may go by these

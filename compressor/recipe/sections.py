@@ -156,8 +156,9 @@ class WidthsConfig(Section):
 
     round_to: WholeOrAuto = Field(
         "auto",
-        description="every width is a multiple of this, such as 8; frozen groups are not; auto: 8 where that makes the "
-        "network faster, which is under a latency budget, else 1",
+        description="every width is a multiple of this, such as 8; frozen groups are not; auto: the "
+        "channels that the provider of bench computes at once on this machine, such as 8 or 16; less for groups of "
+        "fewer than four times as many, and where more than 2 % of the budget would be left",
     )
     minimum: Minimum = Field(
         1, description="fewest channels of every group, or {group: channels}; rounded up to round_to"

@@ -109,7 +109,12 @@ def _verdict(record: Record) -> dict[str, Any]:
         "binding": cost_title(binding) if len(rows) > 1 and binding else None,
         "remarks": [
             text
-            for text in (dig(record, "budget", "note"), *(record.get("remarks") or []), distillation_line(record))
+            for text in (
+                dig(record, "budget", "note"),
+                record.get("slow"),
+                *(record.get("remarks") or []),
+                distillation_line(record),
+            )
             if text
         ],
         "claims": _claims(record),

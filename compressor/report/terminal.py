@@ -43,6 +43,8 @@ def summary_lines(record: Record) -> list[str]:
     latency = [text for network in found if (text := _latency(network))]
     if latency:
         lines.append("latency: " + "; ".join(latency))
+    if record.get("slow"):
+        lines.append(record["slow"])
     lines += [text for cost in costs().values() for line in cost.lines if (text := line(record))]
     return lines
 

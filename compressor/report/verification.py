@@ -57,6 +57,18 @@ def latency_budget_section(record: Record) -> Markup:
         verified=found,
         measured=[_measured_row(index, one, limit) for index, one in enumerate(measured, 1)],
         unscaled_ms=dig(record, "latency_search", "unscaled_ms"),
+        model=_model_text(dig(record, "latency_search", "layer_model")),
+    )
+
+
+def _model_text(model: Record | None) -> str:
+    """What estimates were made with; "" where that is not known."""
+    if not model:
+        return ""
+    median, largest = (f"{100 * model[key]:.1f} %" for key in ("median_error", "largest_error"))
+    return (
+        f"Estimates came from a model of the layers' times, fitted to {model['probes']} networks that were measured "
+        f"before; each of them predicted from the others, it errs by {median} (median), {largest} at most."
     )
 
 

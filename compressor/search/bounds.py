@@ -98,8 +98,9 @@ def bounds_for(other: Architecture, problem: Problem, path: str) -> Bounds:
     names, bounds = list(problem.reference.widths), problem.bounds
     if set(other.widths) <= set(names):
         places = [names.index(name) for name in other.widths]
-    elif all(len(set(values.tolist())) == 1 for values in (bounds.minimum, bounds.maximum, bounds.multiple)):
-        places = [0] * len(other.widths)
+    elif all(len(set(values.tolist())) == 1 for values in (bounds.minimum, bounds.maximum)):
+        # Steps may differ where they follow from the widths themselves (`round_to: auto`): one that suits all.
+        return Bounds(bounds.minimum[:1], bounds.maximum[:1], np.gcd.reduce(bounds.multiple)).of(len(other.widths))
     else:
         new = min(set(other.widths) ^ set(names))
         raise ModelError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from compressor.costs.budget import Budget
 from compressor.costs.solver import Bounds
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 class ModelTrainer(Protocol):
     """The part of `compressor.training.trainer.Trainer` that searches use; tests hand in a trivial one."""
+
+    @property
+    def better(self) -> Literal["higher", "lower"]:
+        """Which way the validation metric is good."""
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Move a network to where it trains."""
@@ -60,6 +64,7 @@ class Problem:
         bounds: channel counts that the groups may have, in the order of the reference's widths, arrays (L,);
             `bounds.frozen` says which groups keep their width
         final: how a network found is trained in the end, for methods that train the reference in the same way
+        finetuning: how one that keeps trained weights is trained in the end
         width: multiplier of the default widths that the reference was made with
         given: state dict that the reference comes with; None: it is trained from scratch
         engine: what removes channels, see `compressor.dependency.ChannelRemover`
@@ -73,6 +78,7 @@ class Problem:
     work: Path | None = None
     bounds: Bounds = field(default_factory=Bounds)
     final: Settings | None = None
+    finetuning: Settings | None = None
     width: float = 1.0
     given: Mapping[str, torch.Tensor] | None = None
     engine: Engine = "auto"

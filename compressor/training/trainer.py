@@ -191,6 +191,11 @@ class Trainer:
         """What the data set asks for."""
         return task_of(self.data)
 
+    @property
+    def better(self) -> Literal["higher", "lower"]:
+        """Which way the validation metric is good."""
+        return self.task.better
+
     def prepare(self, model: nn.Module) -> nn.Module:
         """Move a network to the device, in the memory format of training."""
         if self.channels_last:

@@ -7,9 +7,9 @@ from compressor.costs.budget import Budget
 from compressor.costs.corrected import Corrected
 from compressor.errors import BudgetError
 from compressor.models import reference_architecture
-from compressor.pipeline.calibration import calibrated
 from compressor.recipe import UniformConfig
 from compressor.search import Problem, search
+from compressor.search.calibration import calibrated
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from compressor.costs.budget import Budget
 from compressor.costs.latency import LatencyCost
 from compressor.errors import BudgetError
 from compressor.models import reference_architecture
-from compressor.pipeline.calibration import calibrated
 from compressor.recipe import RandomConfig, UniformConfig
 from compressor.search import Problem, search
+from compressor.search.calibration import calibrated
 
 MLP = reference_architecture("mlp", {}, 10, (1, 8, 8))
 UNIT = 7.0

@@ -34,6 +34,7 @@ RAW = small_recipe(
     },
     train={"epochs": 2, "batch_size": 32},
     bench={"provider": "cpu", "batch": 2, "warmup": 1, "runs": 5, "threads": 1},
+    widths={"round_to": 1},  # in whole blocks, methods and budgets would find the same few networks
     baselines=None,
     checkpoint_seconds=0,
     seed=3,

@@ -16,11 +16,11 @@ from compressor.errors import DataError, ModelError, RunError
 from compressor.exporters import export_onnx
 from compressor.models import build, reference_architecture
 from compressor.models.architecture import Architecture
-from compressor.pipeline import inherit
 from compressor.pipeline.inherit import given_weights
 from compressor.pipeline.runner import run
 from compressor.recipe import parse_recipe
 from compressor.search import Problem
+from compressor.search import inherited as kept
 from compressor.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("quick_export", "no_figures")  # which have tests of their own
@@ -71,7 +71,7 @@ def reference_of(path):
 def inherited(reference, given, architecture, data=None, ranking="l1"):
     trainer = Trainer(data, torch.device("cpu"))
     problem = Problem(reference, Budget({"params": 1}), params_macs.COSTS, trainer, given=given)
-    return inherit.inherited(problem, architecture, inherit.channel_importance(problem, ranking))
+    return kept.inherited(problem, architecture, kept.channel_importance(problem, ranking))
 
 
 def accuracy(architecture, weights, data):

@@ -33,6 +33,8 @@ UNIT = 5.0
 class Fake:
     """A runtime on which latency is overhead and a power of the multiply-adds; files take what their size says."""
 
+    block = 8
+
     def __init__(self, reference, conditions, *, opset, folder, progress, stacked, form):
         self.reference, self.conditions = reference, conditions
         assert stacked == "auto"  # as the recipe has it
@@ -41,6 +43,9 @@ class Fake:
 
     def unscaled_ms(self, blocks=8):
         return UNIT, 1.01 * UNIT
+
+    def model(self, share, unscaled_ms):
+        return None
 
     def ratio(self, architecture, limit, exact):
         Fake.calls.append((architecture, exact))

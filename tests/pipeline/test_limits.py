@@ -8,7 +8,9 @@ from compressor.costs import params_macs
 from compressor.errors import RecipeError
 from compressor.models import reference_architecture
 from compressor.pipeline.limits import limited_costs
-from compressor.recipe import CostContext, parse_recipe
+from compressor.recipe import CostContext, WidthsConfig, parse_recipe
+from compressor.search.bounds import bounds_of
+from compressor.search.scaling import scaled_widths
 
 #   images ──▶ fc1 (96) ──▶ fc2 (40) ──▶ logits
 WIDTHS = dict(zip(reference_architecture("mlp", {}, 10, (1, 8, 8)).widths, (96, 40), strict=False))
@@ -18,11 +20,14 @@ NET = reference_architecture("mlp", {}, 10, (1, 8, 8)).with_widths(WIDTHS)
 class Runtime:
     """A runtime on which latency is a line in the parameters."""
 
-    def __init__(self, overhead=0.0):
-        self.overhead, self.asked = overhead, []
+    def __init__(self, overhead=0.0, block=8):
+        self.overhead, self.asked, self.block = overhead, [], block
 
     def unscaled_ms(self, blocks=8):
         return 8.0, 9.0
+
+    def model(self, share, unscaled_ms):
+        return None
 
     def ratio(self, architecture, limit, exact):
         self.asked.append((architecture, limit, exact))
@@ -46,26 +51,36 @@ def test_a_share_is_of_the_median_and_milliseconds_hold_for_the_slowest():
     assert absolute.costs["latency_ms"](NET) == 9.0
 
 
-def test_without_a_latency_nothing_is_measured_and_any_width_is_allowed():
-    found = limited({"params": 5000, "macs": "0.5x"})
-    assert found.budget.limits == {"params": 5000, "macs": params_macs.macs(NET) // 2}
-    assert set(found.bounds.multiple.tolist()) == {1}
+@pytest.mark.parametrize(
+    "budget", [{"params": 5000}, {"macs": "0.5x"}, {"params": 4000, "macs": "0.7x"}, {"latency": "0.5x"}]
+)
+@pytest.mark.parametrize("block", [1, 4, 8, 16])
+def test_widths_are_whole_blocks_unless_that_leaves_more_than_two_per_cent_of_the_budget(budget, block):
+    found = limited(budget, Runtime(block=block))
+    limits = found.budget.limits
+    assert block % found.aligned == 0
+    assert found.bounds.multiple.tolist() == bounds_of(WidthsConfig(), NET, found.aligned).multiple.tolist()
+    filled = {}
+    for step in (block, found.aligned):
+        widths = scaled_widths(NET, found.costs, limits, bounds_of(WidthsConfig(), NET, step))
+        filled[step] = max(widths.costs[name] / limit for name, limit in limits.items())
+    if found.aligned > 1:
+        assert filled[found.aligned] >= 0.98
+    if found.aligned < block:
+        assert filled[block] < 0.98
 
 
-def test_under_a_latency_budget_channels_come_in_steps_of_eight():
-    runtime = Runtime()
-    found = limited({"latency": "0.5x"}, runtime)
-    assert found.bounds.multiple.tolist() == [8, 8]
-    (asked,) = runtime.asked  # whether the least such network is quick enough
-    assert set(asked[0].widths.values()) == {8}
-    assert limited({"latency": "0.5x"}, Runtime(), {"round_to": 3}).bounds.multiple.tolist() == [3, 3]
+def test_the_recipe_may_say_how_widths_are_rounded():
+    for widths, multiple in (({"round_to": 3}, 3), ({"round_to": 1}, 1)):
+        assert limited({"params": 5000}, None, widths).bounds.multiple.tolist() == [multiple] * 2
 
 
-@pytest.mark.parametrize(("params", "step"), [(750, 8), (400, 4), (200, 2), (120, 1), (10, 1)])
-def test_steps_are_finer_where_the_budget_asks_for_less(params, step):
+@pytest.mark.parametrize("params", [750, 400, 200, 120, 10])
+def test_steps_are_finer_where_the_budget_asks_for_less(params):
     share = params / params_macs.params(NET)
     found = limited({"latency": f"{share:.9f}x"}, Runtime())
-    assert found.bounds.multiple.tolist() == [step, step]
+    least = NET.with_widths(dict.fromkeys(NET.widths, found.aligned))
+    assert found.aligned == 1 or params_macs.params(least) <= params
 
 
 def test_a_wrong_group_is_told_before_anything_is_measured():
@@ -76,9 +91,6 @@ def test_a_wrong_group_is_told_before_anything_is_measured():
 
 
 def test_narrow_groups_have_finer_steps():
-    from compressor.recipe import WidthsConfig
-    from compressor.search.bounds import bounds_of
-
     names = list(NET.widths)
     for width, step in ((32, 8), (31, 4), (16, 4), (15, 2), (8, 2), (7, 1), (1, 1)):
         bounds = bounds_of(WidthsConfig(), NET.with_widths({names[0]: 64, names[1]: width}), 8)

@@ -53,7 +53,7 @@ class QuickTrainer:
     """
 
     def __init__(self, kill_after=None):
-        self.steps, self.kill_after, self.phases = 0, kill_after, []
+        self.steps, self.kill_after, self.phases, self.better = 0, kill_after, [], "higher"
 
     def prepare(self, model):
         return model

@@ -6,6 +6,7 @@ from pathlib import Path
 import onnx
 import torch
 
+from compressor.bench import machine_fingerprint
 from compressor.exporters import onnx_file
 from compressor.report import svg
 
@@ -25,6 +26,12 @@ def traced_own(model, inputs, opset):
 
 
 REAL = {"_export_images": onnx_file._export_images, "_export_own": onnx_file._export_own}
+
+
+def blocks(channels):
+    """What the cache holds where so many channels were found to be computed at once, however models are run."""
+    ways = [(provider, threads) for provider in ("auto", "cpu") for threads in (None, 1, 2)]
+    return {f"{machine_fingerprint()['id']}-{provider}-{threads}": channels for provider, threads in ways}
 
 
 def exporting_by_tracing(replace):

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _NAME = "latency_ms"
 _ROUGH = 2  # blocks
-_ALIGNED = 8  # channels: kernels take their time in steps of 8, and more for counts that are no multiple of 4
 
 
 class _Ratio(BaseModel):
@@ -55,12 +54,19 @@ class _Measured(BaseModel):
     exact: StrictBool
 
 
+class _Model(BaseModel):
+    probes: Size
+    median_error: Amount
+    largest_error: Amount
+
+
 class LatencySearch(BaseModel):
     """What a search measured: as `LatencyCost.to_json` gives it."""
 
     unscaled_ms: Limit
     limit_ms: Limit
     measured: list[_Measured]
+    layer_model: _Model | None = None
 
 
 def _evaluator(context: CostContext) -> Callable[[Architecture], float]:
@@ -71,7 +77,8 @@ def _evaluator(context: CostContext) -> Callable[[Architecture], float]:
     # are only for display.
     unscaled = runtime.unscaled_ms()[1] if budget.latency is None else runtime.unscaled_ms(_ROUGH)[0]
     limit = budget.resolve(dict.fromkeys(budget.names, unscaled))[_NAME]
-    return LatencyCost(runtime.ratio, context.reference, unscaled, limit)
+    model = runtime.model(limit / unscaled, unscaled)
+    return LatencyCost(runtime.ratio, context.reference, unscaled, limit, model=model)
 
 
 def _verify(context: CostContext, path: Path, limit: float) -> Mapping[str, Any]:
@@ -94,7 +101,6 @@ COST = Cost(
     record_type=Verification,
     search_type=LatencySearch,
     depends_on=("bench", "export"),
-    step=_ALIGNED,
     by_channel=False,  # what a channel adds is an estimate finer than its noise
     place=5,
     title_of_result="latency, ms (upper end of its interval)",

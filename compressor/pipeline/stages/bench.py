@@ -26,7 +26,9 @@ def bench(context: RunContext) -> None:
             network.name: NetworkLatency.model_validate(one.to_json())
             for network, one in zip(networks, measured, strict=True)
         }
-        LatencyRecord(networks=found, machine=environment.machine(context.device)).write(context.out / "latency.json")
+        block = context.runtime(context.reference()).block
+        machine = environment.machine(context.device)
+        LatencyRecord(networks=found, machine=machine, block=block).write(context.out / "latency.json")
     for cost in measured_costs(context.recipe):
         if not (context.out / f"{cost.record}.json").exists():
             _verify(context, cost, networks)

@@ -11,6 +11,7 @@ from compressor.pipeline.context import RunContext
 from compressor.pipeline.records import (
     ExportRecord,
     LatencyRecord,
+    SearchRecord,
     TrainRecord,
     VerificationRecord,
     damaged,
@@ -18,6 +19,7 @@ from compressor.pipeline.records import (
 )
 from compressor.pipeline.run_network import RunNetwork
 from compressor.pipeline.shipping import without_paths
+from compressor.pipeline.speed import speed_remark
 from compressor.pipeline.stages.bench import measured_costs
 from compressor.recipe import costs
 from compressor.report import efficiency_of, write_report
@@ -53,6 +55,7 @@ def run_report(context: RunContext) -> dict[str, Any]:
     if reference := networks.get("reference"):
         for network in networks.values():
             network["efficiency"] = efficiency_of(network, reference)
+    slow = _slow(networks, searched, latency.block)
     result = networks.pop("result")
     result["budget"] |= {"one_channel": searched.one_channel, "binding": searched.binding, "note": searched.note}
     finetuning, exported = searched.finetuning, ExportRecord.read(context.out / "export.json")
@@ -67,6 +70,7 @@ def run_report(context: RunContext) -> dict[str, Any]:
         **{f"{key}_search": searched.of_cost(key) for cost in costs().values() if (key := cost.search_record)},
         "baseline": networks,
         "remarks": [*searched.remarks, *_remarks(exported)],
+        "slow": slow,
         "trace": searched.trace,
         "finetuning": None if finetuning is None else {"epochs": finetuning.epochs, "lr": finetuning.lr},
         "machine": latency.machine,
@@ -75,6 +79,15 @@ def run_report(context: RunContext) -> dict[str, Any]:
         "versions": exported.versions,
         "seconds": context.log.seconds(),
     }
+
+
+def _slow(networks: Mapping[str, Mapping[str, Any]], searched: SearchRecord, block: int | None) -> str | None:
+    """Say that the result is no faster than the unscaled network, where both were measured."""
+    result, reference = networks["result"], networks.get("reference")
+    if reference is None or result["stacks"]:
+        return None
+    ms, unscaled_ms = (float(one["latency_ms"]["median"]) for one in (result, reference))
+    return speed_remark(ms, unscaled_ms, result["widths"], searched.reference_widths, block or 1)
 
 
 def _remarks(exported: ExportRecord) -> list[str]:

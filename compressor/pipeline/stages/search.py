@@ -18,20 +18,21 @@ from compressor.files import copy_atomic, write_atomic
 from compressor.models import check_reference, check_task, remarks
 from compressor.models.architecture import Architecture
 from compressor.models.examples import given_example
-from compressor.pipeline.calibration import calibrated
 from compressor.pipeline.context import RunContext, identity
-from compressor.pipeline.inherit import Trained, channel_importance, inherited, trained_weights
+from compressor.pipeline.inherit import Trained, trained_weights
 from compressor.pipeline.limits import Limited, limited_costs
 from compressor.pipeline.records import InputsRecord, SearchRecord
 from compressor.pipeline.run_network import Begin
-from compressor.pipeline.settings import final_settings
+from compressor.pipeline.settings import final_settings, finetuning_settings
 from compressor.pipeline.teacher import check_teacher
 from compressor.pipeline.trial import try_shipping
 from compressor.recipe import Recipe, costs, method_of
 from compressor.recipe.stored import problem_of
 from compressor.search import Problem, SearchResult
 from compressor.search import search as run_method
+from compressor.search.calibration import calibrated
 from compressor.search.importance import Importance
+from compressor.search.inherited import channel_importance, inherited
 from compressor.search.methods.uniform import UniformConfig
 from compressor.training.checkpoint import save_tensors
 
@@ -188,6 +189,7 @@ def _problem(context: RunContext, unscaled: Architecture, limited: Limited, trai
         work=context.shared.work or context.checkpoints / "search",
         bounds=limited.bounds,
         final=final_settings(recipe.train),
+        finetuning=finetuning_settings(recipe),
         width=recipe.model.width,
         given=trained.tensors if trained is not None and method_of(recipe.search).keeps_weights else None,
         engine=recipe.widths.engine,

@@ -168,7 +168,10 @@ def solve_fit(
 ) -> Solution:
     """`widths_for` with several costs and bounds: the largest widths of a fit, α and β (L,), within all limits."""
     # τ is only an inner coordinate: whatever the budget is in, bisection finds the τ that fits it.
-    return largest_within(costs, limits, lambda tau: alpha * tau**beta, low=1.0, high=1e6, bounds=bounds)
+    coarse = bounds is not None and bounds.coarse
+    return largest_within(
+        costs, limits, lambda tau: alpha * tau**beta, low=1.0, high=1e6, bounds=bounds, exchange=coarse, reach=1
+    )
 
 
 def search(problem: Problem, config: NeuralScaleConfig) -> SearchResult:

@@ -10,9 +10,9 @@ from compressor import models
 from compressor.costs import params_macs
 from compressor.costs.budget import Budget
 from compressor.errors import BudgetError, TrainingError
-from compressor.pipeline.calibration import calibrated
 from compressor.recipe import GrowingConfig
 from compressor.search import Problem, Unfinished
+from compressor.search.calibration import calibrated
 from compressor.search.methods import growing
 from compressor.search.methods.growing.grower import Grower, GrowthSettings
 from compressor.search.methods.growing.indicators import Indicators, IndicatorSettings

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from compressor.search import Problem, SearchResult
-from compressor.search.problem import agreed, calibrated_costs
+from compressor.search.problem import Problem, SearchResult, agreed, calibrated_costs
 
 
 def calibrated(method: Callable[[Problem, Any], SearchResult], problem: Problem, config: Any) -> SearchResult:

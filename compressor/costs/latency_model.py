@@ -1,0 +1,129 @@
+"""The latency of a network as a sum over its layers, fitted to networks that were measured.
+
+    t = c + Σ_l (a_l · multiply-adds_l + b_l · activations_l)
+
+with every width rounded up to whole blocks of channels (`compressor.costs.channel_block`) and no coefficient below
+zero. There are more coefficients than measurements, so a layer's are those of its kind (convolution, pointwise,
+depthwise, linear) and a share of its own, which is held small (ridge).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressor.costs.params_macs import Load, loads
+from compressor.models.architecture import Architecture
+
+_RIDGE = 0.3
+_LEAST = 8  # measurements that a fit needs
+_PER_LOAD = 2  # features: multiply-adds, activations
+
+Loads = Callable[[Architecture], Sequence[Load] | None]
+
+
+@dataclass(frozen=True)
+class LatencyModel:
+    """Ratio of an architecture's latency to that of the unscaled network.
+
+    Attributes:
+        loads: what an architecture's layers do
+        names: of the features, see `_features`
+        coefficients: (features,), at least 0
+        errors: (measurements,) relative error of each, predicted by the fit to all others
+    """
+
+    loads: Loads
+    names: tuple[str, ...]
+    coefficients: NDArray[np.float64]
+    errors: NDArray[np.float64]
+
+    def __call__(self, architecture: Architecture) -> float | None:
+        """The ratio; None where the layers of the architecture are not known one by one."""
+        found = self.loads(architecture)
+        if found is None:
+            return None
+        known = dict(zip(self.names, self.coefficients.tolist(), strict=True))
+        return math.fsum(known.get(name, 0.0) * value for name, value in _features(found).items())
+
+    @property
+    def median_error(self) -> float:
+        """Of the relative errors."""
+        return float(np.median(np.abs(self.errors)))
+
+    @property
+    def largest_error(self) -> float:
+        """Of the relative errors."""
+        return float(np.abs(self.errors).max())
+
+    def to_json(self) -> dict[str, Any]:
+        """What the report tells of it."""
+        return {
+            "probes": len(self.errors),
+            "median_error": self.median_error,
+            "largest_error": self.largest_error,
+        }
+
+
+def fit_model(
+    measured: Sequence[tuple[Architecture, float]], block: int, loads_of: Callable[..., Any] = loads
+) -> LatencyModel | None:
+    """Fit the model to measurements.
+
+    Args:
+        measured: architectures of one network, and their latencies as ratios to the unscaled network's
+        block: channels that are computed at once
+        loads_of: (architecture, block) → what its layers do, or None
+
+    Returns:
+        the model; None where there are too few measurements, or layers are not known one by one
+    """
+
+    def in_blocks(architecture: Architecture) -> Sequence[Load] | None:
+        found: Sequence[Load] | None = loads_of(architecture, block)
+        return found
+
+    rows = [found for architecture, _ in measured if (found := in_blocks(architecture)) is not None]
+    if len(rows) < max(_LEAST, len(measured)):
+        return None
+    features = [_features(row) for row in rows]
+    names = tuple(dict.fromkeys(name for row in features for name in row))
+    values = np.array([[row.get(name, 0.0) for name in names] for row in features])
+    ratios = np.array([ratio for _, ratio in measured], dtype=np.float64)
+    errors = np.empty(len(ratios))
+    for place in range(len(ratios)):
+        others = np.arange(len(ratios)) != place
+        predicted = values[place] @ _coefficients(names, values[others], ratios[others])
+        errors[place] = predicted / ratios[place] - 1
+    return LatencyModel(in_blocks, names, _coefficients(names, values, ratios), errors)
+
+
+def _features(found: Sequence[Load]) -> dict[str, float]:
+    """A constant, the sums of each kind of layer, and each layer by itself, whose names hold a `/`."""
+    features = {"constant": 1.0}
+    for load in found:
+        for what, amount in (("macs", load.macs), ("values", load.values)):
+            kind = f"{load.kind}:{what}"
+            features[kind] = features.get(kind, 0.0) + amount
+            features[f"{load.name}/{what}"] = amount
+    return features
+
+
+def _coefficients(
+    names: Sequence[str], values: NDArray[np.float64], ratios: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Non-negative least squares of relative errors, with a ridge on the layers' own shares."""
+    from scipy.optimize import nnls
+
+    scale = np.maximum(values.mean(axis=0), 1e-30)
+    own = np.array(["/" in name for name in names])
+    ridge = np.diag(np.where(own, math.sqrt(_RIDGE * len(ratios)), 0.0))[own]
+    rows = np.vstack([values / scale / ratios[:, None], ridge])
+    found, _ = nnls(rows, np.concatenate([np.ones(len(ratios)), np.zeros(len(ridge))]), maxiter=100 * rows.shape[1])
+    coefficients: NDArray[np.float64] = found / scale
+    return coefficients

@@ -1,0 +1,68 @@
+"""The race of `search: {method: auto}`: what its candidates found, and how they did on validation data.
+
+The record has it under trace.race, as `compressor.search.methods.auto` writes it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from markupsafe import Markup
+
+from compressor.recipe.cost import cost_title, costs
+from compressor.report.format import Cell, number, quantity, value_cell
+from compressor.report.rendering import render
+from compressor.report.values import Record, dig, metric_of
+
+
+def race_section(record: Record) -> Markup:
+    """A table of the candidates: costs, and the validation metric after every round; nothing without a race."""
+    race = dig(record, "trace", "race")
+    if not race:
+        return Markup()
+    rounds, metric = race.get("rounds") or [], metric_of(record)
+    limited = list(next(iter((race.get("costs") or {}).values()), {}))
+    heads = [f"{metric.title}, {_epochs(one)}" for one in rounds]
+    return render(
+        "race.html.j2",
+        chosen=race.get("chosen"),
+        head=["candidate", *map(cost_title, limited), *heads],
+        rows=[_row(name, race, limited, rounds, metric) for name in race.get("networks") or {}],
+        refused=list((race.get("refused") or {}).items()),
+    )
+
+
+def race_line(record: Record) -> str:
+    """One sentence of plain text; "" without a race."""
+    race = dig(record, "trace", "race")
+    if not race:
+        return ""
+    rounds, metric = race.get("rounds") or [], metric_of(record)
+    if not rounds:
+        return f"{race.get('chosen')} was the only candidate"
+    last = rounds[-1]
+    scores = ", ".join(f"{name} {_shown(score, metric)}" for name, score in last["scores"].items())
+    return f"{race.get('chosen')} won the race of {len(race['networks'])} candidates ({_epochs(last)}: {scores})"
+
+
+def _epochs(one: Record) -> str:
+    count = one.get("epochs")
+    return f"{count} epoch" + ("" if count == 1 else "s")
+
+
+def _row(name: str, race: Record, limited: list[str], rounds: list[Any], metric: Any) -> list[object]:
+    known, chosen = costs(), name == race.get("chosen")
+    title = Cell(name, badges=[("trained in full", "met")]) if chosen else Cell(name)
+    of_network = race["costs"].get(name) or {}
+    sizes = [value_cell(of_network.get(cost), known[cost].text if cost in known else quantity) for cost in limited]
+    ran = [(one.get("scores") or {}) for one in rounds]
+    scores = [Cell(_shown(one[name], metric)) if name in one else value_cell(None) for one in ran]
+    return [title, *sizes, *scores]
+
+
+def _shown(score: Any, metric: Any) -> str:
+    """A validation metric, or a training loss where there was no validation data."""
+    found = number(score)
+    if found is None:
+        return "diverged"
+    return f"loss {-found:.3f}" if metric.is_share and found < 0 else str(metric.text(found))

@@ -1,0 +1,217 @@
+"""Several methods search for the budget, what they find races for a short time, and the best is trained in full.
+
+The race is successive halving (Jamieson and Talwalkar, AISTATS 2016) on validation data: all networks are trained for a
+small share of the final epochs, the better half of them, from the start again, for twice as long, and so on until one
+is left. Every training has the whole learning-rate schedule in its time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from compressor.errors import BudgetError, ModelError, TrainingError, not_one_of
+from compressor.files import digest_of, read_json, write_json
+from compressor.recipe.method import Method, MethodConfig, methods
+from compressor.report.descent import descent_section, fit_section
+from compressor.report.race import race_line, race_section
+from compressor.report.removal import removal_line, removal_section
+from compressor.search.problem import Problem, SearchResult
+from compressor.search.pruning_config import PruningConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compressor.training.trainer import EpochRecord, Settings
+
+_FRESH, _KEPT = ("uniform", "neuralscale"), ("uniform", "neuralscale", "taylor")
+_PRETRAINED, _PRUNED = (
+    1 / 8,
+    1 / 2,
+)  # share of the final epochs that a pruning method trains before, and while, it prunes
+
+
+class AutoConfig(MethodConfig):
+    """Methods that suit the budget race on validation data for a short time; the best network is trained in full."""
+
+    method: Literal["auto"] = "auto"
+    candidates: tuple[str, ...] = Field(
+        (),
+        description="search methods, each with settings that suit a short search; none: uniform and neuralscale, and "
+        "taylor where the network has trained weights",
+    )
+    share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.125, description="of the epochs of final training, for each network in the first round of the race"
+    )
+
+    @field_validator("candidates")
+    @classmethod
+    def _can_race(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        able = [name for name, one in methods().items() if name != "auto" and one.keeps_weights and not one.anytime]
+        for name in names:
+            if name not in able:
+                raise ValueError(not_one_of(name, able))
+        return tuple(dict.fromkeys(names))
+
+
+def search(problem: Problem, config: AutoConfig) -> SearchResult:
+    """Let the candidates search, and let what they find race.
+
+    Raises:
+        BudgetError: no candidate can meet the budget
+        ModelError: no candidate can change this network
+        TrainingError: all trainings diverged
+    """
+    from compressor.search import search as run_method
+    from compressor.search.calibration import calibrated
+
+    kept = problem.given is not None and config.weights != "fresh"
+    found: dict[str, SearchResult] = {}
+    refused: dict[str, BudgetError | ModelError | TrainingError] = {}
+    for name in config.candidates or (_KEPT if kept else _FRESH):
+        try:
+            found[name] = calibrated(run_method, problem, _config_of(name, problem, config))
+        except (BudgetError, ModelError, TrainingError) as error:
+            refused[name] = error
+    if not found:
+        raise next(iter(refused.values()))
+    rounds = _race(problem, config, found, kept)
+    winner = rounds[-1]["alive"][0] if rounds else next(iter(found))
+    chosen = found[winner]
+    race = {
+        "rounds": rounds,
+        "chosen": winner,
+        "better": problem.trainer.better,
+        "networks": {name: dict(result.architecture.widths) for name, result in found.items()},
+        "params": {name: problem.costs["params"](result.architecture) for name, result in found.items()},
+        "costs": {
+            name: {cost: float(problem.costs[cost](result.architecture)) for cost in problem.budget.limits}
+            for name, result in found.items()
+        },
+        "refused": {name: str(error) for name, error in refused.items()},
+    }
+    return replace(chosen, trace={**chosen.trace, "race": race})
+
+
+def _config_of(name: str, problem: Problem, config: AutoConfig) -> Any:
+    """Settings of a candidate: those of methods that prune while they train follow the length of the final training."""
+    own = methods()[name].config(method=name)
+    shared = {key: value for key in ("weights", "ranking") if hasattr(own, key) and (value := getattr(config, key))}
+    if not isinstance(own, PruningConfig) or problem.final is None or problem.final.epochs is None:
+        return own.model_copy(update={key: value for key, value in shared.items() if key == "weights"})
+    epochs, batch = problem.final.epochs, problem.final.batch_size
+    steps, _ = problem.trainer.epoch_size(batch)
+    channels = sum(problem.reference.widths.values())
+    events = max(1, channels // own.prune_channels)
+    changes: dict[str, Any] = {
+        "weights": shared.get("weights", "auto"),
+        "pretrain_epochs": max(1, round(_PRETRAINED * epochs)),
+        "batch_size": batch,
+        "lr": problem.final.lr_at(steps * epochs // 2, steps),
+        "prune_every": max(1, min(own.prune_every, round(_PRUNED * epochs * steps / events))),
+    }
+    if "iterations" in type(own).model_fields:
+        changes["iterations"] = 1
+    return own.model_copy(update=changes)
+
+
+def _race(problem: Problem, config: AutoConfig, found: Mapping[str, SearchResult], kept: bool) -> list[dict[str, Any]]:
+    """The rounds of the race: epochs, {network: metric, or None where training diverged}, and which are left, the best
+    first.
+
+    Raises:
+        TrainingError: training diverged for all
+    """
+    alive, rounds = list(found), []
+    whole = 0 if problem.final is None else problem.final.epochs or 0
+    epochs = max(1, round(config.share * whole))
+    sign = -1 if problem.trainer.better == "higher" else 1
+    while len(alive) > 1:
+        scores: dict[str, float | None] = {}
+        for name in alive:
+            try:
+                scores[name] = _score(problem, config, name, found[name], epochs, kept)
+            except TrainingError as error:
+                scores[name], diverged = None, error
+        judged = {name: sign * score for name, score in scores.items() if score is not None}
+        if not judged:
+            raise diverged
+        ranked = sorted(judged, key=lambda name: judged[name])
+        alive = ranked[: max(1, math.ceil(len(alive) / 2) if len(alive) > 2 else 1)]
+        rounds.append({"epochs": epochs, "scores": scores, "alive": alive})
+        epochs = min(max(1, whole), 2 * epochs)
+    return rounds
+
+
+def _score(problem: Problem, config: AutoConfig, name: str, result: SearchResult, epochs: int, kept: bool) -> float:
+    """The validation metric of a network after a short training; without validation data, its training loss.
+
+    What was trained before an interruption is not trained again.
+    """
+    architecture = result.architecture
+    limits = sorted(problem.budget.limits.items())
+    key = digest_of(repr((name, architecture.to_json(), epochs, kept, limits)), 24)
+    path = problem.checkpoint("auto-race.json")
+    known: dict[str, float] = read_json(path) if path is not None and path.exists() else {}
+    if key in known:
+        return known[key]
+    model, settings = _beginning(problem, config, result, kept)
+    checkpoint = problem.checkpoint(f"auto-{key}.safetensors")
+    history = problem.trainer.fit(
+        model, _shorter(settings, epochs), seed=problem.seed, label=f"race: {name}", checkpoint=checkpoint
+    )
+    score = _score_of(history, problem.trainer.better)
+    if path is not None:
+        write_json(path, known | {key: score})
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return score
+
+
+def _beginning(problem: Problem, config: AutoConfig, result: SearchResult, kept: bool) -> tuple[nn.Module, Settings]:
+    """The network that a result is before its final training, and how that trains."""
+    from compressor.models import build
+    from compressor.search.inherited import channel_importance, inherited
+
+    assert problem.final is not None
+    model = build(result.architecture, problem.seed)
+    weights = result.weights
+    if weights is None and kept:
+        weights = inherited(problem, result.architecture, channel_importance(problem, config.ranking))
+    if weights is None:
+        return problem.trainer.prepare(model), problem.final
+    model.load_state_dict(dict(weights))
+    return problem.trainer.prepare(model), problem.finetuning or problem.final
+
+
+def _shorter(settings: Settings, epochs: int) -> Settings:
+    """The same training in fewer epochs, with its whole learning-rate schedule."""
+    whole = settings.epochs or epochs
+    if whole <= epochs:
+        return settings
+
+    def lr_at(step: int, per_epoch: int) -> float:
+        return settings.lr_at(step * whole // epochs, per_epoch)
+
+    return replace(settings, epochs=epochs, lr_at=lr_at)
+
+
+def _score_of(history: Sequence[EpochRecord], better: str) -> float:
+    last = history[-1]
+    if last.validation_metric is not None:
+        return last.validation_metric
+    loss = math.inf if last.loss is None else last.loss
+    return -loss if better == "higher" else loss
+
+
+METHOD = Method(
+    AutoConfig,
+    search,
+    depends_on=("train", "finetune"),
+    sections=(race_section, fit_section, descent_section, removal_section),
+    lines=(race_line, removal_line),
+)

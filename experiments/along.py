@@ -1,0 +1,180 @@
+"""Uniform scaling, the paper's NeuralScale and NeuralScale along the budget's cost, at multiply-adds and milliseconds.
+
+    python experiments/along.py [--networks vgg11,preact_resnet18] [--budgets macs,latency] [--seeds 10,11,12,13,14]
+                                [--arms uniform,paper,along] [--data DIR] [--runs DIR]      goes on where it was
+    python experiments/along.py --tune      settings of the search, on validation images, seeds 0 and 1
+    python experiments/along.py --tables    what README.md shows
+
+CIFAR-10 as JPEG, 10,000 training images (a tenth of them for validation), 8 epochs, one thread. Accuracy is that of the
+ONNX file on the 10,000 test images; widths are in whole blocks of channels in every arm (`round_to: auto`). Seeds 10 to
+14 were used for no choice. Rows go to experiments/along.json one by one; several processes may share it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+from record import write_result
+from scipy import stats
+
+from compressor import run
+from compressor.recipe import parse_recipe
+
+RESULT = Path(__file__).with_suffix(".json")
+EPOCHS, FRESH = 8, [10, 11, 12, 13, 14]
+NETWORKS: dict[str, dict[str, Any]] = {
+    "vgg11": {"model": {"name": "vgg11_bn", "width": 0.25}, "lr": 0.1},
+    "preact_resnet18": {"model": {"name": "preact_resnet18", "width": 0.25}, "lr": 0.1},
+    "mobilenetv2": {"model": {"name": "mobilenetv2", "width": 0.5}, "lr": 0.1},
+}
+BUDGETS: dict[str, dict[str, Any]] = {
+    "macs": {"macs": "0.1x"},
+    "latency": {"latency": "0.4x", "batch": 1},
+    "macs quarter": {"macs": "0.25x"},
+    "latency 100": {"latency": "0.5x", "batch": 100},
+    "params": {"params": "0.1x"},
+}
+NEURALSCALE = {
+    "method": "neuralscale",
+    "iterations": 1,
+    "pretrain_epochs": 1,
+    "batch_size": 128,
+    "prune_every": 10,
+}
+ARMS: dict[str, dict[str, Any]] = {
+    "uniform": {"method": "uniform"},
+    "paper": NEURALSCALE | {"along": "params"},
+    "along": NEURALSCALE | {"along": "budget"},
+    "morphnet": {"method": "morphnet", "pretrain_epochs": 1, "batch_size": 128, "prune_every": 10},
+    "taylor": {"method": "taylor", "prune_epochs": 5, "prune_every": 20},
+}
+TUNED: dict[str, dict[str, Any]] = {
+    "along, price 0.5": NEURALSCALE | {"along": "budget", "price": 0.5},
+    "along, price 0.75": NEURALSCALE | {"along": "budget", "price": 0.75},
+    "along": ARMS["along"],
+    "along, 2 iterations": NEURALSCALE | {"along": "budget", "iterations": 2},
+    "along, unpriced": NEURALSCALE | {"along": "budget", "price": 0.0},
+    "uniform": ARMS["uniform"],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default=".data/cifar10")
+    parser.add_argument("--runs", type=Path, default=Path("runs/along"))
+    parser.add_argument(
+        "--seeds", type=lambda text: [int(one) for one in text.split(",")], default=[10, 11, 12, 13, 14]
+    )
+    parser.add_argument("--networks", type=lambda text: text.split(","), default=["vgg11", "preact_resnet18"])
+    parser.add_argument("--budgets", type=lambda text: text.split(","), default=["macs", "latency"])
+    parser.add_argument("--arms", type=lambda text: text.split(","), default=["uniform", "paper", "along"])
+    parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--tables", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.tables:
+        tables()
+        return
+    arms = TUNED if arguments.tune else {name: ARMS[name] for name in arguments.arms}
+    for seed in (0, 1) if arguments.tune else arguments.seeds:
+        for network in arguments.networks:
+            for budget in arguments.budgets:
+                for arm, search in arms.items():
+                    measure(arguments, network=network, budget=budget, arm=arm, search=search, seed=seed)
+
+
+def measure(
+    arguments: argparse.Namespace, *, network: str, budget: str, arm: str, search: dict[str, Any], seed: int
+) -> None:
+    """One run, if it is not there yet."""
+    key = {"network": network, "budget": budget, "arm": arm, "seed": seed}
+    if any(all(row[name] == value for name, value in key.items()) for row in rows()):
+        return
+    known, timed = NETWORKS[network], "latency" in budget
+    raw = {
+        "model": known["model"],
+        "data": {"name": "imagefolder", "path": arguments.data, "limit": 10000, "augment": ["crop", "flip"]},
+        "budget": BUDGETS[budget],
+        "search": search,
+        "train": {"epochs": EPOCHS, "lr": known["lr"], "batch_size": 128},
+        "baselines": [],
+        "bench": {"provider": "cpu", "warmup": 0, "runs": 2, "threads": 1} | ({} if timed else {"batch": 1}),
+        "threads": 1,
+        "seed": seed,
+    }
+    out = arguments.runs / f"{network}-{budget}-{arm}-{seed}".replace(" ", "-").replace(",", "")
+    run(parse_recipe(raw), out, resume=True, until="bench" if timed else "export", progress=show)
+    exported = json.loads((out / "export.json").read_text(encoding="utf-8"))
+    architecture = json.loads((out / "architecture.json").read_text(encoding="utf-8"))
+    training = json.loads((out / "training.json").read_text(encoding="utf-8"))
+    row = key | {
+        "percent": 100 * exported["accuracy"]["onnx"],
+        "validation_percent": 100 * training[-1]["validation_metric"],
+        "params": exported["params"],
+        "macs": exported["macs"],
+        "widths": list(architecture["widths"].values()),
+    }
+    if timed:
+        verified = json.loads((out / "verification.json").read_text(encoding="utf-8"))["result"]
+        row |= {"ratio": verified["ratio"]["median"], "share": verified["share"], "verdict": verified["verdict"]}
+    with Path(RESULT.with_suffix(".lock")).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        write_result(RESULT, {"rows": sorted([*rows(), row], key=lambda one: [str(one[name]) for name in key])})
+    print(row, flush=True)
+
+
+def show(stage: str, text: str, share: float | None) -> None:
+    """Say what is done, but for shares of it."""
+    if share is None:
+        print(f"  {stage:>7}  {text}", flush=True)
+
+
+def rows() -> list[dict[str, Any]]:
+    """What was measured."""
+    return json.loads(RESULT.read_text())["rows"] if RESULT.exists() else []  # type: ignore[no-any-return]
+
+
+def tables() -> None:
+    """Print the tables in markdown; every arm beside uniform scaling, by Welch's test."""
+    groups = sorted({(row["network"], row["budget"]) for row in rows()})
+    print("| network | budget | arm | accuracy, % | against uniform | parameters | multiply-adds | seeds |")
+    print("|---|---|---|---|---|---|---|---|")
+    for network, budget in groups:
+        found = [row for row in rows() if (row["network"], row["budget"]) == (network, budget) and row["seed"] >= 10]
+        base = [row["percent"] for row in found if row["arm"] == "uniform"]
+        for arm in ARMS:
+            own = [row for row in found if row["arm"] == arm]
+            if not own:
+                continue
+            percents = [row["percent"] for row in own]
+            sizes = (round(statistics.mean(row[name] for row in own)) for name in ("params", "macs"))
+            text = " | ".join(f"{size:,}" for size in sizes)
+            cells = [network, budget, arm, spread(percents), against(percents, base), text, len(own)]
+            print(f"| {' | '.join(map(str, cells))} |")
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation."""
+    if len(values) < 2:
+        return f"{values[0]:.2f}"
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+
+def against(values: list[float], base: list[float]) -> str:
+    """Difference of the means, and p of Welch's test."""
+    if len(base) < 1 or values == base:
+        return ""
+    difference = f"{statistics.mean(values) - statistics.mean(base):+.2f}"
+    if min(len(values), len(base)) < 2:
+        return difference
+    return f"{difference} (p {stats.ttest_ind(values, base, equal_var=False).pvalue:.2g})"
+
+
+if __name__ == "__main__":
+    main()

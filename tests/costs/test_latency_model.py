@@ -1,0 +1,94 @@
+"""A latency model fitted to measurements, on machines whose time follows from layers."""
+
+import random
+
+import numpy as np
+import pytest
+
+from compressor.costs.latency_model import fit_model
+from compressor.costs.latency_probes import draw
+from compressor.costs.params_macs import Load, loads, macs
+from compressor.models import reference_architecture
+
+VGG = reference_architecture("vgg11_bn", {}, 10, (3, 32, 32), 0.25)
+MOBILE = reference_architecture("torchvision:mobilenet_v2", {}, 10, (3, 32, 32))
+
+
+def machine(reference, block, noise=0.0, seed=0):
+    """Time of an architecture: layers of a kind are alike but for a factor, and widths are padded to blocks."""
+    rng = random.Random(seed)
+    factor = {load.name: rng.uniform(0.7, 1.4) for load in loads(reference)}
+    of_kind = {"convolution": (1.0, 5.0), "pointwise": (1.5, 8.0), "depthwise": (4.0, 10.0), "linear": (3.0, 0.0)}
+
+    def time(architecture):
+        total = 0.05 * macs(reference)
+        for load in loads(architecture, block):
+            per_mac, per_value = of_kind[load.kind]
+            total += factor[load.name] * (per_mac * load.macs + per_value * load.values)
+        return total * (1 + noise * rng.gauss(0, 1))
+
+    return lambda architecture: time(architecture) / time(reference)
+
+
+@pytest.mark.parametrize("reference", [VGG, MOBILE], ids=["vgg11", "mobilenet_v2"])
+@pytest.mark.parametrize("block", [1, 8, 16])
+def test_networks_that_were_not_measured_are_predicted(reference, block):
+    measure = machine(reference, block, noise=0.005)
+    networks = draw(reference, 0.25, 60)
+    model = fit_model([(network, measure(network)) for network in networks[:40]], block)
+    errors = [abs(model(network) / measure(network) - 1) for network in networks[40:]]
+    assert np.median(errors) < 0.05
+    assert max(errors) < 0.15
+    assert model.median_error < 0.05
+    assert len(model.errors) == 40
+
+
+def test_no_wider_network_is_predicted_to_be_faster():
+    measure = machine(VGG, 8, noise=0.05)
+    model = fit_model([(network, measure(network)) for network in draw(VGG, 0.25, 28)], 8)
+    assert (model.coefficients >= 0).all()
+    before = model(VGG)
+    for name, width in VGG.widths.items():
+        assert model(VGG.with_widths(VGG.widths | {name: width + 8})) >= before
+
+
+def test_widths_count_as_whole_blocks():
+    measure = machine(VGG, 8)
+    model = fit_model([(network, measure(network)) for network in draw(VGG, 0.25, 28)], 8)
+    odd = VGG.with_widths({name: width - 7 for name, width in VGG.widths.items()})
+    assert model(odd) == pytest.approx(model(VGG))
+
+
+def test_layers_that_are_not_known_one_by_one_give_no_model():
+    measured = [(network, 1.0) for network in draw(VGG, 0.25, 28)]
+    assert fit_model(measured, 8, lambda architecture, block: None) is None
+    assert fit_model(measured[:7], 8) is None
+
+
+def test_a_layer_that_only_some_networks_have_is_fitted():
+    networks = draw(VGG, 0.25, 28)
+
+    def layers(architecture, block):
+        width = architecture.widths["conv1"]
+        extra = [Load("extra", "pointwise", 2.0 * width, 1.0)] if width % 8 else []
+        return [Load("always", "convolution", width, 1.0), *extra]
+
+    measured = [(network, sum(load.macs for load in layers(network, 1)) / 100) for network in networks]
+    model = fit_model(measured, 1, layers)
+    assert model.largest_error < 0.1
+
+
+@pytest.mark.parametrize("reference", [VGG, MOBILE], ids=["vgg11", "mobilenet_v2"])
+def test_the_loads_of_layers_are_the_multiply_adds(reference):
+    assert sum(load.macs for load in loads(reference)) == macs(reference)
+    narrow = reference.with_widths({name: max(1, width - 3) for name, width in reference.widths.items()})
+    padded = reference.with_widths({name: -(-width // 8) * 8 for name, width in narrow.widths.items()})
+    assert sum(load.macs for load in loads(narrow, 8)) == macs(padded)
+
+
+def test_kinds_of_layers():
+    kinds = {load.name: load.kind for load in loads(MOBILE)}
+    assert kinds["features.0.0.weight"] == "convolution"
+    assert kinds["features.1.conv.0.0.weight"] == "depthwise"
+    assert kinds["features.1.conv.1.weight"] == "pointwise"
+    assert kinds["classifier.1.weight"] == "linear"

@@ -1,0 +1,131 @@
+import dataclasses
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from compressor.costs import params_macs
+from compressor.errors import BudgetError, TrainingError
+from compressor.models import build
+from compressor.recipe import parse_recipe
+from compressor.search import search
+from compressor.search.methods.auto import AutoConfig, _shorter
+from compressor.training.trainer import EpochRecord, Settings
+
+LIMITS = {"macs": 60_000}
+
+
+class Judge:
+    """A trainer that gives every network the score of its name in the race."""
+
+    def __init__(self, quick, scores, better="higher"):
+        self.quick, self.scores, self.better, self.races = quick, scores, better, []
+
+    def __getattr__(self, name):
+        return getattr(self.quick, name)
+
+    def fit(self, model, settings, *, seed, label="", observer=None, checkpoint=None):
+        if not label.startswith("race: "):
+            return self.quick.fit(model, settings, seed=seed, label=label, observer=observer, checkpoint=checkpoint)
+        name = label.removeprefix("race: ")
+        self.races.append((name, settings.epochs))
+        score = self.scores[name]
+        if score is None:
+            raise TrainingError("training diverged")
+        return [EpochRecord(settings.epochs, 1.0, 1.0, score, 0.1, 0.0, score)]
+
+
+@pytest.fixture
+def race(tiny, problem, quick_trainer):
+    def run(scores, config=None, work=None, better="higher", **more):
+        trainer = Judge(quick_trainer(), scores, better)
+        final = Settings(epochs=16, batch_size=8, lr_at=lambda step, per_epoch: 0.05, momentum=0.9, weight_decay=0.0)
+        given = dataclasses.replace(problem(tiny, LIMITS, trainer, work, final=final), **more)
+        return search(given, config or AutoConfig()), trainer
+
+    return run
+
+
+def of_method(race, name):
+    return race({name: 0.5}, AutoConfig(candidates=(name,)))[0].architecture
+
+
+@pytest.mark.parametrize("better", ["higher", "lower"])
+@pytest.mark.parametrize("best", ["uniform", "neuralscale"])
+def test_the_network_that_is_best_on_validation_data_is_the_result(race, best, better):
+    good, bad = (0.9, 0.1) if better == "higher" else (0.1, 0.9)
+    found, trainer = race({name: good if name == best else bad for name in ("uniform", "neuralscale")}, better=better)
+    assert found.architecture == of_method(race, best)
+    assert params_macs.macs(found.architecture) <= 60_000
+    assert found.trace["race"]["chosen"] == best
+    assert trainer.races == [("uniform", 2), ("neuralscale", 2)]  # an eighth of 16 epochs
+    json.dumps(found.trace)
+
+
+def test_the_better_half_goes_on_for_twice_as_long(race):
+    scores = {"uniform": 0.3, "neuralscale": 0.5, "random": 0.1, "morphnet": 0.4}
+    found, trainer = race(scores, AutoConfig(candidates=tuple(scores)))
+    first, second = found.trace["race"]["rounds"]
+    assert (first["epochs"], set(first["scores"]), first["alive"]) == (2, set(scores), ["neuralscale", "morphnet"])
+    assert (second["epochs"], second["alive"]) == (4, ["neuralscale"])
+    assert len(trainer.races) == 6
+
+
+def test_one_candidate_needs_no_race(race):
+    found, trainer = race({}, AutoConfig(candidates=("uniform",)))
+    assert not trainer.races
+    assert found.trace["race"]["rounds"] == []
+
+
+def test_what_diverges_loses(race):
+    found, _ = race({"uniform": 0.1, "neuralscale": None})
+    assert found.trace["race"]["chosen"] == "uniform"
+    assert found.trace["race"]["rounds"][0]["scores"] == {"uniform": 0.1, "neuralscale": None}
+    with pytest.raises(TrainingError, match="diverged"):
+        race({"uniform": None, "neuralscale": None})
+
+
+def test_a_race_that_was_interrupted_trains_nothing_twice(race, tmp_path):
+    scores = {"uniform": 0.3, "neuralscale": 0.5}
+    first, _ = race(scores, work=tmp_path)
+    again, trainer = race({}, work=tmp_path)
+    assert again.architecture == first.architecture
+    assert again.trace["race"] == first.trace["race"]
+    assert not trainer.races
+    assert trainer.steps == 0
+
+
+def test_a_trained_network_brings_methods_that_keep_weights(race, tiny):
+    given = {name: tensor.clone() for name, tensor in build(tiny, 3).state_dict().items()}
+    found, _ = race({"uniform": 0.1, "neuralscale": 0.2, "taylor": 0.3}, given=given)
+    assert found.trace["race"]["chosen"] == "taylor"
+    assert found.weights is not None
+
+
+def test_an_impossible_budget_is_told(tiny, problem):
+    with pytest.raises(BudgetError, match="cannot be met"):
+        search(problem(tiny, {"params": 10}), AutoConfig())
+
+
+def test_a_short_training_has_the_whole_schedule():
+    asked = []
+
+    def lr_at(step, per_epoch):
+        asked.append(step)
+        return 0.1
+
+    whole = Settings(epochs=12, batch_size=8, lr_at=lr_at, momentum=0.9, weight_decay=0.0)
+    short = _shorter(whole, 3)
+    for step in range(3 * 10):
+        short.lr_at(step, 10)
+    assert short.epochs == 3
+    assert asked == list(range(0, 120, 4))
+    assert _shorter(whole, 12) is whole
+
+
+@pytest.mark.parametrize("name", ["auto", "growing", "nothing"])
+def test_what_cannot_race_is_refused_with_the_recipe(name):
+    with pytest.raises(ValidationError, match="is not one of"):
+        AutoConfig(candidates=(name,))
+    raw = {"model": "mlp", "data": "digits", "budget": {"params": "0.5x"}}
+    assert parse_recipe(raw | {"search": {"method": "auto"}}).search.candidates == ()
