@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from compressor.training.trainer import EpochRecord, Settings
 
 _FRESH, _KEPT = ("uniform", "neuralscale"), ("uniform", "neuralscale", "taylor")
+_LEAST_STEPS = 200  # of training, unless the final training has fewer: after less, networks are alike
 _PRETRAINED, _PRUNED = (
     1 / 8,
     1 / 2,
@@ -45,7 +46,9 @@ class AutoConfig(MethodConfig):
         "taylor where the network has trained weights",
     )
     share: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.125, description="of the epochs of final training, for each network in the first round of the race"
+        0.125,
+        description="of the epochs of final training, for each network in the first round of the race; more where that "
+        "is less than 200 steps",
     )
 
     @field_validator("candidates")
@@ -127,8 +130,10 @@ def _race(problem: Problem, config: AutoConfig, found: Mapping[str, SearchResult
         TrainingError: training diverged for all
     """
     alive, rounds = list(found), []
-    whole = 0 if problem.final is None else problem.final.epochs or 0
-    epochs = max(1, round(config.share * whole))
+    assert problem.final is not None
+    whole = problem.final.epochs or 1
+    steps, _ = problem.trainer.epoch_size(problem.final.batch_size)
+    epochs = min(whole, max(1, round(config.share * whole), math.ceil(_LEAST_STEPS / steps)))
     sign = -1 if problem.trainer.better == "higher" else 1
     while len(alive) > 1:
         scores: dict[str, float | None] = {}
@@ -143,7 +148,7 @@ def _race(problem: Problem, config: AutoConfig, found: Mapping[str, SearchResult
         ranked = sorted(judged, key=lambda name: judged[name])
         alive = ranked[: max(1, math.ceil(len(alive) / 2) if len(alive) > 2 else 1)]
         rounds.append({"epochs": epochs, "scores": scores, "alive": alive})
-        epochs = min(max(1, whole), 2 * epochs)
+        epochs = min(whole, 2 * epochs)
     return rounds
 
 

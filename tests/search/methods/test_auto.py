@@ -37,9 +37,10 @@ class Judge:
 
 @pytest.fixture
 def race(tiny, problem, quick_trainer):
-    def run(scores, config=None, work=None, better="higher", **more):
+    def run(scores, config=None, work=None, better="higher", epoch=100, **more):
         trainer = Judge(quick_trainer(), scores, better)
         final = Settings(epochs=16, batch_size=8, lr_at=lambda step, per_epoch: 0.05, momentum=0.9, weight_decay=0.0)
+        trainer.epoch_size = lambda batch_size, model=None: (epoch, batch_size)
         given = dataclasses.replace(problem(tiny, LIMITS, trainer, work, final=final), **more)
         return search(given, config or AutoConfig()), trainer
 
@@ -69,6 +70,13 @@ def test_the_better_half_goes_on_for_twice_as_long(race):
     assert (first["epochs"], set(first["scores"]), first["alive"]) == (2, set(scores), ["neuralscale", "morphnet"])
     assert (second["epochs"], second["alive"]) == (4, ["neuralscale"])
     assert len(trainer.races) == 6
+
+
+@pytest.mark.parametrize(("share", "steps", "epochs"), [(0.25, 100, 4), (0.01, 100, 2), (0.125, 7, 16), (1.0, 100, 16)])
+def test_a_race_is_long_enough_to_tell_and_no_longer_than_the_training(race, share, steps, epochs):
+    scores = {"uniform": 0.3, "neuralscale": 0.5}
+    _, trainer = race(scores, AutoConfig(share=share), epoch=steps)
+    assert {of for _, of in trainer.races} == {epochs}
 
 
 def test_one_candidate_needs_no_race(race):
