@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -125,6 +125,18 @@ def schedule(name: Literal["paper", "onecycle"], lr: float, epochs: int) -> Call
         return lr * 0.5 * (1 + math.cos(math.pi * (done - rise) / (1 - rise)))
 
     return {"paper": paper, "onecycle": onecycle}[name]
+
+
+def shortened(settings: Settings, epochs: int) -> Settings:
+    """The same training in fewer epochs, with its whole learning-rate schedule."""
+    whole = settings.epochs or epochs
+    if whole <= epochs:
+        return settings
+
+    def lr_at(step: int, per_epoch: int) -> float:
+        return settings.lr_at(step * whole // epochs, per_epoch)
+
+    return replace(settings, epochs=epochs, lr_at=lr_at)
 
 
 def pick_device(name: str) -> torch.device:

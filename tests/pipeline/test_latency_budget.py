@@ -6,6 +6,8 @@ import math
 from types import SimpleNamespace
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from small import small_recipe
 
 from compressor.bench import pairs
@@ -13,10 +15,11 @@ from compressor.costs import latency_measurement as runtime
 from compressor.errors import BudgetError
 from compressor.files import read_json
 from compressor.models.architecture import Architecture
-from compressor.pipeline import context
+from compressor.pipeline import context, mending
 from compressor.pipeline.runner import run
 from compressor.recipe import parse_recipe
 from compressor.report import comparison_lines, render_html, summary_lines
+from compressor.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("quick_export", "no_figures")  # which have tests of their own
 
@@ -117,10 +120,71 @@ def test_result_and_uniform_baseline_are_within_the_limit_as_verified(tmp_path, 
     assert set(read_json(tmp_path / "out" / "search.json")["round_to"]) <= {1, 2, 4, 8}
 
 
-def test_a_file_that_turns_out_slower_is_a_missed_budget(tmp_path, fake):
-    fake.drift = 1.2
+def widths_sum(folder):
+    return sum(json.loads((folder / "architecture.json").read_text())["widths"].values())
+
+
+def test_a_file_that_turns_out_slower_is_made_smaller(tmp_path, fake):
+    plain = run(recipe(), tmp_path / "plain")
+    fake.drift = 1.1
+    out = tmp_path / "out"
+    report = run(recipe(), out)
+    assert plain["budget"]["met"] is report["budget"]["met"] is True
+    assert widths_sum(out) < widths_sum(tmp_path / "plain")
+    (entry,) = read_json(out / "mended.json")
+    assert entry["measured"]["latency_ms"] > entry["limits"]["latency_ms"]
+    for name, (before, after) in entry["widths"].items():
+        assert (plain["widths"][name], report["widths"][name]) == (before, after)
+    assert any("so it was made smaller" in line for line in summary_lines(report))
+    epochs = [one["epoch"] for one in report["training"]]
+    assert epochs == list(range(1, len(epochs) + 1))
+    assert len(epochs) > len(plain["training"])
+    assert report["params"] < plain["params"]
+    assert report["parity"]["max_abs_error"] < 1e-4
+    assert not (out / "checkpoints").exists()
+    again = run(recipe(), out, resume=True)
+    assert again["widths"] == report["widths"]
+
+
+@pytest.mark.parametrize("moment", ["training", "export", "copying", "measuring"])
+def test_making_it_smaller_may_be_interrupted(tmp_path, fake, monkeypatch, moment):
+    fake.drift = 1.1
+    whole = run(recipe(), tmp_path / "whole")
+    out, places = tmp_path / "broken", {"training": Trainer, "export": mending, "copying": mending, "measuring": Fake}
+    name = {"training": "fit", "export": "ship", "copying": "copy_atomic", "measuring": "verify"}[moment]
+    real = getattr(places[moment], name)
+    killed = []
+
+    def kill(*args, **options):
+        done = real(*args, **options)
+        if not killed and (out / "checkpoints" / "mend-1").exists():
+            killed.append(moment)
+            raise KeyboardInterrupt
+        if not killed and moment == "measuring" and (out / "mended.json").exists():
+            killed.append(moment)
+            raise KeyboardInterrupt
+        return done
+
+    monkeypatch.setattr(places[moment], name, kill)
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe(), out)
+    report = run(recipe(), out, resume=True)
+    assert killed == [moment]
+    assert report["widths"] == whole["widths"]
+    assert len(read_json(out / "mended.json")) == 1
+    one, other = (load_file(folder / "weights.safetensors") for folder in (out, tmp_path / "whole"))
+    assert all(torch.equal(one[key], other[key]) for key in other)
+    assert report["accuracy"] == whole["accuracy"]
+
+
+def test_a_file_that_stays_too_slow_is_a_missed_budget(tmp_path, fake, monkeypatch):
+    verify = fake.verify
+    slow = {"verdict": "missed", "cost_ms": 3.06}  # of 3.0
+    monkeypatch.setattr(fake, "verify", lambda *args: verify(*args) | slow)
     report = run(recipe(), tmp_path / "out")
     assert report["budget"]["met"] is False
+    first, second = read_json(tmp_path / "out" / "mended.json")
+    assert all(after < before for entry in (first, second) for before, after in entry["widths"].values())
     assert report["budget"]["slack"]["latency_ms"] < 0
     lines = summary_lines(report)
     assert lines[0].startswith("budget MISSED: latency, ms (upper end of its interval) 3.")

@@ -8,6 +8,7 @@ from typing import Any
 
 from compressor.costs.budget import Budget
 from compressor.pipeline.context import RunContext
+from compressor.pipeline.mending import mended_remarks
 from compressor.pipeline.records import (
     ExportRecord,
     LatencyRecord,
@@ -69,7 +70,7 @@ def run_report(context: RunContext) -> dict[str, Any]:
         "reference_widths": searched.reference_widths,
         **{f"{key}_search": searched.of_cost(key) for cost in costs().values() if (key := cost.search_record)},
         "baseline": networks,
-        "remarks": [*searched.remarks, *_remarks(exported)],
+        "remarks": [*searched.remarks, *mended_remarks(context.out), *_remarks(exported)],
         "slow": slow,
         "trace": searched.trace,
         "finetuning": None if finetuning is None else {"epochs": finetuning.epochs, "lr": finetuning.lr},

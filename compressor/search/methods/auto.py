@@ -157,6 +157,8 @@ def _score(problem: Problem, config: AutoConfig, name: str, result: SearchResult
 
     What was trained before an interruption is not trained again.
     """
+    from compressor.training.trainer import shortened
+
     architecture = result.architecture
     limits = sorted(problem.budget.limits.items())
     key = digest_of(repr((name, architecture.to_json(), epochs, kept, limits)), 24)
@@ -167,7 +169,7 @@ def _score(problem: Problem, config: AutoConfig, name: str, result: SearchResult
     model, settings = _beginning(problem, config, result, kept)
     checkpoint = problem.checkpoint(f"auto-{key}.safetensors")
     history = problem.trainer.fit(
-        model, _shorter(settings, epochs), seed=problem.seed, label=f"race: {name}", checkpoint=checkpoint
+        model, shortened(settings, epochs), seed=problem.seed, label=f"race: {name}", checkpoint=checkpoint
     )
     score = _score_of(history, problem.trainer.better)
     if path is not None:
@@ -191,18 +193,6 @@ def _beginning(problem: Problem, config: AutoConfig, result: SearchResult, kept:
         return problem.trainer.prepare(model), problem.final
     model.load_state_dict(dict(weights))
     return problem.trainer.prepare(model), problem.finetuning or problem.final
-
-
-def _shorter(settings: Settings, epochs: int) -> Settings:
-    """The same training in fewer epochs, with its whole learning-rate schedule."""
-    whole = settings.epochs or epochs
-    if whole <= epochs:
-        return settings
-
-    def lr_at(step: int, per_epoch: int) -> float:
-        return settings.lr_at(step * whole // epochs, per_epoch)
-
-    return replace(settings, epochs=epochs, lr_at=lr_at)
 
 
 def _score_of(history: Sequence[EpochRecord], better: str) -> float:

@@ -9,8 +9,8 @@ from compressor.errors import BudgetError, TrainingError
 from compressor.models import build
 from compressor.recipe import parse_recipe
 from compressor.search import search
-from compressor.search.methods.auto import AutoConfig, _shorter
-from compressor.training.trainer import EpochRecord, Settings
+from compressor.search.methods.auto import AutoConfig
+from compressor.training.trainer import EpochRecord, Settings, shortened
 
 LIMITS = {"macs": 60_000}
 
@@ -123,12 +123,12 @@ def test_a_short_training_has_the_whole_schedule():
         return 0.1
 
     whole = Settings(epochs=12, batch_size=8, lr_at=lr_at, momentum=0.9, weight_decay=0.0)
-    short = _shorter(whole, 3)
+    short = shortened(whole, 3)
     for step in range(3 * 10):
         short.lr_at(step, 10)
     assert short.epochs == 3
     assert asked == list(range(0, 120, 4))
-    assert _shorter(whole, 12) is whole
+    assert shortened(whole, 12) is whole
 
 
 @pytest.mark.parametrize("name", ["auto", "growing", "nothing"])

@@ -1,0 +1,178 @@
+"""A trained file that was measured above its limit is made smaller: a step or more of channels, trained weights kept.
+
+Milliseconds of the shipped file are only known in the end. Where its interval does not lie within the limit, the
+network is scaled down by as much as it is above, keeps the channels that rank best, is fine-tuned for a short time,
+exported, and measured again; at most twice. What is in the run folder is replaced when the new file is complete: a run
+that is interrupted has the old network or the new one.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from compressor.costs.budget import amount
+from compressor.costs.solver import Bounds
+from compressor.errors import BudgetError, ModelError
+from compressor.files import copy_atomic, read_json, write_atomic, write_json
+from compressor.models.architecture import Architecture
+from compressor.pipeline import run_folder
+from compressor.pipeline.context import RunContext
+from compressor.pipeline.limits import Limited, limited_costs
+from compressor.pipeline.records import TrainRecord
+from compressor.pipeline.run_network import RunNetwork
+from compressor.pipeline.settings import finetuning_settings
+from compressor.pipeline.shipping import load_weights, ship
+from compressor.pipeline.teacher import teacher_of
+from compressor.recipe import costs
+from compressor.search import Problem
+from compressor.search.inherited import channel_importance, inherited
+from compressor.search.scaling import scaled_widths
+from compressor.training.checkpoint import load_tensors, save_tensors
+from compressor.training.trainer import shortened
+
+MOST = 2  # times that a network is made smaller
+RECORD = "mended.json"
+_SPARE = 0.99  # of what would just be within the limit: a measurement has its noise
+_EPOCHS = 0.25  # of those of fine-tuning
+_READY = "ready.json"  # in the folder of a network that is complete: what `RECORD` gets
+_START, _TRAINING = "start.safetensors", "training.safetensors"  # files of that folder that the run folder is not given
+
+
+def finish_replacing(context: RunContext) -> None:
+    """Put a complete smaller network in the place of the result, also where a killed process had begun to."""
+    for folder in sorted(context.checkpoints.glob("mend-*")):
+        if (folder / _READY).exists():
+            _replace(context.out, folder)
+
+
+def make_smaller(context: RunContext, network: RunNetwork, above: Mapping[str, float]) -> bool:
+    """Replace the result by a smaller network.
+
+    Args:
+        context: of the run
+        network: the result, exported
+        above: {cost name: what was measured}, of the limits that are not met
+
+    Returns:
+        whether there is a new file to measure
+    """
+    done = read_json(context.out / RECORD) if (context.out / RECORD).exists() else []
+    if len(done) >= MOST or network.architecture.stacks:
+        return False
+    limits = context.searched.limits
+    limited = limited_costs(context.cost_context(context.reference()))
+    try:
+        smaller = _scaled_down(network.architecture, limited, {name: limits[name] / above[name] for name in above})
+        if smaller is None:
+            return False
+        folder = context.checkpoints / f"mend-{len(done) + 1}"
+        _make(context, network, smaller, limited, folder)
+    except (BudgetError, ModelError) as error:
+        context.show(f"the result cannot be made smaller: {error}")
+        return False
+    before = {name: network.architecture.widths[name] for name in smaller.widths}
+    changed = {name: [old, smaller.widths[name]] for name, old in before.items() if old != smaller.widths[name]}
+    entry = {"measured": dict(above), "limits": {name: limits[name] for name in above}, "widths": changed}
+    write_json(folder / _READY, [*done, entry])
+    _replace(context.out, folder)
+    return True
+
+
+def mended_remarks(out: Path) -> list[str]:
+    """What the user must know of a result that was made smaller, a sentence for each time."""
+    found = []
+    for entry in read_json(out / RECORD) if (out / RECORD).exists() else []:
+        limits = entry["limits"]
+        parts = [f"{amount(name, value)} of {amount(name, limits[name])}" for name, value in entry["measured"].items()]
+        widths = ", ".join(f"{name} {old} to {new}" for name, (old, new) in entry["widths"].items())
+        found.append(
+            f"its file was measured at {' and '.join(parts)}, so it was made smaller ({widths}) and fine-tuned"
+        )
+    return found
+
+
+def _scaled_down(own: Architecture, limited: Limited, shares: Mapping[str, float]) -> Architecture | None:
+    """The largest network of no wider groups whose costs are these shares of the network's; None if it is the same."""
+    bounds, widths = limited.bounds, np.array(list(own.widths.values()))
+    least = np.minimum(bounds.least, widths)
+    most = np.where(bounds.frozen, widths, np.maximum(widths // bounds.multiple * bounds.multiple, least))
+    limits = {name: _SPARE * min(1.0, share) * float(limited.costs[name](own)) for name, share in shares.items()}
+    narrower = Bounds(least, most, bounds.multiple)
+    found = own.with_widths(
+        dict(zip(own.widths, scaled_widths(own, limited.costs, limits, narrower).widths, strict=True))
+    )
+    return None if found == own else found
+
+
+def _make(context: RunContext, network: RunNetwork, smaller: Architecture, limited: Limited, folder: Path) -> None:
+    """Leave a complete smaller network in a folder.
+
+    Raises:
+        ModelError: its weights cannot be those of the larger one
+    """
+    recipe, own = context.recipe, network.architecture
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = load_tensors(network.folder / "weights.safetensors")
+    problem = Problem(
+        reference=own,
+        budget=limited.budget,
+        costs=limited.costs,
+        trainer=context.trainer(own, narrower=True),
+        seed=recipe.seed,
+        given=weights,
+        engine=recipe.widths.engine,
+    )
+    context.show("making the result smaller: it was measured above its limit")
+    kept = inherited(problem, smaller, channel_importance(problem, getattr(recipe.search, "ranking", "taylor")))
+    note = {"architecture": smaller.to_json()}
+    start = folder / _START
+    save_tensors(start, kept, note)
+    trainer = context.trainer(smaller)
+    if network.distilled:
+        trainer = replace(trainer, teacher=teacher_of(context, trainer))
+    model = trainer.prepare(load_weights(smaller, start, recipe.seed))
+    settings = finetuning_settings(recipe, network.finetuning)
+    history = trainer.fit(
+        model,
+        shortened(settings, max(1, round(_EPOCHS * (settings.epochs or 1)))),
+        seed=recipe.seed,
+        label="fine-tuning the smaller result",
+        checkpoint=folder / _TRAINING,
+    )
+    before = TrainRecord.read(network.folder / "training.json").root
+    after = [replace(epoch, epoch=len(before) + epoch.epoch) for epoch in history]
+    TrainRecord.of([*before, *after]).write(folder / "training.json")
+    save_tensors(folder / "weights.safetensors", model.state_dict(), note)
+    write_atomic(folder / "architecture.json", smaller.to_json())
+    ship(
+        network.name,
+        folder,
+        architecture=smaller,
+        recipe=recipe,
+        trainer=context.trainer(),
+        limits=context.searched.limits,
+    )
+
+
+def _replace(out: Path, folder: Path) -> None:
+    """Copy what a complete network consists of; doing it again after a crash does no harm."""
+    files = [
+        path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in (_READY, _START, _TRAINING)
+    ]
+    names = [path.relative_to(folder).as_posix() for path in files]
+    stale = ["latency.json", *(f"{cost.record}.json" for cost in costs().values() if cost.record)]
+    run_folder.unseal(out, *names, *stale)  # they change, and a crash may come between
+    for name in stale:
+        (out / name).unlink(missing_ok=True)
+    for name, path in zip(names, files, strict=True):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        copy_atomic(path, out / name)
+    copy_atomic(folder / _READY, out / RECORD)
+    for stage in ("search", "train", "export"):
+        run_folder.seal(out, stage)
+    shutil.rmtree(folder)
