@@ -3,6 +3,7 @@
     python experiments/along.py [--networks vgg11,preact_resnet18] [--budgets macs,latency] [--seeds 10,11,12,13,14]
                                 [--arms uniform,paper,along] [--data DIR] [--runs DIR]      goes on where it was
     python experiments/along.py --tune      settings of the search, on validation images, seeds 0 and 1
+    python experiments/along.py --time      latency of the files beside the unscaled network, batch 1 and 100
     python experiments/along.py --tables    what README.md shows
 
 CIFAR-10 as JPEG, 10,000 training images (a tenth of them for validation), 8 epochs, one thread. Accuracy is that of the
@@ -38,7 +39,7 @@ BUDGETS: dict[str, dict[str, Any]] = {
     "latency": {"latency": "0.4x", "batch": 1},
     "macs quarter": {"macs": "0.25x"},
     "latency 100": {"latency": "0.5x", "batch": 100},
-    "params": {"params": "0.1x"},
+    "params": {"params": "0.064x"},
 }
 NEURALSCALE = {
     "method": "neuralscale",
@@ -53,7 +54,11 @@ ARMS: dict[str, dict[str, Any]] = {
     "along": NEURALSCALE | {"along": "budget"},
     "morphnet": {"method": "morphnet", "pretrain_epochs": 1, "batch_size": 128, "prune_every": 10},
     "taylor": {"method": "taylor", "prune_epochs": 5, "prune_every": 20},
+    "auto": {"method": "auto"},
+    "paper, any widths": NEURALSCALE | {"along": "params"},
+    "uniform, any widths": {"method": "uniform"},
 }
+ANY_WIDTHS = ("paper, any widths", "uniform, any widths")
 TUNED: dict[str, dict[str, Any]] = {
     "along, price 0.5": NEURALSCALE | {"along": "budget", "price": 0.5},
     "along, price 0.75": NEURALSCALE | {"along": "budget", "price": 0.75},
@@ -75,11 +80,15 @@ def main() -> None:
     parser.add_argument("--budgets", type=lambda text: text.split(","), default=["macs", "latency"])
     parser.add_argument("--arms", type=lambda text: text.split(","), default=["uniform", "paper", "along"])
     parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--time", action="store_true")
     parser.add_argument("--tables", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.tables:
         tables()
+        return
+    if arguments.time:
+        time_files(arguments)
         return
     arms = TUNED if arguments.tune else {name: ARMS[name] for name in arguments.arms}
     for seed in (0, 1) if arguments.tune else arguments.seeds:
@@ -102,13 +111,14 @@ def measure(
         "data": {"name": "imagefolder", "path": arguments.data, "limit": 10000, "augment": ["crop", "flip"]},
         "budget": BUDGETS[budget],
         "search": search,
+        "widths": {"round_to": 1} if arm in ANY_WIDTHS else {},
         "train": {"epochs": EPOCHS, "lr": known["lr"], "batch_size": 128},
         "baselines": [],
         "bench": {"provider": "cpu", "warmup": 0, "runs": 2, "threads": 1} | ({} if timed else {"batch": 1}),
         "threads": 1,
         "seed": seed,
     }
-    out = arguments.runs / f"{network}-{budget}-{arm}-{seed}".replace(" ", "-").replace(",", "")
+    out = folder_of(arguments, key)
     run(parse_recipe(raw), out, resume=True, until="bench" if timed else "export", progress=show)
     exported = json.loads((out / "export.json").read_text(encoding="utf-8"))
     architecture = json.loads((out / "architecture.json").read_text(encoding="utf-8"))
@@ -143,8 +153,8 @@ def rows() -> list[dict[str, Any]]:
 def tables() -> None:
     """Print the tables in markdown; every arm beside uniform scaling, by Welch's test."""
     groups = sorted({(row["network"], row["budget"]) for row in rows()})
-    print("| network | budget | arm | accuracy, % | against uniform | parameters | multiply-adds | seeds |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| network | budget | arm | accuracy, % | against uniform | parameters | multiply-adds | latency × | seeds |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for network, budget in groups:
         found = [row for row in rows() if (row["network"], row["budget"]) == (network, budget) and row["seed"] >= 10]
         base = [row["percent"] for row in found if row["arm"] == "uniform"]
@@ -155,7 +165,9 @@ def tables() -> None:
             percents = [row["percent"] for row in own]
             sizes = (round(statistics.mean(row[name] for row in own)) for name in ("params", "macs"))
             text = " | ".join(f"{size:,}" for size in sizes)
-            cells = [network, budget, arm, spread(percents), against(percents, base), text, len(own)]
+            timed = [[row[name] for row in own if name in row] for name in ("ratio_1", "ratio_100")]
+            latency = ", ".join(f"{statistics.mean(values):.2f}" for values in timed if values)
+            cells = [network, budget, arm, spread(percents), against(percents, base), text, latency, len(own)]
             print(f"| {' | '.join(map(str, cells))} |")
 
 
