@@ -25,6 +25,9 @@ from record import write_result
 from scipy import stats
 
 from compressor import run
+from compressor.bench import Conditions
+from compressor.costs.latency_measurement import Runtime
+from compressor.models import reference_architecture
 from compressor.recipe import parse_recipe
 
 RESULT = Path(__file__).with_suffix(".json")
@@ -133,10 +136,38 @@ def measure(
     if timed:
         verified = json.loads((out / "verification.json").read_text(encoding="utf-8"))["result"]
         row |= {"ratio": verified["ratio"]["median"], "share": verified["share"], "verdict": verified["verdict"]}
-    with Path(RESULT.with_suffix(".lock")).open("w") as lock:
+    keep(key, row)
+
+
+def folder_of(arguments: argparse.Namespace, key: dict[str, Any]) -> Path:
+    """Of a run."""
+    name = "-".join(str(key[one]) for one in ("network", "budget", "arm", "seed"))
+    return Path(arguments.runs) / name.replace(" ", "-").replace(",", "")
+
+
+def keep(key: dict[str, Any], row: dict[str, Any]) -> None:
+    """Write a row in the place of the one with the same key."""
+    with RESULT.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        write_result(RESULT, {"rows": sorted([*rows(), row], key=lambda one: [str(one[name]) for name in key])})
+        others = [one for one in rows() if any(one[name] != value for name, value in key.items())]
+        write_result(RESULT, {"rows": sorted([*others, row], key=lambda one: [str(one[name]) for name in key])})
     print(row, flush=True)
+
+
+def time_files(arguments: argparse.Namespace) -> None:
+    """Measure the files that were not measured yet beside the unscaled network."""
+    for row in rows():
+        key = {name: row[name] for name in ("network", "budget", "arm", "seed")}
+        path, model = folder_of(arguments, key) / "model.onnx", NETWORKS[row["network"]]["model"]
+        if "ratio_100" in row or not path.exists():
+            continue
+        reference = reference_architecture(model["name"], {}, 10, (3, 32, 32), model["width"])
+        found = {}
+        for batch in (1, 100):
+            place = Path(arguments.runs) / f"unscaled-{row['network']}-{batch}"
+            runtime = Runtime(reference, Conditions("cpu", batch, 1, 0), opset=20, folder=place)
+            found[f"ratio_{batch}"] = runtime.verify(path, 1.0, 1.0)["ratio"]["median"]
+        keep(key, row | found)
 
 
 def show(stage: str, text: str, share: float | None) -> None:
