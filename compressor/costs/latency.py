@@ -59,6 +59,7 @@ class LatencyCost:
         limit_ms: what the budget allows
         size: what latencies of networks of one family rise with
         model: predicts them as shares of the unscaled network's, and takes the place of `size`
+        conditions: in words; what was found under others is of another cost
     """
 
     def __init__(
@@ -68,8 +69,11 @@ class LatencyCost:
         unscaled_ms: float,
         limit_ms: float,
         size: Callable[[Architecture], float] = params_macs.macs,
+        *,
         model: LatencyModel | None = None,
+        conditions: str = "",
     ) -> None:
+        self.conditions = conditions
         self.unscaled_ms, self.limit_ms = unscaled_ms, limit_ms
         self.records: list[dict[str, Any]] = []  # every measurement, as JSON values
         self._measure, self._model, self._reference, self._plain_size = measure, model, reference, size

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from compressor.bench import Conditions
 from compressor.costs import params_macs
 from compressor.errors import RecipeError
 from compressor.models import reference_architecture
@@ -19,6 +20,8 @@ NET = reference_architecture("mlp", {}, 10, (1, 8, 8)).with_widths(WIDTHS)
 
 class Runtime:
     """A runtime on which latency is a line in the parameters."""
+
+    conditions = Conditions("cpu", 1, 1)
 
     def __init__(self, overhead=0.0, block=8):
         self.overhead, self.asked, self.block = overhead, [], block

@@ -77,8 +77,9 @@ def _evaluator(context: CostContext) -> Callable[[Architecture], float]:
     # are only for display.
     unscaled = runtime.unscaled_ms()[1] if budget.latency is None else runtime.unscaled_ms(_ROUGH)[0]
     limit = budget.resolve(dict.fromkeys(budget.names, unscaled))[_NAME]
-    model = runtime.model(limit / unscaled, unscaled)
-    return LatencyCost(runtime.ratio, context.reference, unscaled, limit, model=model)
+    model, how = runtime.model(limit / unscaled, unscaled), runtime.conditions
+    conditions = f"{how.provider}-{how.batch}-{how.threads}"
+    return LatencyCost(runtime.ratio, context.reference, unscaled, limit, model=model, conditions=conditions)
 
 
 def _verify(context: CostContext, path: Path, limit: float) -> Mapping[str, Any]:

@@ -73,6 +73,10 @@ def search(problem: Problem, config: AutoConfig) -> SearchResult:
     from compressor.search.calibration import calibrated
 
     kept = problem.given is not None and config.weights != "fresh"
+    if problem.work is not None:  # these searches are shorter than those that other recipes ask for
+        work = problem.work / "auto"
+        work.mkdir(parents=True, exist_ok=True)
+        problem = replace(problem, work=work)
     found: dict[str, SearchResult] = {}
     refused: dict[str, BudgetError | ModelError | TrainingError] = {}
     for name in config.candidates or (_KEPT if kept else _FRESH):

@@ -94,7 +94,8 @@ def along_of(problem: Problem, config: NeuralScaleConfig) -> Along:
         return problem.costs[name](reference.with_widths({**reference.widths, **widths}))
 
     prices = Prices({name: partial(of, name) for name in names}, limits, config.price)
-    key = "-".join(["", *names, f"{config.price:g}"])
+    conditions = [str(how) for name in names if (how := getattr(problem.costs[name], "conditions", ""))]
+    key = "-".join(["", *names, *conditions, f"{config.price:g}"])
     if len(names) > 1:
         key += f"-{digest_of(repr(sorted(limits.items())), 12)}"
     if len(names) == 1:
