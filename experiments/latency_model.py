@@ -68,7 +68,7 @@ def measure(label: str, batch: int) -> dict[str, Any]:
         begun = time.monotonic()
         runtime.model(0.5, unscaled)
         seconds = time.monotonic() - begun
-        (kept,) = Path(folder).glob("probes-*.json")
+        (kept,) = Path(folder).glob("probes-*/*.json")
         ratios = read_json(kept)["ratios"]
         probes = list(zip(draw(reference, 0.25, len(ratios)), ratios, strict=True))
         fresh = [(network, runtime.probe(network)) for network in others(reference)]

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,24 +39,31 @@ def channel_block(conditions: Conditions) -> int:
     Returns:
         32, 16, 8, 4 or 2, or 1 where every channel counts; 8 where that cannot be measured
     """
-    key = f"{machine_fingerprint()['id']}-{conditions.provider}-{conditions.threads}"
+    batch = min(conditions.batch, _MOST_SAMPLES)
+    machine = machine_fingerprint()
+    key = f"{machine['id']}-{machine['onnxruntime']}-{conditions.provider}-{conditions.threads}-{batch}"
     path = cache_folder() / "latency" / "blocks.json"
-    try:
-        known = read_json(path)
-        if isinstance(block := known[key], int) and block > 0:
-            return block
-    except (OSError, CompressorError, KeyError, TypeError):
-        known = {}
+    known = _read(path)
+    if isinstance(block := known.get(key), int) and block > 0:
+        return block
     try:
         block = block_of(_measure(conditions))
     except BenchError:
         return USUAL
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, (known if isinstance(known, dict) else {}) | {key: block})
+        write_json(path, _read(path) | {key: block})  # another process may have written meanwhile
     except (OSError, CompressorError):
         return block  # it is measured again, then
     return block
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        known = read_json(path)
+    except (OSError, CompressorError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def block_of(times: Mapping[int, float]) -> int:

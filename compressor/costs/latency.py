@@ -60,6 +60,7 @@ class LatencyCost:
         size: what latencies of networks of one family rise with
         model: predicts them as shares of the unscaled network's, and takes the place of `size`
         conditions: in words; what was found under others is of another cost
+        block: channels that are computed at once
     """
 
     def __init__(
@@ -72,8 +73,9 @@ class LatencyCost:
         *,
         model: LatencyModel | None = None,
         conditions: str = "",
+        block: int = 1,
     ) -> None:
-        self.conditions = conditions
+        self.conditions, self.block = conditions, block
         self.unscaled_ms, self.limit_ms = unscaled_ms, limit_ms
         self.records: list[dict[str, Any]] = []  # every measurement, as JSON values
         self._measure, self._model, self._reference, self._plain_size = measure, model, reference, size

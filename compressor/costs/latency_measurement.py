@@ -82,7 +82,7 @@ class Runtime:
     @functools.cached_property
     def block(self) -> int:
         """Channels that the provider computes at once, see `channel_block`; a run that is resumed keeps to it."""
-        known = self._folder / "block.json"
+        known = self._folder / f"block-{_digest(repr(self.conditions))}.json"
         if not known.exists():
             self._progress("measuring how many channels are computed at once")
             write_json(known, channel_block(self.conditions))
@@ -125,7 +125,8 @@ class Runtime:
             share: of the unscaled network's latency that a search will look for
             unscaled_ms: that latency
         """
-        return probed_model(self, self._reference, share, unscaled_ms, self._folder, self._progress)
+        how = _digest(repr((self.conditions, self._opset, self._form)))
+        return probed_model(self, self._reference, share, unscaled_ms, self._folder / f"probes-{how}", self._progress)
 
     @functools.cached_property
     def _quick_is_true(self) -> bool:

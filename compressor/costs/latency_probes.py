@@ -52,7 +52,8 @@ def probed_model(
         reference: the unscaled network
         share: of its latency that the search will look for
         unscaled_ms: its latency
-        folder: keeps what was measured: a search that is resumed goes by the same model
+        folder: keeps what was measured under the conditions of `runtime`: a search that is resumed goes by the same
+            model
         progress: called with a sentence
 
     Returns:
@@ -63,7 +64,8 @@ def probed_model(
     wanted = min(_MOST, _FEWEST + _PER_GROUP * len(reference.widths))
     allowed = SECONDS * max(1.0, unscaled_ms / USUAL_MS)
     lowest = 2.0 ** math.floor(math.log2(min(1.0, share) ** 0.6 / 1.5))  # few such: searches share what is measured
-    kept = folder / f"probes-{digest_of(f'{reference.to_json()} {lowest} {runtime.block}', 16)}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / f"{digest_of(f'{reference.to_json()} {lowest} {runtime.block}', 16)}.json"
     known: dict[str, Any] = read_json(kept) if kept.exists() else {"ratios": [], "seconds": 0.0}
     ratios, spent = list(known["ratios"]), float(known["seconds"])
     networks = draw(reference, lowest, wanted)

@@ -154,7 +154,9 @@ class _LayerCosts:
             grows = tuple((dim, length) for dim, length in enumerate(parameter.shape) if (name, dim) in graph.owners)
             factor = parameter.numel() // math.prod(length for _, length in grows)
             self._terms.append((name, factor, grows, graph.uses.get(name, 0)))
+        grouped = {f"{name}.weight" for name, module in model.named_modules() if getattr(module, "groups", 1) != 1}
         self._shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        self._kinds = {name: _kind(shape, name in grouped) for name, shape in self._shapes.items()}
         self._taps = {name: math.prod(parameter.shape[2:]) for name, parameter in model.named_parameters()}
         halves = {name: max(1, group.slices // 2) * group.step for name, group in graph.groups.items()}
         halves |= {name: factor * halves[source] for name, (source, factor) in follows.items()}
@@ -181,7 +183,7 @@ class _LayerCosts:
         whole = {name: -(-width // block) * block for name, width in widths.items()}
         length = self._lengths(whole)
         return [
-            Load(name, _kind(shape), size * used, length(name, 0, shape[0]) * used)
+            Load(name, self._kinds[name], size * used, length(name, 0, shape[0]) * used)
             for (name, *_), (size, used) in zip(self._terms, self._sized(whole, stacks), strict=True)
             if used and size and (shape := self._shapes[name])
         ]
@@ -208,11 +210,11 @@ class _LayerCosts:
                 yield factor * math.prod(length(name, dim, present) for dim, present in grows), used
 
 
-def _kind(shape: tuple[int, ...]) -> str:
-    """Of the layer that has a weight of this shape."""
+def _kind(shape: tuple[int, ...], grouped: bool) -> str:
+    """Of the layer that has a weight of this shape, a grouped convolution or not."""
     if len(shape) < 3:
         return "linear"
-    if shape[1] == 1 and shape[0] > 1:
+    if grouped and shape[1] == 1:
         return "depthwise"
     return "pointwise" if math.prod(shape[2:]) == 1 else "convolution"
 

@@ -136,7 +136,7 @@ def largest_within(
         high: a scale to search to; doubled while it fits
         bounds: what widths the groups may have; None: any
         exchange: leave the family, a step of one group for steps of others, where more than 1 % of a limit is unused
-        reach: by exchanging steps no group goes farther than this many from the family; None: as far as it takes
+        reach: exchanging moves no group by more than this many steps; None: as far as it takes
 
     Returns:
         widths such that every cost is at most its limit and no single group can take one more step that costs something
@@ -190,7 +190,7 @@ class _Search:
         while self.fits(self.whole(high)):
             if (self.bounds.maximum < UNBOUNDED).all() and (self.whole(high) == self.bounds.most).all():
                 return high, self.bounds.most
-            if (self.real_widths(high) >= UNBOUNDED).any():
+            if ((self.real_widths(high) >= UNBOUNDED) & (self.bounds.maximum >= UNBOUNDED)).any():
                 raise BudgetError("budget: no limit bounds the network's size")
             if high > 1e300:  # the family flattens out below the limit: single steps fill what is left
                 return high, self.whole(high)
@@ -278,7 +278,7 @@ class _Search:
             if best is widths:
                 break
             widths = best
-        return self.fill(widths, range(len(widths))) if far is None else widths
+        return self.fill(widths, range(len(widths)))
 
     def solution(self, scale: float, widths: Widths) -> Solution:
         costs = {name: self.cost(name, widths) for name in self.limits}

@@ -107,7 +107,7 @@ class Cost:
         step: the least that `widths.round_to: auto` stands for under a limit of this cost, if that fills the budget
         always: every network's record has it, limited or not
         counts_zeros: zeros that are stored among the weights count like other values
-        like_params: it grows with the parameters alone, so a search for it may go by these
+        along_params: a search for it goes by the parameters: it grows as these do, or not with every channel
         by_channel: what is left of a limit is shown in channels as well
         place: in tables and messages, the lowest first
         title_of_result: of what counts against the limit, if that is not the value of the title
@@ -132,7 +132,7 @@ class Cost:
     step: int = 1
     always: bool = False
     counts_zeros: bool = False
-    like_params: bool = False
+    along_params: bool = False
     by_channel: bool = True
     place: int = 100
     title_of_result: str = ""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from compressor.dependency import DependencyGraph
 
+_LEAST_PRICE = 0.02  # of the mean: an estimate of a cost may take a layer for free that is not
 Costs = Mapping[str, Callable[[Mapping[str, int]], float]]  # of {searched group: channels}
 
 
@@ -23,11 +24,13 @@ class Prices:
         costs: {cost name: cost of {searched group: channels}}
         limits: {cost name: largest allowed value, above 0}
         exponent: of the price in importance / price^exponent; 0: importance alone counts
+        block: channels that are computed at once, where costs rise in such steps
     """
 
     costs: Costs
     limits: Mapping[str, float]
     exponent: float = 1.0
+    block: int = 1
 
     def share(self, widths: Mapping[str, int]) -> float:
         """The cost that exceeds its limit most, or comes nearest to it, as a share of that limit."""
@@ -46,7 +49,8 @@ class Prices:
         for group, width in widths.items():
             step = graph.groups[group].step
             slices = width // step
-            fewer = max(1, slices // 8) if slices > 1 else 0  # kernels take their time in steps, see `Cost.step`
+            # Over several slices, a whole block at least: within a block nothing is saved.
+            fewer = min(slices - 1, max(1, slices // 8, -(-self.block // step)))
             narrower = {**widths, group: width - fewer * step}
             saved = shares[most] - self.costs[most](narrower) / self.limits[most]
             found[group] = max(0.0, saved) / max(1, fewer)
@@ -60,9 +64,10 @@ class Prices:
         Args:
             importance: (slices,) of each
             owners: (slices,) the group of each, a position in `price`
-            price: (groups,) of a slice of each; where nothing is saved a slice goes last, the least important first
+            price: (groups,) of a slice of each; next to nothing counts as a small share of the others' mean, and where
+                no group saves anything importance alone counts
         """
-        weight = price[owners] ** self.exponent if self.exponent else np.ones(len(owners))
-        worth = np.where(weight > 0, importance / np.where(weight > 0, weight, 1.0), np.inf)
-        order: list[int] = np.lexsort((importance, worth)).tolist()
+        price = np.maximum(price, _LEAST_PRICE * price.mean())
+        weight = price[owners] ** self.exponent if self.exponent and price.any() else np.ones(len(owners))
+        order: list[int] = np.lexsort((importance, importance / weight)).tolist()
         return order

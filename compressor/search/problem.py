@@ -120,6 +120,11 @@ def calibrated_costs(problem: Problem) -> list[Calibrated]:
     return [cost for name in problem.budget.limits if isinstance(cost := problem.costs[name], Calibrated)]
 
 
+def block_of(problem: Problem) -> int:
+    """Channels in whose steps a limited cost rises; 1 where every channel counts."""
+    return max(getattr(problem.costs[name], "block", 1) for name in problem.budget.limits)
+
+
 def agreed(problem: Problem, architecture: Architecture) -> bool:
     """Measure what was found with estimates; whether it may stand."""
     found = [cost.calibrate(architecture) for cost in calibrated_costs(problem)]  # all of them learn from it

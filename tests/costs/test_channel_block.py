@@ -48,6 +48,14 @@ def test_it_is_measured_once(cache, monkeypatch):
     assert channel_block(CONDITIONS) == block
 
 
+def test_conditions_are_kept_beside_each_other(cache, monkeypatch):
+    for threads, block in ((1, 8), (2, 16)):
+        monkeypatch.setattr(module, "_measure", lambda conditions, block=block: padded(block))
+        assert channel_block(Conditions("cpu", batch=1, threads=threads)) == block
+    monkeypatch.setattr(module, "_measure", lambda conditions: pytest.fail("measured again"))
+    assert [channel_block(Conditions("cpu", batch=1, threads=threads)) for threads in (1, 2)] == [8, 16]
+
+
 @pytest.mark.parametrize("damaged", ["", "[]", "{", "null"])
 def test_a_damaged_cache_is_written_anew(cache, monkeypatch, damaged):
     cache.parent.mkdir()

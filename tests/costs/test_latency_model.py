@@ -86,6 +86,11 @@ def test_the_loads_of_layers_are_the_multiply_adds(reference):
     assert sum(load.macs for load in loads(narrow, 8)) == macs(padded)
 
 
+def test_a_convolution_on_one_channel_is_not_depthwise():
+    lenet = reference_architecture("lenet5", {}, 10, (1, 28, 28))
+    assert "depthwise" not in {load.kind for load in loads(lenet)}
+
+
 def test_kinds_of_layers():
     kinds = {load.name: load.kind for load in loads(MOBILE)}
     assert kinds["features.0.0.weight"] == "convolution"

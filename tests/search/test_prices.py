@@ -20,8 +20,26 @@ def test_a_slice_costs_its_share_of_the_most_violated_limit(tiny):
 
 
 @pytest.mark.parametrize(
-    ("exponent", "expected"), [(0.0, [4, 3, 0, 1, 2]), (0.5, [0, 1, 2, 4, 3]), (1, [1, 2, 0, 4, 3])]
+    ("exponent", "expected"), [(0.0, [4, 3, 0, 1, 2]), (0.5, [0, 1, 4, 2, 3]), (1, [1, 2, 0, 4, 3])]
 )
-def test_slices_go_by_importance_per_price_and_free_ones_last(exponent, expected):
+def test_slices_go_by_importance_per_price_and_free_ones_late(exponent, expected):
     importance, owners = np.array([1.0, 2.0, 3.0, 0.5, 0.2]), np.array([0, 1, 1, 2, 2])
     assert prices_of({"stems": 1}, exponent).order(importance, owners, np.array([1.0, 4.0, 0.0])) == expected
+
+
+def test_where_nothing_is_saved_anywhere_importance_alone_counts():
+    importance, owners = np.array([0.3, 0.1, 0.2]), np.array([0, 1, 1])
+    assert prices_of({"stems": 1}).order(importance, owners, np.zeros(2)) == [1, 2, 0]
+
+
+@pytest.mark.parametrize("block", [1, 4, 8, 16])
+def test_of_a_cost_in_blocks_a_group_has_the_price_of_its_share_of_a_block(tiny, block):
+    """Widths count as whole blocks: the next channel saves nothing, a block of them does."""
+
+    def padded(widths):
+        return float(sum(-(-width // block) * block for width in widths.values()))
+
+    graph = graph_of(tiny)
+    found = Prices({"padded": padded}, {"padded": 1.0}, block=block).per_slice(graph, {"stem": 13, "inner": 23})
+    for name, width in {"stem": 13, "inner": 23}.items():
+        assert (found[name] > 0) == (width > block), name

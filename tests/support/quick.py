@@ -1,5 +1,6 @@
 """Stand-ins for what takes seconds and has tests of its own: the export of images, the drawing of figures."""
 
+import itertools
 import tempfile
 from pathlib import Path
 
@@ -30,8 +31,9 @@ REAL = {"_export_images": onnx_file._export_images, "_export_own": onnx_file._ex
 
 def blocks(channels):
     """What the cache holds where so many channels were found to be computed at once, however models are run."""
-    ways = [(provider, threads) for provider in ("auto", "cpu") for threads in (None, 1, 2)]
-    return {f"{machine_fingerprint()['id']}-{provider}-{threads}": channels for provider, threads in ways}
+    machine = "{id}-{onnxruntime}".format(**machine_fingerprint())
+    ways = itertools.product(("auto", "cpu"), (None, 1, 2), range(1, 9))
+    return {f"{machine}-{provider}-{threads}-{batch}": channels for provider, threads, batch in ways}
 
 
 def exporting_by_tracing(replace):

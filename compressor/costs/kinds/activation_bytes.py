@@ -353,5 +353,6 @@ COST = Cost(
     shipped=_shipped,
     depends_on=("export",),
     by_channel=False,  # a channel of most layers adds nothing
+    along_params=True,
     place=4,
 )

@@ -79,7 +79,15 @@ def _evaluator(context: CostContext) -> Callable[[Architecture], float]:
     limit = budget.resolve(dict.fromkeys(budget.names, unscaled))[_NAME]
     model, how = runtime.model(limit / unscaled, unscaled), runtime.conditions
     conditions = f"{how.provider}-{how.batch}-{how.threads}"
-    return LatencyCost(runtime.ratio, context.reference, unscaled, limit, model=model, conditions=conditions)
+    return LatencyCost(
+        runtime.ratio,
+        context.reference,
+        unscaled,
+        limit,
+        model=model,
+        conditions=conditions,
+        block=1 if model is None else runtime.block,
+    )
 
 
 def _verify(context: CostContext, path: Path, limit: float) -> Mapping[str, Any]:

@@ -55,7 +55,7 @@ COST = Cost(
     shipped=_shipped,
     depends_on=("export",),
     always=True,
-    like_params=True,
+    along_params=True,
     counts_zeros=True,
     place=3,
 )

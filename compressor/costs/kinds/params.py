@@ -30,6 +30,6 @@ COST = Cost(
     evaluator=_evaluator,
     shipped=_shipped,
     always=True,
-    like_params=True,
+    along_params=True,
     place=1,
 )

@@ -26,7 +26,7 @@ from compressor.pipeline.run_network import Begin
 from compressor.pipeline.settings import final_settings, finetuning_settings
 from compressor.pipeline.teacher import check_teacher
 from compressor.pipeline.trial import try_shipping
-from compressor.recipe import Recipe, costs, method_of
+from compressor.recipe import Recipe, costs, method_of, methods
 from compressor.recipe.stored import problem_of
 from compressor.search import Problem, SearchResult
 from compressor.search import search as run_method
@@ -91,7 +91,11 @@ def _check_kept(recipe: Recipe, trained: Trained | None) -> None:
     Raises:
         RecipeError: the recipe asks for it
     """
-    if _weights(recipe) == "kept" and trained is None and not method_of(recipe.search).trains_first:
+    known, candidates = methods(), getattr(recipe.search, "candidates", ())
+    trains_first = method_of(recipe.search).trains_first or (
+        bool(candidates) and all(known[name].trains_first for name in candidates)
+    )
+    if _weights(recipe) == "kept" and trained is None and not trains_first:
         raise RecipeError(
             f"search.weights: kept, but model.weights: {recipe.model.weights} of {recipe.model.name} gives no trained "
             "ones; valid: auto, fresh, or a file in model.weights"

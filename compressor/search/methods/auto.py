@@ -2,7 +2,8 @@
 
 The race is successive halving (Jamieson and Talwalkar, AISTATS 2016) on validation data: all networks are trained for a
 small share of the final epochs, the better half of them, from the start again, for twice as long, and so on until one
-is left. Every training has the whole learning-rate schedule in its time.
+is left. Every training has the whole learning-rate schedule in its time. A round has 200 steps at least, or else half
+of the final epochs.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class AutoConfig(MethodConfig):
     share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.125,
         description="of the epochs of final training, for each network in the first round of the race; more where that "
-        "is less than 200 steps",
+        "is less than 200 steps, up to a half of them",
     )
 
     @field_validator("candidates")
@@ -107,23 +108,30 @@ def search(problem: Problem, config: AutoConfig) -> SearchResult:
 def _config_of(name: str, problem: Problem, config: AutoConfig) -> Any:
     """Settings of a candidate: those of methods that prune while they train follow the length of the final training."""
     own = methods()[name].config(method=name)
-    shared = {key: value for key in ("weights", "ranking") if hasattr(own, key) and (value := getattr(config, key))}
+    changes: dict[str, Any] = {"weights": config.weights} if hasattr(own, "weights") else {}
     if not isinstance(own, PruningConfig) or problem.final is None or problem.final.epochs is None:
-        return own.model_copy(update={key: value for key, value in shared.items() if key == "weights"})
-    epochs, batch = problem.final.epochs, problem.final.batch_size
-    steps, _ = problem.trainer.epoch_size(batch)
+        return own.model_copy(update=changes)
+    epochs, batch, steps = problem.final.epochs, problem.final.batch_size, _steps(problem)
     channels = sum(problem.reference.widths.values())
     events = max(1, channels // own.prune_channels)
-    changes: dict[str, Any] = {
-        "weights": shared.get("weights", "auto"),
+    changes |= {
         "pretrain_epochs": max(1, round(_PRETRAINED * epochs)),
         "batch_size": batch,
-        "lr": problem.final.lr_at(steps * epochs // 2, steps),
+        "lr": problem.final.lr_at(steps * epochs // 2, steps) if problem.final.optimizer == "sgd" else own.lr,
         "prune_every": max(1, min(own.prune_every, round(_PRUNED * epochs * steps / events))),
     }
     if "iterations" in type(own).model_fields:
         changes["iterations"] = 1
     return own.model_copy(update=changes)
+
+
+def _steps(problem: Problem) -> int:
+    """Of an epoch of the final training."""
+    from compressor.models import build
+
+    assert problem.final is not None
+    steps, _ = problem.trainer.epoch_size(problem.final.batch_size, build(problem.reference, problem.seed))
+    return steps
 
 
 def _race(problem: Problem, config: AutoConfig, found: Mapping[str, SearchResult], kept: bool) -> list[dict[str, Any]]:
@@ -136,8 +144,9 @@ def _race(problem: Problem, config: AutoConfig, found: Mapping[str, SearchResult
     alive, rounds = list(found), []
     assert problem.final is not None
     whole = problem.final.epochs or 1
-    steps, _ = problem.trainer.epoch_size(problem.final.batch_size)
-    epochs = min(whole, max(1, round(config.share * whole), math.ceil(_LEAST_STEPS / steps)))
+    enough = min(math.ceil(_LEAST_STEPS / _steps(problem)), math.ceil(whole / 2))
+    epochs = max(1, round(config.share * whole), enough)
+    diverged: TrainingError | None = None
     sign = -1 if problem.trainer.better == "higher" else 1
     while len(alive) > 1:
         scores: dict[str, float | None] = {}
@@ -148,7 +157,7 @@ def _race(problem: Problem, config: AutoConfig, found: Mapping[str, SearchResult
                 scores[name], diverged = None, error
         judged = {name: sign * score for name, score in scores.items() if score is not None}
         if not judged:
-            raise diverged
+            raise diverged or TrainingError("search.method: auto: no validation metric in the race is a finite number")
         ranked = sorted(judged, key=lambda name: judged[name])
         alive = ranked[: max(1, math.ceil(len(alive) / 2) if len(alive) > 2 else 1)]
         rounds.append({"epochs": epochs, "scores": scores, "alive": alive})
@@ -156,7 +165,9 @@ def _race(problem: Problem, config: AutoConfig, found: Mapping[str, SearchResult
     return rounds
 
 
-def _score(problem: Problem, config: AutoConfig, name: str, result: SearchResult, epochs: int, kept: bool) -> float:
+def _score(
+    problem: Problem, config: AutoConfig, name: str, result: SearchResult, epochs: int, kept: bool
+) -> float | None:
     """The validation metric of a network after a short training; without validation data, its training loss.
 
     What was trained before an interruption is not trained again.
@@ -167,7 +178,7 @@ def _score(problem: Problem, config: AutoConfig, name: str, result: SearchResult
     limits = sorted(problem.budget.limits.items())
     key = digest_of(repr((name, architecture.to_json(), epochs, kept, limits)), 24)
     path = problem.checkpoint("auto-race.json")
-    known: dict[str, float] = read_json(path) if path is not None and path.exists() else {}
+    known: dict[str, float | None] = read_json(path) if path is not None and path.exists() else {}
     if key in known:
         return known[key]
     model, settings = _beginning(problem, config, result, kept)
@@ -190,21 +201,27 @@ def _beginning(problem: Problem, config: AutoConfig, result: SearchResult, kept:
 
     assert problem.final is not None
     model = build(result.architecture, problem.seed)
-    weights = result.weights
+    weights = None if config.weights == "fresh" else result.weights
     if weights is None and kept:
         weights = inherited(problem, result.architecture, channel_importance(problem, config.ranking))
     if weights is None:
         return problem.trainer.prepare(model), problem.final
     model.load_state_dict(dict(weights))
-    return problem.trainer.prepare(model), problem.finetuning or problem.final
+    settings = problem.finetuning or problem.final
+    if (own := result.finetuning) is not None:
+        settings = replace(settings, epochs=own.epochs, lr_at=lambda step, per_epoch: own.lr)
+    if settings.epochs == 0:  # it is the result as it is: an epoch that changes no weights judges it
+        settings = replace(settings, epochs=1, lr_at=lambda step, per_epoch: 0.0)
+    return problem.trainer.prepare(model), settings
 
 
-def _score_of(history: Sequence[EpochRecord], better: str) -> float:
+def _score_of(history: Sequence[EpochRecord], better: str) -> float | None:
+    """The last validation metric, else the training loss with the sign that makes it comparable; None: no number."""
     last = history[-1]
-    if last.validation_metric is not None:
-        return last.validation_metric
-    loss = math.inf if last.loss is None else last.loss
-    return -loss if better == "higher" else loss
+    found = last.validation_metric
+    if found is None and last.loss is not None:
+        found = -last.loss if better == "higher" else last.loss
+    return found if found is not None and math.isfinite(found) else None
 
 
 METHOD = Method(

@@ -28,7 +28,7 @@ from compressor.recipe.values import PositiveInt
 from compressor.report.descent import descent_section, fit_section
 from compressor.report.removal import removal_line, removal_section
 from compressor.search.prices import Prices
-from compressor.search.problem import Problem, SearchResult
+from compressor.search.problem import Problem, SearchResult, block_of
 from compressor.search.pruning_config import PruningConfig
 from compressor.search.scaling import scale_uniformly
 
@@ -51,7 +51,8 @@ class NeuralScaleConfig(PruningConfig):
         "auto",
         description="the cost that channels are ranked by and widths are fitted to; params: importance alone ranks, "
         "widths follow the parameters (the paper); budget: importance per cost of the budget ranks, widths follow that "
-        "cost, of several limits the most violated one; auto: params where all limits grow as these do, else budget",
+        "cost, of several limits the most violated one; auto: params where all limits are of parameters, bytes or "
+        "activation memory, else budget",
     )
     price: NonNegativeFloat = Field(
         1.0, description="exponent of the cost in importance / cost, where the search goes along the budget"
@@ -76,15 +77,18 @@ class Along:
 
 
 _PARAMS = "params"
+_WIDEST = 8  # times the unscaled width
 
 
 def along_of(problem: Problem, config: NeuralScaleConfig) -> Along:
     """The cost that a search goes along: the parameters, or what the budget limits."""
     names = sorted(problem.budget.limits)
     known = costs()
-    like_params = all(name in known and known[name].like_params for name in names)
-    if config.along == _PARAMS or (config.along == "auto" and like_params):
-        return Along((_PARAMS,), "", problem.costs[_PARAMS], None)
+    by_params = all(name in known and known[name].along_params for name in names)
+    bounds = problem.bounds  # which may follow from the budget, and are those of the networks that are generated
+    allowed = digest_of(repr([values.tolist() for values in (bounds.minimum, bounds.maximum, bounds.multiple)]), 8)
+    if config.along == _PARAMS or (config.along == "auto" and by_params):
+        return Along((_PARAMS,), f"-{allowed}", problem.costs[_PARAMS], None)
     reference = problem.reference
     limits = dict(problem.budget.limits)
     if len(names) == 1:  # how far the limit is makes no difference then, and other budgets share what is found
@@ -93,9 +97,9 @@ def along_of(problem: Problem, config: NeuralScaleConfig) -> Along:
     def of(name: str, widths: Mapping[str, int]) -> float:
         return problem.costs[name](reference.with_widths({**reference.widths, **widths}))
 
-    prices = Prices({name: partial(of, name) for name in names}, limits, config.price)
+    prices = Prices({name: partial(of, name) for name in names}, limits, config.price, block_of(problem))
     conditions = [str(how) for name in names if (how := getattr(problem.costs[name], "conditions", ""))]
-    key = "-".join(["", *names, *conditions, f"{config.price:g}"])
+    key = "-".join(["", *names, *conditions, f"{config.price:g}", allowed])
     if len(names) > 1:
         key += f"-{digest_of(repr(sorted(limits.items())), 12)}"
     if len(names) == 1:
@@ -170,9 +174,13 @@ def solve_fit(
     """`widths_for` with several costs and bounds: the largest widths of a fit, α and β (L,), within all limits."""
     # τ is only an inner coordinate: whatever the budget is in, bisection finds the τ that fits it.
     coarse = bounds is not None and bounds.coarse
-    return largest_within(
-        costs, limits, lambda tau: alpha * tau**beta, low=1.0, high=1e6, bounds=bounds, exchange=coarse, reach=1
-    )
+
+    def widths_at(tau: float) -> Floats:
+        with np.errstate(over="ignore"):  # a group that bounds hold back
+            widths: Floats = alpha * tau**beta
+        return widths
+
+    return largest_within(costs, limits, widths_at, low=1.0, high=1e6, bounds=bounds, exchange=coarse, reach=1)
 
 
 def search(problem: Problem, config: NeuralScaleConfig) -> SearchResult:
@@ -210,13 +218,13 @@ def search(problem: Problem, config: NeuralScaleConfig) -> SearchResult:
         trace["note"] = earlier or last["note"]
         limited = {name: of_widths(reference, problem.costs[name]) for name in problem.budget.limits}
         alpha, beta = np.array(last["alpha"]), np.array(last["beta"])
-        solution = solve_fit(alpha, beta, limited, dict(problem.budget.limits), problem.bounds)
+        solution = solve_fit(alpha, beta, limited, dict(problem.budget.limits), _within_reason(problem, along))
         result = reference.with_widths(dict(zip(names, solution.widths, strict=True)))
     return SearchResult(result, trace, solution.one_channel, solution.binding)
 
 
 def _name(along: Along, index: int) -> str:
-    return f"neuralscale{along.key}-{index}" if along.key else f"neuralscale{index}"
+    return f"neuralscale{along.key}-{index}"
 
 
 def _iterate(
@@ -264,7 +272,7 @@ def _iterate(
         alpha, beta = _fit(problem, recorded, widths)
         found |= {"alpha": alpha.tolist(), "beta": beta.tolist()}
         found["r2"] = r_squared(recorded, widths, alpha, beta).tolist()
-        cost, bounds = of_widths(architecture, along.cost), problem.bounds
+        cost, bounds = of_widths(architecture, along.cost), _within_reason(problem, along)
         # Coarse steps may make the least network larger than the original.
         size = max(along.cost(problem.reference), cost(bounds.least.tolist()))
         generated = solve_fit(alpha, beta, {"along": cost}, {"along": size}, bounds).widths
@@ -274,6 +282,15 @@ def _iterate(
     if along.prices is not None:
         found["cost"] = along.cost(following)
     return found, following
+
+
+def _within_reason(problem: Problem, along: Along) -> Bounds:
+    """The widths allowed; where a cost hardly depends on some groups, these are kept from growing without end."""
+    bounds = problem.bounds
+    if along.prices is None:
+        return bounds
+    widest = _WIDEST * np.array(list(problem.reference.widths.values())) // bounds.multiple * bounds.multiple
+    return Bounds(bounds.minimum, np.clip(widest, bounds.least, bounds.maximum), bounds.multiple)
 
 
 def _first_record(config: NeuralScaleConfig, pruned: Trajectory, found: dict[str, Any]) -> int:

@@ -18,7 +18,7 @@ from compressor.files import digest_of
 from compressor.recipe.method import Method, MethodConfig
 from compressor.recipe.values import BatchSize, PositiveInt
 from compressor.report.removal import removal_line, removal_section
-from compressor.search.problem import Problem, SearchResult
+from compressor.search.problem import Problem, SearchResult, block_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -84,7 +84,10 @@ def search(problem: Problem, config: TaylorConfig) -> SearchResult:
         PruneSettings(config.prune_every, 0, 0.0, dict(zip(streams.names, bounds.least.tolist(), strict=True))),
         events=_events(problem, config, model),
         prices=Prices(
-            {name: _of_groups(cost, own) for name, cost in costs.items()}, limits, 1.0 if config.by_cost else 0.0
+            {name: _of_groups(cost, own) for name, cost in costs.items()},
+            limits,
+            1.0 if config.by_cost else 0.0,
+            block_of(problem),
         ),
         remove=remover,
     )

@@ -2,6 +2,7 @@ import dataclasses
 import json
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from compressor.costs import params_macs
@@ -37,8 +38,8 @@ class Judge:
 
 @pytest.fixture
 def race(tiny, problem, quick_trainer):
-    def run(scores, config=None, work=None, better="higher", epoch=100, **more):
-        trainer = Judge(quick_trainer(), scores, better)
+    def run(scores, config=None, work=None, better="higher", epoch=100, judge=Judge, **more):
+        trainer = judge(quick_trainer(), scores, better)
         final = Settings(epochs=16, batch_size=8, lr_at=lambda step, per_epoch: 0.05, momentum=0.9, weight_decay=0.0)
         trainer.epoch_size = lambda batch_size, model=None: (epoch, batch_size)
         given = dataclasses.replace(problem(tiny, LIMITS, trainer, work, final=final), **more)
@@ -72,7 +73,7 @@ def test_the_better_half_goes_on_for_twice_as_long(race):
     assert len(trainer.races) == 6
 
 
-@pytest.mark.parametrize(("share", "steps", "epochs"), [(0.25, 100, 4), (0.01, 100, 2), (0.125, 7, 16), (1.0, 100, 16)])
+@pytest.mark.parametrize(("share", "steps", "epochs"), [(0.25, 100, 4), (0.01, 100, 2), (0.125, 7, 8), (1.0, 100, 16)])
 def test_a_race_is_long_enough_to_tell_and_no_longer_than_the_training(race, share, steps, epochs):
     scores = {"uniform": 0.3, "neuralscale": 0.5}
     _, trainer = race(scores, AutoConfig(share=share), epoch=steps)
@@ -83,6 +84,43 @@ def test_one_candidate_needs_no_race(race):
     found, trainer = race({}, AutoConfig(candidates=("uniform",)))
     assert not trainer.races
     assert found.trace["race"]["rounds"] == []
+
+
+def test_fresh_weights_race_fresh(race, tiny):
+    """The final training will not begin with what `taylor` cut either."""
+    given = {name: tensor.clone() for name, tensor in build(tiny, 3).state_dict().items()}
+    seen = []
+
+    class Watching(Judge):
+        def fit(self, model, settings, **more):
+            if more["label"].startswith("race: "):
+                seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+            return super().fit(model, settings, **more)
+
+    found, _ = race(
+        {"uniform": 0.1, "taylor": 0.3},
+        AutoConfig(candidates=("uniform", "taylor"), weights="fresh"),
+        given=given,
+        judge=Watching,
+    )
+    fresh = build(found.architecture, 0).state_dict()
+    assert all(torch.equal(seen[1][name], tensor) for name, tensor in fresh.items())
+
+
+def test_networks_that_are_not_fine_tuned_race_as_they_are(race, tiny):
+    given = {name: tensor.clone() for name, tensor in build(tiny, 3).state_dict().items()}
+    none = Settings(epochs=0, batch_size=8, lr_at=lambda step, per_epoch: 0.05, momentum=0.9, weight_decay=0.0)
+    found, trainer = race({"uniform": 0.3, "neuralscale": 0.1, "taylor": 0.2}, given=given, finetuning=none)
+    assert found.trace["race"]["chosen"] == "uniform"
+    assert {epochs for _, epochs in trainer.races} == {1}
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number_loses(race, score, tmp_path):
+    found, _ = race({"uniform": score, "neuralscale": 0.1}, work=tmp_path)
+    assert found.trace["race"]["chosen"] == "neuralscale"
+    with pytest.raises(TrainingError, match="no validation metric in the race"):
+        race({"uniform": score, "neuralscale": score})
 
 
 def test_what_diverges_loses(race):

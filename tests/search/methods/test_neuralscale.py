@@ -117,8 +117,11 @@ def test_under_another_budget_widths_are_fitted_to_its_cost(tiny, problem, limit
         alpha, beta = fit_power_law(expected, entry["records"]["widths"])
         np.testing.assert_allclose([entry["alpha"], entry["beta"]], [alpha, beta])
         if len(limits) == 1:
-            generated = params_macs.macs(tiny.with_widths(dict(zip(entry["groups"], entry["widths"], strict=True))))
-            assert 0.9 * params_macs.macs(tiny) < generated <= params_macs.macs(tiny)
+            generated = tiny.with_widths(dict(zip(entry["groups"], entry["widths"], strict=True)))
+            assert params_macs.macs(generated) <= params_macs.macs(tiny)
+            for name, width in generated.widths.items():
+                wider = generated.with_widths({**generated.widths, name: width + 1})
+                assert params_macs.macs(wider) > params_macs.macs(tiny) or width == 8 * tiny.widths[name]
 
 
 def test_a_parameter_budget_is_searched_for_as_in_the_paper(tiny, problem):
@@ -142,6 +145,32 @@ def test_iterations_are_shared_by_budgets_of_one_cost_alone(tiny, problem, quick
     trainer = quick_trainer()
     search(problem(tiny, {"macs": 60_000}, trainer, tmp_path), config.model_copy(update={"price": 0.5}))
     assert trainer.steps
+
+
+def test_iterations_are_not_shared_by_other_steps(tiny, problem, quick_trainer, tmp_path):
+    config, steps = CONFIG.model_copy(update={"iterations": 1}), []
+    for multiple in (1, 4, 1):
+        trainer = quick_trainer()
+        bounds = Bounds(multiple=np.array(multiple))
+        found = search(problem(tiny, {"params": 4_000}, trainer, tmp_path, bounds=bounds), config)
+        assert all(width % multiple == 0 for width in found.trace["iterations"][0]["widths"])
+        steps.append(trainer.steps)
+    assert [bool(taken) for taken in steps] == [True, True, False]
+
+
+def test_groups_that_hardly_cost_anything_do_not_grow_without_end(tiny, problem):
+    costs = params_macs.COSTS | {"narrow": lambda architecture: architecture.widths["stem"] ** 2 + 1e-3}
+    given = dataclasses.replace(problem(tiny, {"narrow": 30.0}), costs=costs)
+    found = search(given, CONFIG.model_copy(update={"along": "budget"}))
+    assert found.architecture.widths["stem"] <= 5
+    assert found.architecture.widths["inner"] <= 8 * tiny.widths["inner"]
+
+
+def test_activation_memory_is_searched_for_by_the_parameters(tiny, problem):
+    limits = {"activation_bytes": 20.0}
+    costs = params_macs.COSTS | {"activation_bytes": lambda architecture: float(sum(architecture.widths.values()))}
+    given = dataclasses.replace(problem(tiny, limits), costs=costs)
+    assert search(given, CONFIG.model_copy(update={"iterations": 1})).trace["along"] == ["params"]
 
 
 def test_a_cost_that_never_changes_scales_uniformly(tiny, problem):
