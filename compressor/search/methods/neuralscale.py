@@ -57,6 +57,9 @@ class NeuralScaleConfig(PruningConfig):
     price: NonNegativeFloat = Field(
         1.0, description="exponent of the cost in importance / cost, where the search goes along the budget"
     )
+    fits: PositiveInt = Field(
+        1, description="times that the last iteration is done, with other seeds; the mean of ln α and β is taken"
+    )
 
 
 @dataclass(frozen=True)
@@ -208,7 +211,8 @@ def search(problem: Problem, config: NeuralScaleConfig) -> SearchResult:
         if kept is not None:
             write_json(kept, iterations)
         prune_while_training.discard(problem, _name(along, index))
-    trace: dict[str, Any] = {"iterations": iterations, "along": list(along.names)}
+    repeats = _repeats(problem, config, along, iterations)
+    trace: dict[str, Any] = {"iterations": iterations, "along": list(along.names), "repeats": repeats}
     last = next((found for found in reversed(iterations) if not found["fallback"]), None)
     if last is None:
         result, solution = scale_uniformly(problem)
@@ -217,18 +221,48 @@ def search(problem: Problem, config: NeuralScaleConfig) -> SearchResult:
         earlier = None if last is iterations[-1] else "the last iteration gave no fit: that of an earlier one was taken"
         trace["note"] = earlier or last["note"]
         limited = {name: of_widths(reference, problem.costs[name]) for name in problem.budget.limits}
-        alpha, beta = np.array(last["alpha"]), np.array(last["beta"])
+        alpha, beta = _mean_of([last, *(found for found in repeats if not found["fallback"])])
         solution = solve_fit(alpha, beta, limited, dict(problem.budget.limits), _within_reason(problem, along))
         result = reference.with_widths(dict(zip(names, solution.widths, strict=True)))
     return SearchResult(result, trace, solution.one_channel, solution.binding)
 
 
-def _name(along: Along, index: int) -> str:
-    return f"neuralscale{along.key}-{index}"
+def _repeats(
+    problem: Problem, config: NeuralScaleConfig, along: Along, iterations: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Records of the last iteration, done again with other seeds."""
+    from compressor.search import prune_while_training
+
+    kept = problem.checkpoint(f"neuralscale{along.key}-repeats.json")
+    repeats: list[dict[str, Any]] = read_json(kept) if kept is not None and kept.exists() else []
+    last = iterations[-1]
+    start = problem.reference.with_widths(dict(zip(last["groups"], last["start"], strict=True)))
+    for repeat in range(len(repeats) + 1, config.fits):
+        found, _ = _iterate(problem, config, len(iterations) - 1, start, along, repeat)
+        repeats.append(found)
+        if kept is not None:
+            write_json(kept, repeats)
+        prune_while_training.discard(problem, _name(along, len(iterations) - 1, repeat))
+    return repeats[: config.fits - 1]
+
+
+def _mean_of(found: Sequence[dict[str, Any]]) -> tuple[Floats, Floats]:
+    """The mean power laws of several fits: of ln α and of β."""
+    alpha, beta = (np.array([one[key] for one in found], dtype=np.float64) for key in ("alpha", "beta"))
+    return np.exp(np.log(alpha).mean(axis=0)), beta.mean(axis=0)
+
+
+def _name(along: Along, index: int, repeat: int = 0) -> str:
+    return f"neuralscale{along.key}-{index}" + (f"-{repeat}" if repeat else "")
 
 
 def _iterate(
-    problem: Problem, config: NeuralScaleConfig, index: int, architecture: Architecture, along: Along
+    problem: Problem,
+    config: NeuralScaleConfig,
+    index: int,
+    architecture: Architecture,
+    along: Along,
+    repeat: int = 0,
 ) -> tuple[dict[str, Any], Architecture]:
     """One iteration of architecture descent: its record, and the network that the next one starts from."""
     from compressor.search import prune_while_training
@@ -238,9 +272,9 @@ def _iterate(
         problem,
         config,
         architecture,
-        name=_name(along, index),
-        label=f"search {index + 1}/{config.iterations}",
-        seed=problem.seed + 1000 * index,
+        name=_name(along, index, repeat),
+        label=f"search {index + 1}/{config.iterations}" + (f" again ({repeat})" if repeat else ""),
+        seed=problem.seed + 1000 * index + 100_000 * repeat,
         floor=config.floor,
         prices=along.prices,
     )

@@ -8,13 +8,13 @@ from torch import nn
 
 from compressor import models
 from compressor.costs import params_macs
-from compressor.costs.solver import Bounds
+from compressor.costs.solver import Bounds, of_widths
 from compressor.errors import BudgetError, ModelError
 from compressor.models import follows, graph_of, prunable, reference_architecture
 from compressor.models.zoo import Family
 from compressor.recipe import NeuralScaleConfig, UniformConfig
 from compressor.search import prune_while_training, search
-from compressor.search.methods.neuralscale import fit_power_law, r_squared, widths_for
+from compressor.search.methods.neuralscale import fit_power_law, r_squared, solve_fit, widths_for
 from compressor.search.prune_while_training import Trajectory
 
 CONFIG = NeuralScaleConfig(iterations=3, pretrain_epochs=1, prune_every=2, prune_channels=2)
@@ -145,6 +145,32 @@ def test_iterations_are_shared_by_budgets_of_one_cost_alone(tiny, problem, quick
     trainer = quick_trainer()
     search(problem(tiny, {"macs": 60_000}, trainer, tmp_path), config.model_copy(update={"price": 0.5}))
     assert trainer.steps
+
+
+def test_several_fits_are_averaged(tiny, problem, monkeypatch, tmp_path):
+    asked = []
+
+    def prune(problem, config, architecture, *, seed, **more):
+        """The inner width falls as fast as the stem, twice as fast, three times as fast."""
+        asked.append((architecture, seed))
+        faster = len(asked)
+        widths = [[13 - event, max(1, 23 - faster * event)] for event in range(1, 8)]
+        params = [params_macs.params(tiny.with_widths({"stem": stem, "inner": inner})) for stem, inner in widths]
+        return Trajectory(params, widths, 0, widths[-1], "the floor was reached", 0.0, 0.0, {})
+
+    monkeypatch.setattr(prune_while_training, "prune", prune)
+    config = CONFIG.model_copy(update={"fits": 3, "iterations": 1})
+    found = search(problem(tiny, {"params": 2_000}, work=tmp_path), config)
+    assert [architecture for architecture, _ in asked] == [tiny] * 3
+    assert len({seed for _, seed in asked}) == 3
+    fits = [found.trace["iterations"][-1], *found.trace["repeats"]]
+    alphas, betas = (np.array([one[key] for one in fits]) for key in ("alpha", "beta"))
+    assert len({tuple(beta) for beta in betas.tolist()}) == 3
+    limited = {"params": of_widths(tiny, params_macs.params)}
+    mean = np.exp(np.log(alphas).mean(axis=0)), betas.mean(axis=0)
+    assert tuple(found.architecture.widths.values()) == solve_fit(*mean, limited, {"params": 2_000}).widths
+    assert search(problem(tiny, {"params": 2_000}, work=tmp_path), config).architecture == found.architecture
+    assert len(asked) == 3
 
 
 def test_iterations_are_not_shared_by_other_steps(tiny, problem, quick_trainer, tmp_path):
