@@ -31,6 +31,7 @@ from compressor.pipeline.lock import alone_in
 from compressor.pipeline.records import FailuresRecord, LatencyRecord, damaged
 from compressor.pipeline.run_log import RunLog
 from compressor.pipeline.runner import Progress, Shared, run
+from compressor.pipeline.stages.bench import measured_costs
 from compressor.pipeline.sweep_jobs import UNSCALED, Job, Sweep, make_sweep
 from compressor.recipe import Recipe, costs, method_of
 from compressor.recipe.sections import DataConfig
@@ -104,7 +105,8 @@ class _SweepRun:
         if self.ray is not None:
             self._train_on(self.ray)
         for job in self.sweep.jobs:
-            self._run(job, "export")
+            # A file that is above a measured limit is made smaller before all are measured in turns.
+            self._run(job, "bench" if measured_costs(job.recipe) else "export")
         done = [job for job in self.sweep.jobs if job.folder not in self.failures]
         latency = self._latency(done)
         reports = {job.folder: self._report(job, latency) for job in done}
@@ -140,7 +142,7 @@ class _SweepRun:
         return lambda stage, text, share: self.progress(stage, f"{head}: {text}", share)
 
     def _run(self, job: Job, until: str) -> None:
-        """Bring one run up to its search or its ONNX file, or record why its budget cannot be met."""
+        """Bring one run up to its search, its ONNX file or its measurements, or record why its budget cannot be met."""
         if job.folder in self.failures:
             return
         folder, progress = self.out / job.folder, self._progress_of(job)
@@ -151,7 +153,7 @@ class _SweepRun:
             if until == "search":
                 return
             self._borrow(job)
-            run(job.recipe, folder, resume=True, until="export", progress=progress, shared=shared)
+            run(job.recipe, folder, resume=True, until=until, progress=progress, shared=shared)
         except BudgetError as error:
             self.failures[job.folder] = str(error)
             write_json(self.out / "failures.json", self.failures)
@@ -162,8 +164,8 @@ class _SweepRun:
         """Take the weights of an earlier run of the same network, if there is one."""
         folder = self.out / job.folder
         earlier = self.trained.setdefault(_identity(job, folder), job)
-        if earlier is job:
-            return
+        if earlier is job or _identity(earlier, self.out / earlier.folder) != _identity(job, folder):
+            return  # the earlier one was made smaller since
         self.twins[job.folder] = earlier.name
         if not all((folder / name).exists() for name in _TRAINED):
             run_folder.record(folder, "train", job.recipe)

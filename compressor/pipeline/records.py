@@ -344,6 +344,28 @@ class LatencyRecord(_File):
     block: Size | None = None
 
 
+class Mending(BaseModel):
+    """One time that a result was made smaller, or could not be.
+
+    Attributes:
+        measured: {cost: what its file was measured at}, of the limits that were not met
+        limits: {cost: its limit}
+        widths: {group: channels before and after}, of those that changed
+        epochs: of fine-tuning
+        refused: why it could not be made smaller
+    """
+
+    measured: dict[str, Limit]
+    limits: dict[str, Limit]
+    widths: dict[str, tuple[Size, Size]] = {}
+    epochs: Count = 0
+    refused: str | None = None
+
+
+class MendedRecord(RootModel[list[Mending]], _File):
+    """mended.json: the result was measured above its limit."""
+
+
 class FailuresRecord(RootModel[dict[str, str]], _File):
     """failures.json of a comparison: {folder of a run: why its budget cannot be met}."""
 

@@ -41,7 +41,7 @@ _LEAVES = {
         "checkpoints/search/*",
     ),
     "train": (*_of_networks("training.json", "weights.safetensors"), "checkpoints/train-*"),
-    "export": _of_networks("export.json", "model.onnx"),
+    "export": (*_of_networks("export.json", "model.onnx"), "mended.json"),
     "bench": ("latency.json",),  # and the records of limited costs, see `compressor.recipe.Cost`
     "report": ("report.json",),
 }

@@ -19,6 +19,8 @@ def distillation_line(record: Record) -> str:
         return f"{sentence}; what that is worth shows baselines: [undistilled]"
     metric = metric_of(record)
     gained = f"{metric.text(own)}, without {metric.text(without)}"
+    if (plain or {}).get("widths") != record.get("widths"):
+        return f"{sentence}: {gained}, at the widths that it had before it was made smaller"
     spent, alone = (_seconds(one) for one in (record, plain))
     time = f", in {significant(spent / alone)} times the training time" if spent and alone else ""
     return f"{sentence}: {gained}{time}"

@@ -39,7 +39,8 @@ def race_line(record: Record) -> str:
         return ""
     rounds, metric = race.get("rounds") or [], metric_of(record)
     if not rounds:
-        return f"{race.get('chosen')} was the only candidate"
+        refused = "".join(f"; {name} took no part: {why}" for name, why in (race.get("refused") or {}).items())
+        return f"{race.get('chosen')} was the only candidate{refused}"
     last = rounds[-1]
     scores = ", ".join(f"{name} {_shown(score, metric)}" for name, score in last["scores"].items())
     return f"{race.get('chosen')} won the race of {len(race['networks'])} candidates ({_epochs(last)}: {scores})"

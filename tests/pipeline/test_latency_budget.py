@@ -12,10 +12,11 @@ from small import small_recipe
 
 from compressor.bench import pairs
 from compressor.costs import latency_measurement as runtime
-from compressor.errors import BudgetError
-from compressor.files import read_json
+from compressor.errors import BudgetError, TrainingError
+from compressor.files import read_json, sha256_of
 from compressor.models.architecture import Architecture
 from compressor.pipeline import context, mending
+from compressor.pipeline.compare import compare_methods
 from compressor.pipeline.runner import run
 from compressor.recipe import parse_recipe
 from compressor.report import comparison_lines, render_html, summary_lines
@@ -177,6 +178,51 @@ def test_making_it_smaller_may_be_interrupted(tmp_path, fake, monkeypatch, momen
     assert report["accuracy"] == whole["accuracy"]
 
 
+def test_what_cannot_be_made_smaller_is_told_once(tmp_path, fake, monkeypatch):
+    fake.drift = 1.1
+    out, frozen = tmp_path / "out", recipe(widths={"frozen": ["fc1"]})
+    tried = []
+
+    def refuse(*args, **options):
+        tried.append(args)
+        raise TrainingError("training diverged at step 3")
+
+    monkeypatch.setattr(mending, "inherited", refuse)
+    report = run(frozen, out)
+    assert report["budget"]["met"] is False
+    (entry,) = read_json(out / "mended.json")
+    assert entry["refused"] == "training diverged at step 3"
+    assert any("could not be made smaller: training diverged at step 3" in line for line in summary_lines(report))
+    (out / "report.json").unlink()
+    again = run(frozen, out, resume=True)
+    assert again["widths"] == report["widths"]
+    assert len(tried) == 1
+
+
+def test_what_is_not_fine_tuned_is_not_trained(tmp_path, fake):
+    fake.drift = 1.1
+    out = tmp_path / "out"
+    report = run(recipe(finetune={"epochs": 0}), out)
+    (entry,) = read_json(out / "mended.json")
+    assert entry["epochs"] == 0
+    assert any("and not fine-tuned" in line for line in summary_lines(report))
+    assert report["budget"]["met"] is True
+    assert (report["budget"]["binding"], report["budget"]["one_channel"]) == (None, {})
+
+
+def test_in_a_comparison_all_networks_are_measured_after_they_were_made_smaller(tmp_path, fake):
+    fake.drift = 1.1
+    out = tmp_path / "out"
+    compare_methods(recipe(search={"method": "uniform"}), ["uniform"], ["latency=0.6x"], 1, out)
+    (folder,) = [path.parent for path in out.rglob("mended.json")]
+    joint = read_json(out / "latency.json")["networks"]
+    own = read_json(folder / "report.json")
+    assert own["budget"]["met"] is True
+    (found,) = [one for name, one in joint.items() if (out / name) == folder]
+    assert found["sha256"] == sha256_of(folder / "model.onnx")
+    assert own["latency_ms"]["median"] == found["median_ms"]
+
+
 def test_a_file_that_stays_too_slow_is_a_missed_budget(tmp_path, fake, monkeypatch):
     verify = fake.verify
     slow = {"verdict": "missed", "cost_ms": 3.06}  # of 3.0
@@ -237,8 +283,6 @@ def test_the_report_tells_how_latency_was_found_and_verified(tmp_path):
 
 @pytest.mark.usefixtures("fake")
 def test_methods_are_compared_at_equal_latency(tmp_path):
-    from compressor.pipeline.compare import compare_methods
-
     methods, budgets = ["uniform", "random"], ["0.5x", "latency=0.7x+params=9k"]
     record = compare_methods(recipe(), methods, budgets, 1, tmp_path / "out")
     runs = [one for one in record["runs"] if one["method"] != "unscaled"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from compressor.costs.budget import Budget
 from compressor.pipeline.context import RunContext
-from compressor.pipeline.mending import mended_remarks
+from compressor.pipeline.mending import mended_remarks, mendings
 from compressor.pipeline.records import (
     ExportRecord,
     LatencyRecord,
@@ -59,6 +59,8 @@ def run_report(context: RunContext) -> dict[str, Any]:
     slow = _slow(networks, searched, latency.block)
     result = networks.pop("result")
     result["budget"] |= {"one_channel": searched.one_channel, "binding": searched.binding, "note": searched.note}
+    if any(one.refused is None for one in mendings(context.out)):  # it is another network than the search found
+        result["budget"] |= {"one_channel": {}, "binding": None}
     finetuning, exported = searched.finetuning, ExportRecord.read(context.out / "export.json")
     return {
         **result,
