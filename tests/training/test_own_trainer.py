@@ -308,7 +308,7 @@ def test_a_function_trains_and_prunes_on_a_gpu(digits):
 
 def test_what_does_not_go_with_a_training_function_is_refused():
     train = {"function": "mine:train"}
-    assert "train.function is not for search.method: growing; valid: l1, " in refusal(
+    assert "train.function is not for search.method: growing; valid: auto, l1, " in refusal(
         small_recipe(train=train, search={"method": "growing"})
     )
     assert "train.distill is for our own training" in refusal(small_recipe(train=train | {"distill": {}}))
