@@ -42,7 +42,8 @@ from compressor.files import read_json, write_json
 from compressor.models import build, reference_architecture
 from compressor.models.architecture import Architecture
 from compressor.recipe import DataConfig, load_recipe
-from compressor.training.trainer import Settings, Trainer, schedule
+from compressor.training.schedules import schedule
+from compressor.training.trainer import Settings, Trainer
 
 HERE: Final = Path(__file__).parent
 RECIPE: Final = HERE.parent / "recipes" / "neuralscale-digits.yaml"

@@ -33,7 +33,7 @@ from compressor.search import Problem
 from compressor.search.inherited import channel_importance, inherited
 from compressor.search.scaling import scaled_widths
 from compressor.training.checkpoint import load_tensors, save_tensors
-from compressor.training.trainer import shortened
+from compressor.training.schedules import shortened
 
 MOST = 2  # times that a network is made smaller
 RECORD = "mended.json"

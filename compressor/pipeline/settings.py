@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from compressor.recipe import Recipe, TrainConfig
 from compressor.search import Finetuning
-from compressor.training.trainer import Settings, schedule
+from compressor.training.schedules import schedule
+from compressor.training.trainer import Settings
 
 
 def final_settings(config: TrainConfig) -> Settings:

@@ -6,10 +6,9 @@ checkpoint to the same weights (same machine, same number of threads).
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -105,38 +104,6 @@ class Observer(Protocol):
 
     def restore(self, snapshot: Snapshot) -> None:
         """Called after `start` with what `state` gave; the network must then have its shape of that moment."""
-
-
-def schedule(name: Literal["paper", "onecycle"], lr: float, epochs: int) -> Callable[[int, int], float]:
-    """A named learning-rate schedule as a function of the step.
-
-    paper: lr, divided by 10 after 1/3, 2/3 and 5/6 of the epochs (NeuralScale section 4: 100, 200, 250 of 300).
-    onecycle: linear warm-up from lr/10 over the first fifth, then half a cosine down to 0 (after Smith 2018).
-    """
-
-    def paper(step: int, per_epoch: int) -> float:
-        done = step / (epochs * per_epoch)
-        return float(lr / 10 ** sum(done >= share for share in (1 / 3, 2 / 3, 5 / 6)))
-
-    def onecycle(step: int, per_epoch: int) -> float:
-        done, rise = (step + 1) / (epochs * per_epoch), 0.2
-        if done < rise:
-            return lr * (0.1 + 0.9 * done / rise)
-        return lr * 0.5 * (1 + math.cos(math.pi * (done - rise) / (1 - rise)))
-
-    return {"paper": paper, "onecycle": onecycle}[name]
-
-
-def shortened(settings: Settings, epochs: int) -> Settings:
-    """The same training in fewer epochs, with its whole learning-rate schedule."""
-    whole = settings.epochs or epochs
-    if whole <= epochs:
-        return settings
-
-    def lr_at(step: int, per_epoch: int) -> float:
-        return settings.lr_at(step * whole // epochs, per_epoch)
-
-    return replace(settings, epochs=epochs, lr_at=lr_at)
 
 
 def pick_device(name: str) -> torch.device:

@@ -6,7 +6,8 @@ from torch import nn
 
 from compressor.errors import TrainingError, UnavailableError
 from compressor.training.checkpoint import Snapshot, load_snapshot
-from compressor.training.trainer import Settings, Trainer, pick_device, schedule
+from compressor.training.schedules import schedule
+from compressor.training.trainer import Settings, Trainer, pick_device
 
 
 def network():

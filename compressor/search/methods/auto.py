@@ -172,7 +172,7 @@ def _score(
 
     What was trained before an interruption is not trained again.
     """
-    from compressor.training.trainer import shortened
+    from compressor.training.schedules import shortened
 
     architecture = result.architecture
     limits = sorted(problem.budget.limits.items())

@@ -11,7 +11,8 @@ from compressor.models import build
 from compressor.recipe import parse_recipe
 from compressor.search import search
 from compressor.search.methods.auto import AutoConfig
-from compressor.training.trainer import EpochRecord, Settings, shortened
+from compressor.training.schedules import shortened
+from compressor.training.trainer import EpochRecord, Settings
 
 LIMITS = {"macs": 60_000}
 
