@@ -42,7 +42,7 @@ NAMES = [
 ]
 FORMS = [("traced", 17), ("dynamo", 20), ("traced", 11), ("traced", 13), ("traced", 20), ("dynamo", 18)]
 SIDE = 64
-SIDES = {"vit": 224, "googlenet": 96, "deeplab": 65}
+SIDES = {"vit": 224, "googlenet": 96, "deeplab": 65, "vgg": 224}
 
 
 def main() -> None:
