@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from compressor.errors import RunError
+from compressor.errors import CompressorError, RunError
 
 _MOST_BYTES = 256 * 2**20  # of a JSON or text file
 _MOST_DEPTH = 64
@@ -61,6 +61,15 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as readable JSON with sorted keys; a NaN is an error, not invalid JSON."""
     write_atomic(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_known(path: Path) -> dict[str, Any]:
+    """What a cache holds; {} where it is absent, damaged or not to be read."""
+    try:
+        known = read_json(path)
+    except (OSError, CompressorError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def read_text(path: Path) -> str:

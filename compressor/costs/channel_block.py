@@ -11,14 +11,13 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from compressor.bench import BenchError, Conditions, machine_fingerprint
 from compressor.bench.turns import Turns
 from compressor.errors import CompressorError
-from compressor.files import cache_folder, read_json, write_json
+from compressor.files import cache_folder, read_known, write_json
 
 USUAL = 8  # where it cannot be measured, or width makes no difference
 _BLOCKS = (32, 16, 8, 4, 2)
@@ -43,7 +42,7 @@ def channel_block(conditions: Conditions) -> int:
     machine = machine_fingerprint()
     key = f"{machine['id']}-{machine['onnxruntime']}-{conditions.provider}-{conditions.threads}-{batch}"
     path = cache_folder() / "latency" / "blocks.json"
-    known = _read(path)
+    known = read_known(path)
     if isinstance(block := known.get(key), int) and block > 0:
         return block
     try:
@@ -52,18 +51,10 @@ def channel_block(conditions: Conditions) -> int:
         return USUAL
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, _read(path) | {key: block})  # another process may have written meanwhile
+        write_json(path, read_known(path) | {key: block})  # another process may have written meanwhile
     except (OSError, CompressorError):
         return block  # it is measured again, then
     return block
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        known = read_json(path)
-    except (OSError, CompressorError):
-        return {}
-    return known if isinstance(known, dict) else {}
 
 
 def block_of(times: Mapping[int, float]) -> int:

@@ -28,7 +28,7 @@ from compressor.errors import CompressorError
 from compressor.exporters import Form, export_onnx, export_probe, finish, samples_of
 from compressor.exporters.layouts import probed
 from compressor.exporters.scheme_choice import choose
-from compressor.files import cache_folder, digest_of, read_json, write_json
+from compressor.files import cache_folder, digest_of, read_json, read_known, write_json
 from compressor.models import build, example_input
 from compressor.models.architecture import Architecture
 from compressor.models.initialise import noise_like, scatter_
@@ -258,7 +258,7 @@ class _Cache:
 
     def __init__(self, path: Path, progress: Callable[[str], None]) -> None:
         self._path, self._progress = path, progress
-        self._known = _read(path)
+        self._known = read_known(path)
 
     def get(self, key: str) -> tuple[Ratio, int] | None:
         entry = self._known.get(key) or {}
@@ -273,17 +273,9 @@ class _Cache:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             # Another run may have written meanwhile; what it measured is as good.
-            write_json(self._path, _read(self._path) | self._known)
+            write_json(self._path, read_known(self._path) | self._known)
         except (OSError, CompressorError) as error:
             self._progress(f"what was measured is not kept for other runs: {error}")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        known = read_json(path)
-    except (OSError, CompressorError):
-        return {}
-    return known if isinstance(known, dict) else {}
 
 
 def _graph_digest(path: Path) -> str:

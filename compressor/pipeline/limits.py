@@ -28,14 +28,12 @@ class Limited:
         own: {limited cost: what the unscaled network has of it}
         budget: the limits as numbers
         bounds: the channel counts allowed
-        aligned: the steps that `widths.round_to: auto` stands for, of wide groups; narrow ones have finer steps
     """
 
     costs: dict[str, Evaluator]
     own: dict[str, float]
     budget: Budget
     bounds: Bounds
-    aligned: int = 1
 
 
 def limited_costs(context: CostContext) -> Limited:
@@ -66,7 +64,7 @@ def _aligned(context: CostContext, limited: Limited) -> Limited:
     while True:
         bounds = bounds_of(context.recipe.widths, reference, step)
         if step == 1 or _fills(limited, bounds, reference):
-            return replace(limited, bounds=bounds, aligned=step)
+            return replace(limited, bounds=bounds)
         step //= 2
 
 

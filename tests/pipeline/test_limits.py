@@ -46,6 +46,11 @@ def limited(budget, runtime=None, widths=None):
     return limited_costs(context)
 
 
+def aligned(found):
+    """The steps of the widest group."""
+    return int(found.bounds.multiple.max())
+
+
 def test_a_share_is_of_the_median_and_milliseconds_hold_for_the_slowest():
     share = limited({"latency": "0.5x"}, Runtime())
     assert (share.own, share.budget.limits) == ({"latency_ms": 8.0}, {"latency_ms": 4.0})
@@ -61,15 +66,15 @@ def test_a_share_is_of_the_median_and_milliseconds_hold_for_the_slowest():
 def test_widths_are_whole_blocks_unless_that_leaves_more_than_two_per_cent_of_the_budget(budget, block):
     found = limited(budget, Runtime(block=block))
     limits = found.budget.limits
-    assert block % found.aligned == 0
-    assert found.bounds.multiple.tolist() == bounds_of(WidthsConfig(), NET, found.aligned).multiple.tolist()
+    assert block % aligned(found) == 0
+    assert found.bounds.multiple.tolist() == bounds_of(WidthsConfig(), NET, aligned(found)).multiple.tolist()
     filled = {}
-    for step in (block, found.aligned):
+    for step in (block, aligned(found)):
         widths = scaled_widths(NET, found.costs, limits, bounds_of(WidthsConfig(), NET, step))
         filled[step] = max(widths.costs[name] / limit for name, limit in limits.items())
-    if found.aligned > 1:
-        assert filled[found.aligned] >= 0.98
-    if found.aligned < block:
+    if aligned(found) > 1:
+        assert filled[aligned(found)] >= 0.98
+    if aligned(found) < block:
         assert filled[block] < 0.98
 
 
@@ -82,8 +87,8 @@ def test_the_recipe_may_say_how_widths_are_rounded():
 def test_steps_are_finer_where_the_budget_asks_for_less(params):
     share = params / params_macs.params(NET)
     found = limited({"latency": f"{share:.9f}x"}, Runtime())
-    least = NET.with_widths(dict.fromkeys(NET.widths, found.aligned))
-    assert found.aligned == 1 or params_macs.params(least) <= params
+    least = NET.with_widths(dict.fromkeys(NET.widths, aligned(found)))
+    assert aligned(found) == 1 or params_macs.params(least) <= params
 
 
 def test_a_wrong_group_is_told_before_anything_is_measured():

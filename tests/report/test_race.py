@@ -13,7 +13,6 @@ RECORD = {
             ],
             "chosen": "neuralscale",
             "networks": {"uniform": {"a": 1}, "neuralscale": {"a": 2}, "taylor": {"a": 3}},
-            "params": {"uniform": 10, "neuralscale": 20, "taylor": 30},
             "costs": {name: {"macs": 1000.0} for name in ("uniform", "neuralscale", "taylor")},
             "refused": {"morphnet": "its <channels> are shuffled"},
         }

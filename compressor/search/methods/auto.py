@@ -93,9 +93,7 @@ def search(problem: Problem, config: AutoConfig) -> SearchResult:
     race = {
         "rounds": rounds,
         "chosen": winner,
-        "better": problem.trainer.better,
         "networks": {name: dict(result.architecture.widths) for name, result in found.items()},
-        "params": {name: problem.costs["params"](result.architecture) for name, result in found.items()},
         "costs": {
             name: {cost: float(problem.costs[cost](result.architecture)) for cost in problem.budget.limits}
             for name, result in found.items()
