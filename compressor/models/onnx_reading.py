@@ -27,3 +27,20 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     except Exception as error:  # protobuf, the checker and missing external data each have their own classes
         raise ModelError(f"{path}: is not a valid ONNX model: {' '.join(str(error).split())[:200]}") from error
     return proto
+
+
+def external_files(path: Path) -> list[Path]:
+    """The files beside an ONNX file that hold weights of it, in the order of their names; one may be missing.
+
+    Raises:
+        ModelError: it is no ONNX model
+    """
+    from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
+
+    try:
+        bare = onnx.load_model(path, load_external_data=False)
+    except Exception as error:  # protobuf's own classes
+        raise ModelError(f"{path}: is not a valid ONNX model: {' '.join(str(error).split())[:200]}") from error
+    tensors = _get_all_tensors(bare)  # those of nodes and sub-graphs as well
+    names = {ExternalDataInfo(tensor).location for tensor in tensors if uses_external_data(tensor)}
+    return [path.parent / name for name in sorted(names)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from compressor.models.architecture import Architecture
 from compressor.models.from_onnx.file import read_file
+from compressor.models.onnx_reading import external_files
 from compressor.models.referenced_source import ReferencedSource
 from compressor.models.zoo import Shape
 from compressor.recipe.model_name import ModelName
@@ -38,14 +40,28 @@ class OnnxSource(ReferencedSource):
 
     def version(self) -> str:
         """See `ModelSource`."""
+        path = Path(ModelName.of(self.model).name)
         try:
-            found = Path(ModelName.of(self.model).name).stat()
+            state = _state(path)
+            states = [state, *map(_state, _external(path, state))]
         except OSError:
             return ""
-        return f"{found.st_mtime_ns} {found.st_size} {_SHAPES.get(self.model, ())} {super().version()}"
+        return f"{' '.join(states)} {_SHAPES.get(self.model, ())} {super().version()}"
 
     def made(self, classes: int, options: Mapping[str, Any]) -> nn.Module:
         """See `ReferencedSource`."""
         from compressor.models.from_onnx.network import network_of
 
         return network_of(Path(ModelName.of(self.model).name), options, _SHAPES.get(self.model))
+
+
+def _state(path: Path) -> str:
+    """When a file was changed, and its size."""
+    found = path.stat()
+    return f"{found.st_mtime_ns} {found.st_size}"
+
+
+@cache
+def _external(path: Path, state: str) -> tuple[Path, ...]:
+    """The files with weights beside a file in this state."""
+    return tuple(external_files(path))

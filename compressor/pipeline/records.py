@@ -280,6 +280,7 @@ class ExportRecord(_File):
         also: {format: file} of further exports
         unjudged: why the metric is PyTorch's and not the file's
         agreement: share of test samples (pixels) to which the file gives the class that the original ONNX file gives
+        original_opset: of the original ONNX file, where another one was written though none was asked for
     """
 
     model_config = ConfigDict(extra="allow")
@@ -294,6 +295,7 @@ class ExportRecord(_File):
     also: dict[str, Any] = {}
     unjudged: str | None = None
     agreement: Share | None = None
+    original_opset: Size | None = None
 
     @model_validator(mode="after")
     def _costs(self) -> Self:

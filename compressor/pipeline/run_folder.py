@@ -188,9 +188,11 @@ def _with_new_keys(before: dict[str, Any], used: dict[str, Any], recipe: Recipe)
             new = {k: fields[k] for k in now if k not in values and k in fields and not fields[k].is_required()}
             defaults = {key: field.get_default(call_default_factory=True) for key, field in new.items()}
             found[name] = json.loads(json.dumps(defaults, default=lambda one: one.model_dump(mode="json"))) | values
-            for digest in ("sha256", "weights_sha256"):  # a file that is gone is not one that was changed
-                if digest not in now:
+            for digest in ("sha256", "weights_sha256", "external_sha256"):
+                if digest not in now:  # a file that is gone is not one that was changed
                     found[name].pop(digest, None)
+            if "external_sha256" in now:  # which earlier versions did not note
+                found[name].setdefault("external_sha256", now["external_sha256"])
     return found
 
 
@@ -291,8 +293,16 @@ def _used(stage: str, recipe: Recipe) -> dict[str, Any]:
 
 def _digests(recipe: Recipe) -> dict[str, str]:
     """SHA-256 of the files that the network is read from, if they are there: others of the same name are another."""
-    files = {"sha256": ModelName.of(recipe.model.name).file, "weights_sha256": recipe.model.weights_file}
-    return {key: sha256_of(path) for key, path in files.items() if path is not None and path.is_file()}
+    network = ModelName.of(recipe.model.name).file
+    files = {"sha256": network, "weights_sha256": recipe.model.weights_file}
+    found = {key: sha256_of(path) for key, path in files.items() if path is not None and path.is_file()}
+    if network is not None and network.is_file():
+        from compressor.models.onnx_reading import external_files  # imports onnx
+
+        beside = [path for path in external_files(network) if path.is_file()]
+        if beside:
+            found["external_sha256"] = digest_of(" ".join(map(sha256_of, beside)), 64)
+    return found
 
 
 def used(recipe: Recipe) -> dict[str, Any]:

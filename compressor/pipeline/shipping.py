@@ -87,6 +87,7 @@ def ship(
     scores = _scores(in_onnx, in_torch, data, recipe)
     metadata = _metadata(name, architecture=architecture, recipe=recipe, data=data, scores=scores, limits=limits)
     interface = interface_of(model)
+    asked = exported.opset if interface is None or recipe.export.written_opset is not None else interface.opset
     if interface is not None and interface.channels_last and INPUT in metadata:
         metadata[INPUT] = json.dumps(json.loads(metadata[INPUT]) | {"layout": "NHWC"})
     write_metadata(path, metadata)
@@ -105,6 +106,7 @@ def ship(
         also=also,
         unjudged=unjudged,
         agreement=_agreement(path, trainer, recipe) if name == "result" else None,
+        original_opset=asked if asked != exported.opset else None,
         **scores,
     )
     record.write(folder / "export.json")

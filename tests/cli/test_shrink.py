@@ -68,6 +68,19 @@ def test_a_network_of_no_task_learns_to_give_what_it_gave(place, tmp_path):
     assert ports(tmp_path / "out" / "model.onnx") == ports(place / "decoder.onnx")
 
 
+def test_an_operator_set_that_cannot_be_kept_is_said(place, tmp_path):
+    proto = onnx.load(place / "number.onnx")
+    proto.opset_import[0].version = 24
+    onnx.save(proto, tmp_path / "newer.onnx")
+    (tmp_path / "any").symlink_to(place / "any")
+    result = shrink(tmp_path, tmp_path / "out", "newer.onnx", "any", "--budget", "params=0.7x", "--epochs", "1")
+    assert result.exit_code == 0, result.output
+    assert ports(tmp_path / "out" / "model.onnx")[1] == 23
+    said = "the file is of operator set 23, the original of 24, in which torch does not write this network"
+    assert said in " ".join(result.output.split())
+    assert said in " ".join(json.loads((tmp_path / "out" / "report.json").read_text())["remarks"])
+
+
 def test_a_single_number_is_no_class(place, tmp_path):
     result = shrink(place, tmp_path / "out", "number.onnx", "any", "--budget", "params=0.7x", "--epochs", "1")
     assert result.exit_code == 0, result.output

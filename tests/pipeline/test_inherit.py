@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -155,6 +156,24 @@ def test_another_file_of_the_same_name_is_another_run(trained, tmp_path):
     export_onnx(Net().eval(), mine, [torch.rand(1, 1, 8, 8)])
     with pytest.raises(RunError, match=r"model\.sha256 differs"):
         run(recipe(mine), tmp_path / "run", resume=True)
+
+
+def test_other_weights_beside_the_file_are_another_run(trained, tmp_path):
+    path, _ = trained
+    mine, weights = tmp_path / "net.onnx", tmp_path / "net.data"
+    proto = onnx.load(path)
+    onnx.save(proto, mine, save_as_external_data=True, location=weights.name, size_threshold=0)
+    whole = weights.read_bytes()
+    run(recipe(mine), tmp_path / "run", until="search")
+    weights.write_bytes(whole[:-4] + bytes(4))
+    with pytest.raises(RunError, match=r"model\.external_sha256 differs"):
+        run(recipe(mine), tmp_path / "run", resume=True)
+    weights.write_bytes(whole)
+    run(recipe(mine), tmp_path / "run", resume=True, until="search")
+    stages = json.loads((tmp_path / "run" / "stages.json").read_text())
+    assert stages["search"]["model"].pop("external_sha256")
+    (tmp_path / "run" / "stages.json").write_text(json.dumps(stages))  # as earlier versions wrote it
+    run(recipe(mine), tmp_path / "run", resume=True, until="search")
 
 
 def test_mean_and_std_of_the_recipe(digits):

@@ -99,6 +99,11 @@ def _remarks(exported: ExportRecord) -> list[str]:
     if exported.agreement is not None:
         share = f"{100 * exported.agreement:.2f} %"
         found.append(f"the file gives the class that the original file gives for {share} of the test samples")
+    if exported.original_opset is not None:
+        found.append(
+            f"the file is of operator set {exported.opset}, the original of {exported.original_opset}, "
+            "in which torch does not write this network"
+        )
     return found
 
 
