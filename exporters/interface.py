@@ -58,6 +58,9 @@ def as_original(proto: onnx.ModelProto, interface: Interface, names: Sequence[st
     nodes = [*before, *graph.node, *behind]
     del graph.node[:]
     graph.node.extend(nodes)
+    for name, value in interface.about.items():
+        setattr(proto, name, value)
+    graph.name = interface.graph or graph.name
     known = {entry.key: entry.value for entry in proto.metadata_props}
     helper.set_model_props(proto, {**interface.metadata, **known})
 

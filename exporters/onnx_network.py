@@ -68,12 +68,15 @@ class OnnxNetwork:
         found: list[NDArray[Any]] = self._session.run(None, fed)
         return found
 
-    def outputs(self, inputs: torch.Tensor) -> Floats:
-        """What the file gives for normalised images (N, C, H, W) or for tokens, int64 (N, T), whatever form it has."""
+    def feed(self, inputs: torch.Tensor) -> dict[str, NDArray[Any]]:
+        """Normalised images (N, C, H, W) or tokens, int64 (N, T), as the file takes them: {name: array}."""
         values = fed_to(inputs.detach()).numpy()
         values = values.transpose(0, 2, 3, 1) if self._turned else as_taken(values, self._preprocessing)
-        batch = np.ascontiguousarray(values, dtype=self._kinds[self._input])
-        pieces = in_batches(batch, self._batch)
+        return {self._input: np.ascontiguousarray(values, dtype=self._kinds[self._input])}
+
+    def outputs(self, inputs: torch.Tensor) -> Floats:
+        """What the file gives for normalised images (N, C, H, W) or for tokens, int64 (N, T), whatever form it has."""
+        pieces = in_batches(self.feed(inputs)[self._input], self._batch)
         found = [self._session.run(None, {self._input: piece})[0][:counts] for piece, counts in pieces]
         whole: Floats = found[0] if len(found) == 1 else np.concatenate(found)
         return whole.astype(np.float32, copy=False)

@@ -70,13 +70,16 @@ def to_int8(source: Path, target: Path, scheme: Scheme, samples: Sequence[NDArra
         ExportError: ONNX Runtime cannot quantise it
     """
     import onnx
+    import torch
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    from compressor.exporters.onnx_network import OnnxNetwork
+
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            name = onnx.load_model(source, load_external_data=False).graph.input[0].name
-            self._feeds = ({name: batch} for batch in samples)
+            network = OnnxNetwork(source, threads=1)
+            self._feeds = (network.feed(torch.from_numpy(batch)) for batch in samples)
 
         def get_next(self) -> dict[str, NDArray[Any]] | None:
             return next(self._feeds, None)

@@ -12,6 +12,7 @@ from compressor.models.from_onnx.file import OnnxFile, Port
 from compressor.models.from_onnx.operator import Operator
 
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+_ABOUT = ("doc_string", "domain", "model_version")
 _KEY = "onnx_interface"  # in the `meta` of a GraphModule, which its copies keep
 TO_CHANNELS_LAST = (0, 2, 3, 1)
 
@@ -27,6 +28,8 @@ class Interface:
         softmax: whether its output is the softmax over axis 1 of what the network gives
         channels_last: whether its images are (N, H, W, C); the network's are (N, C, H, W)
         metadata: the file's own entries
+        about: its `doc_string`, `domain` and `model_version`, those that say something
+        graph: name of its graph
     """
 
     inputs: tuple[Port, ...]
@@ -35,6 +38,8 @@ class Interface:
     channels_last: bool = False
     softmax: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
+    about: Mapping[str, str | int] = field(default_factory=dict)
+    graph: str = ""
 
     @property
     def is_half(self) -> bool:
@@ -76,7 +81,9 @@ def keep_interface_(network: fx.GraphModule, file: OnnxFile, *, channels_last: b
     softmax = file.takes_images and len(file.outputs) == 1 and _without_softmax_(network)
     own = {entry.key: entry.value for entry in file.proto.metadata_props}
     metadata = {key: value for key, value in own.items() if not key.startswith("compressor.")}  # of another run of ours
-    interface = Interface(file.inputs, file.outputs, file.opset, channels_last, softmax, metadata)
+    about = {name: value for name in _ABOUT if (value := getattr(file.proto, name))}
+    graph = file.proto.graph.name
+    interface = Interface(file.inputs, file.outputs, file.opset, channels_last, softmax, metadata, about, graph)
     network.meta[_KEY] = interface  # which copies keep
     setattr(network, _KEY, interface)  # which pickled ones keep
 

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from compressor.bench import open_session
 from compressor.dependency.inputs import Inputs
 from compressor.errors import ModelError
-from compressor.exporters import OnnxNetwork, export_onnx
+from compressor.exporters import SCHEMES, OnnxNetwork, export_onnx, to_int8
 from compressor.models.from_onnx.interface import interface_of
 from compressor.models.from_onnx.network import network_of
 
@@ -40,6 +40,7 @@ def keras(tmp_path):
     """Images (N, H, W, C), with an entry of its own in the metadata."""
     proto = GRAPHS["keras_style"](13)
     helper.set_model_props(proto, {"author": "somebody"})
+    proto.doc_string, proto.model_version, proto.domain = "finds birds", 7, "org.example"
     onnx.save(proto, tmp_path / "keras.onnx")
     return tmp_path / "keras.onnx"
 
@@ -53,10 +54,23 @@ def test_images_with_channels_last(keras, tmp_path):
     assert opset(tmp_path / "again.onnx") == exported.opset == 13
     assert {"author": "somebody"}.items() <= {p.key: p.value for p in onnx.load(exported.path).metadata_props}.items()
     session, _ = open_session(keras, provider="cpu", threads=1)
+    again, _ = open_session(exported.path, provider="cpu", threads=1)
+    for name in ("description", "version", "domain", "graph_name"):
+        assert getattr(again.get_modelmeta(), name) == getattr(session.get_modelmeta(), name)
     expected = session.run(None, {"images": images.permute(0, 2, 3, 1).numpy()})[0]
     assert np.allclose(OnnxNetwork(exported.path).logits(images), expected, atol=1e-4)
-    again, _ = open_session(exported.path, provider="cpu", threads=1)
     assert np.allclose(again.run(None, {"images": images.permute(0, 2, 3, 1).numpy()})[0], expected, atol=1e-4)
+
+
+def test_int8_is_calibrated_on_images_as_the_file_takes_them(keras, tmp_path):
+    images = torch.randn(8, 3, 32, 32)
+    network = network_of(keras, {})
+    exported = export_onnx(network, tmp_path / "plain.onnx", [images])
+    to_int8(exported.path, tmp_path / "int8.onnx", SCHEMES["u8s8 per-channel"], [images.numpy()])
+    assert ports(tmp_path / "int8.onnx") == ports(keras)
+    assert onnx.load(tmp_path / "int8.onnx").doc_string == "finds birds"
+    expected = network(images).detach().numpy()
+    assert np.abs(OnnxNetwork(tmp_path / "int8.onnx").logits(images) - expected).max() <= 0.1 * np.abs(expected).max()
 
 
 def test_an_operator_set_that_is_asked_for(keras, tmp_path):
