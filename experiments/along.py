@@ -25,7 +25,7 @@ from record import write_result
 from scipy import stats
 
 from compressor import run
-from compressor.bench import Conditions
+from compressor.bench import Conditions, machine_fingerprint
 from compressor.costs.latency_measurement import Runtime
 from compressor.models import reference_architecture
 from compressor.recipe import parse_recipe
@@ -43,6 +43,7 @@ BUDGETS: dict[str, dict[str, Any]] = {
     "macs quarter": {"macs": "0.25x"},
     "latency 100": {"latency": "0.5x", "batch": 100},
     "params": {"params": "0.064x"},
+    "params, latency 100": {"params": "0.064x", "latency": "0.5x", "batch": 100},
 }
 NEURALSCALE = {
     "method": "neuralscale",
@@ -59,14 +60,15 @@ ARMS: dict[str, dict[str, Any]] = {
     "taylor": {"method": "taylor", "prune_epochs": 5, "prune_every": 20},
     "auto": {"method": "auto"},
     "paper, any widths": NEURALSCALE | {"along": "params"},
+    "along, any widths": NEURALSCALE | {"along": "budget"},
     "uniform, any widths": {"method": "uniform"},
 }
-ANY_WIDTHS = ("paper, any widths", "uniform, any widths")
 TUNED: dict[str, dict[str, Any]] = {
     "along, price 0.5": NEURALSCALE | {"along": "budget", "price": 0.5},
     "along, price 0.75": NEURALSCALE | {"along": "budget", "price": 0.75},
     "along": ARMS["along"],
     "along, 2 iterations": NEURALSCALE | {"along": "budget", "iterations": 2},
+    "along, 3 fits": NEURALSCALE | {"along": "budget", "fits": 3},
     "along, unpriced": NEURALSCALE | {"along": "budget", "price": 0.0},
     "uniform": ARMS["uniform"],
 }
@@ -114,7 +116,7 @@ def measure(
         "data": {"name": "imagefolder", "path": arguments.data, "limit": 10000, "augment": ["crop", "flip"]},
         "budget": BUDGETS[budget],
         "search": search,
-        "widths": {"round_to": 1} if arm in ANY_WIDTHS else {},
+        "widths": {"round_to": 1} if arm.endswith("any widths") else {},
         "train": {"epochs": EPOCHS, "lr": known["lr"], "batch_size": 128},
         "baselines": [],
         "bench": {"provider": "cpu", "warmup": 0, "runs": 2, "threads": 1} | ({} if timed else {"batch": 1}),
@@ -132,6 +134,7 @@ def measure(
         "params": exported["params"],
         "macs": exported["macs"],
         "widths": list(architecture["widths"].values()),
+        "machine": machine_fingerprint()["id"],
     }
     if timed:
         verified = json.loads((out / "verification.json").read_text(encoding="utf-8"))["result"]
