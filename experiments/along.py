@@ -3,6 +3,7 @@
     python experiments/along.py [--networks vgg11,preact_resnet18] [--budgets macs,latency] [--seeds 10,11,12,13,14]
                                 [--arms uniform,paper,along] [--data DIR] [--runs DIR]      goes on where it was
     python experiments/along.py --tune      settings of the search, on validation images, seeds 0 and 1
+    python experiments/along.py --landscape what widths are worth at all: 16 random ones, on validation images, seed 0
     python experiments/along.py --time      latency of the files beside the unscaled network, batch 1 and 100
     python experiments/along.py --tables    what README.md shows
 
@@ -70,8 +71,10 @@ TUNED: dict[str, dict[str, Any]] = {
     "along, 2 iterations": NEURALSCALE | {"along": "budget", "iterations": 2},
     "along, 3 fits": NEURALSCALE | {"along": "budget", "fits": 3},
     "along, unpriced": NEURALSCALE | {"along": "budget", "price": 0.0},
+    "along, price 1.25": NEURALSCALE | {"along": "budget", "price": 1.25},
     "uniform": ARMS["uniform"],
 }
+LANDSCAPE = {f"random {draw}": {"method": "random", "draw": draw, "smallest": 0.25} for draw in range(16)}
 
 
 def main() -> None:
@@ -85,6 +88,7 @@ def main() -> None:
     parser.add_argument("--budgets", type=lambda text: text.split(","), default=["macs", "latency"])
     parser.add_argument("--arms", type=lambda text: text.split(","), default=["uniform", "paper", "along"])
     parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--landscape", action="store_true")
     parser.add_argument("--time", action="store_true")
     parser.add_argument("--tables", action="store_true")
     arguments = parser.parse_args()
@@ -95,8 +99,12 @@ def main() -> None:
     if arguments.time:
         time_files(arguments)
         return
-    arms = TUNED if arguments.tune else {name: ARMS[name] for name in arguments.arms}
-    for seed in (0, 1) if arguments.tune else arguments.seeds:
+    arms, seeds = {name: ARMS[name] for name in arguments.arms}, arguments.seeds
+    if arguments.tune:
+        arms, seeds = TUNED, [0, 1]
+    elif arguments.landscape:
+        arms, seeds = LANDSCAPE, [0]
+    for seed in seeds:
         for network in arguments.networks:
             for budget in arguments.budgets:
                 for arm, search in arms.items():
