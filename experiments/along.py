@@ -60,9 +60,9 @@ ARMS: dict[str, dict[str, Any]] = {
     "morphnet": {"method": "morphnet", "pretrain_epochs": 1, "batch_size": 128, "prune_every": 10},
     "taylor": {"method": "taylor", "prune_epochs": 5, "prune_every": 20},
     "auto": {"method": "auto"},
-    "paper, any widths": NEURALSCALE | {"along": "params"},
-    "along, any widths": NEURALSCALE | {"along": "budget"},
-    "uniform, any widths": {"method": "uniform"},
+    "paper any widths": NEURALSCALE | {"along": "params"},
+    "along any widths": NEURALSCALE | {"along": "budget"},
+    "uniform any widths": {"method": "uniform"},
 }
 TUNED: dict[str, dict[str, Any]] = {
     "along, price 0.5": NEURALSCALE | {"along": "budget", "price": 0.5},

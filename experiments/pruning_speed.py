@@ -1,6 +1,7 @@
 """Time of NeuralScale's pruning phase: physical (ours), masked by scales (the paper's way), and torch-pruning's pruner.
 
     python experiments/pruning_speed.py --data .data/cifar10 --width 0.25
+    python experiments/pruning_speed.py --whole ...    pre-training is timed as well: one whole iteration of the descent
 
 All three start from the same weights and see the same batches; they take turns after every pruning event, so slow
 minutes of the machine hit all. Ratios are of CPU time, which other processes disturb least; wall time stands beside it.
@@ -8,6 +9,8 @@ The masked network keeps its size: a scale after every batch-norm is multiplied 
 pruning zeroes scales. Ours removes through torch-pruning's graph, but ranks the channels itself; the peer runs
 its iterative global pruner with GroupTaylorImportance, which looks at the gradients of one batch an event, and as many
 events for as many channels; its optimizer is made anew after each.
+In a whole iteration each trains from the same weights, the masked network with its scales, which take their gradients
+there too. What is fitted of both is compared by the widths that the fits give at a quarter of the parameters.
 The numbers go to experiments/pruning_speed.json.
 """
 
@@ -18,17 +21,20 @@ import copy
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from record import write_result
 from torch import Tensor, nn
 
-from compressor.costs.params_macs import macs
+from compressor.costs.params_macs import macs, params
+from compressor.costs.solver import of_widths
 from compressor.data import Batches, load_data
 from compressor.dependency import ChannelRemover
 from compressor.models import build, example_input, graph_of, reference_architecture
 from compressor.models.architecture import Architecture
 from compressor.recipe import DataConfig
+from compressor.search.methods.neuralscale import fit_power_law, widths_for
 from compressor.search.taylor_pruner import PruneSettings, TaylorPruner
 
 HERE = Path(__file__).parent
@@ -44,6 +50,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=20, help="steps between two pruning events (the paper: 50)")
     parser.add_argument("--channels", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--whole", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     data = load_data(DataConfig(name="imagefolder", path=arguments.data), seed=0)
@@ -53,29 +60,22 @@ def main() -> None:
     batches = Batches(
         data.train, arguments.batch, seed=0, mean=data.mean, std=data.std, augment=("crop", "flip"), channels_last=True
     )
-    pretrain(start, batches, arguments.pretrain)
+    if not arguments.whole:
+        pretrain(start, batches, arguments.pretrain)
     settings = PruneSettings(arguments.every, arguments.channels, 0.05)
     physical = Physical(copy.deepcopy(start), architecture, settings)
     masked = Masked(copy.deepcopy(start), settings)
     peer = TorchPruning(copy.deepcopy(start), architecture, settings)
     sides = {"physical": physical, "masked": masked, "torch_pruning": peer}
-    rows = []
+    pretraining = pretrain_in_turns(sides, batches, arguments.pretrain) if arguments.whole else []
+    rows: list[dict] = []
     for feed in blocks(batches, arguments.every):
         present, theirs = (
             architecture.with_widths(dict(zip(architecture.widths, side.widths, strict=True)))
             for side in (physical, peer)
         )
-        seconds = {}
-        order = list(sides)[len(rows) % 3 :] + list(sides)[: len(rows) % 3]
-        for name in order:
-            side = sides[name]
-            began, began_cpu = time.perf_counter(), time.process_time()
-            for x, y in feed:
-                side.step(x, y)
-            seconds[name] = time.process_time() - began_cpu
-            seconds[f"{name}_wall"] = time.perf_counter() - began
         rows.append(
-            seconds
+            in_turns(sides, len(rows), feed, "step")
             | {
                 "widths": physical.widths,
                 "masked_widths": masked.widths,
@@ -89,7 +89,65 @@ def main() -> None:
             break
     settings_used = {name: value for name, value in vars(arguments).items() if name != "json"}
     steps = len(rows) * arguments.every
-    write_result(arguments.json, summarise(rows, steps) | {"settings": settings_used, "rows": rows})
+    found = summarise(rows, steps) | {"settings": settings_used, "rows": rows}
+    if arguments.whole:
+        found |= whole(pretraining, rows) | {"widths_at_a_quarter": at_a_quarter(architecture, rows)}
+    write_result(arguments.json, found)
+
+
+def in_turns(sides: dict, turn: int, feed: list[tuple[Tensor, Tensor]], step: str) -> dict:
+    """CPU and wall seconds of every side for the same batches, beginning with another side each turn."""
+    names, seconds = list(sides), {}
+    for name in names[turn % len(names) :] + names[: turn % len(names)]:
+        began, began_cpu = time.perf_counter(), time.process_time()
+        for x, y in feed:
+            getattr(sides[name], step)(x, y)
+        seconds[name] = time.process_time() - began_cpu
+        seconds[f"{name}_wall"] = time.perf_counter() - began
+    return seconds
+
+
+def pretrain_in_turns(sides: dict, batches: Batches, epochs: float) -> list[dict]:
+    """Pre-training of every side on the same batches, ten at a time; then with the learning rate of pruning."""
+    for side in sides.values():
+        side.optimizer = optimizer(side.model, 0.1)
+    rows: list[dict] = []
+    steps = round(epochs * len(batches))
+    for feed in blocks(batches, 10):
+        rows.append(in_turns(sides, len(rows), feed, "train_step"))
+        print("pre-training", *(f"{name} {rows[-1][name]:.3f}" for name in sides), flush=True)
+        if 10 * len(rows) >= steps:
+            break
+    for side in sides.values():
+        side.begin()
+    return rows
+
+
+def whole(pretraining: list[dict], rows: list[dict]) -> dict[str, object]:
+    """Seconds of pre-training and pruning together, and of the masked network's what ours and the peer's take."""
+    sides = ("physical", "masked", "torch_pruning")
+    total = {name: sum(row[name] for row in (*pretraining, *rows)) for name in sides}
+    return {
+        "pretraining_seconds": {name: sum(row[name] for row in pretraining) for name in sides},
+        "whole_seconds": total,
+        "whole_ratio": total["physical"] / total["masked"],
+        "whole_ratio_torch_pruning": total["torch_pruning"] / total["masked"],
+    }
+
+
+def at_a_quarter(architecture: Architecture, rows: list[dict]) -> dict[str, list[int]]:
+    """Widths that the power laws fitted to each trajectory give at a quarter of the parameters."""
+    found, names = {}, list(architecture.widths)
+    cost = of_widths(architecture, lambda one: float(params(one)))
+    for name, key in (("physical", "widths"), ("masked", "masked_widths")):
+        kept = [
+            row[key] for row in rows if all(a < b for a, b in zip(row[key], architecture.widths.values(), strict=True))
+        ]
+        kept = [one for one in kept if min(one) > 0]
+        sizes = [params(architecture.with_widths(dict(zip(names, one, strict=True)))) for one in kept]
+        fit = fit_power_law(sizes, kept)
+        found[name] = widths_for(*fit, cost, 0.25 * params(architecture)).tolist()
+    return found
 
 
 def pretrain(model: nn.Module, batches: Batches, epochs: float) -> None:
@@ -140,12 +198,19 @@ class Physical:
         graph, groups = graph_of(architecture), list(architecture.widths)
         remover = ChannelRemover(self.model, graph, example_input(architecture), groups)
         self.pruner = TaylorPruner(graph, groups, {}, settings, remover)
-        self.pruner.start(self.model, self.optimizer, 1)
         self.done = False
+        self.begin()
 
     @property
     def widths(self) -> list[int]:
         return list(self.pruner.graph.widths.values())
+
+    def train_step(self, x: Tensor, y: Tensor) -> None:
+        train_step(self, x, y)
+
+    def begin(self) -> None:
+        self.optimizer = optimizer(self.model)
+        self.pruner.start(self.model, self.optimizer, 1)
 
     def step(self, x: Tensor, y: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -173,6 +238,14 @@ class Masked:
     @property
     def widths(self) -> list[int]:
         return [int(scale.detach().sum()) for scale in self.scales]
+
+    def train_step(self, x: Tensor, y: Tensor) -> None:
+        for scale in self.scales:
+            scale.grad = None
+        train_step(self, x, y)
+
+    def begin(self) -> None:
+        self.optimizer = optimizer(self.model)
 
     def step(self, x: Tensor, y: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -227,6 +300,12 @@ class TorchPruning:
     def widths(self) -> list[int]:
         return [module.out_channels for module in self.model.modules() if isinstance(module, nn.Conv2d)]
 
+    def train_step(self, x: Tensor, y: Tensor) -> None:
+        train_step(self, x, y)
+
+    def begin(self) -> None:
+        self.optimizer = optimizer(self.model)
+
     def step(self, x: Tensor, y: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         nn.functional.cross_entropy(self.model(x), y).backward()
@@ -238,8 +317,14 @@ class TorchPruning:
             self.optimizer = optimizer(self.model)
 
 
-def optimizer(model: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.5, weight_decay=5e-4)
+def train_step(side: Any, x: Tensor, y: Tensor) -> None:
+    side.optimizer.zero_grad(set_to_none=True)
+    nn.functional.cross_entropy(side.model(x), y).backward()
+    side.optimizer.step()
+
+
+def optimizer(model: nn.Module, lr: float = 0.01) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=lr, momentum=0.5, weight_decay=5e-4)
 
 
 if __name__ == "__main__":
