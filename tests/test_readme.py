@@ -202,7 +202,11 @@ def test_the_precisions_are_those_that_were_measured(row):
 
 @pytest.mark.parametrize(
     ("budget", "title"),
-    [("0.1x params", "0.1× parameters"), ("0.25x params", "0.25× parameters"), ("0.5x latency", "0.5× latency, batch 1")],
+    [
+        ("0.1x params", "0.1× parameters"),
+        ("0.25x params", "0.25× parameters"),
+        ("0.5x latency", "0.5× latency, batch 1"),
+    ],
 )
 def test_the_onnx_files_are_those_that_were_compressed(budget, title):
     rows = json.loads((ROOT / "experiments" / "onnx_accuracy.json").read_text())["rows"]
