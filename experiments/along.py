@@ -4,6 +4,7 @@
                                 [--arms uniform,paper,along] [--data DIR] [--runs DIR]      goes on where it was
     python experiments/along.py --tune      settings of the search, on validation images, seeds 0 and 1
     python experiments/along.py --landscape what widths are worth at all: 16 random ones, on validation images, seed 0
+    python experiments/along.py --held-out  these on 10,000 other training images
     python experiments/along.py --time      latency of the files beside the unscaled network, batch 1 and 100
     python experiments/along.py --tables    what README.md shows
 
@@ -21,6 +22,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 from record import write_result
 from scipy import stats
@@ -28,11 +30,13 @@ from scipy import stats
 from compressor import run
 from compressor.bench import Conditions, machine_fingerprint
 from compressor.costs.latency_measurement import Runtime
+from compressor.data import load_data, normalised
 from compressor.models import reference_architecture
-from compressor.recipe import parse_recipe
+from compressor.pipeline.shipping import score_file
+from compressor.recipe import DataConfig, parse_recipe
 
 RESULT = Path(__file__).with_suffix(".json")
-EPOCHS, FRESH = 8, [10, 11, 12, 13, 14]
+IMAGES, EPOCHS, FRESH = 10000, 8, [10, 11, 12, 13, 14]
 NETWORKS: dict[str, dict[str, Any]] = {
     "vgg11": {"model": {"name": "vgg11_bn", "width": 0.25}, "lr": 0.1},
     "preact_resnet18": {"model": {"name": "preact_resnet18", "width": 0.25}, "lr": 0.1},
@@ -89,12 +93,16 @@ def main() -> None:
     parser.add_argument("--arms", type=lambda text: text.split(","), default=["uniform", "paper", "along"])
     parser.add_argument("--tune", action="store_true")
     parser.add_argument("--landscape", action="store_true")
+    parser.add_argument("--held-out", action="store_true")
     parser.add_argument("--time", action="store_true")
     parser.add_argument("--tables", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.tables:
         tables()
+        return
+    if arguments.held_out:
+        judge_held_out(arguments)
         return
     if arguments.time:
         time_files(arguments)
@@ -121,7 +129,7 @@ def measure(
     known, timed = NETWORKS[network], "latency" in budget
     raw = {
         "model": known["model"],
-        "data": {"name": "imagefolder", "path": arguments.data, "limit": 10000, "augment": ["crop", "flip"]},
+        "data": {"name": "imagefolder", "path": arguments.data, "limit": IMAGES, "augment": ["crop", "flip"]},
         "budget": BUDGETS[budget],
         "search": search,
         "widths": {"round_to": 1} if arm.endswith("any widths") else {},
@@ -148,6 +156,24 @@ def measure(
         verified = json.loads((out / "verification.json").read_text(encoding="utf-8"))["result"]
         row |= {"ratio": verified["ratio"]["median"], "share": verified["share"], "verdict": verified["verdict"]}
     keep(key, row)
+
+
+def judge_held_out(arguments: argparse.Namespace) -> None:
+    """Score the files that settings are chosen by on training images that none of them has seen."""
+    for row in rows():
+        key = {name: row[name] for name in ("network", "budget", "arm", "seed")}
+        path = folder_of(arguments, key) / "model.onnx"
+        if row["seed"] in FRESH or "held_out_percent" in row or not path.exists():
+            continue
+        told = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+        config = DataConfig(name="imagefolder", path=arguments.data, validation=0)
+        data = load_data(config, seed=row["seed"])
+        data = normalised(data, json.loads(told["compressor.mean"]), json.loads(told["compressor.std"]))
+        order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(row["seed"]))  # as in a run
+        unseen = data.train.subset(order[IMAGES : 2 * IMAGES].sort().values)
+        found = score_file(path, data, unseen, threads=1).accuracy
+        assert found is not None
+        keep(key, row | {"held_out_percent": 100 * found})
 
 
 def folder_of(arguments: argparse.Namespace, key: dict[str, Any]) -> Path:
