@@ -1,7 +1,7 @@
 """Uniform scaling, the paper's NeuralScale and NeuralScale along the budget's cost, at multiply-adds and milliseconds.
 
     python experiments/along.py [--networks vgg11,preact_resnet18] [--budgets macs,latency] [--seeds 10,11,12,13,14]
-                                [--arms uniform,paper,along] [--data DIR] [--runs DIR]      goes on where it was
+                                [--arms "uniform;paper;along"] [--data DIR] [--runs DIR]      goes on where it was
     python experiments/along.py --tune      settings of the search, on validation images, seeds 0 and 1
     python experiments/along.py --landscape what widths are worth at all: 16 random ones, on validation images, seed 0
     python experiments/along.py --held-out  these on 10,000 other training images
@@ -76,6 +76,8 @@ TUNED: dict[str, dict[str, Any]] = {
     "along, 3 fits": NEURALSCALE | {"along": "budget", "fits": 3},
     "along, unpriced": NEURALSCALE | {"along": "budget", "price": 0.0},
     "along, price 1.25": NEURALSCALE | {"along": "budget", "price": 1.25},
+    "along, price 1.5": NEURALSCALE | {"along": "budget", "price": 1.5},
+    "along, price 2": NEURALSCALE | {"along": "budget", "price": 2.0},
     "uniform": ARMS["uniform"],
 }
 LANDSCAPE = {f"random {draw}": {"method": "random", "draw": draw, "smallest": 0.25} for draw in range(16)}
@@ -90,7 +92,7 @@ def main() -> None:
     )
     parser.add_argument("--networks", type=lambda text: text.split(","), default=["vgg11", "preact_resnet18"])
     parser.add_argument("--budgets", type=lambda text: text.split(","), default=["macs", "latency"])
-    parser.add_argument("--arms", type=lambda text: text.split(","), default=["uniform", "paper", "along"])
+    parser.add_argument("--arms", type=lambda text: text.split(";"), default=["uniform", "paper", "along"])
     parser.add_argument("--tune", action="store_true")
     parser.add_argument("--landscape", action="store_true")
     parser.add_argument("--held-out", action="store_true")
@@ -107,7 +109,8 @@ def main() -> None:
     if arguments.time:
         time_files(arguments)
         return
-    arms, seeds = {name: ARMS[name] for name in arguments.arms}, arguments.seeds
+    known, seeds = TUNED | ARMS, arguments.seeds
+    arms = {name: known[name] for name in arguments.arms}
     if arguments.tune:
         arms, seeds = TUNED, [0, 1]
     elif arguments.landscape:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .also import export_also, exporters
     from .form import INPUT, OUTPUT_KIND, Form, finish, samples_of
     from .onnx_file import Exported, Parity, export_onnx, measure_parity, write_metadata
-    from .onnx_network import OnnxModule, OnnxNetwork
+    from .onnx_network import OnnxModule, OnnxNetwork, WithSoftmax
     from .precisions.int8 import SCHEMES, Scheme, to_int8
     from .probe import export_probe
 
@@ -29,6 +29,7 @@ _HOME = {
     "OnnxModule": "onnx_network",
     "OnnxNetwork": "onnx_network",
     "Parity": "onnx_file",
+    "WithSoftmax": "onnx_network",
     "export_onnx": "onnx_file",
     "export_probe": "probe",
     "measure_parity": "onnx_file",
@@ -44,6 +45,7 @@ __all__ = [
     "OnnxNetwork",
     "Parity",
     "Scheme",
+    "WithSoftmax",
     "export_also",
     "export_onnx",
     "export_probe",

@@ -23,8 +23,11 @@ from compressor.errors import ExportError
 from compressor.files import replace_atomic
 from compressor.recipe.precision import precisions
 
+from .graph_names import free_name, rename_makers, rename_uses
+
 INPUT, OUTPUT_KIND = "compressor.input", "compressor.output"  # metadata: what goes in and what comes out
 PROBABILITIES = "probabilities"
+LOGITS = "logits"  # the output of networks of our own
 _INSIDE = "normalised"  # name that the network's own input gets
 
 
@@ -94,15 +97,16 @@ def wrap(proto: onnx.ModelProto, form: Form) -> None:
     """
     if form.preprocess != "none":
         _preprocess(proto, form)
-    if form.softmax is not None:
+    if form.softmax is not None and not gives_probabilities(proto):
         graph = proto.graph
         output = graph.output[0]
-        inside = f"{output.name}_inside"
-        for node in graph.node:
-            node.input[:] = [inside if name == output.name else name for name in node.input]
-            node.output[:] = [inside if name == output.name else name for name in node.output]
-        output.name = PROBABILITIES
-        graph.node.append(helper.make_node("Softmax", [inside], [PROBABILITIES], "softmax", axis=form.softmax))
+        inside = free_name(graph, f"{output.name}_inside")
+        rename_uses(graph, output.name, inside)
+        rename_makers(graph, output.name, inside)
+        if output.name == LOGITS:  # the name of our own; that of a given file stays
+            output.name = free_name(graph, PROBABILITIES)
+        softmax = free_name(graph, "softmax")
+        graph.node.append(helper.make_node("Softmax", [inside], [output.name], softmax, axis=form.softmax))
         _put(proto, OUTPUT_KIND, PROBABILITIES)
     if form.batch is not None:
         _fix_batch(proto, form.batch)
@@ -112,13 +116,19 @@ def wrap(proto: onnx.ModelProto, form: Form) -> None:
         raise ExportError(f"the ONNX checker refuses the finished file: {error}") from error
 
 
+def gives_probabilities(proto: onnx.ModelProto) -> bool:
+    """Whether a file says that a softmax is taken in it already, as one made of a file that ends in one does."""
+    return any((entry.key, entry.value) == (OUTPUT_KIND, PROBABILITIES) for entry in proto.metadata_props)
+
+
 def _preprocess(proto: onnx.ModelProto, form: Form) -> None:
     graph = proto.graph
     old = graph.input[0]
     name, sizes = old.name, old.type.tensor_type.shape.dim
     channels, height, width = (dim.dim_value for dim in sizes[1:])
-    for node in graph.node:
-        node.input[:] = [_INSIDE if taken == name else taken for taken in node.input]
+    inside = free_name(graph, _INSIDE)
+    rename_uses(graph, name, inside)
+    constants = {kind: free_name(graph, f"preprocess_{kind}") for kind in ("gain", "shift", "size")}
     resizes = form.preprocess == "resize"
     size: list[Any] = ["height", "width"] if resizes else [height, width]
     batch = sizes[0].dim_param or sizes[0].dim_value
@@ -126,23 +136,24 @@ def _preprocess(proto: onnx.ModelProto, form: Form) -> None:
     # (x / 255 - mean) / std as one product and one difference
     gain = 1 / (255 * np.array(form.std, dtype=np.float64))
     shift = np.array(form.mean, dtype=np.float64) / np.array(form.std, dtype=np.float64)
-    for constant, values in (("preprocess_gain", gain), ("preprocess_shift", shift)):
+    for constant, values in (("gain", gain), ("shift", shift)):
         array = values.astype(np.float32).reshape(1, channels, 1, 1)
-        graph.initializer.append(numpy_helper.from_array(array, constant))
+        graph.initializer.append(numpy_helper.from_array(array, constants[constant]))
     steps: list[tuple[str, list[str], dict[str, Any]]] = [("Cast", [], {"to": TensorProto.FLOAT})]
     if resizes:  # before the planes are taken apart: ONNX Runtime 1.31 moves a transpose behind it and loses the sizes
-        graph.initializer.append(numpy_helper.from_array(np.array([height, width], dtype=np.int64), "preprocess_size"))
+        graph.initializer.append(numpy_helper.from_array(np.array([height, width], dtype=np.int64), constants["size"]))
         resize = {"mode": "linear", "antialias": 1, "axes": [1, 2], "coordinate_transformation_mode": "half_pixel"}
-        steps.append(("Resize", ["", "", "preprocess_size"], resize))
+        steps.append(("Resize", ["", "", constants["size"]], resize))
     steps += [
         ("Transpose", [], {"perm": [0, 3, 1, 2]}),
-        ("Mul", ["preprocess_gain"], {}),
-        ("Sub", ["preprocess_shift"], {}),
+        ("Mul", [constants["gain"]], {}),
+        ("Sub", [constants["shift"]], {}),
     ]
     nodes, last = [], name
     for index, (kind, more, attributes) in enumerate(steps):
-        made = _INSIDE if index == len(steps) - 1 else f"preprocess_{kind.lower()}"
-        nodes.append(helper.make_node(kind, [last, *more], [made], f"preprocess_{index}", **attributes))
+        made = inside if index == len(steps) - 1 else free_name(graph, f"preprocess_{kind.lower()}")
+        node = free_name(graph, f"preprocess_{index}")
+        nodes.append(helper.make_node(kind, [last, *more], [made], node, **attributes))
         last = made
     own = list(graph.node)
     del graph.node[:]

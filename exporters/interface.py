@@ -11,7 +11,11 @@ from onnx import helper
 from compressor.models.from_onnx.file import Port
 from compressor.models.from_onnx.interface import TO_CHANNELS_LAST, Interface
 
+from .graph_names import free_name, rename_makers, rename_uses
+
 _BATCH = "batch"
+_PLAIN = 1e-4  # the tolerance where none is asked for
+_HALF = 1e-2  # what a file gives in 16 bits is compared within
 
 
 def as_original(proto: onnx.ModelProto, interface: Interface, names: Sequence[str]) -> None:
@@ -32,28 +36,30 @@ def as_original(proto: onnx.ModelProto, interface: Interface, names: Sequence[st
         last, own = port.name, value.name
         kind = value.type.tensor_type.elem_type
         if port.kind != kind:
-            before.append(helper.make_node("Cast", [last], [f"{own}_cast"], f"{own}_cast", to=kind))
-            last = f"{own}_cast"
+            cast = free_name(graph, f"{own}_cast")
+            before.append(helper.make_node("Cast", [last], [cast], cast, to=kind))
+            last = cast
         dims: list[Any] = [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
         if interface.channels_last:
             inverse = [TO_CHANNELS_LAST.index(axis) for axis in range(4)]
-            before.append(helper.make_node("Transpose", [last], [f"{own}_turned"], f"{own}_turned", perm=inverse))
-            last, dims = f"{own}_turned", [dims[axis] for axis in TO_CHANNELS_LAST]
-        _rename_uses(graph, own, last)
+            turned = free_name(graph, f"{own}_turned")
+            before.append(helper.make_node("Transpose", [last], [turned], turned, perm=inverse))
+            last, dims = turned, [dims[axis] for axis in TO_CHANNELS_LAST]
+        rename_uses(graph, own, last)
         _set(value, port, dims)
     if interface.softmax:
-        value, inside = graph.output[0], f"{graph.output[0].name}_logits"
-        _rename_uses(graph, value.name, inside)
-        _rename_makers(graph, value.name, inside)
-        graph.node.append(helper.make_node("Softmax", [inside], [value.name], "softmax", axis=1))
+        value, inside = graph.output[0], free_name(graph, f"{graph.output[0].name}_logits")
+        rename_uses(graph, value.name, inside)
+        rename_makers(graph, value.name, inside)
+        graph.node.append(helper.make_node("Softmax", [inside], [value.name], free_name(graph, "softmax"), axis=1))
     for value, port in zip(graph.output, interface.outputs, strict=True):
         own, kind = value.name, value.type.tensor_type.elem_type
         dims = [dim.dim_param or dim.dim_value or None for dim in value.type.tensor_type.shape.dim]
         if port.kind != kind:
-            behind.append(helper.make_node("Cast", [own], [port.name], f"{own}_cast", to=port.kind))
+            behind.append(helper.make_node("Cast", [own], [port.name], free_name(graph, f"{own}_cast"), to=port.kind))
         else:
-            _rename_uses(graph, own, port.name)
-            _rename_makers(graph, own, port.name)
+            rename_uses(graph, own, port.name)
+            rename_makers(graph, own, port.name)
         _set(value, port, dims)
     nodes = [*before, *graph.node, *behind]
     del graph.node[:]
@@ -94,32 +100,27 @@ def _set(value: onnx.ValueInfoProto, port: Port, dims: list[Any]) -> None:
 def _free_names(graph: onnx.GraphProto, wanted: set[str]) -> None:
     """Give other names to what a graph calls by names that its inputs and outputs will have."""
     for number, value in enumerate(graph.input):
-        _rename_uses(graph, value.name, f"taken_{number}_inside")
+        rename_uses(graph, value.name, f"taken_{number}_inside")
         value.name = f"taken_{number}_inside"
     made = {name for node in graph.node for name in node.output} | {weight.name for weight in graph.initializer}
     for name in sorted(wanted & made):
         other = f"{name}_inside"
         while other in made:
             other += "_"
-        _rename_uses(graph, name, other)
-        _rename_makers(graph, name, other)
+        rename_uses(graph, name, other)
+        rename_makers(graph, name, other)
         for value in graph.output:
             value.name = other if value.name == name else value.name
 
 
-def _rename_uses(graph: onnx.GraphProto, old: str, new: str) -> None:
-    for node in graph.node:
-        node.input[:] = [new if name == old else name for name in node.input]
+def tolerance_of(interface: Interface | None, asked: float) -> float:
+    """The largest relative error of a file: what is asked for; if that is not strict, more where numbers have 16 bits.
 
-
-def _rename_makers(graph: onnx.GraphProto, old: str, new: str) -> None:
-    for node in graph.node:
-        node.output[:] = [new if name == old else name for name in node.output]
-    for weight in graph.initializer:
-        weight.name = new if weight.name == old else weight.name
-    kept = [value for value in graph.value_info if value.name != old]
-    del graph.value_info[:]
-    graph.value_info.extend(kept)
+    Args:
+        interface: of the original, if there is one
+        asked: for
+    """
+    return max(asked, _HALF) if interface is not None and interface.is_half and asked >= _PLAIN else asked
 
 
 def opset_of(interface: Interface | None, asked: int | None, usual: int, known: tuple[int, int]) -> int:

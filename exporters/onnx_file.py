@@ -33,14 +33,12 @@ from compressor.files import replace_atomic
 from compressor.models.from_onnx.interface import interface_of
 from compressor.recipe.sections import USUAL_OPSET
 
-from .form import OUTPUT_KIND, PROBABILITIES
-from .interface import as_original, opset_of
-from .onnx_network import CHANNELS_LAST, LAYOUT, Floats, OnnxNetwork, fed_to, takes_tokens
+from .form import LOGITS, OUTPUT_KIND, PROBABILITIES
+from .interface import as_original, opset_of, tolerance_of
+from .onnx_network import CHANNELS_LAST, LAYOUT, Floats, OnnxNetwork, WithSoftmax, fed_to, takes_tokens
 
-IMAGES, TOKENS, OUTPUT = "images", "tokens", "logits"
+IMAGES, TOKENS, OUTPUT = "images", "tokens", LOGITS
 _OLDER = (9, 20)  # operator sets of torch's older exporter
-_PLAIN = 1e-4  # the tolerance where none is asked for
-_HALF = 1e-2  # what a file gives in 16 bits is compared within
 _NEWER = (18, 23)  # of the newer one, which writes 18 where less is asked for
 
 
@@ -101,11 +99,9 @@ def export_onnx(
             another axis is, or the outputs differ by more than the tolerance
     """
     interface = interface_of(model)
-    if interface is not None:
-        if interface.is_half and tolerance >= _PLAIN:  # a stricter one is asked for
-            tolerance = max(tolerance, _HALF)
-        if not interface.is_plain:
-            batches = [one if isinstance(one, Inputs) else Inputs((one,)) for one in batches]
+    tolerance = tolerance_of(interface, tolerance)
+    if interface is not None and not interface.is_plain:
+        batches = [one if isinstance(one, Inputs) else Inputs((one,)) for one in batches]
     eager, first = copy.deepcopy(model).cpu().float().eval(), batches[0]
     written = opset_of(interface, opset, USUAL_OPSET, (_OLDER[0], _NEWER[1]))
     own = isinstance(first, Inputs)
@@ -136,13 +132,13 @@ def export_onnx(
         onnx.save_model(proto, beside)
         network = OnnxNetwork(beside)
         outputs: Any = network.all_outputs if own else network.logits
-        compared = eager
+        compared: nn.Module = eager
         if interface is not None and interface.softmax:
-            compared, outputs = nn.Sequential(eager, nn.Softmax(1)), network.outputs
+            compared, outputs = WithSoftmax(eager, 1), network.all_outputs if own else network.outputs
         parity.append(measure_parity(compared, outputs, batches, tolerance))
 
     replace_atomic(path, write)
-    return Exported(path, path.stat().st_size, _opset(proto), parity[0])
+    return Exported(path, path.stat().st_size, written_opset(proto), parity[0])
 
 
 def _written(model: nn.Module, first: AnyInputs, opset: int) -> onnx.ModelProto:
@@ -151,7 +147,8 @@ def _written(model: nn.Module, first: AnyInputs, opset: int) -> onnx.ModelProto:
     return (_export_sequences if takes_tokens(first) else _export_images)(model, first, opset)
 
 
-def _opset(proto: onnx.ModelProto) -> int:
+def written_opset(proto: onnx.ModelProto) -> int:
+    """The operator set of a file."""
     return int(next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")))
 
 

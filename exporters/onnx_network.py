@@ -68,6 +68,11 @@ class OnnxNetwork:
         found: list[NDArray[Any]] = self._session.run(None, fed)
         return found
 
+    def all_logits(self, inputs: Inputs) -> list[NDArray[Any]]:
+        """The same; of a file that gives probabilities their logarithms."""
+        found = self.all_outputs(inputs)
+        return [_log(one) for one in found] if self._gives_probabilities else found
+
     def feed(self, inputs: torch.Tensor) -> dict[str, NDArray[Any]]:
         """Normalised images (N, C, H, W) or tokens, int64 (N, T), as the file takes them: {name: array}."""
         values = fed_to(inputs.detach()).numpy()
@@ -84,7 +89,13 @@ class OnnxNetwork:
     def logits(self, inputs: torch.Tensor) -> Floats:
         """Logits of the same; of a file that gives probabilities their logarithms, which differ by a constant."""
         outputs = self.outputs(inputs)
-        return np.log(np.maximum(outputs, np.finfo(np.float32).tiny)) if self._gives_probabilities else outputs
+        return _log(outputs) if self._gives_probabilities else outputs
+
+
+def _log(probabilities: NDArray[Any]) -> Floats:
+    """Logits of probabilities."""
+    found: Floats = np.log(np.maximum(probabilities.astype(np.float32), np.finfo(np.float32).tiny))
+    return found
 
 
 class OnnxModule(nn.Module):
@@ -107,9 +118,27 @@ class OnnxModule(nn.Module):
             return torch.from_numpy(self._network.logits(args[0])).to(args[0].device)
         inputs = Inputs((), dict(zip(self._order, args, strict=False)) | kwargs)
         device = inputs.tensors[0].device
-        found = iter([torch.from_numpy(one).to(device) for one in self._network.all_outputs(inputs)])
+        found = iter([torch.from_numpy(one).to(device) for one in self._network.all_logits(inputs)])
         places, form = pytree.tree_flatten(self._like)
         return pytree.tree_unflatten([next(found) if isinstance(one, torch.Tensor) else one for one in places], form)
+
+
+class WithSoftmax(nn.Module):
+    """A network and a softmax over an axis of what it gives, one tensor.
+
+    Args:
+        network: any
+        axis: of the classes
+    """
+
+    def __init__(self, network: nn.Module, axis: int) -> None:
+        super().__init__()
+        self.network, self.axis = network, axis
+
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Probabilities."""
+        found: torch.Tensor = self.network(*args, **kwargs)
+        return found.softmax(self.axis)
 
 
 def takes_tokens(inputs: torch.Tensor) -> bool:

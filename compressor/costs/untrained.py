@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from compressor.dependency.inputs import AnyInputs
+from compressor.errors import ExportError
 from compressor.exporters import Form, export_onnx, finish, samples_of, write_metadata
 from compressor.models import build, example_input
 from compressor.models.architecture import Architecture
@@ -44,9 +47,43 @@ def measure_untrained(
         plain, path = Path(folder) / "plain.onnx", Path(folder) / "untrained.onnx"
         export_onnx(model, plain, [inputs], opset=opset, tolerance=float("inf"))
         found = []
-        precision = precisions()[form.precision]
-        for scheme in [precision.schemes[name] for name in precision.largest] or [None]:
-            finish(plain, path, form, scheme, samples_of(inputs))
+        for _ in finished(plain, path, form, inputs):
             write_metadata(path, metadata)
             found.append(measure(path))
         return max(found)
+
+
+def finished(plain: Path, path: Path, form: Form, inputs: AnyInputs) -> Iterator[Any]:
+    """Bring a file into a form, in turn by every scheme of its precision that gives the largest files.
+
+    Where none of these can be written in the file's operator set, the others are taken.
+
+    Args:
+        plain: the file
+        path: of the finished one, overwritten in every turn
+        form: of the shipped file
+        inputs: of the network
+
+    Yields:
+        the scheme that `path` was made by; None of a precision that has none
+
+    Raises:
+        ExportError: it cannot be brought into that form
+    """
+    precision, written = precisions()[form.precision], False
+    if not precision.schemes:
+        finish(plain, path, form, None, samples_of(inputs))
+        yield None
+        return
+    refused: ExportError | None = None
+    for names in (precision.largest, [name for name in precision.schemes if name not in precision.largest]):
+        for scheme in [precision.schemes[name] for name in names] * (not written):
+            try:
+                finish(plain, path, form, scheme, samples_of(inputs))
+            except ExportError as error:
+                refused = error
+                continue
+            written = True
+            yield scheme
+    if refused is not None and not written:
+        raise refused

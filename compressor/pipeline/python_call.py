@@ -23,6 +23,7 @@ from compressor.models import offer
 from compressor.models.architecture import Architecture
 from compressor.models.examples import give_example, given_example
 from compressor.models.from_onnx.file import read_file
+from compressor.models.from_onnx.values import torch_dtype
 from compressor.models.given_source import copied, is_offered, slug
 from compressor.models.wrappers import unwrapped
 from compressor.pipeline import run_folder
@@ -150,8 +151,10 @@ def _drawn_from(data: Any, path: Path) -> Any:
         batch = data if isinstance(data, torch.Tensor) else next(iter(data))
         while isinstance(batch, (tuple, list)) and len(ports) == 1:
             batch = batch[0]
-        if isinstance(batch, torch.Tensor) and batch.dim() == len(ports[0].sizes) and batch.is_floating_point():
-            return batch[:_LOOKED_AT]
+        if isinstance(batch, torch.Tensor) and batch.dim() == len(ports[0].sizes):
+            wanted = torch_dtype(ports[0].kind)
+            if batch.dtype == wanted or (batch.is_floating_point() and wanted.is_floating_point):
+                return batch[:_LOOKED_AT]
     return None
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 import yaml
 from torch import nn
@@ -25,13 +26,16 @@ from compressor.exporters import (
     OnnxModule,
     OnnxNetwork,
     Parity,
+    WithSoftmax,
     export_also,
     export_onnx,
     finish,
     measure_parity,
     write_metadata,
 )
+from compressor.exporters.interface import tolerance_of
 from compressor.exporters.layouts import fastest, forms
+from compressor.exporters.onnx_file import written_opset
 from compressor.exporters.scheme_choice import calibration, choose, form_of, judged
 from compressor.files import copy_atomic
 from compressor.models import build, given_network
@@ -132,7 +136,7 @@ def _export(
         chosen = found[measured["chosen"]]
         finished = Path(folder) / "finished.onnx"
         precision = _finish(chosen.path, finished, form, recipe, data)
-        shipped = replace(chosen, path=path)
+        shipped = replace(chosen, path=path, opset=written_opset(onnx.load_model(finished, load_external_data=False)))
         if architecture.stacks or not form.plain:
             # Of the network that was trained and of the file that is shipped.
             shipped = replace(shipped, parity=_parity(model, finished, form, recipe, batches))
@@ -169,15 +173,12 @@ def _finish(source: Path, target: Path, form: Form, recipe: Recipe, data: DataSe
 
 
 def _parity(model: nn.Module, path: Path, form: Form, recipe: Recipe, batches: Sequence[AnyInputs]) -> Parity:
-    softmax = [] if form.softmax is None else [nn.Softmax(dim=form.softmax)]
     interface = interface_of(model)
-    if interface is not None and interface.softmax:
-        softmax.append(nn.Softmax(dim=1))
+    axis = 1 if interface is not None and interface.softmax else form.softmax
+    compared = model if axis is None else WithSoftmax(model, axis)
     network = OnnxNetwork(path, recipe.measured.threads)
-    if isinstance(batches[0], Inputs):
-        return measure_parity(model, network.all_outputs, batches, recipe.export.shipped_tolerance)
-    outputs = network.outputs
-    return measure_parity(nn.Sequential(model, *softmax), outputs, batches, recipe.export.shipped_tolerance)
+    outputs: Any = network.all_outputs if isinstance(batches[0], Inputs) else network.outputs
+    return measure_parity(compared, outputs, batches, tolerance_of(interface, recipe.export.shipped_tolerance))
 
 
 def _judge(

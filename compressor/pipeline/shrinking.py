@@ -132,6 +132,7 @@ def originals(model: str, **section: Any) -> dict[str, Any]:
 
     from compressor.data import load_data, normalised
     from compressor.models import given_network
+    from compressor.models.from_onnx.interface import interface_of
     from compressor.recipe.sections import DataConfig
     from compressor.training.imitation import Originals
 
@@ -139,7 +140,9 @@ def originals(model: str, **section: Any) -> dict[str, Any]:
     data = normalised(load_data(config, seed=0), config.mean, config.std)
     some = torch.arange(min(len(data.train), _LOOKED_AT))
     example = data.normalise(data.train.samples(some)[0])
-    return {"example": example, "data": Originals(given_network(f"onnx:{model}", {}, data.input_shape), data)}
+    network = given_network(f"onnx:{model}", {}, data.input_shape)
+    interface = interface_of(network)
+    return {"example": example, "data": Originals(network, data, softmax=interface is not None and interface.softmax)}
 
 
 def assumed(raw: Mapping[str, Any]) -> list[str]:

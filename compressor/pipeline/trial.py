@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from compressor.bench import open_session
+from compressor.costs.untrained import finished
 from compressor.dependency.inputs import inputs_of_batch
 from compressor.errors import ExportError
-from compressor.exporters import export_onnx
+from compressor.exporters import Form, export_onnx
+from compressor.exporters.scheme_choice import form_of
 from compressor.files import digest_of, read_text, write_atomic
 from compressor.models import build, build_meta, example_input, version_of
 from compressor.models.architecture import Architecture
@@ -34,7 +37,7 @@ def try_shipping(context: RunContext, problem: Problem) -> None:
     wanted = np.minimum(np.maximum(-(-bounds.minimum // bounds.multiple) * bounds.multiple, 1), bounds.maximum)
     least = own.with_widths(dict(zip(own.widths, wanted.tolist(), strict=True)))
     export, marker = context.recipe.export, context.checkpoints / "exported"
-    how = (version_of(own.model), export.written_opset, export.plain_tolerance)
+    how = (version_of(own.model), export.written_opset, export.plain_tolerance, form_of(context.recipe, context.data))
     what = digest_of(repr((own.to_json(), least.to_json(), how)), 64)
     if marker.exists() and read_text(marker) == what:
         return
@@ -57,8 +60,8 @@ def try_shipping(context: RunContext, problem: Problem) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def _tried(architecture: str, version: str, opset: int | None, tolerance: float) -> None:
-    """Export one network and compare it at two sizes of batches; raises as `export_onnx`."""
+def _tried(architecture: str, version: str, opset: int | None, tolerance: float, form: Form) -> None:
+    """Export one network, compare it at two sizes of batches, and bring the file into its form; raises as these do."""
     network = Architecture.from_json(architecture)
     model = build(network).eval()
     scatter_(model)
@@ -68,6 +71,10 @@ def _tried(architecture: str, version: str, opset: int | None, tolerance: float)
         path = Path(folder) / "trial.onnx"
         try:
             export_onnx(model, path, batches, opset=opset, tolerance=tolerance)
+            if not form.plain:
+                shipped = path.with_name("finished.onnx")
+                next(finished(path, shipped, form, one))
+                open_session(shipped, provider="cpu")
         except ExportError as error:
             if "not finite" not in str(error):  # what is untrained may be too deep for numbers; there is no more to say
                 raise ExportError(str(error).replace(f"{path}: ", "")) from error

@@ -28,12 +28,20 @@ class Originals:
         data: images; their targets do not count
         batch_size: images of a step
         lr: largest learning rate, of AdamW
+        softmax: the networks' outputs are logits, and what they are used for is the softmax of these over axis 1:
+            they are compared as logarithms of probabilities, which a constant added to logits does not change
     """
 
     network: nn.Module
     data: DataSet
     batch_size: int = 64
     lr: float = 1e-3
+    softmax: bool = False
+
+    def outputs(self, network: nn.Module, images: Tensor) -> list[Tensor]:
+        """What one of the networks gives, as it is compared."""
+        found = leaves(network(images))
+        return [one.log_softmax(1) for one in found] if self.softmax else found
 
 
 def train(model: nn.Module, data: Originals, epochs: int, device: torch.device, on_step: Callable[[Any], None]) -> None:
@@ -63,8 +71,8 @@ def train(model: nn.Module, data: Originals, epochs: int, device: torch.device, 
         for images, _ in batches.epoch(epoch):
             images = images.to(device)
             with torch.no_grad():
-                wanted = leaves(original(images))
-            loss = distance(leaves(model(images)), wanted)
+                wanted = data.outputs(original, images)
+            loss = distance(data.outputs(model, images), wanted)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -105,7 +113,7 @@ def agreement(model: nn.Module, data: Originals, device: torch.device, split: st
     for images, _ in ordered(getattr(data.data, split), data.data, data.batch_size):
         images = images.to(device)
         with torch.no_grad():
-            pairs = zip(leaves(original(images)), leaves(model(images)), strict=True)
+            pairs = zip(data.outputs(original, images), data.outputs(model, images), strict=True)
             found = [_moments(wanted, made) for wanted, made in pairs if wanted.is_floating_point()]
         sums = found if not sums else [one + other for one, other in zip(sums, found, strict=True)]
     missed, total, squares, count = torch.stack(sums).unbind(1)

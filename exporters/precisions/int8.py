@@ -88,6 +88,10 @@ def to_int8(source: Path, target: Path, scheme: Scheme, samples: Sequence[NDArra
     with tempfile.TemporaryDirectory(prefix="compressor-", dir=target.parent) as folder, converting("int8", source):
         prepared, made = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        graph = onnx.load_model(prepared, load_external_data=False).graph
+        given = {value.name for value in graph.output}
+        # In 8 bits probabilities near 0 would be 0, and those of a sample would not add up to 1.
+        kept = [node.name for node in graph.node if node.op_type == "Softmax" and given & set(node.output)]
         quantize_static(
             str(prepared),
             str(made),
@@ -97,12 +101,24 @@ def to_int8(source: Path, target: Path, scheme: Scheme, samples: Sequence[NDArra
             reduce_range=scheme.reduced,
             activation_type=types[scheme.activations],
             weight_type=types[scheme.weights],
+            nodes_to_exclude=kept,
             extra_options={"ActivationSymmetric": scheme.activations == "s8"},
         )
         proto = onnx.load_model(made)
-    known = {entry.key: entry.value for entry in onnx.load_model(source).metadata_props}
-    onnx.helper.set_model_props(proto, known)
+        _drop_unused_domains(proto)
+        known = {entry.key: entry.value for entry in onnx.load_model(source).metadata_props}
+        onnx.helper.set_model_props(proto, known)
+        onnx.checker.check_model(proto)  # ONNX Runtime writes, and reads, scales by channel where they are not known
     replace_atomic(target, lambda beside: onnx.save_model(proto, beside))
+
+
+def _drop_unused_domains(proto: onnx.ModelProto) -> None:
+    """Take off operator sets that the preparation adds and no node is of."""
+    used = {"", "ai.onnx", *(node.domain for node in proto.graph.node), *(one.domain for one in proto.functions)}
+    used |= {node.domain for function in proto.functions for node in function.node}
+    kept = [entry for entry in proto.opset_import if entry.domain in used]
+    del proto.opset_import[:]
+    proto.opset_import.extend(kept)
 
 
 def _recognise(graph: onnx.GraphProto) -> bool:

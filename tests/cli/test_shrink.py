@@ -76,7 +76,7 @@ def test_an_operator_set_that_cannot_be_kept_is_said(place, tmp_path):
     result = shrink(tmp_path, tmp_path / "out", "newer.onnx", "any", "--budget", "params=0.7x", "--epochs", "1")
     assert result.exit_code == 0, result.output
     assert ports(tmp_path / "out" / "model.onnx")[1] == 23
-    said = "the file is of operator set 23, the original of 24, in which torch does not write this network"
+    said = "the file is of operator set 23, the original of 24, in which it cannot be written"
     assert said in " ".join(result.output.split())
     assert said in " ".join(json.loads((tmp_path / "out" / "report.json").read_text())["remarks"])
 
@@ -88,6 +88,17 @@ def test_a_single_number_is_no_class(place, tmp_path):
     assert report["recipe"]["evaluate"]["function"].endswith("imitation:agreement")
     again = shrink(tmp_path / "out", tmp_path / "again", "model.onnx", place / "any", "--budget", "params=0.9x")
     assert again.exit_code == 0, again.output
+
+
+def test_probabilities_may_be_learned_as_values(place, tmp_path):
+    arguments = ("--values", "--budget", "params=0.8x", "--epochs", "1", "--set", "export.precision=fp16")
+    result = shrink(place, tmp_path / "out", "keras.onnx", "any", *arguments)
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["metric"]["name"] == "R2"
+    assert report["baseline"]["reference"]["metric"]["onnx"] == pytest.approx(1, abs=1e-3)
+    assert report["metric"]["onnx"] == pytest.approx(report["metric"]["torch"], abs=1e-2)
+    assert ports(tmp_path / "out" / "model.onnx") == ports(place / "keras.onnx")
 
 
 def test_a_classifier_learns_from_itself(place, tmp_path):

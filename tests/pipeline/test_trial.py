@@ -1,5 +1,6 @@
 """Whether a network can ship is known before it is trained."""
 
+import dataclasses
 import json
 
 import pytest
@@ -42,6 +43,18 @@ def test_what_cannot_ship_is_refused_before_it_is_trained(tmp_path, method):
         run(recipe_of(Deciding(), search={"method": method}), tmp_path / "out")
     assert not (tmp_path / "out" / "weights.safetensors").exists()
     assert not (tmp_path / "out" / "search.json").exists()
+
+
+def test_a_form_that_the_file_cannot_have_is_refused_before_it_is_trained(tmp_path, monkeypatch):
+    def refuse(source, target, scheme, samples):
+        raise ExportError("export.precision: fp16: cannot convert")
+
+    from compressor.recipe.precision import precisions
+
+    monkeypatch.setitem(precisions(), "fp16", dataclasses.replace(precisions()["fp16"], convert=refuse))
+    with pytest.raises(ExportError, match=r"cannot ship, .* cannot convert"):
+        run(recipe_of(Net(), export={"precision": "fp16"}), tmp_path / "out")
+    assert not (tmp_path / "out" / "weights.safetensors").exists()
 
 
 class Squeezing(Net):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -30,12 +30,12 @@ _LAYERS = (*CONVS.values(), *TRANSPOSED.values())
 _WEIGHTED = (*_LAYERS, nn.Linear, nn.Embedding, Recurrent)
 
 
-def restore_batch_norms_(network: fx.GraphModule, ranks: dict[str, int]) -> int:
+def restore_batch_norms_(network: fx.GraphModule, shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Insert a batch-norm that changes nothing behind every layer that may have lost one.
 
     Args:
         network: changed in place; its outputs in evaluation stay
-        ranks: {name of a node of its graph: axes of what it gives}
+        shapes: {name of a node of its graph: sizes of what it gave for an example}
 
     Returns:
         how many were inserted
@@ -49,7 +49,7 @@ def restore_batch_norms_(network: fx.GraphModule, ranks: dict[str, int]) -> int:
             continue
         if calls[node.target] > 1:  # a layer that is called at several places has no statistics of its own
             continue
-        if isinstance(layer, nn.Linear) and ranks.get(node.name) != 2:  # of sequences other norms are usual
+        if isinstance(layer, nn.Linear) and len(shapes.get(node.name, ())) != 2:  # of sequences other norms are usual
             continue
         if _is_normed(node, modules):
             continue

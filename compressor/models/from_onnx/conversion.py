@@ -130,8 +130,8 @@ class Conversion:
         made.delete_all_unused_submodules()
         computed = {name: entry for name, entry in self.env.items() if entry.node is not None and entry.is_tensor}
         made.meta["values"] = {name: entry.node.name for name, entry in computed.items() if entry.node is not None}
-        made.meta["ranks"] = {
-            entry.node.name: entry.tries[0].dim() for entry in computed.values() if entry.node is not None
+        made.meta["shapes"] = {
+            entry.node.name: tuple(entry.tries[0].shape) for entry in computed.values() if entry.node is not None
         }
         return made.eval()
 

@@ -13,6 +13,7 @@ from compressor.models.from_onnx.operator import Operator
 
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _ABOUT = ("doc_string", "domain", "model_version")
+_SAME_VALUES = ("Flatten", "Reshape", "Squeeze")  # between a softmax and the output
 _KEY = "onnx_interface"  # in the `meta` of a GraphModule, which its copies keep
 TO_CHANNELS_LAST = (0, 2, 3, 1)
 
@@ -97,24 +98,35 @@ def interface_of(network: nn.Module) -> Interface | None:
 
 
 def _without_softmax_(network: fx.GraphModule) -> bool:
-    """Take off the softmax of (N, classes) that a network ends with; whether there is one."""
+    """Take off the softmax of (N, classes), or (N, classes, 1, 1) flattened, that a network ends with; whether there
+    is one.
+    """
     output = next(node for node in network.graph.nodes if node.op == "output")
+    shapes = network.meta.get("shapes", {})
     (last,) = output.args
-    module = network.get_submodule(str(last.target)) if isinstance(last, fx.Node) and last.op == "call_module" else None
-    if not (isinstance(module, Operator) and module.kind == "Softmax" and isinstance(last, fx.Node)):
+    while isinstance(last, fx.Node) and _kind_of(network, last) in _SAME_VALUES and len(last.users) == 1:
+        last = last.args[0]
+    if not isinstance(last, fx.Node) or _kind_of(network, last) != "Softmax" or len(last.users) > 1:
         return False
-    if network.meta.get("ranks", {}).get(last.name) != 2 or module.attribute(
-        "axis", -1 if module.version >= 13 else 1
-    ) not in (1, -1):
+    module = network.get_submodule(str(last.target))
+    assert isinstance(module, Operator)
+    shape, (before,) = shapes.get(last.name, ()), last.args
+    axis = module.attribute("axis", -1 if module.version >= 13 else 1)
+    if len(shape) < 2 or any(size != 1 for size in shape[2:]) or axis % len(shape) != 1:
         return False
-    (before,) = last.args
-    if len(last.users) > 1 or not isinstance(before, fx.Node):
+    if not isinstance(before, fx.Node) or shapes.get(output.args[0].name) != shape[:2]:
         return False
-    output.replace_input_with(last, before)
+    last.replace_all_uses_with(before)
     network.graph.erase_node(last)
     network.delete_all_unused_submodules()
     network.recompile()
     return True
+
+
+def _kind_of(network: fx.GraphModule, node: fx.Node) -> str:
+    """The operator of ONNX that a node is; "": it is none of ours."""
+    module = network.get_submodule(str(node.target)) if node.op == "call_module" else None
+    return module.kind if isinstance(module, Operator) else ""
 
 
 def _turn_images_(network: fx.GraphModule) -> None:

@@ -39,9 +39,9 @@ def network_of(path: Path, options: Mapping[str, Any], shape: Sequence[int] | No
     layout = options.get("layout", "auto")
     network = _converted(file.used_on(shape, channels_last=is_channels_last(file, layout)))
     if options.get("batch_norm", "restore") == "restore":
-        restore_batch_norms_(network, network.meta["ranks"])
+        restore_batch_norms_(network, network.meta["shapes"])
     keep_interface_(network, file, channels_last=is_channels_last(file, layout))
-    for known in ("values", "ranks"):
+    for known in ("values", "shapes"):
         network.meta.pop(known, None)
     return network
 

@@ -102,7 +102,7 @@ def _remarks(exported: ExportRecord) -> list[str]:
     if exported.original_opset is not None:
         found.append(
             f"the file is of operator set {exported.opset}, the original of {exported.original_opset}, "
-            "in which torch does not write this network"
+            "in which it cannot be written"
         )
     return found
 

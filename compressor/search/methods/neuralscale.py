@@ -291,15 +291,15 @@ def _iterate(
         "seconds": {"pretrain": pruned.pretrain_seconds, "prune": pruned.seconds},
         "removal": pruned.removal,
     }
-    first = _first_record(config, pruned, found)
-    params, widths = pruned.params[first:], pruned.widths[first:]
-    found["records"] = {"params": params, "widths": widths}
-    recorded: list[float] = list(params)
+    kept = list(range(_first_record(config, pruned, found), len(pruned.params)))
+    recorded: list[float] = list(pruned.params)
     if along.prices is not None:
-        recorded = [along.cost(architecture.with_widths(dict(zip(names, row, strict=True)))) for row in widths]
-        found["records"]["cost"] = recorded
-        if not found["fallback"] and len(set(recorded)) < 2:
-            found["fallback"] = f"{', '.join(along.names)}: the same in all {len(recorded)} records: scaled uniformly"
+        recorded = [along.cost(architecture.with_widths(dict(zip(names, row, strict=True)))) for row in pruned.widths]
+        if not found["fallback"]:
+            kept = cheaper_records(config, along, recorded, kept, found)
+    params, widths = [pruned.params[index] for index in kept], [pruned.widths[index] for index in kept]
+    recorded = [recorded[index] for index in kept]
+    found["records"] = {"params": params, "widths": widths} | ({} if along.prices is None else {"cost": recorded})
     if found["fallback"]:
         following = architecture
     else:
@@ -344,6 +344,30 @@ def _first_record(config: NeuralScaleConfig, pruned: Trajectory, found: dict[str
         f"min_records = {config.min_records} ({ended}): all were fitted"
     )
     return 0
+
+
+def cheaper_records(
+    config: NeuralScaleConfig, along: Along, recorded: Sequence[float], late: Sequence[int], found: dict[str, Any]
+) -> list[int]:
+    """The records that are fitted along a cost, of `late`: those that cost less than all before them.
+
+    Where widths are computed in blocks, a narrower network may cost the same, and the widest is what that cost buys.
+    Of too few such records all events are taken instead, which is noted in `found`, as is that there are none.
+    """
+    least = np.minimum.accumulate(recorded)
+    falls = [index for index in range(len(recorded)) if index == 0 or recorded[index] < least[index - 1]]
+    kept = sorted({late[0], *(index for index in falls if index >= late[0])})
+    if len(kept) < config.min_records <= len(falls):
+        found["note"] = (
+            f"{len(kept)} records from after every group had lost a channel differ in {', '.join(along.names)}, fewer "
+            f"than min_records = {config.min_records}: those from before were fitted as well"
+        )
+        kept = falls
+    if len({recorded[index] for index in kept}) < 2:
+        found["fallback"] = (
+            f"{', '.join(along.names)}: the same in all {len(recorded) - late[0]} records: scaled uniformly"
+        )
+    return kept
 
 
 def _fit(problem: Problem, recorded: list[float], widths: list[list[int]]) -> tuple[Floats, Floats]:

@@ -12,9 +12,10 @@ import torch
 from onnx import TensorProto, helper
 
 from compressor.bench import open_session
+from compressor.costs.untrained import finished
 from compressor.dependency.inputs import Inputs
-from compressor.errors import ModelError
-from compressor.exporters import SCHEMES, OnnxNetwork, export_onnx, to_int8
+from compressor.errors import ExportError, ModelError
+from compressor.exporters import SCHEMES, Form, OnnxNetwork, export_onnx, finish, to_int8
 from compressor.models.from_onnx.interface import interface_of
 from compressor.models.from_onnx.network import network_of
 
@@ -71,6 +72,85 @@ def test_int8_is_calibrated_on_images_as_the_file_takes_them(keras, tmp_path):
     assert onnx.load(tmp_path / "int8.onnx").doc_string == "finds birds"
     expected = network(images).detach().numpy()
     assert np.abs(OnnxNetwork(tmp_path / "int8.onnx").logits(images) - expected).max() <= 0.1 * np.abs(expected).max()
+
+
+def classifier(end, opset=17, taken="images", size=("N", 3, 32, 32)):
+    """A convolution, pooling and four classes, then `end(graph, logits (N, 4, 1, 1))`."""
+    graph = GRAPHS["Graph"](opset)
+    y = graph.add("Relu", graph.add("Conv", taken, graph.weight(8, 3, 3, 3), pads=[1] * 4))
+    y = graph.add("Conv", graph.add("GlobalAveragePool", y), graph.weight(4, 8, 1, 1))
+    return graph.model({taken: size}, {end(graph, y): ("N", 4)})
+
+
+def flat_then_softmax(graph, y):
+    return graph.add("Softmax", graph.add("Flatten", y), axis=1)
+
+
+ENDS = {
+    "last": flat_then_softmax,
+    "flattened": lambda graph, y: graph.add("Flatten", graph.add("Softmax", y, axis=1)),
+    "flattened twice": lambda graph, y: graph.add("Flatten", graph.add("Softmax", graph.add("Flatten", y), axis=1)),
+}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_probabilities_are_trained_as_logits_and_stay_probabilities(tmp_path, end):
+    onnx.save(classifier(end), tmp_path / "given.onnx")
+    network, images = network_of(tmp_path / "given.onnx", {}), torch.randn(5, 3, 32, 32)
+    assert interface_of(network).softmax
+    expected = OnnxNetwork(tmp_path / "given.onnx").outputs(images)
+    assert np.allclose(network(images).softmax(1).detach().numpy(), expected, atol=1e-5)
+    for batches in ([images], [Inputs((images,))]):
+        exported = export_onnx(network, tmp_path / "again.onnx", batches)
+        assert np.allclose(OnnxNetwork(exported.path).outputs(images), expected, atol=1e-5)
+    wanted = Form(softmax=1)
+    finish(exported.path, tmp_path / "finished.onnx", wanted, None, [])  # which it has already
+    assert np.allclose(OnnxNetwork(tmp_path / "finished.onnx").outputs(images), expected, atol=1e-5)
+    assert ports(tmp_path / "finished.onnx") == ports(tmp_path / "given.onnx")
+
+
+def test_a_softmax_over_places_stays_in_the_network(tmp_path):
+    graph = GRAPHS["Graph"](17)
+    y = graph.add("Softmax", graph.add("Conv", "x", graph.weight(4, 3, 3, 3)), axis=1)
+    onnx.save(graph.model({"x": ("N", 3, 4, 4)}, {graph.add("Flatten", y): ("N", 16)}), tmp_path / "places.onnx")
+    assert not interface_of(network_of(tmp_path / "places.onnx", {})).softmax
+
+
+@pytest.mark.parametrize("taken", ["normalised", "probabilities", "softmax", "logits"])
+def test_names_of_the_file_are_not_those_that_its_form_adds(tmp_path, taken):
+    onnx.save(classifier(lambda graph, y: graph.add("Flatten", y), taken=taken), tmp_path / "given.onnx")
+    network, images = network_of(tmp_path / "given.onnx", {}), torch.rand(5, 3, 32, 32)
+    exported = export_onnx(network, tmp_path / "plain.onnx", [images])
+    form = Form(preprocess="uint8", mean=(0.5,) * 3, std=(0.5,) * 3, softmax=1, batch=5)
+    finish(exported.path, tmp_path / "finished.onnx", form, None, [])
+    session, _ = open_session(tmp_path / "finished.onnx", provider="cpu", threads=1)
+    raw = (images * 255).round().to(torch.uint8)
+    (found,) = session.run(None, {taken: raw.permute(0, 2, 3, 1).numpy()})
+    expected = network((raw / 255 - 0.5) / 0.5).softmax(1).detach().numpy()
+    assert np.allclose(found, expected, atol=1e-5)
+
+
+def test_probabilities_of_an_int8_file_are_floats(tmp_path):
+    onnx.save(classifier(flat_then_softmax), tmp_path / "given.onnx")
+    network, images = network_of(tmp_path / "given.onnx", {}), torch.randn(64, 3, 32, 32)
+    exported = export_onnx(network, tmp_path / "plain.onnx", [images])
+    to_int8(exported.path, tmp_path / "int8.onnx", SCHEMES["u8s8"], [images.numpy()])
+    found = OnnxNetwork(tmp_path / "int8.onnx").outputs(images)
+    assert np.allclose(found.sum(1), 1, atol=1e-5)
+    assert {entry.domain for entry in onnx.load(tmp_path / "int8.onnx").opset_import} == {""}
+
+
+def test_scales_by_channel_are_refused_where_the_operator_set_lacks_them(tmp_path):
+    onnx.save(classifier(flat_then_softmax, opset=11), tmp_path / "given.onnx")
+    network, images = network_of(tmp_path / "given.onnx", {}), torch.randn(8, 3, 32, 32)
+    exported = export_onnx(network, tmp_path / "plain.onnx", [images])
+    with pytest.raises(ExportError, match="int8: cannot convert"):
+        to_int8(exported.path, tmp_path / "int8.onnx", SCHEMES["u8s8 per-channel"], [images.numpy()])
+    shipped = tmp_path / "finished.onnx"
+    tried = [scheme.per_channel for scheme in finished(exported.path, shipped, Form(precision="int8"), images)]
+    assert tried
+    assert not any(tried)
+    assert onnx.load(shipped).opset_import[0].version == 11
 
 
 def test_an_operator_set_that_is_asked_for(keras, tmp_path):

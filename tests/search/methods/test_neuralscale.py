@@ -14,7 +14,14 @@ from compressor.models import follows, graph_of, prunable, reference_architectur
 from compressor.models.zoo import Family
 from compressor.recipe import NeuralScaleConfig, UniformConfig
 from compressor.search import prune_while_training, search
-from compressor.search.methods.neuralscale import fit_power_law, r_squared, solve_fit, widths_for
+from compressor.search.methods.neuralscale import (
+    Along,
+    cheaper_records,
+    fit_power_law,
+    r_squared,
+    solve_fit,
+    widths_for,
+)
 from compressor.search.prune_while_training import Trajectory
 
 CONFIG = NeuralScaleConfig(iterations=3, pretrain_epochs=1, prune_every=2, prune_channels=2)
@@ -205,6 +212,39 @@ def test_a_cost_that_never_changes_scales_uniformly(tiny, problem):
     found = search(given, CONFIG.model_copy(update={"iterations": 1}))
     assert "constant, params: the same in all" in found.trace["fallback"]
     assert params_macs.params(found.architecture) <= 100_000
+
+
+def test_of_networks_that_cost_the_same_the_widest_is_fitted(tiny, problem):
+    """In blocks of channels, and above what every network costs, narrower ones cost no less."""
+
+    def blocks(architecture):
+        return 100.0 + sum(-(-width // 4) for width in architecture.widths.values())
+
+    given = dataclasses.replace(problem(tiny, {"blocks": 104.0}), costs=params_macs.COSTS | {"blocks": blocks})
+    found = search(given, CONFIG.model_copy(update={"iterations": 1, "min_records": 2}))
+    (iteration,) = found.trace["iterations"]
+    costs = iteration["records"]["cost"]
+    assert iteration["fallback"] is None
+    assert all(one > other for one, other in itertools.pairwise(costs))
+    assert len(costs) < iteration["events"]
+    assert blocks(found.architecture) <= 104
+
+
+@pytest.mark.parametrize(
+    ("recorded", "late", "kept", "said"),
+    [
+        ([9, 8, 7, 6, 5, 4], [2, 3, 4, 5], [2, 3, 4, 5], set()),
+        ([9, 8, 7, 7, 6, 6, 5], [2, 3, 4, 5, 6], [2, 4, 6], set()),
+        ([9, 8, 7, 7, 7, 7], [3, 4, 5], [0, 1, 2], {"note"}),  # nothing falls after every group lost a channel
+        ([9, 8, 8, 8, 8, 7], [2, 3, 4, 5], [0, 1, 5], {"note"}),
+        ([5, 5, 5, 5], [1, 2, 3], [1], {"fallback"}),
+    ],
+)
+def test_records_along_a_cost_are_those_that_cost_less_than_all_before(recorded, late, kept, said):
+    found = {}
+    along = Along(("ms",), "", lambda architecture: 0.0, None)
+    assert cheaper_records(CONFIG.model_copy(update={"min_records": 3}), along, recorded, late, found) == kept
+    assert set(found) == said
 
 
 def test_too_few_records_fall_back_to_uniform_scaling_and_say_so(tiny, problem):
