@@ -60,7 +60,7 @@ NEURALSCALE = {
 ARMS: dict[str, dict[str, Any]] = {
     "uniform": {"method": "uniform"},
     "paper": NEURALSCALE | {"along": "params"},
-    "along": NEURALSCALE | {"along": "budget"},
+    "along": NEURALSCALE | {"along": "budget"},  # at the price that --tune chose, the default
     "morphnet": {"method": "morphnet", "pretrain_epochs": 1, "batch_size": 128, "prune_every": 10},
     "taylor": {"method": "taylor", "prune_epochs": 5, "prune_every": 20},
     "auto": {"method": "auto"},
@@ -71,12 +71,12 @@ ARMS: dict[str, dict[str, Any]] = {
 TUNED: dict[str, dict[str, Any]] = {
     "along, price 0.5": NEURALSCALE | {"along": "budget", "price": 0.5},
     "along, price 0.75": NEURALSCALE | {"along": "budget", "price": 0.75},
-    "along": ARMS["along"],
-    "along, 2 iterations": NEURALSCALE | {"along": "budget", "iterations": 2},
-    "along, 3 fits": NEURALSCALE | {"along": "budget", "fits": 3},
+    "along, price 1": NEURALSCALE | {"along": "budget", "price": 1.0},
+    "along, price 1, 2 iterations": NEURALSCALE | {"along": "budget", "price": 1.0, "iterations": 2},
+    "along, price 1, 3 fits": NEURALSCALE | {"along": "budget", "price": 1.0, "fits": 3},
     "along, unpriced": NEURALSCALE | {"along": "budget", "price": 0.0},
     "along, price 1.25": NEURALSCALE | {"along": "budget", "price": 1.25},
-    "along, price 1.5": NEURALSCALE | {"along": "budget", "price": 1.5},
+    "along, price 1.5": NEURALSCALE | {"along": "budget", "price": 1.5},  # what became the default
     "along, price 2": NEURALSCALE | {"along": "budget", "price": 2.0},
     "uniform": ARMS["uniform"],
 }

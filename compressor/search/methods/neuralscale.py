@@ -55,7 +55,8 @@ class NeuralScaleConfig(PruningConfig):
         "activation memory, else budget",
     )
     price: NonNegativeFloat = Field(
-        1.0, description="exponent of the cost in importance / cost, where the search goes along the budget"
+        1.5,  # importance is a squared derivative, which of wide layers falls faster than what a channel costs
+        description="exponent of the cost in importance / cost, where the search goes along the budget",
     )
     fits: PositiveInt = Field(
         1, description="times that the last iteration is done, with other seeds; the mean of ln α and β is taken"
