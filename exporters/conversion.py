@@ -20,6 +20,8 @@ def converting(precision: str, source: Path) -> Iterator[None]:
     try:
         with np.errstate(all="ignore"):
             yield
+    except ExportError:
+        raise
     except Exception as error:  # ONNX Runtime's tools raise what they like
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise ExportError(f"export.precision: {precision}: cannot convert {source.name}: {reason}") from error

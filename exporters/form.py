@@ -27,7 +27,7 @@ from .graph_names import free_name, rename_makers, rename_uses
 
 INPUT, OUTPUT_KIND = "compressor.input", "compressor.output"  # metadata: what goes in and what comes out
 PROBABILITIES = "probabilities"
-LOGITS = "logits"  # the output of networks of our own
+_SOFTMAX_OF_ONE_AXIS = 13  # operator set from which on it is that
 _INSIDE = "normalised"  # name that the network's own input gets
 
 
@@ -41,8 +41,9 @@ class Form:
             "resize": the same of any size
         mean: per channel, in units of 0..1, that preprocessing takes off
         std: per channel, by which it divides then
-        softmax: axis of the classes over which a softmax is taken; None: logits come out
+        softmax: axis of the classes over which a softmax is taken, unless the network has one; None: none is added
         batch: the only batch that the file takes; None: any
+        own_names: the output keeps its name, as that of an ONNX file that was given; else it is called by what it gives
     """
 
     precision: str = "fp32"
@@ -51,11 +52,12 @@ class Form:
     std: tuple[float, ...] = ()
     softmax: int | None = None
     batch: int | None = None
+    own_names: bool = False
 
     @property
     def plain(self) -> bool:
         """Whether the file is what the exporter wrote."""
-        return self == Form(mean=self.mean, std=self.std)
+        return self == Form(mean=self.mean, std=self.std, own_names=self.own_names)
 
 
 def finish(source: Path, target: Path, form: Form, scheme: Any, samples: Sequence[NDArray[Any]]) -> None:
@@ -103,10 +105,9 @@ def wrap(proto: onnx.ModelProto, form: Form) -> None:
         inside = free_name(graph, f"{output.name}_inside")
         rename_uses(graph, output.name, inside)
         rename_makers(graph, output.name, inside)
-        if output.name == LOGITS:  # the name of our own; that of a given file stays
+        if not form.own_names:
             output.name = free_name(graph, PROBABILITIES)
-        softmax = free_name(graph, "softmax")
-        graph.node.append(helper.make_node("Softmax", [inside], [output.name], softmax, axis=form.softmax))
+        _add_softmax(proto, inside, output, form.softmax)
         _put(proto, OUTPUT_KIND, PROBABILITIES)
     if form.batch is not None:
         _fix_batch(proto, form.batch)
@@ -114,6 +115,22 @@ def wrap(proto: onnx.ModelProto, form: Form) -> None:
         onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:
         raise ExportError(f"the ONNX checker refuses the finished file: {error}") from error
+
+
+def _add_softmax(proto: onnx.ModelProto, taken: str, output: onnx.ValueInfoProto, axis: int) -> None:
+    """Add the nodes that make an output the softmax of a value over an axis."""
+    graph, rank = proto.graph, len(output.type.tensor_type.shape.dim)
+    version = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+    if version >= _SOFTMAX_OF_ONE_AXIS or axis == rank - 1:
+        name = free_name(graph, "softmax")
+        graph.node.append(helper.make_node("Softmax", [taken], [output.name], name, axis=axis))
+        return
+    order = [*(place for place in range(rank) if place != axis), axis]  # earlier ones sum over all axes from theirs on
+    back = [order.index(place) for place in range(rank)]
+    last, turned = free_name(graph, "softmax_turned"), free_name(graph, "softmax_turned_out")
+    graph.node.append(helper.make_node("Transpose", [taken], [last], last, perm=order))
+    graph.node.append(helper.make_node("Softmax", [last], [turned], free_name(graph, "softmax"), axis=rank - 1))
+    graph.node.append(helper.make_node("Transpose", [turned], [output.name], turned, perm=back))
 
 
 def gives_probabilities(proto: onnx.ModelProto) -> bool:

@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+
 import onnx
 
 
-def free_name(graph: onnx.GraphProto, wanted: str) -> str:
-    """A name that nothing in a graph has, neither a value nor a node: the wanted one if it is free."""
-    taken = {node.name for node in graph.node}
-    taken.update(name for node in graph.node for name in (*node.input, *node.output))
-    taken.update(value.name for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info))
+def free_name(graph: onnx.GraphProto, wanted: str, reserved: Collection[str] = ()) -> str:
+    """A name that nothing in a graph has, neither a value nor a node: the wanted one if it is free.
+
+    Args:
+        graph: its sub-graphs, which may read its values, count as well
+        wanted: the name
+        reserved: names that are not free either
+    """
+    taken = {*reserved, *_names(graph)}
     while wanted in taken:
         wanted += "_"
     return wanted
+
+
+def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """All nodes, those of sub-graphs behind their own."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inside in (attribute.g, *attribute.graphs):
+                yield from nodes_of(inside)
+
+
+def _names(graph: onnx.GraphProto) -> Iterator[str]:
+    for node in nodes_of(graph):
+        yield from (node.name, *node.input, *node.output)
+    for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        yield value.name
 
 
 def rename_uses(graph: onnx.GraphProto, old: str, new: str) -> None:

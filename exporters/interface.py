@@ -30,25 +30,26 @@ def as_original(proto: onnx.ModelProto, interface: Interface, names: Sequence[st
     """
     graph = proto.graph
     _add_unread(graph, interface, names)
-    _free_names(graph, {port.name for port in (*interface.inputs, *interface.outputs)})
+    ports = {port.name for port in (*interface.inputs, *interface.outputs)}
+    _free_names(graph, ports)
     before, behind = list[onnx.NodeProto](), list[onnx.NodeProto]()
     for value, port in zip(graph.input, interface.inputs, strict=True):
         last, own = port.name, value.name
         kind = value.type.tensor_type.elem_type
         if port.kind != kind:
-            cast = free_name(graph, f"{own}_cast")
+            cast = free_name(graph, f"{own}_cast", ports)
             before.append(helper.make_node("Cast", [last], [cast], cast, to=kind))
             last = cast
         dims: list[Any] = [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
         if interface.channels_last:
             inverse = [TO_CHANNELS_LAST.index(axis) for axis in range(4)]
-            turned = free_name(graph, f"{own}_turned")
+            turned = free_name(graph, f"{own}_turned", ports)
             before.append(helper.make_node("Transpose", [last], [turned], turned, perm=inverse))
             last, dims = turned, [dims[axis] for axis in TO_CHANNELS_LAST]
         rename_uses(graph, own, last)
         _set(value, port, dims)
     if interface.softmax:
-        value, inside = graph.output[0], free_name(graph, f"{graph.output[0].name}_logits")
+        value, inside = graph.output[0], free_name(graph, f"{graph.output[0].name}_logits", ports)
         rename_uses(graph, value.name, inside)
         rename_makers(graph, value.name, inside)
         graph.node.append(helper.make_node("Softmax", [inside], [value.name], free_name(graph, "softmax"), axis=1))
@@ -56,7 +57,8 @@ def as_original(proto: onnx.ModelProto, interface: Interface, names: Sequence[st
         own, kind = value.name, value.type.tensor_type.elem_type
         dims = [dim.dim_param or dim.dim_value or None for dim in value.type.tensor_type.shape.dim]
         if port.kind != kind:
-            behind.append(helper.make_node("Cast", [own], [port.name], free_name(graph, f"{own}_cast"), to=port.kind))
+            cast = free_name(graph, f"{own}_cast", ports)
+            behind.append(helper.make_node("Cast", [own], [port.name], cast, to=port.kind))
         else:
             rename_uses(graph, own, port.name)
             rename_makers(graph, own, port.name)
@@ -100,13 +102,12 @@ def _set(value: onnx.ValueInfoProto, port: Port, dims: list[Any]) -> None:
 def _free_names(graph: onnx.GraphProto, wanted: set[str]) -> None:
     """Give other names to what a graph calls by names that its inputs and outputs will have."""
     for number, value in enumerate(graph.input):
-        rename_uses(graph, value.name, f"taken_{number}_inside")
-        value.name = f"taken_{number}_inside"
+        other = free_name(graph, f"taken_{number}_inside", wanted)
+        rename_uses(graph, value.name, other)
+        value.name = other
     made = {name for node in graph.node for name in node.output} | {weight.name for weight in graph.initializer}
     for name in sorted(wanted & made):
-        other = f"{name}_inside"
-        while other in made:
-            other += "_"
+        other = free_name(graph, f"{name}_inside", wanted)
         rename_uses(graph, name, other)
         rename_makers(graph, name, other)
         for value in graph.output:

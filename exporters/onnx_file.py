@@ -30,14 +30,14 @@ from compressor.bench import INPUT_SHAPE
 from compressor.dependency.inputs import AnyInputs, Inputs, leaf_names, leaves, run
 from compressor.errors import ExportError
 from compressor.files import replace_atomic
-from compressor.models.from_onnx.interface import interface_of
+from compressor.models.from_onnx.interface import interface_of, lacks_softmax
 from compressor.recipe.sections import USUAL_OPSET
 
-from .form import LOGITS, OUTPUT_KIND, PROBABILITIES
+from .form import OUTPUT_KIND, PROBABILITIES
 from .interface import as_original, opset_of, tolerance_of
 from .onnx_network import CHANNELS_LAST, LAYOUT, Floats, OnnxNetwork, WithSoftmax, fed_to, takes_tokens
 
-IMAGES, TOKENS, OUTPUT = "images", "tokens", LOGITS
+IMAGES, TOKENS, OUTPUT = "images", "tokens", "logits"
 _OLDER = (9, 20)  # operator sets of torch's older exporter
 _NEWER = (18, 23)  # of the newer one, which writes 18 where less is asked for
 
@@ -133,7 +133,7 @@ def export_onnx(
         network = OnnxNetwork(beside)
         outputs: Any = network.all_outputs if own else network.logits
         compared: nn.Module = eager
-        if interface is not None and interface.softmax:
+        if lacks_softmax(model):
             compared, outputs = WithSoftmax(eager, 1), network.all_outputs if own else network.outputs
         parity.append(measure_parity(compared, outputs, batches, tolerance))
 

@@ -53,6 +53,8 @@ class OnnxNetwork:
         metadata = self._session.get_modelmeta().custom_metadata_map
         self._preprocessing = parse_json(metadata[INPUT]) if INPUT in metadata else None
         self._turned = metadata.get(LAYOUT) == CHANNELS_LAST
+        halved = self._session.get_outputs()[0].type == "tensor(float16)"
+        self._least = float(np.finfo(np.float16).smallest_subnormal if halved else np.finfo(np.float32).tiny)
         self._gives_probabilities = metadata.get(OUTPUT_KIND) == PROBABILITIES
 
     def all_outputs(self, inputs: Inputs) -> list[NDArray[Any]]:
@@ -71,7 +73,7 @@ class OnnxNetwork:
     def all_logits(self, inputs: Inputs) -> list[NDArray[Any]]:
         """The same; of a file that gives probabilities their logarithms."""
         found = self.all_outputs(inputs)
-        return [_log(one) for one in found] if self._gives_probabilities else found
+        return [_log(one, self._least) for one in found] if self._gives_probabilities else found
 
     def feed(self, inputs: torch.Tensor) -> dict[str, NDArray[Any]]:
         """Normalised images (N, C, H, W) or tokens, int64 (N, T), as the file takes them: {name: array}."""
@@ -89,12 +91,12 @@ class OnnxNetwork:
     def logits(self, inputs: torch.Tensor) -> Floats:
         """Logits of the same; of a file that gives probabilities their logarithms, which differ by a constant."""
         outputs = self.outputs(inputs)
-        return _log(outputs) if self._gives_probabilities else outputs
+        return _log(outputs, self._least) if self._gives_probabilities else outputs
 
 
-def _log(probabilities: NDArray[Any]) -> Floats:
-    """Logits of probabilities."""
-    found: Floats = np.log(np.maximum(probabilities.astype(np.float32), np.finfo(np.float32).tiny))
+def _log(probabilities: NDArray[Any], least: float) -> Floats:
+    """Logits of probabilities, of which smaller ones than the least are not told from 0."""
+    found: Floats = np.log(np.maximum(probabilities.astype(np.float32), np.float32(least)))
     return found
 
 

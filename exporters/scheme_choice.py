@@ -20,6 +20,7 @@ from compressor.data import DataSet, Split, ordered
 from compressor.errors import ExportError
 from compressor.exporters import Form
 from compressor.recipe import BenchConfig, Recipe
+from compressor.recipe.model_name import ModelName
 from compressor.recipe.precision import Precision
 from compressor.training.tasks import task_of
 
@@ -41,6 +42,7 @@ def form_of(recipe: Recipe, data: DataSet) -> Form:
         std=data.std,
         softmax=axis,
         batch=config.batch,
+        own_names=ModelName.of(recipe.model.name).file is not None,
     )
 
 

@@ -56,7 +56,7 @@ def measure_untrained(
 def finished(plain: Path, path: Path, form: Form, inputs: AnyInputs) -> Iterator[Any]:
     """Bring a file into a form, in turn by every scheme of its precision that gives the largest files.
 
-    Where none of these can be written in the file's operator set, the others are taken.
+    Where none of these can be written, as scales by channel in older operator sets, the others are taken.
 
     Args:
         plain: the file
@@ -75,15 +75,17 @@ def finished(plain: Path, path: Path, form: Form, inputs: AnyInputs) -> Iterator
         finish(plain, path, form, None, samples_of(inputs))
         yield None
         return
-    refused: ExportError | None = None
-    for names in (precision.largest, [name for name in precision.schemes if name not in precision.largest]):
-        for scheme in [precision.schemes[name] for name in names] * (not written):
+    refused: list[ExportError] = []
+    others = [name for name in precision.schemes if name not in precision.largest]
+    for names in (precision.largest, others):
+        for name in names:
             try:
-                finish(plain, path, form, scheme, samples_of(inputs))
+                finish(plain, path, form, precision.schemes[name], samples_of(inputs))
             except ExportError as error:
-                refused = error
+                refused.append(error)
                 continue
             written = True
-            yield scheme
-    if refused is not None and not written:
-        raise refused
+            yield precision.schemes[name]
+        if written:
+            return
+    raise refused[0]

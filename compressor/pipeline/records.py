@@ -280,7 +280,7 @@ class ExportRecord(_File):
         also: {format: file} of further exports
         unjudged: why the metric is PyTorch's and not the file's
         agreement: share of test samples (pixels) to which the file gives the class that the original ONNX file gives
-        original_opset: of the original ONNX file, where another one was written though none was asked for
+        wanted_opset: that was asked for, or that of the original ONNX file, where the file is of another one
     """
 
     model_config = ConfigDict(extra="allow")
@@ -295,7 +295,7 @@ class ExportRecord(_File):
     also: dict[str, Any] = {}
     unjudged: str | None = None
     agreement: Share | None = None
-    original_opset: Size | None = None
+    wanted_opset: Size | None = None
 
     @model_validator(mode="after")
     def _costs(self) -> Self:

@@ -49,6 +49,7 @@ _MARKS = ("recipe.yaml", "stages.json", "plan.json")  # a run or a comparison ha
 _KINDS = (".json", ".jsonl", ".yaml", ".safetensors", ".onnx", ".html", ".csv", ".tmp")
 _FOLDERS = ("checkpoints", "baselines", "exports", "now", "runs", "shared")
 _FORM = {"precision", "preprocess", "softmax", "batch"}
+_DIGESTS = {"sha256", "weights_sha256", "external_sha256"}  # of files that a network is read from
 _PLACES = ("path", "download", "memory_gib")
 _FILES = "files"  # of stages.json: {file: its SHA-256}
 
@@ -188,11 +189,6 @@ def _with_new_keys(before: dict[str, Any], used: dict[str, Any], recipe: Recipe)
             new = {k: fields[k] for k in now if k not in values and k in fields and not fields[k].is_required()}
             defaults = {key: field.get_default(call_default_factory=True) for key, field in new.items()}
             found[name] = json.loads(json.dumps(defaults, default=lambda one: one.model_dump(mode="json"))) | values
-            for digest in ("sha256", "weights_sha256", "external_sha256"):
-                if digest not in now:  # a file that is gone is not one that was changed
-                    found[name].pop(digest, None)
-            if "external_sha256" in now:  # which earlier versions did not note
-                found[name].setdefault("external_sha256", now["external_sha256"])
     return found
 
 
@@ -299,8 +295,8 @@ def _digests(recipe: Recipe) -> dict[str, str]:
     if network is not None and network.is_file():
         from compressor.models.onnx_reading import external_files  # imports onnx
 
-        beside = [path for path in external_files(network) if path.is_file()]
-        if beside:
+        beside = external_files(network)
+        if beside and all(path.is_file() for path in beside):
             found["external_sha256"] = digest_of(" ".join(map(sha256_of, beside)), 64)
     return found
 
@@ -316,7 +312,8 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     for section, value in new.items():
         before = old.get(section)
         if isinstance(value, dict) and isinstance(before, dict):
-            keys = sorted(set(value) | set(before))
+            # A file that is gone is not one that was changed, nor is one that earlier versions did not note.
+            keys = sorted((set(value) | set(before)) - (_DIGESTS - (set(value) & set(before))))
             changed += [f"{section}.{key}" for key in keys if value.get(key) != before.get(key)]
         elif value != before:
             changed.append(section)

@@ -41,7 +41,7 @@ from compressor.files import copy_atomic
 from compressor.models import build, given_network
 from compressor.models.architecture import Architecture
 from compressor.models.examples import given_example
-from compressor.models.from_onnx.interface import interface_of
+from compressor.models.from_onnx.interface import interface_of, lacks_softmax
 from compressor.pipeline import environment
 from compressor.pipeline.records import ExportRecord, ParityRecord, PrecisionRecord
 from compressor.recipe import Recipe, ShippedNetwork, costs
@@ -91,7 +91,7 @@ def ship(
     scores = _scores(in_onnx, in_torch, data, recipe)
     metadata = _metadata(name, architecture=architecture, recipe=recipe, data=data, scores=scores, limits=limits)
     interface = interface_of(model)
-    asked = exported.opset if interface is None or recipe.export.written_opset is not None else interface.opset
+    asked = recipe.export.opset or (exported.opset if interface is None else interface.opset)
     if interface is not None and interface.channels_last and INPUT in metadata:
         metadata[INPUT] = json.dumps(json.loads(metadata[INPUT]) | {"layout": "NHWC"})
     write_metadata(path, metadata)
@@ -110,7 +110,7 @@ def ship(
         also=also,
         unjudged=unjudged,
         agreement=_agreement(path, trainer, recipe) if name == "result" else None,
-        original_opset=asked if asked != exported.opset else None,
+        wanted_opset=asked if asked != exported.opset else None,
         **scores,
     )
     record.write(folder / "export.json")
@@ -139,7 +139,9 @@ def _export(
         shipped = replace(chosen, path=path, opset=written_opset(onnx.load_model(finished, load_external_data=False)))
         if architecture.stacks or not form.plain:
             # Of the network that was trained and of the file that is shipped.
-            shipped = replace(shipped, parity=_parity(model, finished, form, recipe, batches))
+            tolerance, threads = recipe.export.shipped_tolerance, recipe.measured.threads
+            parity = shipped_parity(model, finished, form, batches, tolerance=tolerance, threads=threads)
+            shipped = replace(shipped, parity=parity)
         if not precisions()[form.precision].plain:
             precision["parity_of_fp32"] = chosen.parity.to_json()
         copy_atomic(finished, path)
@@ -172,13 +174,21 @@ def _finish(source: Path, target: Path, form: Form, recipe: Recipe, data: DataSe
     return record | {"note": precision.remark(target, provider, tried)}
 
 
-def _parity(model: nn.Module, path: Path, form: Form, recipe: Recipe, batches: Sequence[AnyInputs]) -> Parity:
-    interface = interface_of(model)
-    axis = 1 if interface is not None and interface.softmax else form.softmax
+def shipped_parity(
+    model: nn.Module,
+    path: Path,
+    form: Form,
+    batches: Sequence[AnyInputs],
+    *,
+    tolerance: float,
+    threads: int | None = None,
+) -> Parity:
+    """Compare a network with its file in the form that is shipped; see `measure_parity`."""
+    axis = 1 if lacks_softmax(model) else form.softmax
     compared = model if axis is None else WithSoftmax(model, axis)
-    network = OnnxNetwork(path, recipe.measured.threads)
+    network = OnnxNetwork(path, threads)
     outputs: Any = network.all_outputs if isinstance(batches[0], Inputs) else network.outputs
-    return measure_parity(compared, outputs, batches, tolerance_of(interface, recipe.export.shipped_tolerance))
+    return measure_parity(compared, outputs, batches, tolerance_of(interface_of(model), tolerance))
 
 
 def _judge(

@@ -132,7 +132,7 @@ def originals(model: str, **section: Any) -> dict[str, Any]:
 
     from compressor.data import load_data, normalised
     from compressor.models import given_network
-    from compressor.models.from_onnx.interface import interface_of
+    from compressor.models.from_onnx.interface import lacks_softmax
     from compressor.recipe.sections import DataConfig
     from compressor.training.imitation import Originals
 
@@ -141,8 +141,7 @@ def originals(model: str, **section: Any) -> dict[str, Any]:
     some = torch.arange(min(len(data.train), _LOOKED_AT))
     example = data.normalise(data.train.samples(some)[0])
     network = given_network(f"onnx:{model}", {}, data.input_shape)
-    interface = interface_of(network)
-    return {"example": example, "data": Originals(network, data, softmax=interface is not None and interface.softmax)}
+    return {"example": example, "data": Originals(network, data, softmax=lacks_softmax(network))}
 
 
 def assumed(raw: Mapping[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from compressor.data import DataSet, ordered, training_batches
 from compressor.dependency.inputs import leaves
 
+_LEAST_LOGARITHM = -16.0  # of a probability: below it are those that a float16 output cannot hold
 _LEAST = 1e-12  # of a variance: outputs that never change are compared as they are
 
 
@@ -41,7 +42,7 @@ class Originals:
     def outputs(self, network: nn.Module, images: Tensor) -> list[Tensor]:
         """What one of the networks gives, as it is compared."""
         found = leaves(network(images))
-        return [one.log_softmax(1) for one in found] if self.softmax else found
+        return [one.float().log_softmax(1).clamp_min(_LEAST_LOGARITHM) for one in found] if self.softmax else found
 
 
 def train(model: nn.Module, data: Originals, epochs: int, device: torch.device, on_step: Callable[[Any], None]) -> None:

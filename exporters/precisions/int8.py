@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compressor.errors import ExportError
 from compressor.exporters.conversion import converting
 from compressor.files import replace_atomic
 from compressor.recipe.precision import Precision
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
+_BY_CHANNEL = 13  # operator set from which on a weight may have a scale for each channel
+_FORMING = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 _QUANTISED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger")
 
 
@@ -74,6 +77,7 @@ def to_int8(source: Path, target: Path, scheme: Scheme, samples: Sequence[NDArra
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    from compressor.exporters.onnx_file import written_opset
     from compressor.exporters.onnx_network import OnnxNetwork
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -86,12 +90,16 @@ def to_int8(source: Path, target: Path, scheme: Scheme, samples: Sequence[NDArra
 
     types = {"u8": QuantType.QUInt8, "s8": QuantType.QInt8}
     with tempfile.TemporaryDirectory(prefix="compressor-", dir=target.parent) as folder, converting("int8", source):
+        version = written_opset(onnx.load_model(source, load_external_data=False))
+        if scheme.per_channel and version < _BY_CHANNEL:  # ONNX Runtime would write it, and read it
+            raise ExportError(
+                f"export.precision: int8: operator set {version} has no scales by channel; valid: export.opset of "
+                f"{_BY_CHANNEL} or more"
+            )
         prepared, made = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-        graph = onnx.load_model(prepared, load_external_data=False).graph
-        given = {value.name for value in graph.output}
         # In 8 bits probabilities near 0 would be 0, and those of a sample would not add up to 1.
-        kept = [node.name for node in graph.node if node.op_type == "Softmax" and given & set(node.output)]
+        kept = _last_softmax(onnx.load_model(prepared, load_external_data=False).graph)
         quantize_static(
             str(prepared),
             str(made),
@@ -108,14 +116,31 @@ def to_int8(source: Path, target: Path, scheme: Scheme, samples: Sequence[NDArra
         _drop_unused_domains(proto)
         known = {entry.key: entry.value for entry in onnx.load_model(source).metadata_props}
         onnx.helper.set_model_props(proto, known)
-        onnx.checker.check_model(proto)  # ONNX Runtime writes, and reads, scales by channel where they are not known
+        onnx.checker.check_model(proto)
     replace_atomic(target, lambda beside: onnx.save_model(proto, beside))
+
+
+def _last_softmax(graph: onnx.GraphProto) -> list[str]:
+    """Names of the nodes that make probabilities of what a graph gives, whatever brings these into form behind."""
+    makers = {name: node for node in graph.node for name in node.output}
+    found = []
+    for value in graph.output:
+        node = makers.get(value.name)
+        while node is not None and node.op_type in _FORMING:
+            node = makers.get(node.input[0])
+        if node is not None and node.op_type == "Softmax" and node.name:
+            found.append(node.name)
+    return found
 
 
 def _drop_unused_domains(proto: onnx.ModelProto) -> None:
     """Take off operator sets that the preparation adds and no node is of."""
-    used = {"", "ai.onnx", *(node.domain for node in proto.graph.node), *(one.domain for one in proto.functions)}
-    used |= {node.domain for function in proto.functions for node in function.node}
+    import onnx
+
+    from compressor.exporters.graph_names import nodes_of
+
+    graphs = [proto.graph, *(onnx.helper.make_graph(function.node, "", [], []) for function in proto.functions)]
+    used = {"", "ai.onnx", *(node.domain for graph in graphs for node in nodes_of(graph))}
     kept = [entry for entry in proto.opset_import if entry.domain in used]
     del proto.opset_import[:]
     proto.opset_import.extend(kept)

@@ -108,6 +108,15 @@ def test_pieces_of_a_fixed_batch_hold_every_sample_once(count, batch):
     assert all(len(piece) == batch for piece, _ in pieces) or batch is None
 
 
+@pytest.mark.parametrize("opset", [11, 12, 13])
+def test_a_softmax_over_the_classes_of_pixels_in_every_operator_set(tmp_path, opset):
+    network, images = torch.nn.Conv2d(3, 5, 3), torch.randn(2, 3, 8, 8)
+    exported = export_onnx(network.eval(), tmp_path / "plain.onnx", [images], opset=opset)
+    finish(exported.path, tmp_path / "finished.onnx", Form(softmax=1), None, [])
+    expected = network(images).softmax(1).detach().numpy()
+    assert np.allclose(OnnxNetwork(tmp_path / "finished.onnx").outputs(images), expected, atol=1e-5)
+
+
 def test_fp16_halves_the_weights(plain, tmp_path):
     path = finished(plain, tmp_path, precision="fp16")
     kinds = {weight.data_type for weight in onnx.load(path).graph.initializer}

@@ -170,6 +170,9 @@ def test_other_weights_beside_the_file_are_another_run(trained, tmp_path):
         run(recipe(mine), tmp_path / "run", resume=True)
     weights.write_bytes(whole)
     run(recipe(mine), tmp_path / "run", resume=True, until="search")
+    weights.rename(tmp_path / "away")  # what is gone was not changed
+    run(recipe(mine), tmp_path / "run", resume=True, until="search")
+    weights.write_bytes(whole)
     stages = json.loads((tmp_path / "run" / "stages.json").read_text())
     assert stages["search"]["model"].pop("external_sha256")
     (tmp_path / "run" / "stages.json").write_text(json.dumps(stages))  # as earlier versions wrote it

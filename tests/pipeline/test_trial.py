@@ -8,11 +8,13 @@ import torch
 from small import small_recipe
 from torch import nn
 
+from compressor.bench import BenchError
 from compressor.errors import BudgetError, ExportError
 from compressor.models import offer
 from compressor.pipeline import trial
 from compressor.pipeline.runner import run
 from compressor.recipe import parse_recipe
+from compressor.recipe.precision import precisions
 
 
 class Net(nn.Module):
@@ -49,12 +51,36 @@ def test_a_form_that_the_file_cannot_have_is_refused_before_it_is_trained(tmp_pa
     def refuse(source, target, scheme, samples):
         raise ExportError("export.precision: fp16: cannot convert")
 
-    from compressor.recipe.precision import precisions
-
     monkeypatch.setitem(precisions(), "fp16", dataclasses.replace(precisions()["fp16"], convert=refuse))
     with pytest.raises(ExportError, match=r"cannot ship, .* cannot convert"):
         run(recipe_of(Net(), export={"precision": "fp16"}), tmp_path / "out")
     assert not (tmp_path / "out" / "weights.safetensors").exists()
+
+
+def test_a_form_that_is_changed_after_the_search_is_tried_before_training(tmp_path, monkeypatch):
+    network = Net()
+    run(recipe_of(network), tmp_path / "out", until="search")
+
+    def refuse(source, target, scheme, samples):
+        raise ExportError("export.precision: fp16: cannot convert")
+
+    monkeypatch.setitem(precisions(), "fp16", dataclasses.replace(precisions()["fp16"], convert=refuse))
+    with pytest.raises(ExportError, match=r"tried with the found network: .* cannot convert"):
+        run(recipe_of(network, export={"precision": "fp16"}), tmp_path / "out", resume=True)
+    assert not (tmp_path / "out" / "weights.safetensors").exists()
+
+
+def test_schemes_whose_files_do_not_open_are_passed_over(tmp_path, monkeypatch):
+    opened = []
+
+    def refuse_first(path, **given):
+        opened.append(path)
+        if len(opened) < 3:
+            raise BenchError("cannot be opened")
+
+    monkeypatch.setattr(trial, "open_session", refuse_first)
+    run(recipe_of(Net(), export={"precision": "int8"}), tmp_path / "out", until="search")
+    assert len(opened) == 4  # three of the unscaled network, one of the least
 
 
 class Squeezing(Net):

@@ -21,7 +21,7 @@ _SOME_SIZES = (64, 224, 32, 299)  # stand for sizes of images that a file leaves
 _LENGTH = 8  # likewise for any other axis
 _DRAWN = 2  # integers are drawn below it: any table has as many rows
 _BYTES = 256  # and those of images below it
-_FLOATS = (
+FLOATS = (
     onnx.TensorProto.FLOAT,
     onnx.TensorProto.FLOAT16,
     onnx.TensorProto.BFLOAT16,
@@ -46,7 +46,7 @@ class Port:
     @property
     def is_float(self) -> bool:
         """Whether its values are floating point."""
-        return self.kind in _FLOATS
+        return self.kind in FLOATS
 
 
 @dataclass(frozen=True)

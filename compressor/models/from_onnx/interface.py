@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from onnx import TensorProto
 from torch import fx, nn
 
-from compressor.models.from_onnx.file import OnnxFile, Port
+from compressor.models.from_onnx.file import FLOATS, OnnxFile, Port
 from compressor.models.from_onnx.operator import Operator
 
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -97,6 +98,12 @@ def interface_of(network: nn.Module) -> Interface | None:
     return interface if isinstance(interface, Interface) else None
 
 
+def lacks_softmax(network: nn.Module) -> bool:
+    """Whether a network gives logits (N, classes) where the file that it was made of gives their softmax."""
+    interface = interface_of(network)
+    return interface is not None and interface.softmax
+
+
 def _without_softmax_(network: fx.GraphModule) -> bool:
     """Take off the softmax of (N, classes), or (N, classes, 1, 1) flattened, that a network ends with; whether there
     is one.
@@ -104,7 +111,7 @@ def _without_softmax_(network: fx.GraphModule) -> bool:
     output = next(node for node in network.graph.nodes if node.op == "output")
     shapes = network.meta.get("shapes", {})
     (last,) = output.args
-    while isinstance(last, fx.Node) and _kind_of(network, last) in _SAME_VALUES and len(last.users) == 1:
+    while isinstance(last, fx.Node) and _keeps_values(network, last) and len(last.users) == 1:
         last = last.args[0]
     if not isinstance(last, fx.Node) or _kind_of(network, last) != "Softmax" or len(last.users) > 1:
         return False
@@ -121,6 +128,13 @@ def _without_softmax_(network: fx.GraphModule) -> bool:
     network.delete_all_unused_submodules()
     network.recompile()
     return True
+
+
+def _keeps_values(network: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node gives the values that it takes, in another shape or float type perhaps."""
+    kind = _kind_of(network, node)
+    module: Any = network.get_submodule(str(node.target)) if kind else None
+    return kind in _SAME_VALUES or (kind == "Cast" and module.attribute("to", 0) in FLOATS)
 
 
 def _kind_of(network: fx.GraphModule, node: fx.Node) -> str:

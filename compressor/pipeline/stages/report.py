@@ -99,10 +99,9 @@ def _remarks(exported: ExportRecord) -> list[str]:
     if exported.agreement is not None:
         share = f"{100 * exported.agreement:.2f} %"
         found.append(f"the file gives the class that the original file gives for {share} of the test samples")
-    if exported.original_opset is not None:
+    if exported.wanted_opset is not None:
         found.append(
-            f"the file is of operator set {exported.opset}, the original of {exported.original_opset}, "
-            "in which it cannot be written"
+            f"the file is of operator set {exported.opset}, since it cannot be written in {exported.wanted_opset}"
         )
     return found
 

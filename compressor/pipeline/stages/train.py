@@ -15,6 +15,7 @@ from compressor.pipeline.run_network import RunNetwork
 from compressor.pipeline.settings import final_settings, finetuning_settings
 from compressor.pipeline.shipping import load_weights
 from compressor.pipeline.teacher import teacher_of
+from compressor.pipeline.trial import try_form
 from compressor.training.checkpoint import save_tensors
 
 
@@ -26,6 +27,8 @@ def train(context: RunContext) -> None:
         TrainingError: it diverged
     """
     networks = sorted(context.networks(), key=lambda network: network.distilled)  # the teacher may be among the others
+    if not all(network.trained for network in networks):
+        try_form(context, next(network.architecture for network in networks if network.name == "result"))
     for place, network in enumerate(networks):
         if network.trained:
             continue

@@ -353,21 +353,21 @@ def cheaper_records(
     """The records that are fitted along a cost, of `late`: those that cost less than all before them.
 
     Where widths are computed in blocks, a narrower network may cost the same, and the widest is what that cost buys.
-    Of too few such records all events are taken instead, which is noted in `found`, as is that there are none.
+    Of too few such records those from before are taken too, and where these do not suffice all of `late`; it is noted
+    in `found`, as is that all cost the same.
     """
     least = np.minimum.accumulate(recorded)
     falls = [index for index in range(len(recorded)) if index == 0 or recorded[index] < least[index - 1]]
-    kept = sorted({late[0], *(index for index in falls if index >= late[0])})
-    if len(kept) < config.min_records <= len(falls):
-        found["note"] = (
-            f"{len(kept)} records from after every group had lost a channel differ in {', '.join(along.names)}, fewer "
-            f"than min_records = {config.min_records}: those from before were fitted as well"
-        )
-        kept = falls
+    kept, names = [index for index in falls if index >= late[0]], ", ".join(along.names)
+    if len(kept) < config.min_records:
+        few = f"{len(kept)} records from after every group had lost a channel fall in {names}, fewer than min_records"
+        if len(falls) >= config.min_records:
+            kept, also = falls, "those from before were fitted as well"
+        else:
+            kept, also = list(late), f"all {len(late)} of them were fitted"
+        found["note"] = f"{few} = {config.min_records}: {also}"
     if len({recorded[index] for index in kept}) < 2:
-        found["fallback"] = (
-            f"{', '.join(along.names)}: the same in all {len(recorded) - late[0]} records: scaled uniformly"
-        )
+        found["fallback"] = f"{names}: the same in all {len(kept)} records: scaled uniformly"
     return kept
 
 

@@ -237,7 +237,10 @@ def test_of_networks_that_cost_the_same_the_widest_is_fitted(tiny, problem):
         ([9, 8, 7, 7, 6, 6, 5], [2, 3, 4, 5, 6], [2, 4, 6], set()),
         ([9, 8, 7, 7, 7, 7], [3, 4, 5], [0, 1, 2], {"note"}),  # nothing falls after every group lost a channel
         ([9, 8, 8, 8, 8, 7], [2, 3, 4, 5], [0, 1, 5], {"note"}),
-        ([5, 5, 5, 5], [1, 2, 3], [1], {"fallback"}),
+        ([5, 4, 9, 3, 2], [1, 2, 3, 4], [1, 3, 4], set()),
+        ([9, 8, 8, 8, 8, 8], [2, 3, 4, 5], [2, 3, 4, 5], {"note", "fallback"}),
+        ([9, 8, 8, 8, 8, 9], [1, 2, 3, 4, 5], [1, 2, 3, 4, 5], {"note"}),  # too few fall at all
+        ([5, 5, 5, 5], [1, 2, 3], [1, 2, 3], {"note", "fallback"}),
     ],
 )
 def test_records_along_a_cost_are_those_that_cost_less_than_all_before(recorded, late, kept, said):
