@@ -20,7 +20,15 @@ from compressor.recipe import load_recipe
 HERE = Path(__file__).parent
 METHODS = ("neuralscale", "morphnet", "uniform", "l1:finetune_epochs=8", "random")
 BUDGETS = ("0.0625x", "0.25x", "0.5x")
-SETTINGS = ("data.limit=10000", "train.epochs=8", "search.prune_every=10", "threads=1", "bench.threads=1")
+SEARCH = "{method: neuralscale, iterations: 2, pretrain_epochs: 3, batch_size: 128, prune_every: 10}"
+SETTINGS = (
+    f"search={SEARCH}",
+    "budget={params: 37k}",
+    "data.limit=10000",
+    "train.epochs=8",
+    "threads=1",
+    "bench.threads=1",
+)
 
 
 def main() -> None:

@@ -2,8 +2,8 @@
 
     python experiments/cifar10_vgg11.py --data .data/cifar10 --out runs/cifar10 --seeds 3
 
-Each seed is one run of recipes/cifar10-vgg11.yaml; an interrupted seed goes on where it was. The numbers go to
-experiments/cifar10_vgg11.json.
+Each seed is one run of recipes/cifar10-vgg11.yaml with two iterations of NeuralScale; an interrupted seed goes on where
+it was. The numbers go to experiments/cifar10_vgg11.json.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from compressor.pipeline.runner import run
 from compressor.recipe import load_recipe
 
 HERE = Path(__file__).parent
+SEARCH = "{method: neuralscale, iterations: 2, pretrain_epochs: 3, batch_size: 128, prune_every: 20}"
 NETWORKS = ("neuralscale", "uniform", "reference")
 
 
@@ -32,7 +33,8 @@ def main() -> None:
     arguments = parser.parse_args()
     reports = []
     for seed in range(arguments.seeds):
-        overrides = [f"data.path={arguments.data}", f"seed={seed}", *arguments.overrides]
+        overrides = [f"search={SEARCH}", "budget={params: 37k}", f"data.path={arguments.data}", f"seed={seed}"]
+        overrides += arguments.overrides
         if arguments.threads is not None:
             overrides.append(f"threads={arguments.threads}")
         recipe = load_recipe(HERE.parent / "recipes" / "cifar10-vgg11.yaml", overrides)

@@ -2,8 +2,10 @@
 
 The race is successive halving (Jamieson and Talwalkar, AISTATS 2016) on validation data: all networks are trained for a
 small share of the final epochs, the better half of them, from the start again, for twice as long, and so on until one
-is left. Every training has the whole learning-rate schedule in its time. A round has 200 steps at least, or else half
-of the final epochs.
+is left. Who is behind by no more than two standard errors of a share of the validation samples stays in (a statistical
+race, after Maron and Moore, NIPS 1993); where all do, the next round is as long as the final training and decides.
+Every training has the whole learning-rate schedule in its time. A round has 200 steps at least, or else half of the
+final epochs.
 """
 
 from __future__ import annotations
@@ -157,10 +159,23 @@ def _race(problem: Problem, config: AutoConfig, found: Mapping[str, SearchResult
         if not judged:
             raise diverged or TrainingError("search.method: auto: no validation metric in the race is a finite number")
         ranked = sorted(judged, key=lambda name: judged[name])
-        alive = ranked[: max(1, math.ceil(len(alive) / 2) if len(alive) > 2 else 1)]
+        half, margin = math.ceil(len(alive) / 2) if len(alive) > 2 else 1, _noise(problem, abs(judged[ranked[0]]))
+        close = [name for name in ranked[half:] if judged[name] - judged[ranked[0]] <= margin]
+        alive = ranked[:half] + close if epochs < whole else ranked[:1]
         rounds.append({"epochs": epochs, "scores": scores, "alive": alive})
-        epochs = min(whole, 2 * epochs)
+        epochs = whole if len(alive) == len(scores) else min(whole, 2 * epochs)
     return rounds
+
+
+def _noise(problem: Problem, score: float) -> float:
+    """What a share of the validation samples may differ by though the networks are as good: two standard errors.
+
+    0 where the metric is no such share, or is lower where it is better.
+    """
+    samples = len(problem.trainer.data.validation)
+    if not samples or problem.trainer.better != "higher" or not 0 <= score <= 1:
+        return 0.0
+    return 2 * math.sqrt(score * (1 - score) / samples)
 
 
 def _score(

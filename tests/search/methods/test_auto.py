@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ class Judge:
 
     def __init__(self, quick, scores, better="higher"):
         self.quick, self.scores, self.better, self.races = quick, scores, better, []
+        self.data = SimpleNamespace(validation=range(1000))
 
     def __getattr__(self, name):
         return getattr(self.quick, name)
@@ -79,6 +81,22 @@ def test_a_race_is_long_enough_to_tell_and_no_longer_than_the_training(race, sha
     scores = {"uniform": 0.3, "neuralscale": 0.5}
     _, trainer = race(scores, AutoConfig(share=share), epoch=steps)
     assert {of for _, of in trainer.races} == {epochs}
+
+
+def test_who_is_not_clearly_behind_stays_in_and_the_whole_training_decides(race):
+    class Late(Judge):
+        """The other network is the better one in the end."""
+
+        def fit(self, model, settings, **more):
+            self.scores = {"uniform": 0.52, "neuralscale": 0.6 if settings.epochs == 16 else 0.5}
+            return super().fit(model, settings, **more)
+
+    found, trainer = race({}, judge=Late)
+    first, second = found.trace["race"]["rounds"]
+    assert (first["epochs"], first["alive"]) == (2, ["uniform", "neuralscale"])
+    assert (second["epochs"], second["alive"]) == (16, ["neuralscale"])
+    assert found.trace["race"]["chosen"] == "neuralscale"
+    assert len(trainer.races) == 4
 
 
 def test_one_candidate_needs_no_race(race):
