@@ -26,6 +26,10 @@ class ModelTrainer(Protocol):
     def better(self) -> Literal["higher", "lower"]:
         """Which way the validation metric is good."""
 
+    @property
+    def validation_samples(self) -> int:
+        """What that metric is measured on; 0: there is none."""
+
     def prepare(self, model: nn.Module) -> nn.Module:
         """Move a network to where it trains."""
 

@@ -175,6 +175,11 @@ class Trainer:
         """Which way the validation metric is good."""
         return self.task.better
 
+    @property
+    def validation_samples(self) -> int:
+        """What the validation metric is measured on."""
+        return len(self.data.validation)
+
     def prepare(self, model: nn.Module) -> nn.Module:
         """Move a network to the device, in the memory format of training."""
         if self.channels_last:

@@ -172,7 +172,7 @@ def _noise(problem: Problem, score: float) -> float:
 
     0 where the metric is no such share, or is lower where it is better.
     """
-    samples = len(problem.trainer.data.validation)
+    samples = problem.trainer.validation_samples
     if not samples or problem.trainer.better != "higher" or not 0 <= score <= 1:
         return 0.0
     return 2 * math.sqrt(score * (1 - score) / samples)
