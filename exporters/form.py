@@ -21,6 +21,7 @@ from compressor.bench import INPUT_SHAPE
 from compressor.dependency.inputs import AnyInputs, Inputs
 from compressor.errors import ExportError
 from compressor.files import replace_atomic
+from compressor.models.onnx_reading import opset_in
 from compressor.recipe.precision import precisions
 
 from .graph_names import free_name, rename_makers, rename_uses
@@ -120,8 +121,7 @@ def wrap(proto: onnx.ModelProto, form: Form) -> None:
 def _add_softmax(proto: onnx.ModelProto, taken: str, output: onnx.ValueInfoProto, axis: int) -> None:
     """Add the nodes that make an output the softmax of a value over an axis."""
     graph, rank = proto.graph, len(output.type.tensor_type.shape.dim)
-    version = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
-    if version >= _SOFTMAX_OF_ONE_AXIS or axis == rank - 1:
+    if opset_in(proto) >= _SOFTMAX_OF_ONE_AXIS or axis == rank - 1:
         name = free_name(graph, "softmax")
         graph.node.append(helper.make_node("Softmax", [taken], [output.name], name, axis=axis))
         return

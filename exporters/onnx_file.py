@@ -31,6 +31,7 @@ from compressor.dependency.inputs import AnyInputs, Inputs, leaf_names, leaves, 
 from compressor.errors import ExportError
 from compressor.files import replace_atomic
 from compressor.models.from_onnx.interface import interface_of, lacks_softmax
+from compressor.models.onnx_reading import opset_in
 from compressor.recipe.sections import USUAL_OPSET
 
 from .form import OUTPUT_KIND, PROBABILITIES
@@ -138,18 +139,13 @@ def export_onnx(
         parity.append(measure_parity(compared, outputs, batches, tolerance))
 
     replace_atomic(path, write)
-    return Exported(path, path.stat().st_size, written_opset(proto), parity[0])
+    return Exported(path, path.stat().st_size, opset_in(proto), parity[0])
 
 
 def _written(model: nn.Module, first: AnyInputs, opset: int) -> onnx.ModelProto:
     if isinstance(first, Inputs):
         return _export_own(model, first, opset)
     return (_export_sequences if takes_tokens(first) else _export_images)(model, first, opset)
-
-
-def written_opset(proto: onnx.ModelProto) -> int:
-    """The operator set of a file."""
-    return int(next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")))
 
 
 def measure_parity(

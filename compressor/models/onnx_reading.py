@@ -29,6 +29,11 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     return proto
 
 
+def opset_in(proto: onnx.ModelProto) -> int:
+    """The operator set of a file, of ONNX's own domain; 1 where it names none."""
+    return next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 1)
+
+
 def external_files(path: Path) -> list[Path]:
     """The files beside an ONNX file that hold weights of it, in the order of their names; one may be missing.
 

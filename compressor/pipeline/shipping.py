@@ -35,13 +35,13 @@ from compressor.exporters import (
 )
 from compressor.exporters.interface import tolerance_of
 from compressor.exporters.layouts import fastest, forms
-from compressor.exporters.onnx_file import written_opset
 from compressor.exporters.scheme_choice import calibration, choose, form_of, judged
 from compressor.files import copy_atomic
 from compressor.models import build, given_network
 from compressor.models.architecture import Architecture
 from compressor.models.examples import given_example
 from compressor.models.from_onnx.interface import interface_of, lacks_softmax
+from compressor.models.onnx_reading import opset_in
 from compressor.pipeline import environment
 from compressor.pipeline.records import ExportRecord, ParityRecord, PrecisionRecord
 from compressor.recipe import Recipe, ShippedNetwork, costs
@@ -136,7 +136,7 @@ def _export(
         chosen = found[measured["chosen"]]
         finished = Path(folder) / "finished.onnx"
         precision = _finish(chosen.path, finished, form, recipe, data)
-        shipped = replace(chosen, path=path, opset=written_opset(onnx.load_model(finished, load_external_data=False)))
+        shipped = replace(chosen, path=path, opset=opset_in(onnx.load_model(finished, load_external_data=False)))
         if architecture.stacks or not form.plain:
             # Of the network that was trained and of the file that is shipped.
             tolerance, threads = recipe.export.shipped_tolerance, recipe.measured.threads

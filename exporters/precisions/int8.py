@@ -77,8 +77,8 @@ def to_int8(source: Path, target: Path, scheme: Scheme, samples: Sequence[NDArra
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    from compressor.exporters.onnx_file import written_opset
     from compressor.exporters.onnx_network import OnnxNetwork
+    from compressor.models.onnx_reading import opset_in
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -90,7 +90,7 @@ def to_int8(source: Path, target: Path, scheme: Scheme, samples: Sequence[NDArra
 
     types = {"u8": QuantType.QUInt8, "s8": QuantType.QInt8}
     with tempfile.TemporaryDirectory(prefix="compressor-", dir=target.parent) as folder, converting("int8", source):
-        version = written_opset(onnx.load_model(source, load_external_data=False))
+        version = opset_in(onnx.load_model(source, load_external_data=False))
         if scheme.per_channel and version < _BY_CHANNEL:  # ONNX Runtime would write it, and read it
             raise ExportError(
                 f"export.precision: int8: operator set {version} has no scales by channel; valid: export.opset of "

@@ -15,7 +15,7 @@ from compressor.errors import ModelError
 from compressor.models.from_onnx.elementwise import Tensor
 from compressor.models.from_onnx.operators import KNOWN
 from compressor.models.from_onnx.values import UnsupportedError, torch_dtype
-from compressor.models.onnx_reading import read_onnx
+from compressor.models.onnx_reading import opset_in, read_onnx
 
 _SOME_SIZES = (64, 224, 32, 299)  # stand for sizes of images that a file leaves open
 _LENGTH = 8  # likewise for any other axis
@@ -68,7 +68,7 @@ class OnnxFile:
     @property
     def opset(self) -> int:
         """Version of the standard operator set."""
-        return next((entry.version for entry in self.proto.opset_import if entry.domain in ("", "ai.onnx")), 1)
+        return opset_in(self.proto)
 
     @property
     def is_half(self) -> bool:
