@@ -1,4 +1,5 @@
-"""What `make quickstart` shows, over five seeds: the grown network, uniform scaling to the same budget, the unscaled.
+"""What `make quickstart` shows, over five seeds: what won the race of growing and uniform scaling, uniform scaling, the
+unscaled network.
 
     python experiments/quickstart.py
 
@@ -60,6 +61,7 @@ def row(report: dict[str, Any]) -> dict[str, Any]:
             for name, network in networks.items()
         },
         "metric": report["metric"]["name"],
+        "chosen": report["trace"]["race"]["chosen"],
         "limits": report["budget"]["limits"],
         "met": report["budget"]["met"],
         "seconds": report["seconds"],

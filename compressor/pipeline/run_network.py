@@ -9,7 +9,7 @@ from typing import Literal
 from compressor.models.architecture import Architecture
 from compressor.search import Finetuning
 
-Begin = Literal["fresh", "given", "kept", "found"]
+Begin = Literal["fresh", "given", "kept", "found", "trained"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class RunNetwork:
         architecture: of the network
         begins: with which weights: fresh ones, trained as the recipe's `train` says; those of a trained network, which
             are left as they are (given); the best-ranked channels of these (kept), or what the search hands over
-            (found), both fine-tuned
+            (found), both fine-tuned; fresh ones that the search has trained as the recipe says (trained)
         distilled: whether it learns from a teacher
         finetuning: how a search would have its weights trained on; None: as the recipe's `finetune` says
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, Union
 
@@ -23,7 +24,7 @@ from pydantic import (
 
 from compressor.recipe.budget import BudgetConfig, budget_type
 from compressor.recipe.cost import costs
-from compressor.recipe.method import MethodConfig, methods
+from compressor.recipe.method import Method, MethodConfig, methods
 from compressor.recipe.model_name import ModelName
 from compressor.recipe.precision import precisions
 from compressor.recipe.training import EvaluateConfig, FinetuneConfig, TrainConfig, function_of
@@ -290,8 +291,10 @@ class Recipe(Section):
         if not (isinstance(data, dict) and data.get("labels") is False and isinstance(train, dict)):
             return given
         named = search.get("method") if isinstance(search, dict) else search
-        method = methods().get(named) if isinstance(named, str) else None
-        if "distill" in train or train.get("function") is not None or (method is not None and method.anytime):
+        more = search.get("candidates") if isinstance(search, dict) else None
+        names = [named, *(more if isinstance(more, list | tuple) else [])]
+        grows = any(name in methods() and methods()[name].anytime for name in names if isinstance(name, str))
+        if "distill" in train or train.get("function") is not None or grows:
             return given
         return given | {"train": train | {"distill": {}}}
 
@@ -299,20 +302,17 @@ class Recipe(Section):
     def _best_needs_validation(self) -> Recipe:
         if self.train.keep == "best" and self.data.validation == 0:
             raise ValueError("train.keep: best needs validation images, but data.validation is 0; valid: last")
-        if self.train.keep == "best" and methods()[self.search.method].anytime:
-            raise ValueError(
-                f"train.keep: best is not for search.method: {self.search.method}, whose network changes; valid: last"
-            )
+        if self.train.keep == "best" and (grows := self._who(lambda method: method.anytime)):
+            raise ValueError(f"train.keep: best is not for {grows}, whose network changes; valid: last")
         return self
 
     @model_validator(mode="after")
     def _a_function_trains_alone(self) -> Recipe:
         if self.train.function is None:
             return self
-        method = methods()[self.search.method]
-        if not method.keeps_weights:
+        if other := self._who(lambda method: not method.keeps_weights):
             able = ", ".join(sorted(name for name, one in methods().items() if one.keeps_weights))
-            raise ValueError(f"train.function is not for search.method: {method.name}; valid: {able}")
+            raise ValueError(f"train.function is not for {other}; valid: {able}")
         if self.train.distill is not None or self.train.keep == "best":
             key = "distill" if self.train.distill is not None else "keep: best"
             raise ValueError(f"train.{key} is for our own training, not beside train.function; leave it out")
@@ -323,29 +323,25 @@ class Recipe(Section):
         if self.train.distill is None:
             if "undistilled" in self.baselines:
                 raise ValueError("baselines: undistilled, but train.distill is null; valid: uniform, reference")
-        elif methods()[self.search.method].anytime:
-            raise ValueError(
-                f"train.distill is not for search.method: {self.search.method}, which trains while it searches; "
-                "valid: null"
-            )
+        elif grows := self._who(lambda method: method.anytime):
+            raise ValueError(f"train.distill is not for {grows}, which trains while it searches; valid: null")
         return self
 
     @model_validator(mode="after")
     def _what_changes_while_it_trains_is_trained_by_sgd(self) -> Recipe:
         for key, plain in (("optimizer", "sgd"), ("ema", 0)):
-            asked, method = getattr(self.train, key), self.search.method
-            if asked != plain and methods()[method].anytime:
+            asked, grows = getattr(self.train, key), self._who(lambda method: method.anytime)
+            if asked != plain and grows:
                 raise ValueError(
-                    f"train.{key}: {asked} is not for search.method: {method}, whose network changes while it trains; "
-                    f"valid: {plain}"
+                    f"train.{key}: {asked} is not for {grows}, whose network changes while it trains; valid: {plain}"
                 )
         return self
 
     @model_validator(mode="after")
     def _layers_that_change_keep_no_weights(self) -> Recipe:
-        method = methods()[self.search.method]
-        if not method.keeps_weights and getattr(self.search, "weights", None) == "kept":
-            raise ValueError(f"search.weights: kept, but {method.name} makes other layers; valid: auto, fresh")
+        other = self._who(lambda method: not method.keeps_weights)
+        if other and getattr(self.search, "weights", None) == "kept":
+            raise ValueError(f"search.weights: kept, but {other} keeps no trained weights; valid: auto, fresh")
         return self
 
     @model_validator(mode="after")
@@ -367,6 +363,11 @@ class Recipe(Section):
         if self.export.preprocess != "none" and self.data.name == "ptb":
             raise ValueError(f"export.preprocess: {self.export.preprocess} is for images, and ptb is text; valid: none")
         return self
+
+    def _who(self, has: Callable[[Method], bool]) -> str:
+        """Where the recipe names a search method of this kind, the key first; "": nowhere."""
+        named = {"search.method": [self.search.method], "search.candidates": getattr(self.search, "candidates", ())}
+        return next((f"{key}: {name}" for key, names in named.items() for name in names if has(methods()[name])), "")
 
     @property
     def code(self) -> dict[str, tuple[str, Any]]:

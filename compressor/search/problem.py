@@ -72,6 +72,7 @@ class Problem:
         width: multiplier of the default widths that the reference was made with
         given: state dict that the reference comes with; None: it is trained from scratch
         engine: what removes channels, see `compressor.dependency.ChannelRemover`
+        alone: whether the final training is `trainer.fit` with `final` and no more: no teacher, no other processes
     """
 
     reference: Architecture
@@ -86,6 +87,7 @@ class Problem:
     width: float = 1.0
     given: Mapping[str, torch.Tensor] | None = None
     engine: Engine = "auto"
+    alone: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bounds", self.bounds.of(len(self.reference.widths)))
@@ -155,7 +157,8 @@ class SearchResult:
         weights: state dict to go on from; None: the method finds no more than the architecture
         finetuning: how to go on from `weights`; the recipe says the rest; 0 epochs: they are the result; None: as the
             recipe's `finetune` says
-        history: of the training that `weights` had
+        history: of the training that `weights` had for this result; empty: they are those of the network given, cut
+        finished: whether that was the whole final training, so that `weights` are the result
     """
 
     architecture: Architecture
@@ -165,6 +168,7 @@ class SearchResult:
     weights: Mapping[str, torch.Tensor] | None = None
     finetuning: Finetuning | None = None
     history: Sequence[EpochRecord] = ()
+    finished: bool = False
 
 
 class Unfinished(Exception):  # noqa: N818 - nothing went wrong

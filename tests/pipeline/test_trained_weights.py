@@ -85,7 +85,7 @@ def test_methods_that_change_layers_begin_fresh_and_say_so(weights, tmp_path):
     model = {"name": "vgg11_bn", "width": 0.05, "weights": "weights.pt"}
     assert "search.weights" in refusal(small_recipe(model=model, search={"method": "growing", "weights": "kept"}))
     said = refusal(small_recipe(model=model, search={"method": "tissuenet", "weights": "kept"}))
-    assert "search.weights: kept, but tissuenet makes other layers; valid: auto, fresh" in said
+    assert "search.weights: kept, but search.method: tissuenet keeps no trained weights; valid: auto, fresh" in said
     report = run(recipe(weights, search=search), tmp_path / "run")
     assert begins(tmp_path / "run") == {"uniform": "fresh", "reference": "given", "result": "found"}
     assert report["baseline"]["uniform"]["training"]

@@ -197,19 +197,19 @@ def _problem(context: RunContext, unscaled: Architecture, limited: Limited, trai
         width=recipe.model.width,
         given=trained.tensors if trained is not None and method_of(recipe.search).keeps_weights else None,
         engine=recipe.widths.engine,
+        alone=recipe.train.distill is None and context.team is None,
     )
 
 
 def _keep(context: RunContext, starts: _Starts, limited: Limited, found: SearchResult) -> None:
     """Write what the search found; the architecture comes last: then the stage is done."""
     problem = starts.problem
-    cut = found.weights is not None and method_of(context.recipe.search).keeps_weights
-    if found.weights is None or (cut and _weights(context.recipe) == "fresh"):
+    if found.weights is None or (not found.history and _weights(context.recipe) == "fresh"):
         starts.write("result", context.out, found.architecture)
         found = replace(found, finetuning=None)
     else:
         starts.hand_over(context.out, found.architecture, found.weights)
-        starts.begins["result"] = "found"
+        starts.begins["result"] = "trained" if found.finished else "found"
     result = {name: float(limited.costs[name](found.architecture)) for name in limited.budget.limits}
     record = _record(
         context,

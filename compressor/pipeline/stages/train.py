@@ -43,7 +43,8 @@ def train(context: RunContext) -> None:
 
 def _alike(network: RunNetwork) -> tuple[object, ...]:
     """What the weights after training depend on, within a run."""
-    return network.architecture, network.begins, network.finetuning, network.distilled
+    begins = "fresh" if network.begins == "trained" else network.begins
+    return network.architecture, begins, network.finetuning, network.distilled
 
 
 def train_network(context: RunContext, network: RunNetwork) -> None:
@@ -51,9 +52,9 @@ def train_network(context: RunContext, network: RunNetwork) -> None:
     recipe, team = context.recipe, context.team
     fresh, start = network.begins == "fresh", network.folder / "start.safetensors"
     settings = final_settings(recipe.train) if fresh else finetuning_settings(recipe, network.finetuning)
-    if network.begins == "given" or settings.epochs == 0:
+    if network.begins in ("given", "trained") or settings.epochs == 0:
         copy_atomic(start, network.folder / "weights.safetensors")
-        history = context.searched.training if network.begins == "found" else []
+        history = context.searched.training if network.begins in ("found", "trained") else []
         TrainRecord.of(history).write(network.folder / "training.json")
         return
     trainer = replace(context.trainer(network.architecture), team=team)

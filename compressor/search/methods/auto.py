@@ -5,7 +5,9 @@ small share of the final epochs, the better half of them, from the start again, 
 is left. Who is behind by no more than two standard errors of a share of the validation samples stays in (a statistical
 race, after Maron and Moore, NIPS 1993); where all do, the next round is as long as the final training and decides.
 Every training has the whole learning-rate schedule in its time. A round has 200 steps at least, or else half of the
-final epochs.
+final epochs. A candidate that trains while it searches, such as growing, is trained in full by that: it meets the best
+of the others in a last round, for which that one is trained as long. Who wins a round of the whole training is not
+trained again.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from compressor.errors import BudgetError, ModelError, TrainingError, not_one_of
 from compressor.files import digest_of, read_json, write_json
 from compressor.recipe.method import Method, MethodConfig, methods
 from compressor.report.descent import descent_section, fit_section
+from compressor.report.growth import growth_line, growth_section
 from compressor.report.race import race_line, race_section
 from compressor.report.removal import removal_line, removal_section
 from compressor.search.problem import Problem, SearchResult
@@ -46,7 +49,7 @@ class AutoConfig(MethodConfig):
     candidates: tuple[str, ...] = Field(
         (),
         description="search methods, each with settings that suit a short search; none: uniform and neuralscale, and "
-        "taylor where the network has trained weights",
+        "taylor where the network has trained weights; growing may be named too, which takes a whole training",
     )
     share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.125,
@@ -57,7 +60,7 @@ class AutoConfig(MethodConfig):
     @field_validator("candidates")
     @classmethod
     def _can_race(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        able = [name for name, one in methods().items() if name != "auto" and one.keeps_weights and not one.anytime]
+        able = [name for name, one in methods().items() if name != "auto" and (one.keeps_weights or one.anytime)]
         for name in names:
             if name not in able:
                 raise ValueError(not_one_of(name, able))
@@ -83,15 +86,22 @@ def search(problem: Problem, config: AutoConfig) -> SearchResult:
     found: dict[str, SearchResult] = {}
     refused: dict[str, BudgetError | ModelError | TrainingError] = {}
     for name in config.candidates or (_KEPT if kept else _FRESH):
+        own = problem if methods()[name].keeps_weights else replace(problem, given=None)
         try:
-            found[name] = calibrated(run_method, problem, _config_of(name, problem, config))
+            found[name] = calibrated(run_method, own, _config_of(name, own, config))
         except (BudgetError, ModelError, TrainingError) as error:
             refused[name] = error
     if not found:
         raise next(iter(refused.values()))
-    rounds = _race(problem, config, found, kept)
-    winner = rounds[-1]["alive"][0] if rounds else next(iter(found))
+    winner, rounds = _race(problem, config, found, kept)
     chosen = found[winner]
+    in_full = rounds[-1]["scores"] if rounds and rounds[-1]["epochs"] == _whole(problem) else {}
+    if in_full and not chosen.history and not kept and problem.alone and problem.work is not None:
+        chosen = _finished(problem, config, winner, chosen)
+    elif config.weights == "fresh" and not chosen.history:
+        chosen = replace(chosen, weights=None, finetuning=None)
+    for name in in_full:
+        _forget(problem, _key(problem, name, found[name], _whole(problem), kept))
     race = {
         "rounds": rounds,
         "chosen": winner,
@@ -108,7 +118,8 @@ def search(problem: Problem, config: AutoConfig) -> SearchResult:
 def _config_of(name: str, problem: Problem, config: AutoConfig) -> Any:
     """Settings of a candidate: those of methods that prune while they train follow the length of the final training."""
     own = methods()[name].config(method=name)
-    changes: dict[str, Any] = {"weights": config.weights} if hasattr(own, "weights") else {}
+    kept = methods()[name].keeps_weights and hasattr(own, "weights")
+    changes: dict[str, Any] = {"weights": config.weights} if kept else {}
     if not isinstance(own, PruningConfig) or problem.final is None or problem.final.epochs is None:
         return own.model_copy(update=changes)
     epochs, batch, steps = problem.final.epochs, problem.final.batch_size, _steps(problem)
@@ -134,37 +145,51 @@ def _steps(problem: Problem) -> int:
     return steps
 
 
-def _race(problem: Problem, config: AutoConfig, found: Mapping[str, SearchResult], kept: bool) -> list[dict[str, Any]]:
-    """The rounds of the race: epochs, {network: metric, or None where training diverged}, and which are left, the best
-    first.
+def _whole(problem: Problem) -> int:
+    """Epochs of the final training."""
+    assert problem.final is not None
+    return problem.final.epochs or 1
+
+
+def _race(
+    problem: Problem, config: AutoConfig, found: Mapping[str, SearchResult], kept: bool
+) -> tuple[str, list[dict[str, Any]]]:
+    """Who wins, and the rounds of the race: epochs, {network: metric, or None where training diverged}, and which are
+    left, the best first.
 
     Raises:
         TrainingError: training diverged for all
     """
-    alive, rounds = list(found), []
-    assert problem.final is not None
-    whole = problem.final.epochs or 1
+    done = {name: _score_of(one.history, problem.trainer.better) for name, one in found.items() if one.history}
+    alive, rounds = [name for name in found if name not in done], []
+    whole = _whole(problem)
     enough = min(math.ceil(_LEAST_STEPS / _steps(problem)), math.ceil(whole / 2))
     epochs = max(1, round(config.share * whole), enough)
     diverged: TrainingError | None = None
     sign = -1 if problem.trainer.better == "higher" else 1
-    while len(alive) > 1:
-        scores: dict[str, float | None] = {}
+    while len(alive) + len(done) > 1:
+        last = epochs >= whole or len(alive) < 2
+        epochs = whole if last else epochs
+        scores: dict[str, float | None] = dict(done) if last else {}
         for name in alive:
             try:
                 scores[name] = _score(problem, config, name, found[name], epochs, kept)
             except TrainingError as error:
                 scores[name], diverged = None, error
         judged = {name: sign * score for name, score in scores.items() if score is not None}
-        if not judged:
+        if not judged and (last or not done):
             raise diverged or TrainingError("search.method: auto: no validation metric in the race is a finite number")
         ranked = sorted(judged, key=lambda name: judged[name])
-        half, margin = math.ceil(len(alive) / 2) if len(alive) > 2 else 1, _noise(problem, abs(judged[ranked[0]]))
-        close = [name for name in ranked[half:] if judged[name] - judged[ranked[0]] <= margin]
-        alive = ranked[:half] + close if epochs < whole else ranked[:1]
+        half, before = 1 if last or len(alive) == 2 else math.ceil(len(alive) / 2), len(alive)
+        margin = 0.0 if last or not ranked else _noise(problem, abs(judged[ranked[0]]))
+        alive = ranked[:half] + [
+            name for name in ranked[half:] if judged[name] - judged[ranked[0]] <= margin and not last
+        ]
         rounds.append({"epochs": epochs, "scores": scores, "alive": alive})
-        epochs = whole if len(alive) == len(scores) else min(whole, 2 * epochs)
-    return rounds
+        if last:
+            break
+        epochs = whole if len(alive) == before else min(whole, 2 * epochs)
+    return (alive or list(done))[0], rounds
 
 
 def _noise(problem: Problem, score: float) -> float:
@@ -185,26 +210,52 @@ def _score(
 
     What was trained before an interruption is not trained again.
     """
-    from compressor.training.schedules import shortened
-
-    architecture = result.architecture
-    limits = sorted(problem.budget.limits.items())
-    key = digest_of(repr((name, architecture.to_json(), epochs, kept, limits)), 24)
+    key = _key(problem, name, result, epochs, kept)
     path = problem.checkpoint("auto-race.json")
     known: dict[str, float | None] = read_json(path) if path is not None and path.exists() else {}
     if key in known:
         return known[key]
-    model, settings = _beginning(problem, config, result, kept)
-    checkpoint = problem.checkpoint(f"auto-{key}.safetensors")
-    history = problem.trainer.fit(
-        model, shortened(settings, epochs), seed=problem.seed, label=f"race: {name}", checkpoint=checkpoint
-    )
+    _, history = _fit(problem, config, name, result, epochs, kept)
     score = _score_of(history, problem.trainer.better)
     if path is not None:
         write_json(path, known | {key: score})
+    if epochs < _whole(problem):
+        _forget(problem, key)
+    return score
+
+
+def _key(problem: Problem, name: str, result: SearchResult, epochs: int, kept: bool) -> str:
+    """Of a training in the race."""
+    limits = sorted(problem.budget.limits.items())
+    return digest_of(repr((name, result.architecture.to_json(), epochs, kept, limits)), 24)
+
+
+def _fit(
+    problem: Problem, config: AutoConfig, name: str, result: SearchResult, epochs: int, kept: bool
+) -> tuple[nn.Module, list[EpochRecord]]:
+    """Train what was found for some epochs, from where a checkpoint is; the checkpoint stays."""
+    from compressor.training.schedules import shortened
+
+    model, settings = _beginning(problem, config, result, kept)
+    checkpoint = problem.checkpoint(f"auto-{_key(problem, name, result, epochs, kept)}.safetensors")
+    history = problem.trainer.fit(
+        model, shortened(settings, epochs), seed=problem.seed, label=f"race: {name}", checkpoint=checkpoint
+    )
+    return model, history
+
+
+def _forget(problem: Problem, key: str) -> None:
+    """Remove the checkpoint of a training."""
+    checkpoint = problem.checkpoint(f"auto-{key}.safetensors")
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
-    return score
+
+
+def _finished(problem: Problem, config: AutoConfig, name: str, result: SearchResult) -> SearchResult:
+    """What was found with the weights that the whole training in the race gave it."""
+    model, history = _fit(problem, config, name, result, _whole(problem), kept=False)
+    weights = {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()}
+    return replace(result, weights=weights, finetuning=None, history=history, finished=True)
 
 
 def _beginning(problem: Problem, config: AutoConfig, result: SearchResult, kept: bool) -> tuple[nn.Module, Settings]:
@@ -241,6 +292,6 @@ METHOD = Method(
     AutoConfig,
     search,
     depends_on=("train", "finetune"),
-    sections=(race_section, fit_section, descent_section, removal_section),
-    lines=(race_line, removal_line),
+    sections=(race_section, growth_section, fit_section, descent_section, removal_section),
+    lines=(race_line, growth_line, removal_line),
 )

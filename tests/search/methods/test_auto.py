@@ -187,9 +187,70 @@ def test_a_short_training_has_the_whole_schedule():
     assert shortened(whole, 12) is whole
 
 
-@pytest.mark.parametrize("name", ["auto", "growing", "nothing"])
+@pytest.mark.parametrize("name", ["auto", "tissuenet", "nothing"])
 def test_what_cannot_race_is_refused_with_the_recipe(name):
     with pytest.raises(ValidationError, match="is not one of"):
         AutoConfig(candidates=(name,))
     raw = {"model": "mlp", "data": "digits", "budget": {"params": "0.5x"}}
     assert parse_recipe(raw | {"search": {"method": "auto"}}).search.candidates == ()
+
+
+def test_who_was_trained_in_full_by_its_search_meets_the_best_of_the_others_trained_as_long(race, tmp_path):
+    """What `growing` hands over is a result; nothing of it is trained again."""
+    for grown, winner in ((0.9, "growing"), (0.1, "neuralscale")):
+        found, _ = race(
+            {"uniform": 0.2, "neuralscale": 0.5},
+            AutoConfig(candidates=("uniform", "neuralscale", "growing")),
+            tmp_path / winner,
+            judge=lambda quick, scores, better, grown=grown: Growing(quick, scores, better, grown),
+        )
+        first, last = found.trace["race"]["rounds"]
+        assert (first["epochs"], set(first["scores"])) == (2, {"uniform", "neuralscale"})
+        assert (last["epochs"], set(last["scores"]), last["alive"]) == (16, {"growing", "neuralscale"}, [winner])
+        assert found.trace["race"]["chosen"] == winner
+        assert found.weights is not None
+        assert params_macs.macs(found.architecture) <= 60_000
+        assert found.finished == (winner != "growing")  # that one may be fine-tuned
+        build(found.architecture, 0).load_state_dict(dict(found.weights))
+        json.dumps(found.trace)
+
+
+class Growing(Judge):
+    """A trainer by whom what grows has one score, and the others have that of their name."""
+
+    def __init__(self, quick, scores, better, grown):
+        super().__init__(quick, scores, better)
+        self.grown = grown
+
+    def fit(self, model, settings, *, seed, label="", observer=None, checkpoint=None):
+        history = super().fit(model, settings, seed=seed, label=label, observer=observer, checkpoint=checkpoint)
+        if label == "growing":
+            history = [dataclasses.replace(record, validation_metric=self.grown) for record in history]
+        return history
+
+
+def test_weights_that_the_race_trained_in_full_are_the_result(race, tmp_path):
+    found, _ = race({"uniform": 0.52, "neuralscale": 0.5}, work=tmp_path)
+    assert found.trace["race"]["rounds"][-1]["epochs"] == 16
+    assert found.finished
+    assert len(found.history) == 1
+    assert found.finetuning is None
+    assert [path.name for path in (tmp_path / "auto").glob("auto-*.safetensors")] == []
+
+
+def test_a_teacher_that_takes_part_in_the_end_trains_again(race, tmp_path):
+    found, _ = race({"uniform": 0.52, "neuralscale": 0.5}, work=tmp_path, alone=False)
+    assert found.trace["race"]["rounds"][-1]["epochs"] == 16
+    assert not found.finished
+    assert found.weights is None
+
+
+def test_what_grew_stays_though_all_others_diverge(race, tmp_path):
+    found, _ = race(
+        {"uniform": None, "neuralscale": None},
+        AutoConfig(candidates=("uniform", "neuralscale", "growing")),
+        tmp_path,
+        judge=lambda quick, scores, better: Growing(quick, scores, better, 0.3),
+    )
+    assert found.trace["race"]["chosen"] == "growing"
+    assert found.weights is not None

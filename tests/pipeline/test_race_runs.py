@@ -1,0 +1,97 @@
+"""Whole runs of the race between methods, one of which trains while it searches."""
+
+import itertools
+import json
+
+import pytest
+from safetensors.torch import load_file
+from small import small_recipe
+
+from compressor.errors import RecipeError
+from compressor.pipeline.runner import Stopped, run
+from compressor.recipe import parse_recipe
+
+pytestmark = pytest.mark.usefixtures("quick_export", "no_figures")  # which have tests of their own
+
+
+def recipe(*overrides):
+    raw = small_recipe(
+        model={"name": "resnet20", "width": 0.5},
+        data={"name": "digits", "image_size": 8, "limit": 200},
+        budget={"params": "0.3x"},
+        search={"method": "auto", "candidates": ["uniform", "growing"]},
+        train={"epochs": 3, "batch_size": 32},
+        bench={"provider": "cpu", "batch": 2, "runs": 5, "warmup": 1, "threads": 1},
+        baselines=["uniform"],
+    )
+    return parse_recipe(raw, overrides, "test")
+
+
+def in_file(out, name):
+    return json.loads((out / name).read_text())
+
+
+def weights(out):
+    return {name: tensor.tolist() for name, tensor in load_file(out / "weights.safetensors").items()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "run"
+    run(recipe(), out, until="train")
+    return out
+
+
+def test_both_are_trained_in_full_once_and_the_better_ships(whole):
+    race = in_file(whole, "search.json")["trace"]["race"]
+    (only,) = race["rounds"]
+    assert only["epochs"] == 3
+    assert set(only["scores"]) == {"uniform", "growing"}
+    assert only["scores"][race["chosen"]] == max(only["scores"].values())
+    history = in_file(whole, "training.json")
+    assert len(history) == 3
+    assert history[-1]["validation_metric"] == only["scores"][race["chosen"]]
+    assert not list(whole.rglob("auto-*.safetensors"))
+
+
+def test_the_network_that_the_race_trained_is_not_trained_again(tmp_path):
+    """Two names for one network: the first of equals wins."""
+    trained = []
+    report = run(
+        recipe("search.candidates=[uniform,l1]", "search.share=1.0"),
+        tmp_path / "run",
+        progress=lambda stage, text, share: trained.append(text) if stage == "train" else None,
+    )
+    assert in_file(tmp_path / "run", "search.json")["begins"]["result"] == "trained"
+    assert not [text for text in trained if "result" in text]
+    assert len(report["training"]) == 3
+    assert report["budget"]["met"]
+    plain = run(recipe("search={method: uniform}"), tmp_path / "plain", until="train")
+    assert plain == {}
+    if report["trace"]["race"]["chosen"] == "uniform":
+        assert weights(tmp_path / "run") == weights(tmp_path / "plain")
+
+
+@pytest.mark.parametrize("steps", [4, 13, 18, 27])
+def test_paused_anywhere_and_resumed_it_ends_with_the_same_weights(whole, tmp_path, steps):
+    asked = itertools.count()
+    with pytest.raises(Stopped):
+        run(recipe(), tmp_path / "run", until="train", pause=lambda: next(asked) >= steps)
+    run(recipe(), tmp_path / "run", until="train", resume=True)
+    assert (tmp_path / "run" / "architecture.json").read_text() == (whole / "architecture.json").read_text()
+    assert weights(tmp_path / "run") == weights(whole)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["train.distill={}"], "train.distill is not for search.candidates: growing, which trains while it searches"),
+        (["train.keep=best"], "train.keep: best is not for search.candidates: growing"),
+        (["train.optimizer=adamw", "train.lr=0.001"], "train.optimizer: adamw is not for search.candidates: growing"),
+        (["search.weights=kept"], "search.weights: kept, but search.candidates: growing keeps no trained weights"),
+        (["train.function=math:sqrt"], "train.function is not for search.candidates: growing; valid: auto, l1, "),
+    ],
+)
+def test_a_recipe_that_one_candidate_cannot_follow_is_refused(overrides, told):
+    with pytest.raises(RecipeError, match=told):
+        recipe(*overrides)
