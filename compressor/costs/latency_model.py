@@ -1,10 +1,12 @@
 """The latency of a network as a sum over its layers, fitted to networks that were measured.
 
-    t = c + Σ_l (a_l · multiply-adds_l + b_l · activations_l)
+    t = c + Σ_l (a_l · M_l + b_l · A_l + a'_l · M'_l + b'_l · A'_l + e_l · E_l)
 
-with every width rounded up to whole blocks of channels (`compressor.costs.channel_block`) and no coefficient below
-zero. There are more coefficients than measurements, so a layer's are those of its kind (convolution, pointwise,
-depthwise, linear) and a share of its own, which is held small (ridge).
+M are multiply-adds and A activations, with every width rounded up to whole blocks of channels
+(`compressor.costs.channel_block`); M' and A' are those of the widths as they are, since layers of few channels may run
+on kernels that know no blocks; E is A where channels had to be padded, which takes time of its own, and 0 elsewhere. No
+coefficient is below zero. There are more coefficients than measurements, so a layer's are those of its kind
+(convolution, pointwise, depthwise, linear) and, of M and A, a share of its own, which is held small (ridge).
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ from compressor.models.architecture import Architecture
 
 _RIDGE = 0.3
 _LEAST = 8  # measurements that a fit needs
-_PER_LOAD = 2  # features: multiply-adds, activations
 
-Loads = Callable[[Architecture], Sequence[Load] | None]
+_Both = tuple[Sequence[Load], Sequence[Load]]
+Loads = Callable[[Architecture], _Both | None]
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class LatencyModel:
     """Ratio of an architecture's latency to that of the unscaled network.
 
     Attributes:
-        loads: what an architecture's layers do
+        loads: what an architecture's layers do, in blocks of channels and as they are
         names: of the features, see `_features`
         coefficients: (features,), at least 0
         errors: (measurements,) relative error of each, predicted by the fit to all others
@@ -84,11 +86,11 @@ def fit_model(
         the model; None where there are too few measurements, or layers are not known one by one
     """
 
-    def in_blocks(architecture: Architecture) -> Sequence[Load] | None:
-        found: Sequence[Load] | None = loads_of(architecture, block)
-        return found
+    def both(architecture: Architecture) -> _Both | None:
+        padded, plain = loads_of(architecture, block), loads_of(architecture, 1)
+        return None if padded is None or plain is None else (padded, plain)
 
-    rows = [found for architecture, _ in measured if (found := in_blocks(architecture)) is not None]
+    rows = [found for architecture, _ in measured if (found := both(architecture)) is not None]
     if len(rows) < max(_LEAST, len(measured)):
         return None
     features = [_features(row) for row in rows]
@@ -100,17 +102,20 @@ def fit_model(
         others = np.arange(len(ratios)) != place
         predicted = values[place] @ _coefficients(names, values[others], ratios[others])
         errors[place] = predicted / ratios[place] - 1
-    return LatencyModel(in_blocks, names, _coefficients(names, values, ratios), errors)
+    return LatencyModel(both, names, _coefficients(names, values, ratios), errors)
 
 
-def _features(found: Sequence[Load]) -> dict[str, float]:
+def _features(found: _Both) -> dict[str, float]:
     """A constant, the sums of each kind of layer, and each layer by itself, whose names hold a `/`."""
     features = {"constant": 1.0}
-    for load in found:
-        for what, amount in (("macs", load.macs), ("values", load.values)):
-            kind = f"{load.kind}:{what}"
+    for padded, plain in zip(*found, strict=True):
+        own = {"macs": padded.macs, "values": padded.values}
+        more = {"plain macs": plain.macs, "plain values": plain.values}
+        more["padding"] = padded.values if padded.values != plain.values else 0.0
+        for what, amount in (own | more).items():
+            kind = f"{padded.kind}:{what}"
             features[kind] = features.get(kind, 0.0) + amount
-            features[f"{load.name}/{what}"] = amount
+        features |= {f"{padded.name}/{what}": amount for what, amount in own.items()}
     return features
 
 

@@ -23,6 +23,7 @@ _FEWEST, _PER_GROUP, _MOST = 12, 2, 48  # probes
 _ALIGNED = 4  # channels: finer than any block, so that its effect is seen
 _WIDE = 16  # narrower groups change in steps of one channel
 _SPREAD = 0.35  # of ln(width) around the common scale
+_EQUAL = 1e-3  # relative errors that differ by less are the same
 _WIDEST = 1.5  # times the unscaled width
 
 
@@ -64,11 +65,12 @@ def probed_model(
     wanted = min(_MOST, _FEWEST + _PER_GROUP * len(reference.widths))
     allowed = SECONDS * max(1.0, unscaled_ms / USUAL_MS)
     lowest = 2.0 ** math.floor(math.log2(min(1.0, share) ** 0.6 / 1.5))  # few such: searches share what is measured
+    networks = draw(reference, lowest, wanted, runtime.block)
     folder.mkdir(parents=True, exist_ok=True)
-    kept = folder / f"{digest_of(f'{reference.to_json()} {lowest} {runtime.block}', 16)}.json"
+    key = repr([network.to_json() for network in networks])
+    kept = folder / f"{digest_of(key, 16)}.json"
     known: dict[str, Any] = read_json(kept) if kept.exists() else {"ratios": [], "seconds": 0.0}
     ratios, spent = list(known["ratios"]), float(known["seconds"])
-    networks = draw(reference, lowest, wanted)
     while len(ratios) < len(networks) and spent < allowed:
         progress(f"measuring networks to estimate latency by: {len(ratios) + 1} of {len(networks)}")
         begun = time.monotonic()
@@ -80,7 +82,8 @@ def probed_model(
         write_json(kept, {"ratios": ratios, "seconds": spent})
     measured = [(network, ratio) for network, ratio in zip(networks, ratios, strict=False) if ratio is not None]
     model = fit_model(measured, runtime.block)
-    return model if model is not None and model.median_error <= _error_of_line(measured) else None
+    better = model is not None and model.median_error < _error_of_line(measured) - _EQUAL
+    return model if better else None
 
 
 def _error_of_line(measured: Sequence[tuple[Architecture, float]]) -> float:
@@ -95,13 +98,17 @@ def _error_of_line(measured: Sequence[tuple[Architecture, float]]) -> float:
     return float(np.median(errors))
 
 
-def draw(reference: Architecture, lowest: float, count: int) -> list[Architecture]:
+def draw(reference: Architecture, lowest: float, count: int, block: int = 1) -> list[Architecture]:
     """Networks whose widths scatter around common scales, the unscaled one among them.
+
+    Every other one has whole blocks of channels where groups are wide enough, as what a search finds has: such are
+    faster for their size.
 
     Args:
         reference: the unscaled network
         lowest: scale of the narrowest networks
         count: of networks
+        block: channels that are computed at once
     """
     rng, own = random.Random(0), steps(reference)
     found = {reference.to_json(): reference}
@@ -110,6 +117,8 @@ def draw(reference: Architecture, lowest: float, count: int) -> list[Architectur
         widths = {}
         for name, width in reference.widths.items():
             step = math.lcm(own.get(name, 1), _ALIGNED if width >= _WIDE else 1)
+            if place % 2 and width >= 2 * block:
+                step = math.lcm(step, block)
             most = max(step, math.floor(_WIDEST * width / step) * step)
             drawn = round(width * scale * math.exp(rng.gauss(0, _SPREAD)) / step) * step
             widths[name] = min(most, max(step, drawn))

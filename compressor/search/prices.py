@@ -49,8 +49,9 @@ class Prices:
         for group, width in widths.items():
             step = graph.groups[group].step
             slices = width // step
-            # Over several slices, a whole block at least: within a block nothing is saved.
-            fewer = min(slices - 1, max(1, slices // 8, -(-self.block // step)))
+            # Over several slices, in whole blocks: within a block nothing is saved, and padding may cost.
+            whole = max(1, self.block // step)
+            fewer = min(slices - 1, whole * -(-max(1, slices // 8) // whole))
             narrower = {**widths, group: width - fewer * step}
             saved = shares[most] - self.costs[most](narrower) / self.limits[most]
             found[group] = max(0.0, saved) / max(1, fewer)

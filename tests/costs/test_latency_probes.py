@@ -45,6 +45,13 @@ def test_probes_scatter_around_common_scales_in_whole_steps():
         assert shares[-1] > 0.7
 
 
+def test_every_other_probe_has_whole_blocks_where_groups_are_wide():
+    networks = draw(VGG, 0.25, 30, 16)
+    whole = [all(width % 16 == 0 for name, width in n.widths.items() if VGG.widths[name] >= 32) for n in networks]
+    assert 14 <= sum(whole) <= 20
+    assert all(width <= 1.5 * VGG.widths[name] for n in networks for name, width in n.widths.items())
+
+
 def test_what_was_measured_is_kept_for_a_search_that_goes_on(tmp_path):
     first = Machine()
     model = probed_model(first, VGG, 0.5, 1.0, tmp_path)
