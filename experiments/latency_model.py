@@ -70,7 +70,7 @@ def measure(label: str, batch: int) -> dict[str, Any]:
         seconds = time.monotonic() - begun
         (kept,) = Path(folder).glob("probes-*/*.json")
         ratios = read_json(kept)["ratios"]
-        probes = list(zip(draw(reference, 0.25, len(ratios)), ratios, strict=True))
+        probes = list(zip(draw(reference, 0.25, len(ratios), runtime.block), ratios, strict=True))
         fresh = [(network, runtime.probe(network)) for network in others(reference)]
     model = fit_model(probes, runtime.block)
     assert model is not None
