@@ -1,11 +1,11 @@
 """Latency on the runtime as a cost: estimated from a few networks that were measured.
 
 A measurement takes seconds, and a search asks for a cost hundreds of times. So a search works with an estimate: a model
-of the network's layers, fitted to a few dozen short measurements (`compressor.costs.latency_model`), or the
-multiply-adds where there is none. Between the networks measured so far, ln(milliseconds) is linear in the logarithm of
-that. The network that it finds is measured,
-untrained, and the search's last step is repeated with the better estimate until the network found is one that was
-measured: first a quick export, in the end the very file that would be shipped. What counts against the limit is the
+of the network's layers, fitted to a few dozen short measurements (`compressor.costs.latency_model`), times what it was
+off by at the networks measured since, the more the nearer these are. Where there is no model, ln(milliseconds) is
+linear in the logarithm of the multiply-adds between the networks measured so far. The network that a search finds is
+measured, untrained, and the search's last step is repeated with the better estimate until the network found is one that
+was measured: first a quick export, in the end the very file that would be shipped. What counts against the limit is the
 upper end of the interval of what was measured, and a reserve of 1.5 %.
 """
 
@@ -34,7 +34,10 @@ _APART = 0.5  # in ln(size): a new measurement replaces those of other methods t
 # Of ln(milliseconds) in ln(size), for networks smaller and larger than those measured.
 _SLOPES_BELOW, _SLOPES_ABOVE = (0.2, 1.5), (0.8, 1.5)
 _LEAP, _STEEP = math.log(4), 8.0  # no network of more than four times the measured ones is tried before smaller ones
-_SLOPE, _SLOPE_OF_MODEL = 0.8, 1.0  # while only one is measured
+_SLOPE = 0.8  # while only one is measured
+# Of what the model is off by, in ln: how much it varies for all networks alike, and from one to another; the distance,
+# a mean of |ln(width / width)| over the groups, over which that changes; how much measurements scatter.
+_SHARED, _OWN, _FAR, _SCATTER = 0.05, 0.05, 0.3, 0.005
 
 
 Measure = Callable[[Architecture, float, bool], "Ratio"]
@@ -42,10 +45,12 @@ Measure = Callable[[Architecture, float, bool], "Ratio"]
 
 @dataclass(frozen=True)
 class _Point:
-    size: float  # its logarithm: of what the model predicts, or of multiply-adds
+    size: float  # its logarithm: of multiply-adds
     ms: float  # ln(milliseconds), median
     family: int
     exact: bool
+    widths: NDArray[np.float64]  # (L,) their logarithms
+    off: float | None  # ln(milliseconds / what the model predicts); None: it predicts nothing
 
 
 class LatencyCost:
@@ -58,7 +63,7 @@ class LatencyCost:
         unscaled_ms: its milliseconds
         limit_ms: what the budget allows
         size: what latencies of networks of one family rise with
-        model: predicts them as shares of the unscaled network's, and takes the place of `size`
+        model: predicts them as shares of the unscaled network's, and takes the place of `size` where it can
         conditions: in words; what was found under others is of another cost
         block: channels that are computed at once
     """
@@ -78,11 +83,11 @@ class LatencyCost:
         self.conditions, self.block = conditions, block
         self.unscaled_ms, self.limit_ms = unscaled_ms, limit_ms
         self.records: list[dict[str, Any]] = []  # every measurement, as JSON values
-        self._measure, self._model, self._reference, self._plain_size = measure, model, reference, size
+        self._measure, self._model, self._size = measure, model, size
         self._quick: dict[str, float] = {}  # milliseconds (upper end) of quick exports
         self._exact = {reference.to_json(): unscaled_ms}  # … of files as they are shipped
-        self._points = [_Point(math.log(self._size(reference)), math.log(unscaled_ms), 0, exact=True)]
         self._family = 0
+        self._points = [self._point(reference, math.log(unscaled_ms), exact=True)]
         self._found = 0
         self._export = 1.0  # the shipped file's time over the quick export's
 
@@ -93,17 +98,16 @@ class LatencyCost:
             return self._exact[key]
         if key in self._quick:
             return self._quick[key] * self._export
-        return self._estimate(math.log(self._size(architecture)))
+        predicted = self._predicted(architecture)
+        size = math.log(max(1e-9, self._size(architecture)))
+        log = self._on_line(size) if predicted is None else predicted + self._off(_logs(architecture))
+        log += _STEEP * max(0.0, size - max(point.size for point in self._points) - _LEAP)
+        return math.exp(log) * _AIM * 1.01 ** max(0, self._found - _TRUSTED)
 
-    def _size(self, architecture: Architecture) -> float:
-        """What the latency of networks of one family rises with."""
-        if self._model is None:
-            return self._plain_size(architecture)
-        predicted = self._model(architecture)
-        if predicted is None:  # of another form than the networks that the model was fitted to
-            scale = self._model(self._reference) or 1.0
-            predicted = scale * self._plain_size(architecture) / self._plain_size(self._reference)
-        return max(predicted, 1e-9)
+    def _predicted(self, architecture: Architecture) -> float | None:
+        """The logarithm of the milliseconds by the model; None where there is none for such a network."""
+        share = None if self._model is None else self._model(architecture)
+        return None if share is None or share <= 0 else math.log(share * self.unscaled_ms)
 
     def begin(self, least: Architecture) -> None:
         """Another search begins, whose networks may be of other shapes; its least one is measured."""
@@ -157,11 +161,10 @@ class LatencyCost:
             self._export = ms / self._quick[key]
         (self._exact if exact else self._quick)[key] = ms
         median = math.log(ratio.median * self.unscaled_ms * _RESERVE)
-        point = _Point(math.log(self._size(architecture)), median, self._family, exact)
-        self._points = [p for p in self._points if not self._replaces(point, p)] + [point]
+        self._points.append(self._point(architecture, median, exact=exact))
         self.records.append(
             {
-                "macs": round(self._plain_size(architecture)),
+                "macs": round(self._size(architecture)),
                 "ms": ratio.median * self.unscaled_ms,
                 "interval_ms": [ratio.low * self.unscaled_ms, ratio.high * self.unscaled_ms],
                 "exact": exact,
@@ -169,25 +172,58 @@ class LatencyCost:
             }
         )
 
-    def _replaces(self, new: _Point, old: _Point) -> bool:
-        distance = abs(new.size - old.size)
-        return distance < 1e-9 or (old.family != new.family and distance < _APART)
+    def _point(self, architecture: Architecture, ms: float, *, exact: bool) -> _Point:
+        predicted, size = self._predicted(architecture), math.log(max(1e-9, self._size(architecture)))
+        off = None if predicted is None else ms - predicted
+        return _Point(size, ms, self._family, exact, _logs(architecture), off)
 
-    def _estimate(self, size: float) -> float:
-        points = sorted(self._points, key=lambda point: point.size)
+    def _off(self, widths: NDArray[np.float64]) -> float:
+        """The logarithm of what the model is off by at some widths: kriging between the measured networks."""
+        points = [point for point in self._points if point.off is not None and point.widths.shape == widths.shape]
+        places = np.array([point.widths for point in points])
+        off = np.array([(point.off or 0.0) + self._export_of(point) for point in points])
+        between = _alike(places[:, None], places[None]) + _SCATTER**2 * np.eye(len(points))
+        return float(_alike(places, widths) @ np.linalg.solve(between, off))
+
+    def _export_of(self, point: _Point) -> float:
+        """What the shipped file of a measured network takes beside the measured one, in ln."""
+        return 0.0 if point.exact else math.log(self._export)
+
+    def _on_line(self, size: float) -> float:
+        """The logarithm of the milliseconds of a network by its multiply-adds."""
+        points: list[_Point] = []  # the last of those that are alike, and those of this search before others
+        for new in self._points:
+            points = [old for old in points if not _replaces(new, old)] + [new]
+        points.sort(key=lambda point: point.size)
         sizes = np.array([point.size for point in points])
         # Larger networks take longer: what says otherwise is noise, or another family.
-        export = math.log(self._export)
-        logs = np.maximum.accumulate([point.ms + (0.0 if point.exact else export) for point in points])
+        logs = np.maximum.accumulate([point.ms + self._export_of(point) for point in points])
         log = float(np.interp(size, sizes, logs))
         if size < sizes[0]:
-            log += self._slope(sizes[:2], logs[:2], *_SLOPES_BELOW) * (size - sizes[0])
+            log += _slope(sizes[:2], logs[:2], *_SLOPES_BELOW) * (size - sizes[0])
         elif size > sizes[-1]:
-            log += self._slope(sizes[-2:], logs[-2:], *_SLOPES_ABOVE) * (size - sizes[-1])
-            log += _STEEP * max(0.0, size - sizes[-1] - _LEAP)
-        return math.exp(log) * _AIM * 1.01 ** max(0, self._found - _TRUSTED)
+            log += _slope(sizes[-2:], logs[-2:], *_SLOPES_ABOVE) * (size - sizes[-1])
+        return log
 
-    def _slope(self, sizes: NDArray[np.float64], logs: NDArray[np.float64], least: float, most: float) -> float:
-        if len(sizes) < 2:
-            return _SLOPE if self._model is None else _SLOPE_OF_MODEL
-        return float(np.clip((logs[1] - logs[0]) / (sizes[1] - sizes[0]), least, most))
+
+def _logs(architecture: Architecture) -> NDArray[np.float64]:
+    """(L,) logarithms of the widths."""
+    return np.log(np.array(list(architecture.widths.values()), dtype=np.float64))
+
+
+def _alike(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Covariance of what the model is off by at two networks, (..., L) each: (...)."""
+    distance = np.abs(one - other).mean(axis=-1)
+    covariance: NDArray[np.float64] = _SHARED**2 + _OWN**2 * np.exp(-distance / _FAR)
+    return covariance
+
+
+def _replaces(new: _Point, old: _Point) -> bool:
+    distance = abs(new.size - old.size)
+    return distance < 1e-9 or (old.family != new.family and distance < _APART)
+
+
+def _slope(sizes: NDArray[np.float64], logs: NDArray[np.float64], least: float, most: float) -> float:
+    if len(sizes) < 2:
+        return _SLOPE
+    return float(np.clip((logs[1] - logs[0]) / (sizes[1] - sizes[0]), least, most))

@@ -150,3 +150,58 @@ def test_larger_networks_are_estimated_to_take_longer():
     estimates = [latency(architecture) for architecture in between]
     assert estimates == sorted(estimates)
     assert estimates[-1] > estimates[0]
+
+
+def off_machine():
+    """A runtime that the model knows but for what narrow first layers take: up to a third less than predicted."""
+    measure, asked = machine(overhead=0.1)
+
+    def real(architecture, limit, exact):
+        found = measure(architecture, limit, exact)
+        first = next(iter(architecture.widths.values())) / next(iter(MLP.widths.values()))
+        ratio = found.median * (0.67 + 0.33 * min(1.0, first / 0.5))
+        return SimpleNamespace(median=ratio, low=ratio, high=ratio)
+
+    def model(architecture):
+        return 0.1 + 0.9 * macs(architecture) / macs(MLP)
+
+    return real, model, asked
+
+
+@pytest.mark.parametrize("share", [0.3, 0.45, 0.6])
+def test_what_a_model_is_off_by_is_learnt_where_the_search_goes(share):
+    measure, model, asked = off_machine()
+    latency = LatencyCost(measure, MLP, UNIT, share * UNIT, macs, model=model)
+    problem = Problem(
+        MLP, Budget({"latency_ms": share * UNIT}), {**params_macs.COSTS, "latency_ms": latency}, trainer=None
+    )
+    found = calibrated(search, problem, UniformConfig())
+    assert 0.97 * share * UNIT <= latency(found.architecture) <= share * UNIT
+    assert len(asked) <= 7
+
+
+def test_a_measured_network_corrects_those_that_are_like_it():
+    measure, model, _ = off_machine()
+    latency = LatencyCost(measure, MLP, UNIT, UNIT / 2, macs, model=model)
+
+    def scaled(share):
+        return MLP.with_widths({name: max(1, round(width * share)) for name, width in MLP.widths.items()})
+
+    def off(share):
+        return latency(scaled(share)) / (UNIT * model(scaled(share)))
+
+    before = {share: off(share) for share in (0.19, 0.21, 0.9)}
+    latency.measured(scaled(0.2))
+    assert off(0.19) < 0.85 * before[0.19]
+    assert off(0.21) < 0.85 * before[0.21]
+    assert off(0.9) > 0.95 * before[0.9]
+
+
+def test_networks_that_a_model_does_not_know_go_by_their_multiply_adds():
+    measure, asked = machine(overhead=0.3)
+    latency = LatencyCost(measure, MLP, UNIT, UNIT / 2, macs, model=lambda architecture: None)
+    plain = LatencyCost(machine(overhead=0.3)[0], MLP, UNIT, UNIT / 2, macs)
+    for share in (0.1, 0.3, 0.7):
+        one = MLP.with_widths({name: max(1, round(width * share)) for name, width in MLP.widths.items()})
+        assert latency(one) == plain(one)
+    assert not asked
