@@ -1,12 +1,14 @@
 """The latency of a network as a sum over its layers, fitted to networks that were measured.
 
-    t = c + Σ_l (a_l · M_l + b_l · A_l + a'_l · M'_l + b'_l · A'_l + e_l · E_l)
+    t = c + Σ_l (a_l · M_l + b_l · A_l + a'_l · M'_l + b'_l · A'_l + e_l · E_l + Σ_k g_lk · max(0, W_l - W_k))
 
 M are multiply-adds and A activations, with every width rounded up to whole blocks of channels
 (`compressor.costs.channel_block`); M' and A' are those of the widths as they are, since layers of few channels may run
-on kernels that know no blocks; E is A where channels had to be padded, which takes time of its own, and 0 elsewhere. No
-coefficient is below zero. There are more coefficients than measurements, so a layer's are those of its kind
-(convolution, pointwise, depthwise, linear) and, of M and A, a share of its own, which is held small (ridge).
+on kernels that know no blocks; E is A where channels had to be padded, which takes time of its own, and 0 elsewhere. W
+are weights, in blocks: those of a layer that exceed a cache are read anew for every image, and as the sizes of caches
+are not known, the W_k are 0, 2^16, 2^18 and 2^20 (1/4, 1 and 4 MiB). No coefficient is below zero. There are more
+coefficients than measurements, so a layer's are those of its kind (convolution, pointwise, depthwise, linear) and, of M
+and A, a share of its own, which is held small (ridge).
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from compressor.costs.params_macs import Load, loads
 from compressor.models.architecture import Architecture
 
 _RIDGE = 0.3
+_CACHES = (0, 2**16, 2**18, 2**20)  # weights
 _LEAST = 8  # measurements that a fit needs
 
 _Both = tuple[Sequence[Load], Sequence[Load]]
@@ -112,6 +115,7 @@ def _features(found: _Both) -> dict[str, float]:
         own = {"macs": padded.macs, "values": padded.values}
         more = {"plain macs": plain.macs, "plain values": plain.values}
         more["padding"] = padded.values if padded.values != plain.values else 0.0
+        more |= {f"weights beyond {size}": max(0.0, padded.weights - size) for size in _CACHES}
         for what, amount in (own | more).items():
             kind = f"{padded.kind}:{what}"
             features[kind] = features.get(kind, 0.0) + amount

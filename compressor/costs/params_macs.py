@@ -47,12 +47,14 @@ class Load:
         kind: "convolution", "pointwise", "depthwise" or "linear"
         macs: multiply-adds
         values: activations that it makes
+        weights: values that it is made of
     """
 
     name: str
     kind: str
     macs: float
     values: float
+    weights: float = 0.0
 
 
 def count_params(model: nn.Module) -> int:
@@ -183,7 +185,7 @@ class _LayerCosts:
         whole = {name: -(-width // block) * block for name, width in widths.items()}
         length = self._lengths(whole)
         return [
-            Load(name, self._kinds[name], size * used, length(name, 0, shape[0]) * used)
+            Load(name, self._kinds[name], size * used, length(name, 0, shape[0]) * used, size)
             for (name, *_), (size, used) in zip(self._terms, self._sized(whole, stacks), strict=True)
             if used and size and (shape := self._shapes[name])
         ]

@@ -8,7 +8,7 @@ import pytest
 from compressor.costs.latency_model import fit_model
 from compressor.costs.latency_probes import draw
 from compressor.costs.params_macs import Load, loads, macs
-from compressor.models import reference_architecture
+from compressor.models import build_meta, reference_architecture
 
 VGG = reference_architecture("vgg11_bn", {}, 10, (3, 32, 32), 0.25)
 MOBILE = reference_architecture("torchvision:mobilenet_v2", {}, 10, (3, 32, 32))
@@ -111,3 +111,23 @@ def test_kinds_of_layers():
     assert kinds["features.1.conv.0.0.weight"] == "depthwise"
     assert kinds["features.1.conv.1.weight"] == "pointwise"
     assert kinds["classifier.1.weight"] == "linear"
+
+
+def test_weights_that_exceed_a_cache_are_dear():
+    """As on a machine with a cache of a MiB, and batches that read a layer's weights once an image."""
+    big = reference_architecture("vgg11_bn", {}, 10, (3, 32, 32))
+
+    def measure(network):
+        return sum(one.macs + 40 * max(0.0, one.weights - 2**18) for one in loads(network, 8)) / 2e8
+
+    networks = draw(big, 0.25, 60, 8)
+    model = fit_model([(network, measure(network)) for network in networks[:30]], 8)
+    errors = [abs(model(network) / measure(network) - 1) for network in networks[30:]]
+    assert np.median(errors) < 0.05
+    assert max(errors) < 0.15
+
+
+def test_loads_tell_weights():
+    weights = {load.name: load.weights for load in loads(VGG)}
+    model = dict(build_meta(VGG).named_parameters())
+    assert all(weights[name] == model[name].numel() for name in weights)
