@@ -2,13 +2,14 @@
 
     python experiments/pruning_speed.py --data .data/cifar10 --width 0.25
     python experiments/pruning_speed.py --whole ...    pre-training is timed as well: one whole iteration of the descent
+    python experiments/pruning_speed.py --network preact_resnet18, mobilenetv2, ...
 
 All three start from the same weights and see the same batches; they take turns after every pruning event, so slow
 minutes of the machine hit all. Ratios are of CPU time, which other processes disturb least; wall time stands beside it.
-The masked network keeps its size: a scale after every batch-norm is multiplied in, its gradient is squared and summed,
-pruning zeroes scales. Ours removes through torch-pruning's graph, but ranks the channels itself; the peer runs
-its iterative global pruner with GroupTaylorImportance, which looks at the gradients of one batch an event, and as many
-events for as many channels; its optimizer is made anew after each.
+The masked network keeps its size: a scale after every batch-norm is multiplied in, channels that go together sharing
+one, its gradient is squared and summed, pruning zeroes scales. Ours removes through torch-pruning's graph, but ranks
+the channels itself; the peer runs its iterative global pruner with GroupTaylorImportance, which looks at the gradients
+of one batch an event, and as many events for as many channels; its optimizer is made anew after each.
 In a whole iteration each trains from the same weights, the masked network with its scales, which take their gradients
 there too. What is fitted of both is compared by the widths that the fits give at a quarter of the parameters.
 The numbers go to experiments/pruning_speed.json.
@@ -31,7 +32,7 @@ from compressor.costs.params_macs import macs, params
 from compressor.costs.solver import of_widths
 from compressor.data import Batches, load_data
 from compressor.dependency import ChannelRemover
-from compressor.models import build, example_input, graph_of, reference_architecture
+from compressor.models import build, example_input, follows, graph_of, prunable, reference_architecture
 from compressor.models.architecture import Architecture
 from compressor.recipe import DataConfig
 from compressor.search.methods.neuralscale import fit_power_law, widths_for
@@ -43,6 +44,7 @@ HERE = Path(__file__).parent
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=".data/cifar10")
+    parser.add_argument("--network", default="vgg11_bn")
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--pretrain", type=float, default=3, help="epochs before pruning (the paper: 10)")
     parser.add_argument("--json", type=Path, default=HERE / "pruning_speed.json")
@@ -54,7 +56,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     data = load_data(DataConfig(name="imagefolder", path=arguments.data), seed=0)
-    architecture = reference_architecture("vgg11_bn", {}, data.classes, data.input_shape, arguments.width)
+    architecture = prunable(
+        reference_architecture(arguments.network, {}, data.classes, data.input_shape, arguments.width)
+    )
     torch.manual_seed(0)
     start = build(architecture).to(memory_format=torch.channels_last)
     batches = Batches(
@@ -64,24 +68,20 @@ def main() -> None:
         pretrain(start, batches, arguments.pretrain)
     settings = PruneSettings(arguments.every, arguments.channels, 0.05)
     physical = Physical(copy.deepcopy(start), architecture, settings)
-    masked = Masked(copy.deepcopy(start), settings)
+    masked = Masked(copy.deepcopy(start), architecture, settings)
     peer = TorchPruning(copy.deepcopy(start), architecture, settings)
     sides = {"physical": physical, "masked": masked, "torch_pruning": peer}
     pretraining = pretrain_in_turns(sides, batches, arguments.pretrain) if arguments.whole else []
     rows: list[dict] = []
     for feed in blocks(batches, arguments.every):
-        present, theirs = (
-            architecture.with_widths(dict(zip(architecture.widths, side.widths, strict=True)))
-            for side in (physical, peer)
-        )
+        present = architecture.with_widths(dict(zip(architecture.widths, physical.widths, strict=True)))
         rows.append(
             in_turns(sides, len(rows), feed, "step")
             | {
                 "widths": physical.widths,
                 "masked_widths": masked.widths,
-                "torch_pruning_widths": peer.widths,
                 "macs_share": macs(present) / macs(architecture),
-                "torch_pruning_macs_share": macs(theirs) / macs(architecture),
+                "torch_pruning_macs_share": peer.macs / macs(architecture),
             }
         )
         print(len(rows), *(f"{key} {rows[-1][key]:.3f}" for key in (*sides, "macs_share")), flush=True)
@@ -195,15 +195,17 @@ class Physical:
     def __init__(self, model: nn.Module, architecture: Architecture, settings: PruneSettings) -> None:
         self.model = model.train()
         self.optimizer = optimizer(model)
-        graph, groups = graph_of(architecture), list(architecture.widths)
-        remover = ChannelRemover(self.model, graph, example_input(architecture), groups)
-        self.pruner = TaylorPruner(graph, groups, {}, settings, remover)
+        graph, groups, following = graph_of(architecture), list(architecture.widths), follows(architecture)
+        losing = [name for name in (*groups, *following) if graph.groups[name].exact]
+        remover = ChannelRemover(self.model, graph, example_input(architecture), losing)
+        self.pruner = TaylorPruner(graph, groups, following, settings, remover)
+        self.groups = groups
         self.done = False
         self.begin()
 
     @property
     def widths(self) -> list[int]:
-        return list(self.pruner.graph.widths.values())
+        return [self.pruner.widths[name] for name in self.groups]
 
     def train_step(self, x: Tensor, y: Tensor) -> None:
         train_step(self, x, y)
@@ -223,21 +225,28 @@ class Physical:
 class Masked:
     """The paper's way: scales after the batch-norms of a network that keeps its size."""
 
-    def __init__(self, model: nn.Module, settings: PruneSettings) -> None:
+    def __init__(self, model: nn.Module, architecture: Architecture, settings: PruneSettings) -> None:
         self.model, self.settings = model.train(), settings
-        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-        self.scales = [nn.Parameter(torch.ones(norm.num_features)) for norm in norms]
-        for norm, scale in zip(norms, self.scales, strict=True):
-            norm.register_forward_hook(lambda module, inputs, output, scale=scale: output * scale[:, None, None])
-        self.convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-        self.norms = norms
+        graph, parameters = graph_of(architecture), dict(model.named_parameters())
+        self.scales = [nn.Parameter(torch.ones(architecture.widths[name])) for name in architecture.widths]
+        of_group = dict(zip(architecture.widths, self.scales, strict=True))
+        self.makes: list[tuple[nn.Parameter, nn.Parameter]] = []  # (parameter, scale of the channels that it makes)
+        for (name, dim), owners in graph.owners.items():
+            group = graph.order[owners.group[0]] if (owners.group == owners.group[0]).all() else None
+            scale = of_group.get(group) if group is not None and owners.group[0] >= 0 else None
+            if dim == 0 and name in parameters and scale is not None and len(scale) == parameters[name].shape[0]:
+                self.makes.append((parameters[name], scale))
+        scale_of = {id(parameter): scale for parameter, scale in self.makes}
+        for norm in model.modules():
+            if isinstance(norm, nn.BatchNorm2d) and (found := scale_of.get(id(norm.weight))) is not None:
+                norm.register_forward_hook(lambda module, inputs, output, scale=found: output * scale[:, None, None])
         self.optimizer = optimizer(model)
         self.criteria = [torch.zeros_like(scale) for scale in self.scales]
         self.steps, self.done = 0, False
 
     @property
     def widths(self) -> list[int]:
-        return [int(scale.detach().sum()) for scale in self.scales]
+        return [int((scale.detach() > 0).sum()) for scale in self.scales]
 
     def train_step(self, x: Tensor, y: Tensor) -> None:
         for scale in self.scales:
@@ -265,11 +274,11 @@ class Masked:
         criteria = torch.cat(self.criteria).masked_fill(~alive, torch.inf)
         worst = criteria.argsort(stable=True)[: self.settings.channels]
         keep = torch.ones_like(criteria).index_fill_(0, worst, 0).split([len(scale) for scale in self.scales])
-        for scale, kept, conv, norm in zip(self.scales, keep, self.convs, self.norms, strict=True):
+        for scale, kept in zip(self.scales, keep, strict=True):
             scale *= kept
-            for parameter in (conv.weight, conv.bias, norm.weight, norm.bias):
-                buffer = self.optimizer.state[parameter]["momentum_buffer"]
-                buffer *= kept.view(-1, *[1] * (buffer.dim() - 1))
+        for parameter, scale in self.makes:
+            buffer = self.optimizer.state[parameter]["momentum_buffer"]
+            buffer *= (scale > 0).view(-1, *[1] * (buffer.dim() - 1))
         for total in self.criteria:
             total.zero_()
         self.done = any(width == 0 for width in self.widths)
@@ -281,7 +290,7 @@ class TorchPruning:
     def __init__(self, model: nn.Module, architecture: Architecture, settings: PruneSettings) -> None:
         import torch_pruning as tp
 
-        self.model, self.settings = model, settings
+        self.model, self.settings, self.example = model, settings, example_input(architecture)
         channels = sum(architecture.widths.values())
         self.pruner = tp.pruner.BasePruner(
             model,
@@ -297,8 +306,23 @@ class TorchPruning:
         self.steps = 0
 
     @property
-    def widths(self) -> list[int]:
-        return [module.out_channels for module in self.model.modules() if isinstance(module, nn.Conv2d)]
+    def macs(self) -> int:
+        """Multiply-adds of one image."""
+        found: list[int] = []
+
+        def count(module: Any, inputs: Any, output: Tensor) -> None:
+            positions = output.numel() // output.shape[0] // output.shape[1]
+            found.append(module.weight.numel() * positions)
+
+        layers = [module for module in self.model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+        hooks = [layer.register_forward_hook(count) for layer in layers]
+        self.model.eval()
+        with torch.no_grad():
+            self.model(self.example)
+        self.model.train()
+        for hook in hooks:
+            hook.remove()
+        return sum(found)
 
     def train_step(self, x: Tensor, y: Tensor) -> None:
         train_step(self, x, y)

@@ -12,7 +12,7 @@ upper end of the interval of what was measured, and a reserve of 1.5 %.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,7 @@ class _Point:
     ms: float  # ln(milliseconds), median
     family: int
     exact: bool
-    widths: NDArray[np.float64]  # (L,) their logarithms
+    widths: Mapping[str, float]  # their logarithms
     off: float | None  # ln(milliseconds / what the model predicts); None: it predicts nothing
 
 
@@ -89,6 +89,7 @@ class LatencyCost:
         self._family = 0
         self._points = [self._point(reference, math.log(unscaled_ms), exact=True)]
         self._found = 0
+        self._kriged: NDArray[np.float64] | None = None  # of the points with `off`, see `_off`
         self._export = 1.0  # the shipped file's time over the quick export's
 
     def __call__(self, architecture: Architecture) -> float:
@@ -100,7 +101,7 @@ class LatencyCost:
             return self._quick[key] * self._export
         predicted = self._predicted(architecture)
         size = math.log(max(1e-9, self._size(architecture)))
-        log = self._on_line(size) if predicted is None else predicted + self._off(_logs(architecture))
+        log = self._on_line(size) if predicted is None else predicted + self._off(architecture)
         log += _STEEP * max(0.0, size - max(point.size for point in self._points) - _LEAP)
         return math.exp(log) * _AIM * 1.01 ** max(0, self._found - _TRUSTED)
 
@@ -162,6 +163,7 @@ class LatencyCost:
         (self._exact if exact else self._quick)[key] = ms
         median = math.log(ratio.median * self.unscaled_ms * _RESERVE)
         self._points.append(self._point(architecture, median, exact=exact))
+        self._kriged = None
         self.records.append(
             {
                 "macs": round(self._size(architecture)),
@@ -177,13 +179,14 @@ class LatencyCost:
         off = None if predicted is None else ms - predicted
         return _Point(size, ms, self._family, exact, _logs(architecture), off)
 
-    def _off(self, widths: NDArray[np.float64]) -> float:
-        """The logarithm of what the model is off by at some widths: kriging between the measured networks."""
-        points = [point for point in self._points if point.off is not None and point.widths.shape == widths.shape]
-        places = np.array([point.widths for point in points])
-        off = np.array([(point.off or 0.0) + self._export_of(point) for point in points])
-        between = _alike(places[:, None], places[None]) + _SCATTER**2 * np.eye(len(points))
-        return float(_alike(places, widths) @ np.linalg.solve(between, off))
+    def _off(self, architecture: Architecture) -> float:
+        """The logarithm of what the model is off by at an architecture: kriging between the measured networks."""
+        points, widths = [point for point in self._points if point.off is not None], _logs(architecture)
+        if self._kriged is None:
+            off = np.array([(point.off or 0.0) + self._export_of(point) for point in points])
+            between = np.array([[_alike(one.widths, other.widths) for other in points] for one in points])
+            self._kriged = np.linalg.solve(between + _SCATTER**2 * np.eye(len(points)), off)
+        return math.fsum(_alike(point.widths, widths) * float(k) for point, k in zip(points, self._kriged, strict=True))
 
     def _export_of(self, point: _Point) -> float:
         """What the shipped file of a measured network takes beside the measured one, in ln."""
@@ -206,16 +209,17 @@ class LatencyCost:
         return log
 
 
-def _logs(architecture: Architecture) -> NDArray[np.float64]:
-    """(L,) logarithms of the widths."""
-    return np.log(np.array(list(architecture.widths.values()), dtype=np.float64))
+def _logs(architecture: Architecture) -> dict[str, float]:
+    """Logarithms of the widths."""
+    return {name: math.log(width) for name, width in architecture.widths.items()}
 
 
-def _alike(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Covariance of what the model is off by at two networks, (..., L) each: (...)."""
-    distance = np.abs(one - other).mean(axis=-1)
-    covariance: NDArray[np.float64] = _SHARED**2 + _OWN**2 * np.exp(-distance / _FAR)
-    return covariance
+def _alike(one: Mapping[str, float], other: Mapping[str, float]) -> float:
+    """Covariance of what the model is off by at two networks; those of other groups have little in common."""
+    if one.keys() != other.keys():
+        return _SHARED**2
+    distance = math.fsum(abs(value - other[name]) for name, value in one.items()) / len(one)
+    return _SHARED**2 + _OWN**2 * math.exp(-distance / _FAR)
 
 
 def _replaces(new: _Point, old: _Point) -> bool:

@@ -111,7 +111,10 @@ def fit_model(
 def _features(found: _Both) -> dict[str, float]:
     """A constant, the sums of each kind of layer, and each layer by itself, whose names hold a `/`."""
     features = {"constant": 1.0}
-    for padded, plain in zip(*found, strict=True):
+    in_blocks, plainly = ({load.name: load for load in layers} for layers in found)
+    for name in dict.fromkeys([*in_blocks, *plainly]):  # at other widths a layer may be missing
+        one = in_blocks.get(name) or plainly[name]
+        padded, plain = (layers.get(name, Load(name, one.kind, 0.0, 0.0)) for layers in (in_blocks, plainly))
         own = {"macs": padded.macs, "values": padded.values}
         more = {"plain macs": plain.macs, "plain values": plain.values}
         more["padding"] = padded.values if padded.values != plain.values else 0.0

@@ -117,7 +117,7 @@ def draw(reference: Architecture, lowest: float, count: int, block: int = 1) -> 
         widths = {}
         for name, width in reference.widths.items():
             step = math.lcm(own.get(name, 1), _ALIGNED if width >= _WIDE else 1)
-            if place % 2 and width >= 2 * block:
+            if place % 2 and width >= 2 * math.lcm(step, block):
                 step = math.lcm(step, block)
             most = max(step, math.floor(_WIDEST * width / step) * step)
             drawn = round(width * scale * math.exp(rng.gauss(0, _SPREAD)) / step) * step

@@ -366,8 +366,14 @@ class Recipe(Section):
 
     def _who(self, has: Callable[[Method], bool]) -> str:
         """Where the recipe names a search method of this kind, the key first; "": nowhere."""
-        named = {"search.method": [self.search.method], "search.candidates": getattr(self.search, "candidates", ())}
-        return next((f"{key}: {name}" for key, names in named.items() for name in names if has(methods()[name])), "")
+        named = [("search.method", self.search.method), *(("search.candidates", name) for name in self.candidates)]
+        return next((f"{key}: {name}" for key, name in named if has(methods()[name])), "")
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """Search methods that the recipe names beside its own; a plug-in may mean something else by its candidates."""
+        named, known = getattr(self.search, "candidates", ()), methods()
+        return tuple(name for name in named if name in known) if isinstance(named, tuple | list) else ()
 
     @property
     def code(self) -> dict[str, tuple[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -50,7 +51,7 @@ class Prices:
             step = graph.groups[group].step
             slices = width // step
             # Over several slices, in whole blocks: within a block nothing is saved, and padding may cost.
-            whole = max(1, self.block // step)
+            whole = math.lcm(self.block, step) // step
             fewer = min(slices - 1, whole * -(-max(1, slices // 8) // whole))
             narrower = {**widths, group: width - fewer * step}
             saved = shares[most] - self.costs[most](narrower) / self.limits[most]

@@ -68,11 +68,12 @@ class Problem:
         bounds: channel counts that the groups may have, in the order of the reference's widths, arrays (L,);
             `bounds.frozen` says which groups keep their width
         final: how a network found is trained in the end, for methods that train the reference in the same way
-        finetuning: how one that keeps trained weights is trained in the end
+        finetuning: how one that keeps trained weights is trained in the end: (what its search says of that) → settings
         width: multiplier of the default widths that the reference was made with
         given: state dict that the reference comes with; None: it is trained from scratch
         engine: what removes channels, see `compressor.dependency.ChannelRemover`
-        alone: whether the final training is `trainer.fit` with `final` and no more: no teacher, no other processes
+        alone: whether fresh weights are trained by `trainer.fit` with `final` in the end too: no teacher and no other
+            processes take part
     """
 
     reference: Architecture
@@ -83,7 +84,7 @@ class Problem:
     work: Path | None = None
     bounds: Bounds = field(default_factory=Bounds)
     final: Settings | None = None
-    finetuning: Settings | None = None
+    finetuning: Callable[[Finetuning | None], Settings] | None = None
     width: float = 1.0
     given: Mapping[str, torch.Tensor] | None = None
     engine: Engine = "auto"
@@ -157,8 +158,9 @@ class SearchResult:
         weights: state dict to go on from; None: the method finds no more than the architecture
         finetuning: how to go on from `weights`; the recipe says the rest; 0 epochs: they are the result; None: as the
             recipe's `finetune` says
-        history: of the training that `weights` had for this result; empty: they are those of the network given, cut
-        finished: whether that was the whole final training, so that `weights` are the result
+        history: of the training that `weights` had
+        trained: whether `weights` were trained for this result, from fresh ones; else they are those of a network, cut
+        finished: whether that was the final training of the recipe, so that `weights` are the result
     """
 
     architecture: Architecture
@@ -168,6 +170,7 @@ class SearchResult:
     weights: Mapping[str, torch.Tensor] | None = None
     finetuning: Finetuning | None = None
     history: Sequence[EpochRecord] = ()
+    trained: bool = False
     finished: bool = False
 
 

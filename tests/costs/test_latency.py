@@ -205,3 +205,19 @@ def test_networks_that_a_model_does_not_know_go_by_their_multiply_adds():
         one = MLP.with_widths({name: max(1, round(width * share)) for name, width in MLP.widths.items()})
         assert latency(one) == plain(one)
     assert not asked
+
+
+def test_networks_of_other_groups_are_corrected_a_little():
+    """As those with stacked layers are, whose widths have other names."""
+    other = reference_architecture("lenet5", {}, 10, (1, 28, 28))
+    latency = LatencyCost(
+        lambda *given: SimpleNamespace(median=0.6, low=0.6, high=0.6),
+        MLP,
+        UNIT,
+        UNIT / 2,
+        params_macs.macs,
+        model=lambda architecture: 1.0 if architecture == MLP else 0.5,
+    )
+    before = latency(other)
+    latency.measured(MLP.with_widths({name: max(1, width // 2) for name, width in MLP.widths.items()}))
+    assert before < latency(other) < 0.62 * UNIT

@@ -131,3 +131,14 @@ def test_loads_tell_weights():
     weights = {load.name: load.weights for load in loads(VGG)}
     model = dict(build_meta(VGG).named_parameters())
     assert all(weights[name] == model[name].numel() for name in weights)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "preact_resnet18", "mobilenetv2"])
+@pytest.mark.parametrize("block", [8, 16])
+def test_layers_that_come_and_go_with_the_widths_are_fitted(name, block):
+    """A 1x1 convolution in a shortcut is there where the widths differ, which they may not do in blocks."""
+    reference = reference_architecture(name, {"shortcut": "conv"}, 10, (3, 32, 32), 0.25)
+    networks = draw(reference, 0.25, 20, block)
+    model = fit_model([(network, macs(network) / macs(reference)) for network in networks], block)
+    assert model.median_error < 0.1
+    assert all(model(network) > 0 for network in networks)

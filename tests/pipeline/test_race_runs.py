@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file
 from small import small_recipe
 
-from compressor.errors import RecipeError
+from compressor.errors import RecipeError, RunError
 from compressor.pipeline.runner import Stopped, run
 from compressor.recipe import parse_recipe
 
@@ -35,6 +35,10 @@ def weights(out):
     return {name: tensor.tolist() for name, tensor in load_file(out / "weights.safetensors").items()}
 
 
+def widths(out):
+    return in_file(out, "architecture.json")["widths"]
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "run"
@@ -51,25 +55,43 @@ def test_both_are_trained_in_full_once_and_the_better_ships(whole):
     history = in_file(whole, "training.json")
     assert len(history) == 3
     assert history[-1]["validation_metric"] == only["scores"][race["chosen"]]
-    assert not list(whole.rglob("auto-*.safetensors"))
 
 
 def test_the_network_that_the_race_trained_is_not_trained_again(tmp_path):
-    """Two names for one network: the first of equals wins."""
     trained = []
     report = run(
-        recipe("search.candidates=[uniform,l1]", "search.share=1.0"),
+        recipe("search.candidates=[uniform,random]", "search.share=1.0"),
         tmp_path / "run",
         progress=lambda stage, text, share: trained.append(text) if stage == "train" else None,
     )
-    assert in_file(tmp_path / "run", "search.json")["begins"]["result"] == "trained"
+    searched = in_file(tmp_path / "run", "search.json")
+    assert searched["begins"]["result"] == "trained"
     assert not [text for text in trained if "result" in text]
     assert len(report["training"]) == 3
     assert report["budget"]["met"]
-    plain = run(recipe("search={method: uniform}"), tmp_path / "plain", until="train")
-    assert plain == {}
-    if report["trace"]["race"]["chosen"] == "uniform":
-        assert weights(tmp_path / "run") == weights(tmp_path / "plain")
+    chosen = searched["trace"]["race"]["chosen"]
+    run(recipe(f"search={{method: {chosen}}}"), tmp_path / "plain", until="train")
+    assert (tmp_path / "run" / "architecture.json").read_text() == (
+        tmp_path / "plain" / "architecture.json"
+    ).read_text()
+    assert weights(tmp_path / "run") == weights(tmp_path / "plain")
+
+
+def test_what_was_cut_and_fine_tuned_is_no_uniform_baseline(tmp_path):
+    """`l1` cuts a trained network to the very widths of uniform scaling, which is trained from scratch."""
+    out = tmp_path / "run"
+    run(recipe("search.candidates=[l1]", "finetune.epochs=1"), out, until="train")
+    assert in_file(out, "search.json")["begins"] == {"result": "found", "uniform": "fresh"}
+    assert widths(out) == widths(out / "baselines" / "uniform")
+    assert len(in_file(out, "training.json")) == 1
+    assert weights(out) != weights(out / "baselines" / "uniform")
+
+
+def test_a_race_is_not_resumed_with_another_judge(tmp_path):
+    out = tmp_path / "run"
+    run(recipe(), out, until="search")
+    with pytest.raises(RunError, match="evaluate differs"):
+        run(recipe("evaluate=math:sqrt"), out, until="search", resume=True)
 
 
 @pytest.mark.parametrize("steps", [4, 13, 18, 27])
@@ -78,7 +100,7 @@ def test_paused_anywhere_and_resumed_it_ends_with_the_same_weights(whole, tmp_pa
     with pytest.raises(Stopped):
         run(recipe(), tmp_path / "run", until="train", pause=lambda: next(asked) >= steps)
     run(recipe(), tmp_path / "run", until="train", resume=True)
-    assert (tmp_path / "run" / "architecture.json").read_text() == (whole / "architecture.json").read_text()
+    assert widths(tmp_path / "run") == widths(whole)
     assert weights(tmp_path / "run") == weights(whole)
 
 

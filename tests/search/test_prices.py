@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -43,3 +45,13 @@ def test_of_a_cost_in_blocks_a_group_has_the_price_of_its_share_of_a_block(tiny,
     found = Prices({"padded": padded}, {"padded": 1.0}, block=block).per_slice(graph, {"stem": 13, "inner": 23})
     for name, width in {"stem": 13, "inner": 23}.items():
         assert (found[name] > 0) == (width > block), name
+
+
+@pytest.mark.parametrize(("step", "width"), [(3, 48), (3, 96), (6, 96), (12, 96), (5, 160)])
+def test_a_group_in_steps_that_do_not_divide_a_block_is_not_free(step, width):
+    graph = SimpleNamespace(groups={"only": SimpleNamespace(step=step)})
+
+    def padded(widths):
+        return float(-(-widths["only"] // 16) * 16)
+
+    assert Prices({"padded": padded}, {"padded": 1.0}, block=16).per_slice(graph, {"only": width})["only"] > 0

@@ -91,7 +91,7 @@ def _check_kept(recipe: Recipe, trained: Trained | None) -> None:
     Raises:
         RecipeError: the recipe asks for it
     """
-    known, candidates = methods(), getattr(recipe.search, "candidates", ())
+    known, candidates = methods(), recipe.candidates
     trains_first = method_of(recipe.search).trains_first or (
         bool(candidates) and all(known[name].trains_first for name in candidates)
     )
@@ -177,7 +177,7 @@ class _Starts:
         if any(begins == "kept" for name, begins in self.begins.items() if name != "reference"):
             ranking = getattr(recipe.search, "ranking", "taylor")
             return [*found, f"scaled networks keep the channels of {source} that rank best ({ranking})", *self._refused]
-        if self.begins.get("result") == "fresh" and not self._refused:
+        if self.begins.get("result") in ("fresh", "trained") and not self._refused:
             found.append(f"networks but the unscaled one begin with fresh weights, not with those of {source}")
         return [*found, *self._refused]
 
@@ -193,7 +193,7 @@ def _problem(context: RunContext, unscaled: Architecture, limited: Limited, trai
         work=context.shared.work or context.checkpoints / "search",
         bounds=limited.bounds,
         final=final_settings(recipe.train),
-        finetuning=finetuning_settings(recipe),
+        finetuning=functools.partial(finetuning_settings, recipe),
         width=recipe.model.width,
         given=trained.tensors if trained is not None and method_of(recipe.search).keeps_weights else None,
         engine=recipe.widths.engine,
@@ -204,7 +204,8 @@ def _problem(context: RunContext, unscaled: Architecture, limited: Limited, trai
 def _keep(context: RunContext, starts: _Starts, limited: Limited, found: SearchResult) -> None:
     """Write what the search found; the architecture comes last: then the stage is done."""
     problem = starts.problem
-    if found.weights is None or (not found.history and _weights(context.recipe) == "fresh"):
+    cut = method_of(context.recipe.search).keeps_weights and not found.trained
+    if found.weights is None or (cut and _weights(context.recipe) == "fresh"):
         starts.write("result", context.out, found.architecture)
         found = replace(found, finetuning=None)
     else:

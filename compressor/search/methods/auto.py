@@ -1,4 +1,4 @@
-"""Several methods search for the budget, what they find races for a short time, and the best is trained in full.
+"""Several methods search for the budget, what they find races, mostly shortened, and the best is trained in full.
 
 The race is successive halving (Jamieson and Talwalkar, AISTATS 2016) on validation data: all networks are trained for a
 small share of the final epochs, the better half of them, from the start again, for twice as long, and so on until one
@@ -6,8 +6,8 @@ is left. Who is behind by no more than two standard errors of a share of the val
 race, after Maron and Moore, NIPS 1993); where all do, the next round is as long as the final training and decides.
 Every training has the whole learning-rate schedule in its time. A round has 200 steps at least, or else half of the
 final epochs. A candidate that trains while it searches, such as growing, is trained in full by that: it meets the best
-of the others in a last round, for which that one is trained as long. Who wins a round of the whole training is not
-trained again.
+of the others in a last round, for which that one is trained as long. Who wins a round of the whole training from fresh
+weights is not trained again, unless a teacher or other processes take part in the end.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _PRETRAINED, _PRUNED = (
 
 
 class AutoConfig(MethodConfig):
-    """Methods that suit the budget race on validation data for a short time; the best network is trained in full."""
+    """Methods that suit the budget race on validation data; the best network is trained in full."""
 
     method: Literal["auto"] = "auto"
     candidates: tuple[str, ...] = Field(
@@ -95,13 +95,15 @@ def search(problem: Problem, config: AutoConfig) -> SearchResult:
         raise next(iter(refused.values()))
     winner, rounds = _race(problem, config, found, kept)
     chosen = found[winner]
-    in_full = rounds[-1]["scores"] if rounds and rounds[-1]["epochs"] == _whole(problem) else {}
-    if in_full and not chosen.history and not kept and problem.alone and problem.work is not None:
-        chosen = _finished(problem, config, winner, chosen)
-    elif config.weights == "fresh" and not chosen.history:
+    if config.weights == "fresh" and not chosen.trained:
         chosen = replace(chosen, weights=None, finetuning=None)
+    in_full = rounds[-1]["scores"] if rounds and rounds[-1]["epochs"] == _whole(problem) else {}
+    fresh = chosen.weights is None and not kept
+    if winner in in_full and fresh and problem.alone and problem.work is not None:
+        chosen = _finished(problem, config, winner, chosen)
     for name in in_full:
-        _forget(problem, _key(problem, name, found[name], _whole(problem), kept))
+        if name != winner:  # whose checkpoint serves a search that is repeated
+            _forget(problem, _key(problem, name, found[name], _whole(problem), kept))
     race = {
         "rounds": rounds,
         "chosen": winner,
@@ -160,7 +162,7 @@ def _race(
     Raises:
         TrainingError: training diverged for all
     """
-    done = {name: _score_of(one.history, problem.trainer.better) for name, one in found.items() if one.history}
+    done = {name: _score_of(one.history, problem.trainer.better) for name, one in found.items() if one.trained}
     alive, rounds = [name for name in found if name not in done], []
     whole = _whole(problem)
     enough = min(math.ceil(_LEAST_STEPS / _steps(problem)), math.ceil(whole / 2))
@@ -255,7 +257,7 @@ def _finished(problem: Problem, config: AutoConfig, name: str, result: SearchRes
     """What was found with the weights that the whole training in the race gave it."""
     model, history = _fit(problem, config, name, result, _whole(problem), kept=False)
     weights = {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()}
-    return replace(result, weights=weights, finetuning=None, history=history, finished=True)
+    return replace(result, weights=weights, finetuning=None, history=history, trained=True, finished=True)
 
 
 def _beginning(problem: Problem, config: AutoConfig, result: SearchResult, kept: bool) -> tuple[nn.Module, Settings]:
@@ -271,9 +273,7 @@ def _beginning(problem: Problem, config: AutoConfig, result: SearchResult, kept:
     if weights is None:
         return problem.trainer.prepare(model), problem.final
     model.load_state_dict(dict(weights))
-    settings = problem.finetuning or problem.final
-    if (own := result.finetuning) is not None:
-        settings = replace(settings, epochs=own.epochs, lr_at=lambda step, per_epoch: own.lr)
+    settings = problem.final if problem.finetuning is None else problem.finetuning(result.finetuning)
     if settings.epochs == 0:  # it is the result as it is: an epoch that changes no weights judges it
         settings = replace(settings, epochs=1, lr_at=lambda step, per_epoch: 0.0)
     return problem.trainer.prepare(model), settings
@@ -291,7 +291,7 @@ def _score_of(history: Sequence[EpochRecord], better: str) -> float | None:
 METHOD = Method(
     AutoConfig,
     search,
-    depends_on=("train", "finetune"),
+    depends_on=("train", "finetune", "evaluate"),
     sections=(race_section, growth_section, fit_section, descent_section, removal_section),
     lines=(race_line, growth_line, removal_line),
 )

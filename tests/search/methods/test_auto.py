@@ -128,7 +128,7 @@ def test_fresh_weights_race_fresh(race, tiny):
 def test_networks_that_are_not_fine_tuned_race_as_they_are(race, tiny):
     given = {name: tensor.clone() for name, tensor in build(tiny, 3).state_dict().items()}
     none = Settings(epochs=0, batch_size=8, lr_at=lambda step, per_epoch: 0.05, momentum=0.9, weight_decay=0.0)
-    found, trainer = race({"uniform": 0.3, "neuralscale": 0.1, "taylor": 0.2}, given=given, finetuning=none)
+    found, trainer = race({"uniform": 0.3, "neuralscale": 0.1, "taylor": 0.2}, given=given, finetuning=lambda own: none)
     assert found.trace["race"]["chosen"] == "uniform"
     assert {epochs for _, epochs in trainer.races} == {1}
 
@@ -235,7 +235,6 @@ def test_weights_that_the_race_trained_in_full_are_the_result(race, tmp_path):
     assert found.finished
     assert len(found.history) == 1
     assert found.finetuning is None
-    assert [path.name for path in (tmp_path / "auto").glob("auto-*.safetensors")] == []
 
 
 def test_a_teacher_that_takes_part_in_the_end_trains_again(race, tmp_path):
@@ -254,3 +253,32 @@ def test_what_grew_stays_though_all_others_diverge(race, tmp_path):
     )
     assert found.trace["race"]["chosen"] == "growing"
     assert found.weights is not None
+
+
+class Saving(Judge):
+    """A trainer that leaves a checkpoint of what raced."""
+
+    def fit(self, model, settings, *, seed, label="", observer=None, checkpoint=None):
+        if label.startswith("race: ") and checkpoint is not None:
+            checkpoint.write_text(label)
+        return super().fit(model, settings, seed=seed, label=label, observer=observer, checkpoint=checkpoint)
+
+
+def test_of_all_trainings_in_the_race_the_checkpoint_of_the_result_stays(race, tmp_path):
+    """The search may be repeated before its outcome is written."""
+    found, trainer = race({"uniform": 0.52, "neuralscale": 0.5}, work=tmp_path, judge=Saving)
+    assert found.trace["race"]["rounds"][-1]["epochs"] == 16
+    (left,) = (tmp_path / "auto").glob("auto-*.safetensors")
+    assert left.read_text() == "race: uniform"
+    assert len(trainer.races) == 5  # the last of them only reads the checkpoint, if there is one
+
+
+def test_weights_that_a_candidate_cut_are_fine_tuned_as_it_says_though_they_raced(race, tmp_path):
+    """`l1` trains a network and cuts it: what fine-tunes that is no training from fresh weights."""
+    found, _ = race(
+        {"uniform": 0.1, "l1": 0.3}, AutoConfig(candidates=("l1", "uniform"), share=1.0), work=tmp_path, judge=Judge
+    )
+    assert found.trace["race"]["chosen"] == "l1"
+    assert found.trace["race"]["rounds"][-1]["epochs"] == 16
+    assert (found.finished, found.trained) == (False, False)
+    assert found.finetuning is not None

@@ -64,6 +64,7 @@ def grow(problem: Problem, config: GrowingConfig) -> SearchResult:
         weights=None if fresh else {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
         finetuning=None if fresh else Finetuning(config.finetune_epochs, config.finetune_lr),
         history=() if fresh else history,
+        trained=not fresh,
     )
 
 
