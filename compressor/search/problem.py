@@ -62,7 +62,7 @@ class Problem:
         reference: the unscaled network
         budget: limits that the result must meet
         costs: {cost name: cost of an architecture}; params is always among them
-        trainer: trains networks on the training data; searches never see test images
+        trainer: trains networks on the training data, widths may fall meanwhile; searches never see test images
         seed: of weights and data order
         work: folder for checkpoints of the search, or None; searches for other budgets may share it
         bounds: channel counts that the groups may have, in the order of the reference's widths, arrays (L,);
@@ -72,6 +72,7 @@ class Problem:
         width: multiplier of the default widths that the reference was made with
         given: state dict that the reference comes with; None: it is trained from scratch
         engine: what removes channels, see `compressor.dependency.ChannelRemover`
+        trainer_for: (network whose widths stay) → what trains it in the end; None: `trainer`
         alone: whether fresh weights are trained by `trainer.fit` with `final` in the end too: no teacher and no other
             processes take part
     """
@@ -88,6 +89,7 @@ class Problem:
     width: float = 1.0
     given: Mapping[str, torch.Tensor] | None = None
     engine: Engine = "auto"
+    trainer_for: Callable[[Architecture], ModelTrainer] | None = None
     alone: bool = True
 
     def __post_init__(self) -> None:

@@ -197,6 +197,7 @@ def _problem(context: RunContext, unscaled: Architecture, limited: Limited, trai
         width=recipe.model.width,
         given=trained.tensors if trained is not None and method_of(recipe.search).keeps_weights else None,
         engine=recipe.widths.engine,
+        trainer_for=context.trainer,
         alone=recipe.train.distill is None and context.team is None,
     )
 

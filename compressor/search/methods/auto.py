@@ -26,7 +26,7 @@ from compressor.report.descent import descent_section, fit_section
 from compressor.report.growth import growth_line, growth_section
 from compressor.report.race import race_line, race_section
 from compressor.report.removal import removal_line, removal_section
-from compressor.search.problem import Problem, SearchResult
+from compressor.search.problem import ModelTrainer, Problem, SearchResult
 from compressor.search.pruning_config import PruningConfig
 
 if TYPE_CHECKING:
@@ -36,10 +36,7 @@ if TYPE_CHECKING:
 
 _FRESH, _KEPT = ("uniform", "neuralscale"), ("uniform", "neuralscale", "taylor")
 _LEAST_STEPS = 200  # of training, unless the final training has fewer: after less, networks are alike
-_PRETRAINED, _PRUNED = (
-    1 / 8,
-    1 / 2,
-)  # share of the final epochs that a pruning method trains before, and while, it prunes
+_PRETRAINED, _PRUNED = 1 / 8, 1 / 2  # of the final epochs, which a pruning method trains before, and while, it prunes
 
 
 class AutoConfig(MethodConfig):
@@ -240,7 +237,7 @@ def _fit(
 
     model, settings = _beginning(problem, config, result, kept)
     checkpoint = problem.checkpoint(f"auto-{_key(problem, name, result, epochs, kept)}.safetensors")
-    history = problem.trainer.fit(
+    history = _trainer(problem, result).fit(
         model, shortened(settings, epochs), seed=problem.seed, label=f"race: {name}", checkpoint=checkpoint
     )
     return model, history
@@ -260,6 +257,11 @@ def _finished(problem: Problem, config: AutoConfig, name: str, result: SearchRes
     return replace(result, weights=weights, finetuning=None, history=history, trained=True, finished=True)
 
 
+def _trainer(problem: Problem, result: SearchResult) -> ModelTrainer:
+    """What trains a result in the end."""
+    return problem.trainer if problem.trainer_for is None else problem.trainer_for(result.architecture)
+
+
 def _beginning(problem: Problem, config: AutoConfig, result: SearchResult, kept: bool) -> tuple[nn.Module, Settings]:
     """The network that a result is before its final training, and how that trains."""
     from compressor.models import build
@@ -271,12 +273,12 @@ def _beginning(problem: Problem, config: AutoConfig, result: SearchResult, kept:
     if weights is None and kept:
         weights = inherited(problem, result.architecture, channel_importance(problem, config.ranking))
     if weights is None:
-        return problem.trainer.prepare(model), problem.final
+        return _trainer(problem, result).prepare(model), problem.final
     model.load_state_dict(dict(weights))
     settings = problem.final if problem.finetuning is None else problem.finetuning(result.finetuning)
     if settings.epochs == 0:  # it is the result as it is: an epoch that changes no weights judges it
         settings = replace(settings, epochs=1, lr_at=lambda step, per_epoch: 0.0)
-    return problem.trainer.prepare(model), settings
+    return _trainer(problem, result).prepare(model), settings
 
 
 def _score_of(history: Sequence[EpochRecord], better: str) -> float | None:
