@@ -179,16 +179,21 @@ def _race(
         if not judged and (last or not done):
             raise diverged or TrainingError("search.method: auto: no validation metric in the race is a finite number")
         ranked = sorted(judged, key=lambda name: judged[name])
-        half, before = 1 if last or len(alive) == 2 else math.ceil(len(alive) / 2), len(alive)
-        margin = 0.0 if last or not ranked else _noise(problem, abs(judged[ranked[0]]))
-        alive = ranked[:half] + [
-            name for name in ranked[half:] if judged[name] - judged[ranked[0]] <= margin and not last
-        ]
+        racing, alive = len(alive), ranked[:1]
+        if not last and ranked:
+            margin = _noise(problem, abs(judged[ranked[0]]))
+            half = math.ceil(racing / 2)
+            alive = [name for place, name in enumerate(ranked) if place < half or _behind(judged, name) <= margin]
         rounds.append({"epochs": epochs, "scores": scores, "alive": alive})
         if last:
             break
-        epochs = whole if len(alive) == before else min(whole, 2 * epochs)
+        epochs = whole if len(alive) == racing else min(whole, 2 * epochs)
     return (alive or list(done))[0], rounds
+
+
+def _behind(judged: Mapping[str, float], name: str) -> float:
+    """How far a network is from the best, whose value is the smallest."""
+    return judged[name] - min(judged.values())
 
 
 def _noise(problem: Problem, score: float) -> float:
