@@ -7,8 +7,8 @@ M are multiply-adds and A activations, with every width rounded up to whole bloc
 on kernels that know no blocks; E is A where channels had to be padded, which takes time of its own, and 0 elsewhere. W
 are weights, in blocks: those of a layer that exceed a cache are read anew for every image, and as the sizes of caches
 are not known, the W_k are 0, 2^16, 2^18 and 2^20 (1/4, 1 and 4 MiB). No coefficient is below zero. There are more
-coefficients than measurements, so a layer's are those of its kind (convolution, pointwise, depthwise, linear) and, of M
-and A, a share of its own, which is held small (ridge).
+coefficients than measurements, so a layer's are those of its kind (convolution, pointwise, depthwise, linear) and, of
+M, A and the weights beyond 1 and 4 MiB, a share of its own, which is held small (ridge).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from compressor.costs.params_macs import Load, loads
 from compressor.models.architecture import Architecture
 
 _RIDGE = 0.3
-_CACHES = (0, 2**16, 2**18, 2**20)  # weights
+_CACHES, _LARGE = (0, 2**16, 2**18, 2**20), (2**18, 2**20)  # weights
 _LEAST = 8  # measurements that a fit needs
 
 _Both = tuple[Sequence[Load], Sequence[Load]]
@@ -118,10 +118,12 @@ def _features(found: _Both) -> dict[str, float]:
         own = {"macs": padded.macs, "values": padded.values}
         more = {"plain macs": plain.macs, "plain values": plain.values}
         more["padding"] = padded.values if padded.values != plain.values else 0.0
-        more |= {f"weights beyond {size}": max(0.0, padded.weights - size) for size in _CACHES}
+        beyond = {size: max(0.0, padded.weights - size) for size in _CACHES}
+        more |= {f"weights beyond {size}": amount for size, amount in beyond.items()}
         for what, amount in (own | more).items():
             kind = f"{padded.kind}:{what}"
             features[kind] = features.get(kind, 0.0) + amount
+        own |= {f"weights beyond {size}": beyond[size] for size in _LARGE}
         features |= {f"{padded.name}/{what}": amount for what, amount in own.items()}
     return features
 
