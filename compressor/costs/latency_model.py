@@ -13,8 +13,9 @@ M, A and the weights beyond 1 and 4 MiB, a share of its own, which is held small
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,11 @@ from compressor.models.architecture import Architecture
 
 _RIDGE = 0.3
 _CACHES, _LARGE = (0, 2**16, 2**18, 2**20), (2**18, 2**20)  # weights
+_AMOUNTS = (
+    *("macs", "values", "plain macs", "plain values", "padding"),
+    *(f"weights beyond {size}" for size in _CACHES),
+)
+_OWN = ("macs", "values", *(f"weights beyond {size}" for size in _LARGE))
 _LEAST = 8  # measurements that a fit needs
 
 _Both = tuple[Sequence[Load], Sequence[Load]]
@@ -53,8 +59,27 @@ class LatencyModel:
         found = self.loads(architecture)
         if found is None:
             return None
-        known = dict(zip(self.names, self.coefficients.tolist(), strict=True))
-        return math.fsum(known.get(name, 0.0) * value for name, value in _features(found).items())
+        per_layer = ((self._of_layer(name, kind), amounts) for name, kind, amounts in _layers(found))
+        return self._known["constant"] + math.fsum(
+            coefficient * amount for own, amounts in per_layer for coefficient, amount in zip(own, amounts, strict=True)
+        )
+
+    @functools.cached_property
+    def _known(self) -> dict[str, float]:
+        return dict(zip(self.names, self.coefficients.tolist(), strict=True))
+
+    @functools.cached_property
+    def _per_layer(self) -> dict[str, tuple[float, ...]]:
+        return {}
+
+    def _of_layer(self, name: str, kind: str) -> tuple[float, ...]:
+        """Coefficients of what a layer does, in the order of `_AMOUNTS`: a search asks for them thousands of times."""
+        if name not in self._per_layer:
+            known, own = self._known, {what: f"{name}/{what}" for what in _OWN}
+            self._per_layer[name] = tuple(
+                known.get(f"{kind}:{what}", 0.0) + known.get(own.get(what, ""), 0.0) for what in _AMOUNTS
+            )
+        return self._per_layer[name]
 
     @property
     def median_error(self) -> float:
@@ -108,23 +133,26 @@ def fit_model(
     return LatencyModel(both, names, _coefficients(names, values, ratios), errors)
 
 
+def _layers(found: _Both) -> Iterator[tuple[str, str, tuple[float, ...]]]:
+    """Of every layer its name, its kind and what it does: `_AMOUNTS`."""
+    in_blocks, plainly = ({load.name: load for load in layers} for layers in found)
+    for name in in_blocks | plainly:  # at other widths a layer may be missing
+        kind = (in_blocks.get(name) or plainly[name]).kind
+        nothing = Load(name, kind, 0.0, 0.0)
+        padded, plain = in_blocks.get(name, nothing), plainly.get(name, nothing)
+        padding = padded.values if padded.values != plain.values else 0.0
+        beyond = (max(0.0, padded.weights - size) for size in _CACHES)
+        yield name, kind, (padded.macs, padded.values, plain.macs, plain.values, padding, *beyond)
+
+
 def _features(found: _Both) -> dict[str, float]:
     """A constant, the sums of each kind of layer, and each layer by itself, whose names hold a `/`."""
     features = {"constant": 1.0}
-    in_blocks, plainly = ({load.name: load for load in layers} for layers in found)
-    for name in dict.fromkeys([*in_blocks, *plainly]):  # at other widths a layer may be missing
-        one = in_blocks.get(name) or plainly[name]
-        padded, plain = (layers.get(name, Load(name, one.kind, 0.0, 0.0)) for layers in (in_blocks, plainly))
-        own = {"macs": padded.macs, "values": padded.values}
-        more = {"plain macs": plain.macs, "plain values": plain.values}
-        more["padding"] = padded.values if padded.values != plain.values else 0.0
-        beyond = {size: max(0.0, padded.weights - size) for size in _CACHES}
-        more |= {f"weights beyond {size}": amount for size, amount in beyond.items()}
-        for what, amount in (own | more).items():
-            kind = f"{padded.kind}:{what}"
-            features[kind] = features.get(kind, 0.0) + amount
-        own |= {f"weights beyond {size}": beyond[size] for size in _LARGE}
-        features |= {f"{padded.name}/{what}": amount for what, amount in own.items()}
+    for name, kind, amounts in _layers(found):
+        of_layer = dict(zip(_AMOUNTS, amounts, strict=True))
+        for what, amount in of_layer.items():
+            features[f"{kind}:{what}"] = features.get(f"{kind}:{what}", 0.0) + amount
+        features |= {f"{name}/{what}": of_layer[what] for what in _OWN}
     return features
 
 

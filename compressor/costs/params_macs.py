@@ -122,6 +122,10 @@ def params_at(model: nn.Module, graph: DependencyGraph, widths: Mapping[str, int
     )
 
 
+# (parameter, values at fixed lengths, (dimension, present length) that may change, positions)
+_Term = tuple[str, int, tuple[tuple[int, int], ...], int]
+
+
 class _LayerCosts:
     """Counts a resizable network at any widths without resizing it, parameter by parameter.
 
@@ -150,8 +154,7 @@ class _LayerCosts:
         built: Callable[[Mapping[str, int]], nn.Module],
     ) -> None:
         self._sizes, self._products, self._follows, self._between = LayerSizes(graph), graph.products, follows, between
-        # (parameter, values at fixed lengths, (dimension, present length) that may change, positions)
-        self._terms: list[tuple[str, int, tuple[tuple[int, int], ...], int]] = []
+        self._terms: list[_Term] = []
         for name, parameter in model.named_parameters():
             grows = tuple((dim, length) for dim, length in enumerate(parameter.shape) if (name, dim) in graph.owners)
             factor = parameter.numel() // math.prod(length for _, length in grows)
@@ -183,11 +186,11 @@ class _LayerCosts:
 
     def loads(self, widths: Mapping[str, int], stacks: Mapping[str, Stack], block: int) -> list[Load]:
         whole = {name: -(-width // block) * block for name, width in widths.items()}
-        length = self._lengths(whole)
+        length, terms = self._lengths(whole), [term for term in self._terms if term[-1]]  # layers, and no norms
         return [
             Load(name, self._kinds[name], size * used, length(name, 0, shape[0]) * used, size)
-            for (name, *_), (size, used) in zip(self._terms, self._sized(whole, stacks), strict=True)
-            if used and size and (shape := self._shapes[name])
+            for (name, *_), (size, used) in zip(terms, self._sized(length, stacks, terms), strict=True)
+            if size and (shape := self._shapes[name])
         ]
 
     def _lengths(self, widths: Mapping[str, int]) -> Callable[[str, int, int], int]:
@@ -195,15 +198,16 @@ class _LayerCosts:
         return self._sizes.at({**following, **widths})
 
     def _counted(self, widths: Mapping[str, int], stacks: Mapping[str, Stack]) -> Iterator[tuple[int, int]]:
-        return ((size, used) for size, used in self._sized(widths, stacks) if size)
+        return ((size, used) for size, used in self._sized(self._lengths(widths), stacks, self._terms) if size)
 
-    def _sized(self, widths: Mapping[str, int], stacks: Mapping[str, Stack]) -> Iterator[tuple[int, int]]:
-        """Of every parameter its values, 0 where the network lacks it, and the positions that it is applied at."""
-        length = self._lengths(widths)
+    def _sized(
+        self, length: Callable[[str, int, int], int], stacks: Mapping[str, Stack], terms: Sequence[_Term]
+    ) -> Iterator[tuple[int, int]]:
+        """Of these parameters the values, 0 where the network lacks one, and the positions that it is applied at."""
         pairs = {}
         for first, stack in stacks.items():
             pairs[f"{first}.weight"], pairs[f"{stack.second}.weight"] = stack.products
-        for name, factor, grows, used in self._terms:
+        for name, factor, grows, used in terms:
             if (weight := self._between.get(name)) and length(weight, 0, 0) == length(weight, 1, 0):
                 yield 0, used
             elif name in pairs:

@@ -281,11 +281,11 @@ class LayerSizes:
     def at(self, widths: Mapping[str, int]) -> Callable[[str, int, int], int]:
         """A function (parameter, dimension, otherwise) → length at these widths; `otherwise` for a fixed one."""
         slices = np.array([widths[name] for name in self.groups], dtype=np.int64) // self._steps
-        lengths = self._base + self._slope @ slices
+        lengths: list[int] = (self._base + self._slope @ slices).tolist()
 
         def length(tensor: str, dim: int, otherwise: int) -> int:
             row = self._row.get((tensor, dim))
-            return otherwise if row is None else int(lengths[row])
+            return otherwise if row is None else lengths[row]
 
         return length
 
