@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/latency_fastnas"))
     parser.add_argument("--only", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--epochs", type=int, default=12, help="of training, and of fine-tuning after FastNAS")
-    parser.add_argument("--trials", type=int, default=2, help="of every side, each with a seed of its own")
+    parser.add_argument("--trials", type=int, default=3, help="of every side, each with a seed of its own")
     parser.add_argument("--blocks", type=int, default=32, help="of pairs that a result is measured in")
     parser.add_argument("--json", type=Path, default=HERE / "latency_fastnas.json")
     parser.add_argument("--fastnas", choices=CONSTRAINTS, help=argparse.SUPPRESS)  # in the other interpreter

@@ -2,12 +2,13 @@
 
     python experiments/pruning_speed.py --data .data/cifar10 --width 0.25
     python experiments/pruning_speed.py --whole ...    pre-training is timed as well: one whole iteration of the descent
-    python experiments/pruning_speed.py --network preact_resnet18, mobilenetv2, ...
+    python experiments/pruning_speed.py --network resnet20 | mobilenetv2 | ... (no pre-activation network)
 
 All three start from the same weights and see the same batches; they take turns after every pruning event, so slow
 minutes of the machine hit all. Ratios are of CPU time, which other processes disturb least; wall time stands beside it.
-The masked network keeps its size: a scale after every batch-norm is multiplied in, channels that go together sharing
-one, its gradient is squared and summed, pruning zeroes scales. Ours removes through torch-pruning's graph, but ranks
+The masked network keeps its size: a scale after every batch-norm of searched channels is multiplied in, channels that
+go together sharing one (the authors gate a residual stream once after each sum, which is less work), its gradient is
+squared and summed, pruning zeroes scales. Ours removes through torch-pruning's graph, but ranks
 the channels itself; the peer runs its iterative global pruner with GroupTaylorImportance, which looks at the gradients
 of one batch an event, and as many events for as many channels; its optimizer is made anew after each.
 In a whole iteration each trains from the same weights, the masked network with its scales, which take their gradients
@@ -32,7 +33,15 @@ from compressor.costs.params_macs import macs, params
 from compressor.costs.solver import of_widths
 from compressor.data import Batches, load_data
 from compressor.dependency import ChannelRemover
-from compressor.models import build, example_input, follows, graph_of, prunable, reference_architecture
+from compressor.models import (
+    build,
+    example_input,
+    follows,
+    graph_of,
+    prunable,
+    reference_architecture,
+    supports_channels_last,
+)
 from compressor.models.architecture import Architecture
 from compressor.recipe import DataConfig
 from compressor.search.methods.neuralscale import fit_power_law, widths_for
@@ -60,34 +69,38 @@ def main() -> None:
         reference_architecture(arguments.network, {}, data.classes, data.input_shape, arguments.width)
     )
     torch.manual_seed(0)
-    start = build(architecture).to(memory_format=torch.channels_last)
+    last = supports_channels_last(architecture, on_cpu=True, narrower=True)  # as a search asks
+    memory_format = torch.channels_last if last else torch.contiguous_format
+    start = build(architecture).to(memory_format=memory_format)
     batches = Batches(
-        data.train, arguments.batch, seed=0, mean=data.mean, std=data.std, augment=("crop", "flip"), channels_last=True
+        data.train, arguments.batch, seed=0, mean=data.mean, std=data.std, augment=("crop", "flip"), channels_last=last
     )
     if not arguments.whole:
         pretrain(start, batches, arguments.pretrain)
     settings = PruneSettings(arguments.every, arguments.channels, 0.05)
     physical = Physical(copy.deepcopy(start), architecture, settings)
     masked = Masked(copy.deepcopy(start), architecture, settings)
-    peer = TorchPruning(copy.deepcopy(start), architecture, settings)
+    peer = TorchPruning(copy.deepcopy(start), architecture, settings, memory_format)
     sides = {"physical": physical, "masked": masked, "torch_pruning": peer}
     pretraining = pretrain_in_turns(sides, batches, arguments.pretrain) if arguments.whole else []
     rows: list[dict] = []
     for feed in blocks(batches, arguments.every):
         present = architecture.with_widths(dict(zip(architecture.widths, physical.widths, strict=True)))
+        theirs = peer.macs
         rows.append(
             in_turns(sides, len(rows), feed, "step")
             | {
                 "widths": physical.widths,
                 "masked_widths": masked.widths,
                 "macs_share": macs(present) / macs(architecture),
-                "torch_pruning_macs_share": peer.macs / macs(architecture),
+                "torch_pruning_macs_share": theirs / macs(architecture),
             }
         )
         print(len(rows), *(f"{key} {rows[-1][key]:.3f}" for key in (*sides, "macs_share")), flush=True)
         if physical.done or masked.done:
             break
     settings_used = {name: value for name, value in vars(arguments).items() if name != "json"}
+    settings_used["channels_last"] = last
     steps = len(rows) * arguments.every
     found = summarise(rows, steps) | {"settings": settings_used, "rows": rows}
     if arguments.whole:
@@ -240,9 +253,24 @@ class Masked:
         for norm in model.modules():
             if isinstance(norm, nn.BatchNorm2d) and (found := scale_of.get(id(norm.weight))) is not None:
                 norm.register_forward_hook(lambda module, inputs, output, scale=found: output * scale[:, None, None])
+        self._check(example_input(architecture))
         self.optimizer = optimizer(model)
         self.criteria = [torch.zeros_like(scale) for scale in self.scales]
         self.steps, self.done = 0, False
+
+    def _check(self, example: Tensor) -> None:
+        """Refuse a network in which some channels are read around the batch-norms: there a scale masks too little."""
+        self.model.eval()
+        for scale in self.scales:
+            made = [parameter for parameter, own in self.makes if own is scale and parameter.dim() == 4]
+            with torch.no_grad():
+                scale[0] = 0
+            grads = torch.autograd.grad(self.model(torch.randn_like(example)).square().sum(), made)
+            with torch.no_grad():
+                scale[0] = 1
+            if any(grad[0].any() for grad in grads):
+                raise SystemExit("channels of this network are read around its batch-norms, and cannot be masked there")
+        self.model.train()
 
     @property
     def widths(self) -> list[int]:
@@ -287,10 +315,13 @@ class Masked:
 class TorchPruning:
     """torch-pruning's own iterative pruner."""
 
-    def __init__(self, model: nn.Module, architecture: Architecture, settings: PruneSettings) -> None:
+    def __init__(
+        self, model: nn.Module, architecture: Architecture, settings: PruneSettings, memory_format: torch.memory_format
+    ) -> None:
         import torch_pruning as tp
 
         self.model, self.settings, self.example = model, settings, example_input(architecture)
+        self.memory_format = memory_format
         channels = sum(architecture.widths.values())
         self.pruner = tp.pruner.BasePruner(
             model,
@@ -337,7 +368,7 @@ class TorchPruning:
         self.steps += 1
         if self.steps % self.settings.every == 0:
             self.pruner.step()
-            self.model.to(memory_format=torch.channels_last)  # its slices are in plain order, which is slower
+            self.model.to(memory_format=self.memory_format)  # its slices are in plain order, which may be slower
             self.optimizer = optimizer(self.model)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ _Both = tuple[Sequence[Load], Sequence[Load]]
 Loads = Callable[[Architecture], _Both | None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LatencyModel:
     """Ratio of an architecture's latency to that of the unscaled network.
 
@@ -53,6 +53,7 @@ class LatencyModel:
     names: tuple[str, ...]
     coefficients: NDArray[np.float64]
     errors: NDArray[np.float64]
+    _per_layer: dict[tuple[str, str], tuple[float, ...]] = field(default_factory=dict, init=False, repr=False)
 
     def __call__(self, architecture: Architecture) -> float | None:
         """The ratio; None where the layers of the architecture are not known one by one."""
@@ -68,18 +69,14 @@ class LatencyModel:
     def _known(self) -> dict[str, float]:
         return dict(zip(self.names, self.coefficients.tolist(), strict=True))
 
-    @functools.cached_property
-    def _per_layer(self) -> dict[str, tuple[float, ...]]:
-        return {}
-
     def _of_layer(self, name: str, kind: str) -> tuple[float, ...]:
         """Coefficients of what a layer does, in the order of `_AMOUNTS`: a search asks for them thousands of times."""
-        if name not in self._per_layer:
+        if (name, kind) not in self._per_layer:
             known, own = self._known, {what: f"{name}/{what}" for what in _OWN}
-            self._per_layer[name] = tuple(
+            self._per_layer[name, kind] = tuple(
                 known.get(f"{kind}:{what}", 0.0) + known.get(own.get(what, ""), 0.0) for what in _AMOUNTS
             )
-        return self._per_layer[name]
+        return self._per_layer[name, kind]
 
     @property
     def median_error(self) -> float:

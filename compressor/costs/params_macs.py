@@ -185,8 +185,8 @@ class _LayerCosts:
         return self._products + sum(size * used for size, used in self._counted(widths, stacks))
 
     def loads(self, widths: Mapping[str, int], stacks: Mapping[str, Stack], block: int) -> list[Load]:
-        whole = {name: -(-width // block) * block for name, width in widths.items()}
-        length, terms = self._lengths(whole), [term for term in self._terms if term[-1]]  # layers, and no norms
+        length = self._sizes.at({name: -(-width // block) * block for name, width in self._all(widths).items()})
+        terms = [term for term in self._terms if term[-1]]  # layers, and no norms
         return [
             Load(name, self._kinds[name], size * used, length(name, 0, shape[0]) * used, size)
             for (name, *_), (size, used) in zip(terms, self._sized(length, stacks, terms), strict=True)
@@ -194,8 +194,12 @@ class _LayerCosts:
         ]
 
     def _lengths(self, widths: Mapping[str, int]) -> Callable[[str, int, int], int]:
+        return self._sizes.at(self._all(widths))
+
+    def _all(self, widths: Mapping[str, int]) -> dict[str, int]:
+        """Widths of all groups, those that follow others included."""
         following = {name: factor * widths[source] for name, (source, factor) in self._follows.items()}
-        return self._sizes.at({**following, **widths})
+        return {**following, **widths}
 
     def _counted(self, widths: Mapping[str, int], stacks: Mapping[str, Stack]) -> Iterator[tuple[int, int]]:
         return ((size, used) for size, used in self._sized(self._lengths(widths), stacks, self._terms) if size)

@@ -279,8 +279,11 @@ class LayerSizes:
                     self._slope[row, column[number]] = positions // graph.groups[name].slices
 
     def at(self, widths: Mapping[str, int]) -> Callable[[str, int, int], int]:
-        """A function (parameter, dimension, otherwise) → length at these widths; `otherwise` for a fixed one."""
-        slices = np.array([widths[name] for name in self.groups], dtype=np.int64) // self._steps
+        """A function (parameter, dimension, otherwise) → length at these widths; `otherwise` for a fixed one.
+
+        Widths that are no multiples of a group's step count as the next larger one.
+        """
+        slices = -(-np.array([widths[name] for name in self.groups], dtype=np.int64) // self._steps)
         lengths: list[int] = (self._base + self._slope @ slices).tolist()
 
         def length(tensor: str, dim: int, otherwise: int) -> int:

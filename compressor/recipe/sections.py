@@ -373,7 +373,9 @@ class Recipe(Section):
     def candidates(self) -> tuple[str, ...]:
         """Search methods that the recipe names beside its own; a plug-in may mean something else by its candidates."""
         named, known = getattr(self.search, "candidates", ()), methods()
-        return tuple(name for name in named if name in known) if isinstance(named, tuple | list) else ()
+        if not isinstance(named, tuple | list):
+            return ()
+        return tuple(name for name in named if isinstance(name, str) and name in known)
 
     @property
     def code(self) -> dict[str, tuple[str, Any]]:

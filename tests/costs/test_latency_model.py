@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from compressor.costs.latency_model import fit_model
+from compressor.costs.latency_model import _features, fit_model
 from compressor.costs.latency_probes import draw
 from compressor.costs.params_macs import Load, loads, macs
 from compressor.models import build_meta, reference_architecture
@@ -141,4 +141,19 @@ def test_layers_that_come_and_go_with_the_widths_are_fitted(name, block):
     networks = draw(reference, 0.25, 20, block)
     model = fit_model([(network, macs(network) / macs(reference)) for network in networks], block)
     assert model.median_error < 0.1
-    assert all(model(network) > 0 for network in networks)
+    for network in networks:
+        features = _features(model.loads(network))
+        known = dict(zip(model.names, model.coefficients.tolist(), strict=True))
+        assert model(network) == pytest.approx(sum(known.get(name, 0) * value for name, value in features.items()))
+
+
+def test_groups_that_follow_others_are_padded_each():
+    """An expansion has a multiple of the channels that it is made from: its own blocks count, not theirs."""
+    reference = reference_architecture("mobilenetv2", {}, 10, (3, 32, 32), 0.25)
+    narrow = reference.with_widths({name: max(1, round(0.6 * width)) for name, width in reference.widths.items()})
+    plain, padded = ({load.name: load for load in loads(narrow, block)} for block in (1, 16))
+    depthwise = [name for name, load in plain.items() if load.kind == "depthwise"]
+    assert len(depthwise) > 10
+    for name in depthwise:
+        channels, whole = plain[name].weights / 9, padded[name].weights / 9
+        assert whole == -(-channels // 16) * 16, name

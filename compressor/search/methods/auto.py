@@ -26,7 +26,7 @@ from compressor.report.descent import descent_section, fit_section
 from compressor.report.growth import growth_line, growth_section
 from compressor.report.race import race_line, race_section
 from compressor.report.removal import removal_line, removal_section
-from compressor.search.problem import ModelTrainer, Problem, SearchResult
+from compressor.search.problem import Problem, SearchResult
 from compressor.search.pruning_config import PruningConfig
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def search(problem: Problem, config: AutoConfig) -> SearchResult:
     if winner in in_full and fresh and problem.alone and problem.work is not None:
         chosen = _finished(problem, config, winner, chosen)
     for name in in_full:
-        if name != winner:  # whose checkpoint serves a search that is repeated
+        if name != winner or not chosen.finished:  # that one's checkpoint serves a search that is repeated
             _forget(problem, _key(problem, name, found[name], _whole(problem), kept))
     race = {
         "rounds": rounds,
@@ -240,9 +240,11 @@ def _fit(
     """Train what was found for some epochs, from where a checkpoint is; the checkpoint stays."""
     from compressor.training.schedules import shortened
 
+    trainer = problem.trainer if problem.trainer_for is None else problem.trainer_for(result.architecture)
     model, settings = _beginning(problem, config, result, kept)
+    model = trainer.prepare(model)
     checkpoint = problem.checkpoint(f"auto-{_key(problem, name, result, epochs, kept)}.safetensors")
-    history = _trainer(problem, result).fit(
+    history = trainer.fit(
         model, shortened(settings, epochs), seed=problem.seed, label=f"race: {name}", checkpoint=checkpoint
     )
     return model, history
@@ -262,11 +264,6 @@ def _finished(problem: Problem, config: AutoConfig, name: str, result: SearchRes
     return replace(result, weights=weights, finetuning=None, history=history, trained=True, finished=True)
 
 
-def _trainer(problem: Problem, result: SearchResult) -> ModelTrainer:
-    """What trains a result in the end."""
-    return problem.trainer if problem.trainer_for is None else problem.trainer_for(result.architecture)
-
-
 def _beginning(problem: Problem, config: AutoConfig, result: SearchResult, kept: bool) -> tuple[nn.Module, Settings]:
     """The network that a result is before its final training, and how that trains."""
     from compressor.models import build
@@ -278,12 +275,12 @@ def _beginning(problem: Problem, config: AutoConfig, result: SearchResult, kept:
     if weights is None and kept:
         weights = inherited(problem, result.architecture, channel_importance(problem, config.ranking))
     if weights is None:
-        return _trainer(problem, result).prepare(model), problem.final
+        return model, problem.final
     model.load_state_dict(dict(weights))
     settings = problem.final if problem.finetuning is None else problem.finetuning(result.finetuning)
     if settings.epochs == 0:  # it is the result as it is: an epoch that changes no weights judges it
         settings = replace(settings, epochs=1, lr_at=lambda step, per_epoch: 0.0)
-    return _trainer(problem, result).prepare(model), settings
+    return model, settings
 
 
 def _score_of(history: Sequence[EpochRecord], better: str) -> float | None:

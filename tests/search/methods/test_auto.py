@@ -276,9 +276,10 @@ def test_of_all_trainings_in_the_race_the_checkpoint_of_the_result_stays(race, t
 def test_weights_that_a_candidate_cut_are_fine_tuned_as_it_says_though_they_raced(race, tmp_path):
     """`l1` trains a network and cuts it: what fine-tunes that is no training from fresh weights."""
     found, _ = race(
-        {"uniform": 0.1, "l1": 0.3}, AutoConfig(candidates=("l1", "uniform"), share=1.0), work=tmp_path, judge=Judge
+        {"uniform": 0.1, "l1": 0.3}, AutoConfig(candidates=("l1", "uniform"), share=1.0), work=tmp_path, judge=Saving
     )
     assert found.trace["race"]["chosen"] == "l1"
     assert found.trace["race"]["rounds"][-1]["epochs"] == 16
     assert (found.finished, found.trained) == (False, False)
     assert found.finetuning is not None
+    assert not list((tmp_path / "auto").glob("auto-*.safetensors"))
