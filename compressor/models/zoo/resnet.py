@@ -107,7 +107,7 @@ class ResNet(nn.Module):
             self.add_module(f"layer{stage}", layer)
             layers.append(layer)
         self.depth = len(layers)
-        # In NeuralScale's code the last activations are pooled without another batch-norm.
+        # No ReLU before pooling, as in NeuralScale's code, whose last batch-norm here the paper leaves out.
         self.classifier = nn.Linear(channels, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
