@@ -53,7 +53,7 @@ def _epochs(one: Record) -> str:
 
 def _row(name: str, race: Record, limited: list[str], rounds: list[Any], metric: Any) -> list[object]:
     known, chosen = costs(), name == race.get("chosen")
-    title = f"{name}, trained in full" if chosen else name
+    title = f"{name}, the result" if chosen else name
     of_network = race["costs"].get(name) or {}
     sizes = [value_cell(of_network.get(cost), known[cost].text if cost in known else quantity) for cost in limited]
     ran = [(one.get("scores") or {}) for one in rounds]

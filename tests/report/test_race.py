@@ -22,7 +22,7 @@ RECORD = {
 
 def test_the_race_is_shown_round_by_round():
     page = str(race_section(RECORD))
-    for text in ("neuralscale, trained in full", "42.00 %", "60.00 %", "diverged", "1 epoch", "2 epochs"):
+    for text in ("neuralscale, the result", "42.00 %", "60.00 %", "diverged", "1 epoch", "2 epochs"):
         assert text in page, text
     assert "Cell(" not in page
     assert "morphnet took no part: its &lt;channels&gt; are shuffled" in page
@@ -42,4 +42,4 @@ def test_a_run_without_a_race_shows_none():
 def test_one_candidate_is_no_race():
     race = RECORD["trace"]["race"] | {"rounds": [], "networks": {"uniform": {}}, "chosen": "uniform", "refused": {}}
     assert race_line({"trace": {"race": race}}) == "uniform was the only candidate"
-    assert "uniform, trained in full" in str(race_section({"trace": {"race": race}}))
+    assert "uniform, the result" in str(race_section({"trace": {"race": race}}))
