@@ -5,6 +5,7 @@ import json
 import pickle
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -12,7 +13,7 @@ from small import refusal
 
 from compressor import recipe as recipe_module
 from compressor.errors import RecipeError
-from compressor.recipe import load_recipe, parse_recipe, schema
+from compressor.recipe import Recipe, load_recipe, parse_recipe, schema
 from compressor.recipe.model_name import ModelName
 from compressor.recipe.values import Section
 
@@ -488,3 +489,9 @@ def test_of_very_many_problems_the_first_are_said(section):
     lines = refusal(SMALL | section).splitlines()
     assert len(lines) == 21
     assert re.fullmatch(r"my\.yaml: and [\d,]{6} more problems", lines[-1])
+
+
+@pytest.mark.parametrize("meant", [10, "uniform", None, [{"name": "uniform"}], ("nobody",)])
+def test_a_plug_in_may_mean_something_else_by_its_candidates(meant):
+    search = SimpleNamespace(method="uniform", candidates=meant)
+    assert Recipe.candidates.fget(SimpleNamespace(search=search)) == ()

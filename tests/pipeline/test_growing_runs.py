@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from runs import after, same
 from safetensors.torch import load_file
 from small import small_recipe
 
@@ -40,19 +41,6 @@ def whole(tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "run"
     run(recipe(), out, until="train")
     return out
-
-
-def after(steps):
-    """Ask to pause after so many steps."""
-    asked = iter(range(steps))
-    return lambda: next(asked, None) is None
-
-
-def same(out, other):
-    ours, theirs = (load_file(folder / "weights.safetensors") for folder in (out, other))
-    assert (out / "architecture.json").read_text() == (other / "architecture.json").read_text()
-    assert ours.keys() == theirs.keys()
-    return all(bool((ours[name] == theirs[name]).all()) for name in ours)
 
 
 @pytest.mark.parametrize("moments", [(5,), (1, 2, 10), (18,)], ids=str)

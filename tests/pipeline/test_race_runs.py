@@ -1,10 +1,9 @@
 """Whole runs of the race between methods, one of which trains while it searches."""
 
-import itertools
 import json
 
 import pytest
-from safetensors.torch import load_file
+from runs import after, same
 from small import small_recipe
 
 from compressor.errors import RecipeError, RunError
@@ -29,14 +28,6 @@ def recipe(*overrides):
 
 def in_file(out, name):
     return json.loads((out / name).read_text())
-
-
-def weights(out):
-    return {name: tensor.tolist() for name, tensor in load_file(out / "weights.safetensors").items()}
-
-
-def widths(out):
-    return in_file(out, "architecture.json")["widths"]
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +64,7 @@ def test_the_network_that_the_race_trained_is_not_trained_again(tmp_path, model)
     assert report["budget"]["met"]
     chosen = searched["trace"]["race"]["chosen"]
     run(recipe(network, f"search={{method: {chosen}}}"), tmp_path / "plain", until="train")
-    assert (tmp_path / "run" / "architecture.json").read_text() == (
-        tmp_path / "plain" / "architecture.json"
-    ).read_text()
-    assert weights(tmp_path / "run") == weights(tmp_path / "plain")
+    assert same(tmp_path / "run", tmp_path / "plain")
 
 
 def test_what_was_cut_and_fine_tuned_is_no_uniform_baseline(tmp_path):
@@ -84,9 +72,10 @@ def test_what_was_cut_and_fine_tuned_is_no_uniform_baseline(tmp_path):
     out = tmp_path / "run"
     run(recipe("search.candidates=[l1]", "finetune.epochs=1"), out, until="train")
     assert in_file(out, "search.json")["begins"] == {"result": "found", "uniform": "fresh"}
-    assert widths(out) == widths(out / "baselines" / "uniform")
+    uniform = out / "baselines" / "uniform"
+    assert in_file(out, "architecture.json") == in_file(uniform, "architecture.json")
     assert len(in_file(out, "training.json")) == 1
-    assert weights(out) != weights(out / "baselines" / "uniform")
+    assert not same(out, uniform)
 
 
 def test_a_race_is_not_resumed_with_another_judge(tmp_path):
@@ -98,12 +87,10 @@ def test_a_race_is_not_resumed_with_another_judge(tmp_path):
 
 @pytest.mark.parametrize("steps", [4, 13, 18, 27])
 def test_paused_anywhere_and_resumed_it_ends_with_the_same_weights(whole, tmp_path, steps):
-    asked = itertools.count()
     with pytest.raises(Stopped):
-        run(recipe(), tmp_path / "run", until="train", pause=lambda: next(asked) >= steps)
+        run(recipe(), tmp_path / "run", until="train", pause=after(steps))
     run(recipe(), tmp_path / "run", until="train", resume=True)
-    assert in_file(tmp_path / "run", "architecture.json") == in_file(whole, "architecture.json")
-    assert weights(tmp_path / "run") == weights(whole)
+    assert same(tmp_path / "run", whole)
 
 
 @pytest.mark.parametrize(
