@@ -107,7 +107,7 @@ class ResNet(nn.Module):
             self.add_module(f"layer{stage}", layer)
             layers.append(layer)
         self.depth = len(layers)
-        # No ReLU before pooling, as in NeuralScale's code, whose last batch-norm here the paper leaves out.
+        # No ReLU before pooling, as in NeuralScale's code, which has one more batch-norm here.
         self.classifier = nn.Linear(channels, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
