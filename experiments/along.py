@@ -34,7 +34,7 @@ from compressor.bench import Conditions, machine_fingerprint
 from compressor.costs.latency_measurement import Runtime
 from compressor.data import load_data, normalised
 from compressor.models import reference_architecture
-from compressor.pipeline.shipping import score_file
+from compressor.pipeline.scoring import score_file
 from compressor.recipe import DataConfig, parse_recipe
 
 RESULT = Path(__file__).with_suffix(".json")

@@ -24,7 +24,7 @@ from scipy import stats
 
 from compressor import run
 from compressor.data import load_data, normalised
-from compressor.pipeline.shipping import score_file
+from compressor.pipeline.scoring import score_file
 from compressor.recipe import parse_recipe
 
 RESULT = Path(__file__).with_suffix(".json")

@@ -74,6 +74,7 @@ def choose(
     score: Callable[[Path], float] | None = None,
     better: str = "higher",
     fast_first: bool = False,
+    tolerance: float | None = None,
 ) -> tuple[Any, dict[str, Any]]:
     """Convert a float32 file in every scheme of a precision and take the best.
 
@@ -87,6 +88,8 @@ def choose(
         better: which score is: "higher" or "lower"
         fast_first: take the most accurate of those that are within 5 % of the fastest; else only those count that lose
             at most 0.5 % of the best score
+        tolerance: points that the float32 file's score may lose, see `points_lost`: schemes that lose no more come
+            first
 
     Returns:
         the scheme, and JSON values: {"chosen", "schemes": {name: {"median_ms", "onnx_bytes", "score"}}, "fp32": the
@@ -121,10 +124,25 @@ def choose(
     }
     plain = record.pop("fp32")
     try:
-        chosen = _best(record, better, fast_first)
+        within = _within(record, plain["score"], better, tolerance)
+        chosen = _best(within or record, better, fast_first or bool(within))
     except ExportError as error:
         raise ExportError(f"export.precision: {precision.name}: {error}") from error
     return precision.schemes[chosen], {"chosen": chosen, "schemes": record, "fp32": plain, "refused": refused}
+
+
+def points_lost(before: float, after: float, better: str) -> float:
+    """What a score falls by: hundredths of one of which more is better; of others, per cent that it rises by."""
+    return 100 * (before - after if better == "higher" else (after - before) / abs(before))
+
+
+def _within(
+    schemes: Mapping[str, Mapping[str, Any]], plain: float | None, better: str, tolerance: float | None
+) -> dict[str, Mapping[str, Any]]:
+    if plain is None or tolerance is None:
+        return {}
+    lost = {name: points_lost(plain, entry["score"], better) for name, entry in schemes.items()}
+    return {name: entry for name, entry in schemes.items() if lost[name] <= tolerance}
 
 
 def _best(schemes: Mapping[str, Mapping[str, Any]], better: str, fast_first: bool) -> str:

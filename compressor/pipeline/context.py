@@ -186,6 +186,7 @@ class RunContext:
         export = recipe.export
         for key, asked, plain in (
             ("precision", export.precision, ("fp32", "fp16")),
+            ("tolerance_points", export.tolerance_points, (None,)),
             ("preprocess", export.preprocess, ("none",)),
             ("softmax", export.softmax, (False,)),
             ("also", export.also, ((),)),

@@ -239,6 +239,26 @@ class SchemeChoice(BaseModel):
         return self
 
 
+class WeighedPrecision(BaseModel):
+    """A precision beside float32: points lost, times its latency with the interval, and what speaks against it."""
+
+    name: str
+    points: Number | None
+    ratio: tuple[Amount, Amount, Amount]
+    rejected: str | None
+
+
+class PrecisionGate(BaseModel):
+    """Why a file is of its precision: those tried, and larger ones that would not meet the budget, with its limits."""
+
+    asked: str
+    tolerance_points: Amount
+    tried: list[WeighedPrecision]
+    unmet: dict[str, str]
+    metric: str
+    judged: Count
+
+
 class PrecisionRecord(BaseModel):
     """The precision of a file: its `name`, and a `note` on it; how it was chosen among schemes, where it has any."""
 
@@ -263,6 +283,7 @@ _OF_PRECISION: dict[str, TypeAdapter[Any]] = {  # keys that are only there where
     "parity_of_fp32": TypeAdapter(ParityRecord),
     "calibration": TypeAdapter(Count),
     "judged": TypeAdapter(Count),
+    "gate": TypeAdapter(PrecisionGate),
 }
 
 

@@ -6,7 +6,7 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import yaml
 from torch import nn
 
 from compressor.costs.untrained import measure_untrained
-from compressor.data import DataSet, Split, ordered
+from compressor.data import DataSet, ordered
 from compressor.dependency.inputs import AnyInputs, Inputs, run
 from compressor.errors import RunError, TrainingError
 from compressor.exporters import (
@@ -29,13 +29,12 @@ from compressor.exporters import (
     WithSoftmax,
     export_also,
     export_onnx,
-    finish,
     measure_parity,
     write_metadata,
 )
 from compressor.exporters.interface import tolerance_of
 from compressor.exporters.layouts import fastest, forms
-from compressor.exporters.scheme_choice import calibration, choose, form_of, judged
+from compressor.exporters.scheme_choice import form_of
 from compressor.files import copy_atomic
 from compressor.models import build, given_network
 from compressor.models.architecture import Architecture
@@ -43,7 +42,9 @@ from compressor.models.examples import given_example
 from compressor.models.from_onnx.interface import interface_of, lacks_softmax
 from compressor.models.onnx_reading import opset_in
 from compressor.pipeline import environment
+from compressor.pipeline.precision_gate import Misses, finish_within
 from compressor.pipeline.records import ExportRecord, ParityRecord, PrecisionRecord
+from compressor.pipeline.scoring import score_file
 from compressor.recipe import Recipe, ShippedNetwork, costs
 from compressor.recipe.model_name import ModelName
 from compressor.recipe.precision import precisions
@@ -56,7 +57,7 @@ _PARITY_BATCH, _SCORED_BATCH = 100, 500
 # The longest that a score and a limit can be in JSON, and what a resumed recipe may grow by: the file's size is
 # settled before they are known.
 _LONGEST_SCORE, _LONGEST_LIMIT, _SPARE_BYTES = 0.00012345678901234567, 1e15, 64
-_RECIPE = "compressor.recipe"
+_RECIPE, _PRECISION = "compressor.recipe", "compressor.precision"
 
 
 def ship(
@@ -67,6 +68,7 @@ def ship(
     recipe: Recipe,
     trainer: Trainer,
     limits: Mapping[str, float],
+    precision: str | None = None,
 ) -> None:
     """Export the network whose weights lie in a folder, score the file and PyTorch on the test split, and record it.
 
@@ -77,6 +79,7 @@ def ship(
         recipe: its sections `export`, `bench` and `train` are used, and the whole of it goes into the file
         trainer: scores the network in PyTorch, and has the data
         limits: of the budget, for the file's story
+        precision: of the file, as that of the network beside which it is shown; None: as the recipe says
 
     Raises:
         ExportError: the file is not what PyTorch computes
@@ -85,11 +88,22 @@ def ship(
     data = trainer.data
     model = load_weights(architecture, folder / "weights.safetensors", recipe.seed)
     path = folder / "model.onnx"
-    exported, precision, stacked = _export(model, architecture, path, recipe, data)
+    longest = _longest_metadata(architecture, recipe, data)
+
+    def misses(file: Path) -> list[str]:
+        write_metadata(file, longest)
+        network = ShippedNetwork(model, architecture, file)
+        counted = {name: count for name in limits if (count := costs()[name].shipped) is not None}
+        return [name for name, count in counted.items() if count(network) > limits[name]]
+
+    form = form_of(recipe, data)
+    choice = _Choice(form, misses) if precision is None else _Choice(replace(form, precision=precision), None)
+    exported, written, stacked = _export(model, architecture, path, recipe, data, choice)
     in_torch = trainer.evaluate(model.to(trainer.device), data.test)
     in_onnx, unjudged = _judge(path, model, trainer, in_torch, recipe)
     scores = _scores(in_onnx, in_torch, data, recipe)
     metadata = _metadata(name, architecture=architecture, recipe=recipe, data=data, scores=scores, limits=limits)
+    metadata[_PRECISION] = written["name"]
     interface = interface_of(model)
     asked = recipe.export.opset or (exported.opset if interface is None else interface.opset)
     if interface is not None and interface.channels_last and INPUT in metadata:
@@ -105,7 +119,7 @@ def ship(
         opset=exported.opset,
         versions=environment.versions(),
         parity=ParityRecord.model_validate(exported.parity.to_json()),
-        precision=PrecisionRecord.model_validate(precision),
+        precision=PrecisionRecord.model_validate(written),
         stacked=stacked,
         also=also,
         unjudged=unjudged,
@@ -116,15 +130,23 @@ def ship(
     record.write(folder / "export.json")
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """The form that is asked for, and which limits a file would not meet; None: it ships in that form in any case."""
+
+    form: Form
+    misses: Misses | None
+
+
 def _export(
-    model: nn.Module, architecture: Architecture, path: Path, recipe: Recipe, data: DataSet
+    model: nn.Module, architecture: Architecture, path: Path, recipe: Recipe, data: DataSet, choice: _Choice
 ) -> tuple[Exported, dict[str, Any], dict[str, Any] | None]:
     """Export a network in the fastest of its forms, and bring the file into the form that is shipped.
 
     Returns:
         the file; JSON values of its precision; and how the forms compare, None where there is only one
     """
-    batches, config, form = _parity_batches(data, recipe), recipe.export, form_of(recipe, data)
+    batches, config = _parity_batches(data, recipe), recipe.export
     found: dict[str, Exported] = {}
     with tempfile.TemporaryDirectory(prefix="compressor-", dir=path.parent) as folder:
         for name, arranged in forms(model, architecture, recipe).items():
@@ -135,43 +157,17 @@ def _export(
         measured = fastest({name: exported.path for name, exported in found.items()}, recipe.measured)
         chosen = found[measured["chosen"]]
         finished = Path(folder) / "finished.onnx"
-        precision = _finish(chosen.path, finished, form, recipe, data)
+        form, precision = finish_within(chosen.path, finished, choice.form, recipe, data, choice.misses)
         shipped = replace(chosen, path=path, opset=opset_in(onnx.load_model(finished, load_external_data=False)))
         if architecture.stacks or not form.plain:
             # Of the network that was trained and of the file that is shipped.
-            tolerance, threads = recipe.export.shipped_tolerance, recipe.measured.threads
+            tolerance, threads = config.tolerance_of(form.precision), recipe.measured.threads
             parity = shipped_parity(model, finished, form, batches, tolerance=tolerance, threads=threads)
             shipped = replace(shipped, parity=parity)
         if not precisions()[form.precision].plain:
             precision["parity_of_fp32"] = chosen.parity.to_json()
         copy_atomic(finished, path)
     return shipped, precision, measured if architecture.stacks else None
-
-
-def _finish(source: Path, target: Path, form: Form, recipe: Recipe, data: DataSet) -> dict[str, Any]:
-    """Bring a file into the form that is shipped; returns JSON values of its precision."""
-    precision, provider = precisions()[form.precision], recipe.measured.provider
-    record: dict[str, Any] = {"name": precision.name, "note": None}
-    scheme, samples = None, []
-    tried: dict[str, Any] = {}
-    if precision.schemes:
-        data = replace(data, metric=None)  # schemes are compared by the task's own
-        split, task = judged(data, recipe.seed), task_of(data)
-        samples = calibration(data, recipe.seed)
-        with tempfile.TemporaryDirectory(prefix="compressor-", dir=target.parent) as folder:
-            scheme, tried = choose(
-                precision,
-                source,
-                Path(folder),
-                samples=samples,
-                config=recipe.measured,
-                score=lambda path: score_file(path, data, split, recipe.measured.threads).value,
-                better=task.better,
-                fast_first=any(costs()[name].timed for name in recipe.budget.names),
-            )
-        record |= {"scheme": tried, "calibration": sum(map(len, samples)), "judged": len(split), "metric": task.metric}
-    finish(source, target, form, scheme, samples)
-    return record | {"note": precision.remark(target, provider, tried)}
 
 
 def shipped_parity(
@@ -232,26 +228,22 @@ def _agreement(path: Path, trainer: Trainer, recipe: Recipe) -> float | None:
     return same / counted
 
 
-def score_file(path: Path, data: DataSet, split: Split, threads: int | None = None) -> Evaluation:
-    """Score an exported file on a split, on the CPU, by the same counts as PyTorch's."""
-    network, task = OnnxNetwork(path, threads), task_of(data)
-    tally = task.tally()
-    for x, y in ordered(split, data, task.batch(data.classes, data.input_shape, _SCORED_BATCH)):
-        tally.add(torch.from_numpy(network.logits(x)), y)
-    return tally.evaluation()
-
-
 def measure_as_shipped(
     architecture: Architecture, recipe: Recipe, data: DataSet, measure: Callable[[Path], float]
 ) -> float:
     """A number of the file that an architecture would be shipped as, with metadata as long as they may become."""
+    metadata = _longest_metadata(architecture, recipe, data)
+    return measure_untrained(architecture, recipe.export.written_opset, metadata, form_of(recipe, data), measure)
+
+
+def _longest_metadata(architecture: Architecture, recipe: Recipe, data: DataSet) -> dict[str, str]:
     name = max("result", *recipe.baselines, key=len)
     longest = Evaluation(0.0, _LONGEST_SCORE, len(data.test), task_of(data).metric, _LONGEST_SCORE)
     limits = dict.fromkeys(recipe.budget.names, _LONGEST_LIMIT)
     scores = _scores(longest, longest, data, recipe)
     metadata = _metadata(name, architecture=architecture, recipe=recipe, data=data, scores=scores, limits=limits)
     metadata[_RECIPE] += " " * _SPARE_BYTES
-    return measure_untrained(architecture, recipe.export.written_opset, metadata, form_of(recipe, data), measure)
+    return metadata
 
 
 def load_weights(architecture: Architecture, path: Path, seed: int) -> nn.Module:
@@ -311,7 +303,7 @@ def _metadata(
         _RECIPE: yaml.safe_dump(without_paths(_without_places(recipe)), sort_keys=False),
         "compressor.network": name,
         "compressor.architecture": stored.to_json(),
-        "compressor.precision": recipe.export.precision,
+        _PRECISION: recipe.export.precision,
         "compressor.budget": json.dumps(dict(limits)),
         "compressor.task": data.task,
         "compressor.accuracy": json.dumps(scores["accuracy"]),

@@ -76,7 +76,8 @@ def _how(context: RunContext) -> tuple[int | None, float, float, Form]:
     """Operator set, tolerances before and in the form of the shipped file, and that form."""
     export, form = context.recipe.export, form_of(context.recipe, context.data)
     compared = export.preprocess == "none" and precisions()[form.precision].plain  # else noise is no input for it
-    return export.written_opset, export.plain_tolerance, export.shipped_tolerance if compared else float("inf"), form
+    tolerance = export.tolerance_of(form.precision) if compared else float("inf")
+    return export.written_opset, export.plain_tolerance, tolerance, form
 
 
 def _form(context: RunContext) -> str:

@@ -146,6 +146,11 @@ class Cost:
         """Whether it is a matter of this machine's speed."""
         return "bench" in self.depends_on
 
+    @property
+    def of_file(self) -> bool:
+        """Whether it is read off the shipped file, and so depends on its precision."""
+        return self.shipped is not None and "export" in self.depends_on
+
     def shown_in(self, record: Record) -> bool:
         """Whether tables list it for a network: it is always there, or the network's record has it."""
         return self.always or (self.shipped is not None and record.get(self.name) is not None)

@@ -201,6 +201,12 @@ class ExportConfig(Section):
         description="of weights and arithmetic; int8: quantised statically on training images, with the integer types "
         "that are fast on the provider; budgets count the file of this precision",
     )
+    tolerance_points: NonNegativeFloat | None = Field(
+        None,
+        description="points of accuracy (hundredths of another metric) that the file may lose on validation images: if "
+        "it loses more, or is not faster than the float32 file while its size is not limited, the next larger "
+        "precision ships, where that meets the budget; null: the precision is shipped as asked",
+    )
     preprocess: Literal["none", "uint8", "resize"] = Field(
         "none",
         description="none: the file takes normalised float32 images (N, C, H, W); uint8: raw ones (N, H, W, C), "
@@ -221,6 +227,15 @@ class ExportConfig(Section):
             raise ValueError(f"opset: {self.opset} cannot resize as images are; valid: {_RESIZING} to 23, or null")
         return self
 
+    @model_validator(mode="after")
+    def _points_are_of_what_is_converted(self) -> ExportConfig:
+        if self.tolerance_points is not None and precisions()[self.precision].plain:
+            raise ValueError(
+                f"tolerance_points: {self.tolerance_points:g}, but precision is {self.precision}, which loses nothing; "
+                f"valid: null, or precision: {', '.join(one.name for one in precisions().values() if not one.plain)}"
+            )
+        return self
+
     @property
     def written_opset(self) -> int | None:
         """The operator set that is asked for; None: the file's own, else the usual one."""
@@ -238,11 +253,11 @@ class ExportConfig(Section):
         plain = next(one for one in known.values() if one.plain)
         return self.tolerance if self.tolerance is not None and known[self.precision].plain else plain.tolerance
 
-    @property
-    def shipped_tolerance(self) -> float:
-        """The same of the shipped file; infinite where what counts is its accuracy."""
-        own = precisions()[self.precision].tolerance
-        return own if self.tolerance is None or math.isinf(own) else self.tolerance
+    def tolerance_of(self, precision: str) -> float:
+        """The same of a file of a precision; infinite where what counts is its accuracy."""
+        own = precisions()[precision].tolerance
+        given = self.tolerance if precision == self.precision else None
+        return own if given is None or math.isinf(own) else given
 
 
 class BenchConfig(Section):

@@ -24,6 +24,7 @@ def precision_section(record: Record) -> Markup:
     return render(
         "precision.html.j2",
         title=known.title,
+        gate=_gate(precision),
         schemes=_schemes(precision),
         errors=_errors(record, precision),
         remark=precision.get("note"),
@@ -37,20 +38,53 @@ def precision_line(record: Record) -> str:
         return ""
     scheme, plain = dig(precision, "scheme", "chosen"), dig(precision, "scheme", "fp32", "median_ms")
     parts = [f"precision: {precision['name']}"]
+    gate = _gate(precision)
     if scheme:
         parts[0] += f" ({scheme})"
         chosen = dig(precision, "scheme", "schemes", scheme, "median_ms")
         if plain and chosen:
             parts.append(f"{plain / chosen:.2f} times as fast as its fp32 file")
+    if gate is not None and gate["shipped"] is not None:
+        parts.append(f"{gate['shipped']['points']:.2f} points lost of {gate['tolerance']:g} allowed")
     if precision.get("note"):
         parts.append(precision["note"])
     return "; ".join(parts)
 
 
 def _known(precision: Record) -> Precision | None:
-    """The precision of a record, unless it is the plain one."""
+    """The precision of a record, unless it is the plain one and no other was asked for."""
     known = precisions().get(str(precision.get("name")))
-    return None if known is None or known.plain else known
+    return None if known is None or (known.plain and not precision.get("gate")) else known
+
+
+def _gate(precision: Record) -> dict[str, Any] | None:
+    """What was weighed against float32 before this precision was taken; None: it was asked for without conditions."""
+    gate = precision.get("gate")
+    if not gate:
+        return None
+    weighed = {one["name"]: one for one in gate["tried"]}
+    own = weighed.get(precision["name"])
+    return {
+        "asked": gate["asked"],
+        "tolerance": gate["tolerance_points"],
+        "judged": gate["judged"],
+        "metric": gate["metric"],
+        "shipped": None if own is None or own["rejected"] or precisions()[own["name"]].plain else own,
+        "rows": [
+            (
+                name,
+                name == precision["name"],
+                (
+                    value_cell(one["points"], lambda v: f"{v:.2f}"),
+                    value_cell(one["ratio"][0], lambda v: f"{v:.3f}"),
+                ),
+                one["rejected"] or "",
+            )
+            for name, one in weighed.items()
+            if name in precisions() and not precisions()[name].plain
+        ],
+        "unmet": gate["unmet"],
+    }
 
 
 def _schemes(precision: Record) -> dict[str, Any] | None:

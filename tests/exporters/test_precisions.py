@@ -70,7 +70,7 @@ def test_a_file_that_it_cannot_convert_is_refused_in_one_sentence(tmp_path, name
 ])  # fmt: skip
 def test_tolerances(name, given, plain, shipped):
     config = ExportConfig(precision=name, tolerance=given)
-    assert (config.plain_tolerance, config.shipped_tolerance) == (plain, shipped)
+    assert (config.plain_tolerance, config.tolerance_of(name)) == (plain, shipped)
 
 
 def test_nothing_else_knows_one_by_its_name():

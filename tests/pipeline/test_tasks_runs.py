@@ -16,7 +16,8 @@ from compressor.errors import ModelError
 from compressor.models.architecture import Architecture
 from compressor.pipeline.compare import compare_methods
 from compressor.pipeline.runner import run
-from compressor.pipeline.shipping import load_weights, score_file
+from compressor.pipeline.scoring import score_file
+from compressor.pipeline.shipping import load_weights
 from compressor.recipe import parse_recipe
 from compressor.training.tasks import TASKS
 from compressor.training.trainer import Trainer

@@ -29,8 +29,14 @@ def export(context: RunContext) -> None:
                 recipe=context.recipe,
                 trainer=context.trainer(),
                 limits=limits,
+                precision=None if network.name == "result" else _precision_of(context),
             )
             run_folder.seal(context.out, "export")
+
+
+def _precision_of(context: RunContext) -> str:
+    """Of the result's file, which is exported first: the others are shown beside it."""
+    return ExportRecord.read(context.out / "export.json").precision.name
 
 
 def export_current(context: RunContext, unfinished: Unfinished) -> dict[str, Any]:

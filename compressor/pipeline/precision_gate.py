@@ -1,0 +1,201 @@
+"""In which precision a trained network ships: the one that was asked for, or the next if that costs too much.
+
+Nobody knows before training what integers will cost a network, and whether they are faster depends on the provider
+and on the layers: depth-wise convolutions may take longer in int8. So with `export.tolerance_points` the finished files
+are compared: scores on images that are not of the test split, and times in pairs.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from compressor.bench import Conditions, measure_pairs
+from compressor.data import DataSet, Split
+from compressor.exporters import Form, finish
+from compressor.exporters.scheme_choice import calibration, choose, judged, points_lost
+from compressor.files import copy_atomic
+from compressor.pipeline.scoring import score_file
+from compressor.recipe import Recipe, cost_title, costs
+from compressor.recipe.precision import Precision, precisions
+from compressor.training.tasks import task_of
+
+_LOOKS, _PATIENCE = (4, 8, 16, 32), 60.0  # blocks of pairs, and seconds after which no further block is begun
+
+Misses = Callable[[Path], list[str]]  # file → limits of the budget that it does not meet
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """A finished file beside the float32 one.
+
+    Attributes:
+        points: that it loses, hundredths of a metric from 0 to 1; of others per cent of the float32 file's; below 0: it
+            is better
+        ratio: how many times as long it takes: median, lower and upper end of the 99 % interval
+    """
+
+    points: float
+    ratio: tuple[float, float, float]
+
+    def why_not(self, tolerance: float, small: bool) -> str | None:
+        """What speaks against the file, in a sentence that begins with its name; None: nothing.
+
+        Args:
+            tolerance: points that it may lose
+            small: its size counts, so that it need not be faster
+        """
+        if not math.isfinite(self.points):
+            return "gives no finite score on validation images"
+        if self.points > tolerance:
+            return f"loses {self.points:.2f} points on validation images, more than {tolerance:g}"
+        median, low, high = self.ratio
+        if high >= 1 and not small:
+            return f"is not faster than fp32: {median:.2f} times its latency ({low:.2f} to {high:.2f})"
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """As records have it."""
+        return {"points": self.points if math.isfinite(self.points) else None, "ratio": list(self.ratio)}
+
+
+_SAME = Weighed(0.0, (1.0, 1.0, 1.0))  # the float32 file beside itself
+
+
+def finish_within(
+    source: Path, target: Path, form: Form, recipe: Recipe, data: DataSet, misses: Misses | None
+) -> tuple[Form, dict[str, Any]]:
+    """Bring a file into the form that is shipped, in the first precision that is worth it.
+
+    Without `export.tolerance_points` that is the one asked for. Else each is compared with the float32 file, and one
+    that loses more points, or is not faster (unless the budget limits the size of the file), gives way to the next
+    larger one. Limits come first: where no larger one meets the budget, the one asked for ships, and the record says
+    so.
+
+    Args:
+        source: the plain float32 file
+        target: of the finished one
+        form: that is asked for
+        recipe: its sections `budget`, `export` and `bench` are used
+        data: for ranges of activations, and scores on its validation split
+        misses: which limits a finished file does not meet, of those that can be read off the file; None: the precision
+            is shipped as asked
+
+    Returns:
+        the form that was taken, and JSON values of its precision
+
+    Raises:
+        ExportError: it cannot be converted
+    """
+    tolerance, known = recipe.export.tolerance_points, precisions()
+    if tolerance is None or misses is None or known[form.precision].plain:
+        return form, finish_as(source, target, form, recipe, data)
+    limited = [costs()[name] for name in recipe.budget.names]
+    timed, small = any(cost.timed for cost in limited), any(cost.of_file for cost in limited)
+    tried: list[dict[str, Any]] = []
+    unmet: dict[str, str] = {}
+    records: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory(prefix="compressor-", dir=target.parent) as folder:
+
+        def made(name: str) -> Path:
+            path = Path(folder) / f"{name}.onnx"
+            if name not in records:
+                records[name] = finish_as(source, path, replace(form, precision=name), recipe, data)
+            return path
+
+        plain, taken = made(next(iter(known))), None
+        for precision in _from(known[form.precision]):
+            path = made(precision.name)
+            weighed = _SAME if precision.plain else weigh(plain, path, recipe, data)
+            if tried:
+                missed = misses(path)
+                if timed and weighed.ratio[0] > tried[0]["ratio"][0]:  # the budget was searched for the one asked for
+                    missed = [*missed, *(cost.name for cost in limited if cost.timed)]
+                if missed:
+                    unmet[precision.name] = " and ".join(map(cost_title, missed))
+                    continue
+            why = None if precision.plain else weighed.why_not(tolerance, small)
+            tried.append({"name": precision.name, **weighed.to_json(), "rejected": why})
+            if why is None:
+                taken = precision.name
+                break
+        shipped = form.precision if taken is None else taken
+        copy_atomic(made(shipped), target)
+    gate = {
+        "asked": form.precision,
+        "tolerance_points": tolerance,
+        "tried": tried,
+        "unmet": unmet,
+        "metric": task_of(data).metric,
+        "judged": len(_judged_all(data)),
+    }
+    notes = [note for note in (_note(tried, shipped, unmet), records[shipped]["note"]) if note]
+    return replace(form, precision=shipped), records[shipped] | {"gate": gate, "note": "; ".join(notes) or None}
+
+
+def weigh(plain: Path, path: Path, recipe: Recipe, data: DataSet) -> Weighed:
+    """Compare a finished file with the float32 one: scores on the validation split, latencies in pairs."""
+    data, config = replace(data, metric=None), recipe.measured
+    split, better = _judged_all(data), task_of(data).better
+    before, after = (score_file(one, data, split, config.threads).value for one in (plain, path))
+    pairs = measure_pairs(
+        plain,
+        path,
+        Conditions(config.provider, config.batch, config.threads, recipe.seed),
+        lambda so_far: not so_far.ratio().low < 1 <= so_far.ratio().high,
+        looks=_LOOKS,
+        max_seconds=_PATIENCE,
+    )
+    ratio = pairs.ratio()
+    return Weighed(points_lost(before, after, better), (ratio.median, ratio.low, ratio.high))
+
+
+def _judged_all(data: DataSet) -> Split:
+    """What precisions are compared on: all images for validation, since tenths of a point are asked for."""
+    return data.validation if len(data.validation) else data.train
+
+
+def _from(asked: Precision) -> list[Precision]:
+    """A precision and the larger ones."""
+    larger = [one for one in precisions().values() if one.bytes_of_value > asked.bytes_of_value]
+    return [asked, *sorted(larger, key=lambda one: one.bytes_of_value)]
+
+
+def _note(tried: Sequence[Mapping[str, Any]], shipped: str, unmet: Mapping[str, str]) -> str | None:
+    """Why another precision ships than the one asked for, or why that one does in spite of what it costs."""
+    rejected = [f"{one['name']} {one['rejected']}" for one in tried if one["rejected"]]
+    if not rejected:
+        return None
+    lacking = [f"{name} would not meet the budget ({what})" for name, what in unmet.items()]
+    return f"{shipped} ships: {'; '.join([*rejected, *lacking])}"
+
+
+def finish_as(source: Path, target: Path, form: Form, recipe: Recipe, data: DataSet) -> dict[str, Any]:
+    """Bring a file into a form, by the best scheme of its precision; returns JSON values of the precision."""
+    precision, provider = precisions()[form.precision], recipe.measured.provider
+    record: dict[str, Any] = {"name": precision.name, "note": None}
+    scheme, samples = None, []
+    tried: dict[str, Any] = {}
+    if precision.schemes:
+        data = replace(data, metric=None)  # schemes are compared by the task's own
+        split, task = judged(data, recipe.seed), task_of(data)
+        samples = calibration(data, recipe.seed)
+        with tempfile.TemporaryDirectory(prefix="compressor-", dir=target.parent) as folder:
+            scheme, tried = choose(
+                precision,
+                source,
+                Path(folder),
+                samples=samples,
+                config=recipe.measured,
+                score=lambda path: score_file(path, data, split, recipe.measured.threads).value,
+                better=task.better,
+                tolerance=recipe.export.tolerance_points,
+                fast_first=any(costs()[name].timed for name in recipe.budget.names),
+            )
+        record |= {"scheme": tried, "calibration": sum(map(len, samples)), "judged": len(split), "metric": task.metric}
+    finish(source, target, form, scheme, samples)
+    return record | {"note": precision.remark(target, provider, tried)}

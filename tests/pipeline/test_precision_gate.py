@@ -1,0 +1,95 @@
+"""Which precision ships: the one asked for, the next, or in spite of what it costs that one, as the budget allows."""
+
+import json
+
+import onnx
+import pytest
+from small import small_recipe
+
+from compressor.pipeline import precision_gate
+from compressor.pipeline.precision_gate import Weighed
+from compressor.pipeline.runner import run
+from compressor.recipe import parse_recipe
+from compressor.report.precision import precision_line
+
+pytestmark = pytest.mark.usefixtures("quick_export", "no_figures")  # which have tests of their own
+
+GOOD, LOSES, SLOW = Weighed(0.1, (0.5, 0.48, 0.52)), Weighed(3.0, (0.5, 0.48, 0.52)), Weighed(0.1, (1.2, 1.1, 1.3))
+UNSURE, NO_NUMBER = Weighed(0.1, (0.99, 0.97, 1.01)), Weighed(float("nan"), (0.5, 0.4, 0.6))
+
+
+def recipe(**sections):
+    asked = {"export": {"precision": "int8", "tolerance_points": 0.5}}
+    return parse_recipe(small_recipe(**asked | sections))
+
+
+LIMITED = {"model": {"name": "mlp", "width": 0.5}, "budget": {"onnx_bytes": "0.5x"}}
+
+
+@pytest.fixture
+def weighed(monkeypatch):
+    """Say what files are found to be beside the float32 one, by the name of their precision."""
+
+    def setting(**found):
+        monkeypatch.setattr(precision_gate, "weigh", lambda plain, path, recipe, data: found[path.stem])
+
+    return setting
+
+
+@pytest.mark.parametrize(("int8", "fp16", "shipped"), [
+    (GOOD, GOOD, "int8"),
+    (LOSES, GOOD, "fp16"),
+    (SLOW, GOOD, "fp16"),
+    (UNSURE, GOOD, "fp16"),
+    (NO_NUMBER, GOOD, "fp16"),
+    (LOSES, SLOW, "fp32"),
+])  # fmt: skip
+def test_the_first_that_is_worth_it_ships(tmp_path, weighed, int8, fp16, shipped):
+    weighed(int8=int8, fp16=fp16)
+    report = run(recipe(baselines=["reference"]), tmp_path / "run")
+    told = report["precision"]
+    assert told["name"] == shipped
+    tried = {one["name"]: one["rejected"] for one in told["gate"]["tried"]}
+    assert list(tried) == ["int8", "fp16", "fp32"][: len(tried)]
+    assert [name for name, why in tried.items() if why is None] == [shipped]
+    for path in (tmp_path / "run" / "model.onnx", tmp_path / "run" / "baselines" / "reference" / "model.onnx"):
+        metadata = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+        assert metadata["compressor.precision"] == shipped  # the one beside it, too
+    if shipped != "int8":
+        assert f"{shipped} ships: int8 {tried['int8']}" in precision_line(report)
+        assert tried["int8"] in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_limit_of_the_file_comes_first(tmp_path, weighed):
+    weighed(int8=LOSES, fp16=GOOD)
+    report = run(recipe(**LIMITED), tmp_path / "run")
+    assert report["precision"]["name"] == "int8"
+    assert report["budget"]["met"]
+    assert set(report["precision"]["gate"]["unmet"]) == {"fp16", "fp32"}
+    assert "fp32 would not meet the budget (ONNX file, bytes)" in report["precision"]["note"]
+
+
+def test_a_small_file_need_not_be_faster_where_its_size_is_limited(tmp_path, weighed):
+    weighed(int8=SLOW)
+    report = run(recipe(**LIMITED), tmp_path / "run")
+    assert report["precision"]["name"] == "int8"
+    assert report["precision"]["gate"]["tried"][0]["rejected"] is None
+
+
+def test_files_are_compared_as_they_ship(tmp_path):
+    export = {"precision": "int8", "tolerance_points": 100, "preprocess": "uint8", "softmax": True}
+    run(recipe(export=export), tmp_path / "run", until="export")
+    told = json.loads((tmp_path / "run" / "export.json").read_text())["precision"]
+    first = told["gate"]["tried"][0]
+    low, high = first["ratio"][1:]
+    assert 0 < low <= first["ratio"][0] <= high
+    assert abs(first["points"]) <= 100
+    assert (first["rejected"] is None) == (high < 1)
+    assert told["name"] == next(one["name"] for one in told["gate"]["tried"] if one["rejected"] is None)
+
+
+@pytest.mark.parametrize(("before", "after", "better", "points"), [
+    (0.9, 0.88, "higher", 2.0), (0.9, 0.91, "higher", -1.0), (50.0, 51.0, "lower", 2.0)
+])  # fmt: skip
+def test_points(before, after, better, points):
+    assert precision_gate.points_lost(before, after, better) == pytest.approx(points)
