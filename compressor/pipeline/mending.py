@@ -23,10 +23,11 @@ from compressor.models.architecture import Architecture
 from compressor.pipeline import run_folder
 from compressor.pipeline.context import RunContext
 from compressor.pipeline.limits import Limited, limited_costs
+from compressor.pipeline.quantization_aware import retraining
 from compressor.pipeline.records import MendedRecord, Mending, TrainRecord, VerificationRecord
 from compressor.pipeline.run_network import RunNetwork
 from compressor.pipeline.settings import finetuning_settings
-from compressor.pipeline.shipping import load_weights, ship
+from compressor.pipeline.shipping import QAT_WEIGHTS, load_weights, ship
 from compressor.pipeline.teacher import teacher_of
 from compressor.recipe import costs
 from compressor.search import Problem
@@ -186,6 +187,7 @@ def _make(context: RunContext, network: RunNetwork, smaller: Architecture, limit
         recipe=recipe,
         trainer=context.trainer(),
         limits=context.searched.limits,
+        retrain=retraining(context, replace(network, folder=folder, architecture=smaller)),
     )
     return len(history)
 
@@ -201,6 +203,9 @@ def _replace(out: Path, folder: Path) -> None:
         if path.exists():  # the other networks are what they were
             others = {name: one for name, one in VerificationRecord.read(path).root.items() if name != "result"}
             VerificationRecord(others).write(path)
+    if QAT_WEIGHTS not in names:
+        run_folder.unseal(out, QAT_WEIGHTS)
+        (out / QAT_WEIGHTS).unlink(missing_ok=True)
     for name, path in zip(names, files, strict=True):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         copy_atomic(path, out / name)

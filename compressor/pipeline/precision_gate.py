@@ -67,7 +67,14 @@ _SAME = Weighed(0.0, (1.0, 1.0, 1.0))  # the float32 file beside itself
 
 
 def finish_within(
-    source: Path, target: Path, form: Form, recipe: Recipe, data: DataSet, misses: Misses | None
+    source: Path,
+    target: Path,
+    form: Form,
+    recipe: Recipe,
+    data: DataSet,
+    *,
+    misses: Misses | None,
+    before: float | None = None,
 ) -> tuple[Form, dict[str, Any]]:
     """Bring a file into the form that is shipped, in the first precision that is worth it.
 
@@ -84,6 +91,7 @@ def finish_within(
         data: for ranges of activations, and scores on its validation split
         misses: which limits a finished file does not meet, of those that can be read off the file; None: the precision
             is shipped as asked
+        before: score that points are lost of; None: the float32 file's
 
     Returns:
         the form that was taken, and JSON values of its precision
@@ -108,9 +116,10 @@ def finish_within(
             return path
 
         plain, taken = made(next(iter(known))), None
+        scored = _score(plain, recipe, data) if before is None else before
         for precision in _from(known[form.precision]):
             path = made(precision.name)
-            weighed = _SAME if precision.plain else weigh(plain, path, recipe, data)
+            weighed = _SAME if precision.plain else weigh(plain, path, recipe, data, scored)
             if tried:
                 missed = misses(path)
                 if timed and weighed.ratio[0] > tried[0]["ratio"][0]:  # the budget was searched for the one asked for
@@ -131,17 +140,16 @@ def finish_within(
         "tried": tried,
         "unmet": unmet,
         "metric": task_of(data).metric,
+        "plain_score": scored if math.isfinite(scored) else None,
         "judged": len(_judged_all(data)),
     }
     notes = [note for note in (_note(tried, shipped, unmet), records[shipped]["note"]) if note]
     return replace(form, precision=shipped), records[shipped] | {"gate": gate, "note": "; ".join(notes) or None}
 
 
-def weigh(plain: Path, path: Path, recipe: Recipe, data: DataSet) -> Weighed:
-    """Compare a finished file with the float32 one: scores on the validation split, latencies in pairs."""
-    data, config = replace(data, metric=None), recipe.measured
-    split, better = _judged_all(data), task_of(data).better
-    before, after = (score_file(one, data, split, config.threads).value for one in (plain, path))
+def weigh(plain: Path, path: Path, recipe: Recipe, data: DataSet, before: float) -> Weighed:
+    """Compare a finished file with the float32 one in latency, in pairs, and with a score on the validation split."""
+    config, after = recipe.measured, _score(path, recipe, data)
     pairs = measure_pairs(
         plain,
         path,
@@ -151,7 +159,12 @@ def weigh(plain: Path, path: Path, recipe: Recipe, data: DataSet) -> Weighed:
         max_seconds=_PATIENCE,
     )
     ratio = pairs.ratio()
-    return Weighed(points_lost(before, after, better), (ratio.median, ratio.low, ratio.high))
+    return Weighed(points_lost(before, after, task_of(data).better), (ratio.median, ratio.low, ratio.high))
+
+
+def _score(path: Path, recipe: Recipe, data: DataSet) -> float:
+    """By the task's own metric: a function of the user's may have no part that files can be judged on."""
+    return score_file(path, replace(data, metric=None), _judged_all(data), recipe.measured.threads).value
 
 
 def _judged_all(data: DataSet) -> Split:
@@ -172,6 +185,21 @@ def _note(tried: Sequence[Mapping[str, Any]], shipped: str, unmet: Mapping[str, 
         return None
     lacking = [f"{name} would not meet the budget ({what})" for name, what in unmet.items()]
     return f"{shipped} ships: {'; '.join([*rejected, *lacking])}"
+
+
+def loses_too_much(written: Mapping[str, Any], recipe: Recipe) -> bool:
+    """Whether what speaks against the precision asked for is its accuracy alone, which training may mend.
+
+    Args:
+        written: JSON values that `finish_within` gave
+        recipe: of the run
+    """
+    gate = written.get("gate")
+    if gate is None:
+        return False
+    asked, small = gate["tried"][0], any(costs()[name].of_file for name in recipe.budget.names)
+    lost = asked["points"] is None or asked["points"] > gate["tolerance_points"]
+    return lost and (small or asked["ratio"][2] < 1)
 
 
 def finish_as(source: Path, target: Path, form: Form, recipe: Recipe, data: DataSet) -> dict[str, Any]:

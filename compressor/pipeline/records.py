@@ -248,13 +248,27 @@ class WeighedPrecision(BaseModel):
     rejected: str | None
 
 
+class QuantizationAware(BaseModel):
+    """What training on with the rounding of the precision came to: points lost before and after, of the same score."""
+
+    epochs: Count
+    points_before: Number | None
+    points: Number | None
+    taken: bool
+
+
 class PrecisionGate(BaseModel):
-    """Why a file is of its precision: those tried, and larger ones that would not meet the budget, with its limits."""
+    """Why a file is of its precision: those tried, and larger ones that would not meet the budget, with its limits.
+
+    Points are lost of `plain_score`, which the float32 file of the network as it was trained has.
+    """
 
     asked: str
     tolerance_points: Amount
     tried: list[WeighedPrecision]
     unmet: dict[str, str]
+    qat: QuantizationAware | None = None
+    plain_score: Number | None
     metric: str
     judged: Count
 
@@ -266,6 +280,12 @@ class PrecisionRecord(BaseModel):
 
     name: str
     note: str | None
+
+    @property
+    def trained_on(self) -> bool:
+        """Whether the file is of a network that was trained on with the rounding of its precision."""
+        gate = (self.model_extra or {}).get("gate") or {}
+        return bool((gate.get("qat") or {}).get("taken"))
 
     @model_validator(mode="after")
     def _chosen(self) -> Self:

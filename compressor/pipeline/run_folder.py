@@ -41,7 +41,7 @@ _LEAVES = {
         "checkpoints/search/*",
     ),
     "train": (*_of_networks("training.json", "weights.safetensors"), "checkpoints/train-*"),
-    "export": (*_of_networks("export.json", "model.onnx"), "mended.json"),
+    "export": (*_of_networks("export.json", "model.onnx", "weights-qat.safetensors"), "mended.json"),
     "bench": ("latency.json",),  # and the records of limited costs, see `compressor.recipe.Cost`
     "report": ("report.json",),
 }

@@ -4,59 +4,46 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import onnx
 import torch
 import yaml
 from torch import nn
 
 from compressor.costs.untrained import measure_untrained
 from compressor.data import DataSet, ordered
-from compressor.dependency.inputs import AnyInputs, Inputs, run
+from compressor.dependency.inputs import Inputs, run
 from compressor.errors import RunError, TrainingError
 from compressor.exporters import (
     INPUT,
-    Exported,
-    Form,
     OnnxModule,
     OnnxNetwork,
-    Parity,
-    WithSoftmax,
     export_also,
-    export_onnx,
-    measure_parity,
     write_metadata,
 )
-from compressor.exporters.interface import tolerance_of
-from compressor.exporters.layouts import fastest, forms
 from compressor.exporters.scheme_choice import form_of
-from compressor.files import copy_atomic
 from compressor.models import build, given_network
 from compressor.models.architecture import Architecture
-from compressor.models.examples import given_example
-from compressor.models.from_onnx.interface import interface_of, lacks_softmax
-from compressor.models.onnx_reading import opset_in
+from compressor.models.from_onnx.interface import interface_of
 from compressor.pipeline import environment
-from compressor.pipeline.precision_gate import Misses, finish_within
+from compressor.pipeline.file_maker import FileMaker, Retrain, parity_batches
 from compressor.pipeline.records import ExportRecord, ParityRecord, PrecisionRecord
 from compressor.pipeline.scoring import score_file
 from compressor.recipe import Recipe, ShippedNetwork, costs
 from compressor.recipe.model_name import ModelName
-from compressor.recipe.precision import precisions
-from compressor.training.checkpoint import load_tensors
+from compressor.training.checkpoint import load_tensors, save_tensors
 from compressor.training.own_metric import NoNumberError
 from compressor.training.tasks import Evaluation, task_of
 from compressor.training.trainer import Trainer
 
-_PARITY_BATCH, _SCORED_BATCH = 100, 500
+_SCORED_BATCH = 500
 # The longest that a score and a limit can be in JSON, and what a resumed recipe may grow by: the file's size is
 # settled before they are known.
 _LONGEST_SCORE, _LONGEST_LIMIT, _SPARE_BYTES = 0.00012345678901234567, 1e15, 64
+QAT_WEIGHTS = "weights-qat.safetensors"  # of a network trained on with the rounding of its precision
 _RECIPE, _PRECISION = "compressor.recipe", "compressor.precision"
 
 
@@ -69,6 +56,7 @@ def ship(
     trainer: Trainer,
     limits: Mapping[str, float],
     precision: str | None = None,
+    retrain: Retrain | None = None,
 ) -> None:
     """Export the network whose weights lie in a folder, score the file and PyTorch on the test split, and record it.
 
@@ -80,6 +68,8 @@ def ship(
         trainer: scores the network in PyTorch, and has the data
         limits: of the budget, for the file's story
         precision: of the file, as that of the network beside which it is shown; None: as the recipe says
+        retrain: trains a network on with the rounding of its precision: beside another in any case, else where the file
+            loses more than the recipe allows; leaves weights-qat.safetensors
 
     Raises:
         ExportError: the file is not what PyTorch computes
@@ -96,21 +86,25 @@ def ship(
         counted = {name: count for name in limits if (count := costs()[name].shipped) is not None}
         return [name for name, count in counted.items() if count(network) > limits[name]]
 
-    form = form_of(recipe, data)
-    choice = _Choice(form, misses) if precision is None else _Choice(replace(form, precision=precision), None)
-    exported, written, stacked = _export(model, architecture, path, recipe, data, choice)
+    maker = FileMaker(architecture, recipe, data, path, retrain)
+    made = maker.weighed(model, misses) if precision is None else maker.in_precision(model, precision)
+    model, exported = made.model, made.exported
+    if made.trained_on:
+        save_tensors(folder / QAT_WEIGHTS, model.state_dict(), {"architecture": architecture.to_json()})
+    else:
+        (folder / QAT_WEIGHTS).unlink(missing_ok=True)
     in_torch = trainer.evaluate(model.to(trainer.device), data.test)
     in_onnx, unjudged = _judge(path, model, trainer, in_torch, recipe)
     scores = _scores(in_onnx, in_torch, data, recipe)
     metadata = _metadata(name, architecture=architecture, recipe=recipe, data=data, scores=scores, limits=limits)
-    metadata[_PRECISION] = written["name"]
+    metadata[_PRECISION] = made.precision["name"]
     interface = interface_of(model)
     asked = recipe.export.opset or (exported.opset if interface is None else interface.opset)
     if interface is not None and interface.channels_last and INPUT in metadata:
         metadata[INPUT] = json.dumps(json.loads(metadata[INPUT]) | {"layout": "NHWC"})
     write_metadata(path, metadata)
     also: dict[str, Any] = {}
-    if recipe.export.also and isinstance(sample := _parity_batches(data, recipe)[-1], torch.Tensor):
+    if recipe.export.also and isinstance(sample := parity_batches(data, recipe)[-1], torch.Tensor):
         also = export_also(recipe.export.also, model, sample[:2], folder / "exports", metadata)
     shipped = ShippedNetwork(model, architecture, path)
     counted = {n: c.shipped for n, c in costs().items() if c.shipped and (c.always or n in recipe.budget.names)}
@@ -119,8 +113,8 @@ def ship(
         opset=exported.opset,
         versions=environment.versions(),
         parity=ParityRecord.model_validate(exported.parity.to_json()),
-        precision=PrecisionRecord.model_validate(written),
-        stacked=stacked,
+        precision=PrecisionRecord.model_validate(made.precision),
+        stacked=made.stacked,
         also=also,
         unjudged=unjudged,
         agreement=_agreement(path, trainer, recipe) if name == "result" else None,
@@ -128,63 +122,6 @@ def ship(
         **scores,
     )
     record.write(folder / "export.json")
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """The form that is asked for, and which limits a file would not meet; None: it ships in that form in any case."""
-
-    form: Form
-    misses: Misses | None
-
-
-def _export(
-    model: nn.Module, architecture: Architecture, path: Path, recipe: Recipe, data: DataSet, choice: _Choice
-) -> tuple[Exported, dict[str, Any], dict[str, Any] | None]:
-    """Export a network in the fastest of its forms, and bring the file into the form that is shipped.
-
-    Returns:
-        the file; JSON values of its precision; and how the forms compare, None where there is only one
-    """
-    batches, config = _parity_batches(data, recipe), recipe.export
-    found: dict[str, Exported] = {}
-    with tempfile.TemporaryDirectory(prefix="compressor-", dir=path.parent) as folder:
-        for name, arranged in forms(model, architecture, recipe).items():
-            beside = Path(folder) / f"{name}.onnx"
-            found[name] = export_onnx(
-                arranged, beside, batches, opset=config.written_opset, tolerance=config.plain_tolerance
-            )
-        measured = fastest({name: exported.path for name, exported in found.items()}, recipe.measured)
-        chosen = found[measured["chosen"]]
-        finished = Path(folder) / "finished.onnx"
-        form, precision = finish_within(chosen.path, finished, choice.form, recipe, data, choice.misses)
-        shipped = replace(chosen, path=path, opset=opset_in(onnx.load_model(finished, load_external_data=False)))
-        if architecture.stacks or not form.plain:
-            # Of the network that was trained and of the file that is shipped.
-            tolerance, threads = config.tolerance_of(form.precision), recipe.measured.threads
-            parity = shipped_parity(model, finished, form, batches, tolerance=tolerance, threads=threads)
-            shipped = replace(shipped, parity=parity)
-        if not precisions()[form.precision].plain:
-            precision["parity_of_fp32"] = chosen.parity.to_json()
-        copy_atomic(finished, path)
-    return shipped, precision, measured if architecture.stacks else None
-
-
-def shipped_parity(
-    model: nn.Module,
-    path: Path,
-    form: Form,
-    batches: Sequence[AnyInputs],
-    *,
-    tolerance: float,
-    threads: int | None = None,
-) -> Parity:
-    """Compare a network with its file in the form that is shipped; see `measure_parity`."""
-    axis = 1 if lacks_softmax(model) else form.softmax
-    compared = model if axis is None else WithSoftmax(model, axis)
-    network = OnnxNetwork(path, threads)
-    outputs: Any = network.all_outputs if isinstance(batches[0], Inputs) else network.outputs
-    return measure_parity(compared, outputs, batches, tolerance_of(interface_of(model), tolerance))
 
 
 def _judge(
@@ -195,7 +132,7 @@ def _judge(
     if trainer.metric is None:
         return score_file(path, data, data.test, threads), None
     try:
-        module, example = OnnxModule(path, threads), _parity_batches(data, recipe)[0]
+        module, example = OnnxModule(path, threads), parity_batches(data, recipe)[0]
         if isinstance(example, Inputs):
             with torch.no_grad():
                 like = run(model.cpu().eval(), example)
@@ -260,19 +197,6 @@ def load_weights(architecture: Architecture, path: Path, seed: int) -> nn.Module
     except RuntimeError as error:
         raise RunError(f"{path}: holds the weights of another architecture; delete it to train again") from error
     return model.eval()
-
-
-def _parity_batches(data: DataSet, recipe: Recipe) -> list[AnyInputs]:
-    """Real inputs: one sample and many; of text also a few that are half as long."""
-    if data.example is not None:
-        example = given_example(recipe.model.name)
-        assert example is not None
-        return [example.of_batch(1), example, example.of_batch(len(example) + 1)]
-    most = task_of(data).batch(data.classes, data.input_shape, _PARITY_BATCH)
-    sample = next(ordered(data.test, data, most))[0].cpu()
-    if data.task != "language":
-        return [sample[:1], sample]
-    return [sample[:1], sample[:2, : -(-sample.shape[1] // 2)], sample]
 
 
 def _scores(in_onnx: Evaluation, in_torch: Evaluation, data: DataSet, recipe: Recipe) -> dict[str, Any]:

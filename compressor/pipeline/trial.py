@@ -24,7 +24,7 @@ from compressor.models.architecture import Architecture
 from compressor.models.from_onnx.interface import interface_of
 from compressor.models.initialise import noise_like, scatter_
 from compressor.pipeline.context import RunContext
-from compressor.pipeline.shipping import shipped_parity
+from compressor.pipeline.file_maker import shipped_parity
 from compressor.recipe.precision import precisions
 from compressor.search import Problem
 

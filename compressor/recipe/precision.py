@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,6 +19,7 @@ from compressor.plugins import built_in
 if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
+    from torch import nn
 
 
 class Convert(Protocol):
@@ -53,6 +55,8 @@ class Precision:
         spare: bytes for each node by which the file of a trained network may be larger than that of an untrained one
         recognise: whether a graph that may come from elsewhere is of this precision
         remark: (file, provider, what measuring the schemes gave) → what to know of the file's speed, or None
+        simulated: a context within which a PyTorch network computes with the rounding of such a file; None: there is
+            none, or no need
     """
 
     name: str
@@ -65,6 +69,7 @@ class Precision:
     spare: int = 0
     recognise: Callable[[onnx.GraphProto], bool] = lambda graph: True
     remark: Callable[[Path, str, Mapping[str, Any]], str | None] = lambda path, provider, measured: None
+    simulated: Callable[[nn.Module], AbstractContextManager[Any]] | None = None
 
     @property
     def plain(self) -> bool:

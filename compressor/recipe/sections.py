@@ -207,6 +207,11 @@ class ExportConfig(Section):
         "it loses more, or is not faster than the float32 file while its size is not limited, the next larger "
         "precision ships, where that meets the budget; null: the precision is shipped as asked",
     )
+    qat_epochs: NonNegativeInt = Field(
+        0,
+        description="epochs of quantisation-aware training, from the trained weights, where int8 loses more than "
+        "tolerance_points; 0: none",
+    )
     preprocess: Literal["none", "uint8", "resize"] = Field(
         "none",
         description="none: the file takes normalised float32 images (N, C, H, W); uint8: raw ones (N, H, W, C), "
@@ -233,6 +238,19 @@ class ExportConfig(Section):
             raise ValueError(
                 f"tolerance_points: {self.tolerance_points:g}, but precision is {self.precision}, which loses nothing; "
                 f"valid: null, or precision: {', '.join(one.name for one in precisions().values() if not one.plain)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _training_follows_from_what_is_lost(self) -> ExportConfig:
+        known = precisions()
+        if self.qat_epochs and known[self.precision].simulated is None:
+            able = ", ".join(one.name for one in known.values() if one.simulated is not None)
+            raise ValueError(f"qat_epochs: {self.qat_epochs}, but precision is {self.precision}; valid: 0, or {able}")
+        if self.qat_epochs and self.tolerance_points is None:
+            raise ValueError(
+                f"qat_epochs: {self.qat_epochs}, but tolerance_points, beyond which it trains, is null; valid: a "
+                "number of points, such as 0.5"
             )
         return self
 

@@ -44,6 +44,8 @@ def precision_line(record: Record) -> str:
         chosen = dig(precision, "scheme", "schemes", scheme, "median_ms")
         if plain and chosen:
             parts.append(f"{plain / chosen:.2f} times as fast as its fp32 file")
+    if gate is not None and gate["qat"] and gate["qat"]["taken"]:
+        parts.append(f"quantisation-aware training for {gate['qat']['epochs']} epochs")
     if gate is not None and gate["shipped"] is not None:
         parts.append(f"{gate['shipped']['points']:.2f} points lost of {gate['tolerance']:g} allowed")
     if precision.get("note"):
@@ -84,6 +86,7 @@ def _gate(precision: Record) -> dict[str, Any] | None:
             if name in precisions() and not precisions()[name].plain
         ],
         "unmet": gate["unmet"],
+        "qat": gate.get("qat"),
     }
 
 

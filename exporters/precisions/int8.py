@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from compressor.recipe.precision import Precision
 if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
+    from torch import nn
 
 _BY_CHANNEL = 13  # operator set from which on a weight may have a scale for each channel
 _FORMING = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
@@ -155,6 +157,12 @@ def _remark(path: Path, provider: str, measured: Mapping[str, Any]) -> str | Non
     return f"int8 takes {1 / times:.2f} times as long as fp32 on this provider" if times < 1 else None
 
 
+def _simulated(model: nn.Module) -> AbstractContextManager[Any]:
+    from compressor.training.fake_quantization import fake_quantized
+
+    return fake_quantized(model)
+
+
 PRECISION = Precision(
     name="int8",
     title="8-bit integers",
@@ -167,4 +175,5 @@ PRECISION = Precision(
     spare=8,
     recognise=_recognise,
     remark=_remark,
+    simulated=_simulated,
 )

@@ -4,11 +4,13 @@ import json
 
 import onnx
 import pytest
-from small import small_recipe
+import torch
+from safetensors.torch import load_file
+from small import refusal, small_recipe
 
 from compressor.pipeline import precision_gate
 from compressor.pipeline.precision_gate import Weighed
-from compressor.pipeline.runner import run
+from compressor.pipeline.runner import Stopped, run
 from compressor.recipe import parse_recipe
 from compressor.report.precision import precision_line
 
@@ -31,7 +33,7 @@ def weighed(monkeypatch):
     """Say what files are found to be beside the float32 one, by the name of their precision."""
 
     def setting(**found):
-        monkeypatch.setattr(precision_gate, "weigh", lambda plain, path, recipe, data: found[path.stem])
+        monkeypatch.setattr(precision_gate, "weigh", lambda plain, path, recipe, data, before: found[path.stem])
 
     return setting
 
@@ -93,3 +95,85 @@ def test_files_are_compared_as_they_ship(tmp_path):
 ])  # fmt: skip
 def test_points(before, after, better, points):
     assert precision_gate.points_lost(before, after, better) == pytest.approx(points)
+
+
+TRAINED = {"export": {"precision": "int8", "tolerance_points": 0.5, "qat_epochs": 1}}
+
+
+@pytest.fixture
+def in_turn(monkeypatch):
+    """Say what int8 files are found to be, one after another."""
+
+    def setting(*found):
+        left = list(found)
+        monkeypatch.setattr(
+            precision_gate,
+            "weigh",
+            lambda plain, path, recipe, data, before: left.pop(0) if path.stem == "int8" else GOOD,
+        )
+        return left
+
+    return setting
+
+
+def test_what_loses_too_much_is_trained_on_with_its_rounding(tmp_path, in_turn):
+    left = in_turn(LOSES, GOOD)
+    report = run(recipe(**TRAINED, baselines=["reference"]), tmp_path / "run")
+    assert not left
+    told = report["precision"]
+    assert told["name"] == "int8"
+    assert told["gate"]["qat"] == {"epochs": 1, "points_before": 3.0, "points": 0.1, "taken": True}
+    for folder in (tmp_path / "run", tmp_path / "run" / "baselines" / "reference"):
+        before, after = (load_file(folder / name) for name in ("weights.safetensors", "weights-qat.safetensors"))
+        assert any(not torch.equal(value, after[name]) for name, value in before.items())
+    assert report["accuracy"]["onnx"] == pytest.approx(report["accuracy"]["torch"], abs=0.1)
+    assert "quantisation-aware" in precision_line(report)
+    assert "Quantisation-aware" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("first", "second"), [(LOSES, LOSES), (SLOW, GOOD), (GOOD, GOOD)])
+def test_what_is_no_better_for_it_or_needs_none_ships_as_it_was(tmp_path, in_turn, first, second):
+    left = in_turn(first, second)
+    report = run(recipe(**TRAINED), tmp_path / "run")
+    assert len(left) == (0 if first is LOSES else 1)  # a slow file is not made faster by training
+    assert report["precision"]["name"] == ("int8" if first is GOOD else "fp16")
+    assert not (tmp_path / "run" / "weights-qat.safetensors").exists()
+
+
+def test_where_it_has_to_ship_what_loses_less_is_taken(tmp_path, in_turn):
+    in_turn(LOSES, Weighed(1.0, (0.5, 0.48, 0.52)))
+    report = run(recipe(**TRAINED | LIMITED), tmp_path / "run")
+    assert report["precision"]["name"] == "int8"
+    assert report["precision"]["gate"]["qat"]["taken"]
+    assert "would not meet the budget" in report["precision"]["note"]
+    assert report["budget"]["met"]
+
+
+def test_training_on_goes_on_where_it_was_interrupted(tmp_path, in_turn):
+    export = TRAINED["export"] | {"qat_epochs": 3}
+    asked = recipe(export=export, checkpoint_seconds=0)
+    in_turn(LOSES, GOOD)
+    run(asked, tmp_path / "whole", until="export")
+    in_turn(LOSES, LOSES, GOOD)
+    seen = []
+
+    def pause():
+        seen.append((tmp_path / "run" / "checkpoints" / "qat-run-3.safetensors").exists())
+        return sum(seen) == 2
+
+    with pytest.raises(Stopped):
+        run(asked, tmp_path / "run", until="export", pause=pause)
+    assert not (tmp_path / "run" / "model.onnx").exists() or not (tmp_path / "run" / "export.json").exists()
+    run(asked, tmp_path / "run", until="export", resume=True)
+    whole, other = (load_file(tmp_path / name / "weights-qat.safetensors") for name in ("whole", "run"))
+    assert all(torch.equal(value, other[name]) for name, value in whole.items())
+
+
+@pytest.mark.parametrize(("export", "said"), [
+    ({"precision": "fp32", "tolerance_points": 0.5}, "which loses nothing; valid: null, or precision: fp16, int8"),
+    ({"precision": "fp16", "tolerance_points": 1, "qat_epochs": 2}, "but precision is fp16; valid: 0, or int8"),
+    ({"precision": "int8", "qat_epochs": 2}, "tolerance_points, beyond which it trains, is null"),
+    ({"precision": "int8", "tolerance_points": -1}, "tolerance_points"),
+])  # fmt: skip
+def test_what_makes_no_sense_is_refused(export, said):
+    assert said in refusal(small_recipe(export=export))

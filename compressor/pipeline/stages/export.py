@@ -9,7 +9,9 @@ from compressor.costs.budget import Budget
 from compressor.files import write_atomic
 from compressor.pipeline import run_folder
 from compressor.pipeline.context import RunContext
+from compressor.pipeline.quantization_aware import retraining
 from compressor.pipeline.records import ExportRecord
+from compressor.pipeline.run_network import RunNetwork
 from compressor.pipeline.shipping import ship
 from compressor.search import Unfinished
 from compressor.training.checkpoint import save_tensors
@@ -29,14 +31,19 @@ def export(context: RunContext) -> None:
                 recipe=context.recipe,
                 trainer=context.trainer(),
                 limits=limits,
-                precision=None if network.name == "result" else _precision_of(context),
+                **_beside_result(context, network),
             )
             run_folder.seal(context.out, "export")
 
 
-def _precision_of(context: RunContext) -> str:
-    """Of the result's file, which is exported first: the others are shown beside it."""
-    return ExportRecord.read(context.out / "export.json").precision.name
+def _beside_result(context: RunContext, network: RunNetwork) -> dict[str, Any]:
+    """Precision of a network's file, and what trains it on: those of the result, which is exported first."""
+    retrain = retraining(context, network)
+    if network.name == "result":
+        return {"retrain": retrain}
+    precision = ExportRecord.read(context.out / "export.json").precision
+    given = network.begins == "given"
+    return {"precision": precision.name, "retrain": retrain if precision.trained_on and not given else None}
 
 
 def export_current(context: RunContext, unfinished: Unfinished) -> dict[str, Any]:
