@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +16,11 @@ from compressor.errors import ExportError
 
 @contextmanager
 def converting(precision: str, source: Path) -> Iterator[None]:
-    """Without the advice that converters log: there is no one to take it; what they raise is an `ExportError`."""
+    """Without the advice that converters log and print: no one can take it; what they raise is an `ExportError`."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), contextlib.redirect_stdout(io.StringIO()):
             yield
     except ExportError:
         raise

@@ -45,6 +45,7 @@ class Form:
         softmax: axis of the classes over which a softmax is taken, unless the network has one; None: none is added
         batch: the only batch that the file takes; None: any
         own_names: the output keeps its name, as that of an ONNX file that was given; else it is called by what it gives
+        refined: whether schemes of the precision are refined for the network, see `scheme_choice.choose`
     """
 
     precision: str = "fp32"
@@ -54,6 +55,7 @@ class Form:
     softmax: int | None = None
     batch: int | None = None
     own_names: bool = False
+    refined: bool = False
 
     @property
     def plain(self) -> bool:

@@ -232,9 +232,11 @@ class Runtime:
             conditions = self.conditions
             config = BenchConfig(provider=conditions.provider, batch=conditions.batch, threads=conditions.threads)
             with tempfile.TemporaryDirectory(prefix="compressor-", dir=self._folder) as folder:
-                _, record = choose(precision, path, Path(folder), samples=samples, config=config)
+                _, record = choose(
+                    precision, path, Path(folder), samples=samples, config=config, refined=self._form.refined
+                )
             write_json(known, record)
-        return precision.schemes[read_json(known)["chosen"]]
+        return precision.named(read_json(known)["chosen"])
 
     @functools.cached_property
     def _cache(self) -> _Cache:

@@ -211,7 +211,7 @@ def finish_as(source: Path, target: Path, form: Form, recipe: Recipe, data: Data
     if precision.schemes:
         data = replace(data, metric=None)  # schemes are compared by the task's own
         split, task = judged(data, recipe.seed), task_of(data)
-        samples = calibration(data, recipe.seed)
+        samples = calibration(data, recipe.seed, recipe.export.calibration_images)
         with tempfile.TemporaryDirectory(prefix="compressor-", dir=target.parent) as folder:
             scheme, tried = choose(
                 precision,
@@ -222,6 +222,8 @@ def finish_as(source: Path, target: Path, form: Form, recipe: Recipe, data: Data
                 score=lambda path: score_file(path, data, split, recipe.measured.threads).value,
                 better=task.better,
                 tolerance=recipe.export.tolerance_points,
+                refined=form.refined,
+                sized=any(costs()[name].of_file for name in recipe.budget.names),
                 fast_first=any(costs()[name].timed for name in recipe.budget.names),
             )
         record |= {"scheme": tried, "calibration": sum(map(len, samples)), "judged": len(split), "metric": task.metric}

@@ -39,6 +39,20 @@ class Convert(Protocol):
         """
 
 
+class Variants(Protocol):
+    """Schemes that differ from one in one respect."""
+
+    def __call__(self, scheme: Any, source: Path, *, sized: bool, scored: bool) -> Sequence[Any]:
+        """Find schemes that may be faster or more accurate for a file.
+
+        Args:
+            scheme: the best so far
+            source: the float32 file
+            sized: none that makes the file larger
+            scored: whether accuracy counts; else speed alone
+        """
+
+
 @dataclass(frozen=True)
 class Precision:
     """The precision of weights and arithmetic in a file.
@@ -51,6 +65,10 @@ class Precision:
             for, whatever the recipe says, for what counts is the accuracy
         convert: None where the file is what the exporter writes
         schemes: ways to convert, by name, of which the best is found by measuring, with samples; empty if there is one
+        named: name → scheme, of variants too
+        variants: (scheme, file, whether its size counts, whether it is scored) → schemes that differ from it in one
+            respect and may suit the file better, each with a `name`; None: there are none
+        joined: (scheme, variants of it) → the scheme that has what each of them changes
         largest: names of the schemes that give the largest files
         spare: bytes for each node by which the file of a trained network may be larger than that of an untrained one
         recognise: whether a graph that may come from elsewhere is of this precision
@@ -65,6 +83,9 @@ class Precision:
     tolerance: float = math.inf
     convert: Convert | None = None
     schemes: Mapping[str, Any] = field(default_factory=dict)
+    named: Callable[[str], Any] = lambda name: None
+    variants: Variants | None = None
+    joined: Callable[[Any, Sequence[Any]], Any] = lambda scheme, others: scheme
     largest: tuple[str, ...] = ()
     spare: int = 0
     recognise: Callable[[onnx.GraphProto], bool] = lambda graph: True

@@ -207,6 +207,14 @@ class ExportConfig(Section):
         "it loses more, or is not faster than the float32 file while its size is not limited, the next larger "
         "precision ships, where that meets the budget; null: the precision is shipped as asked",
     )
+    calibration: Literal["minmax", "auto"] = Field(
+        "minmax",
+        description="of int8; minmax: ranges of activations are from the least to the largest value of the calibration "
+        "images; auto: entropy and percentile are tried as well, and which kinds of nodes are better left in float32",
+    )
+    calibration_images: PositiveInt = Field(
+        256, description="training images that ranges of activations are taken from, drawn by the seed"
+    )
     qat_epochs: NonNegativeInt = Field(
         0,
         description="epochs of quantisation-aware training, from the trained weights, where int8 loses more than "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,15 @@ if TYPE_CHECKING:
 
 _BY_CHANNEL = 13  # operator set from which on a weight may have a scale for each channel
 _FORMING = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_NORMS, _MEANS = (
+    ("BatchNormalization", "InstanceNormalization", "LayerNormalization"),
+    ("GlobalAveragePool", "ReduceMean"),
+)
+_BESIDE = (  # operators that ONNX Runtime quantises beside the convolutions and matrix products
+    *("Add", "AveragePool", "Clip", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Relu", "Resize", "Sigmoid"),
+    *("Softmax", "Where", *_NORMS),
+)
+_SQUEEZED = "squeeze-excite Conv"
 _QUANTISED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger")
 
 
@@ -37,17 +46,41 @@ class Scheme:
         weights: "s8" or "u8"
         per_channel: a scale for every output channel of a weight, rather than one
         reduced: weights of 7 bits, which cannot overflow on x86 CPUs without VNNI instructions
+        calibration: how ranges follow from what samples give: "minmax"; "entropy" and "percentile" cut off what is rare
+        floats: kinds of nodes that stay float32, as `_kind` names them
     """
 
     activations: str
     weights: str
     per_channel: bool = False
     reduced: bool = False
+    calibration: str = "minmax"
+    floats: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        """Such as "u8s8 per-channel"."""
-        return f"{self.activations}{self.weights}{' 7-bit' * self.reduced}{' per-channel' * self.per_channel}"
+        """Such as "u8s8 per-channel, entropy, float Add and Mul"."""
+        parts = [f"{self.activations}{self.weights}{' 7-bit' * self.reduced}{' per-channel' * self.per_channel}"]
+        if self.calibration != "minmax":
+            parts.append(self.calibration)
+        if self.floats:
+            parts.append(f"float {' and '.join(self.floats)}")
+        return ", ".join(parts)
+
+    @classmethod
+    def named(cls, name: str) -> Scheme:
+        """The scheme of a name."""
+        kinds, *more = name.split(", ")
+        types, *flags = kinds.split(" ")
+        floats = next((part.removeprefix("float ") for part in more if part.startswith("float ")), "")
+        return cls(
+            types[:2],
+            types[2:],
+            per_channel="per-channel" in flags,
+            reduced="7-bit" in flags,
+            calibration=next((part for part in more if part in CALIBRATIONS), "minmax"),
+            floats=tuple(floats.split(" and ")) if floats else (),
+        )
 
 
 SCHEMES = {
@@ -60,6 +93,62 @@ SCHEMES = {
         Scheme("u8", "u8", per_channel),
     )
 }
+
+
+CALIBRATIONS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}  # our name: ONNX Runtime's
+
+
+def variants(scheme: Scheme, source: Path, *, sized: bool, scored: bool) -> list[Scheme]:
+    """Schemes that differ from one in one respect and may be more accurate or faster for this file.
+
+    Other ways to find ranges, and kinds of nodes in float32: each kind of convolution and norm, and all operators
+    beside these together, for alone they would only have integers on both sides again. Squeeze-excite means lose
+    accuracy, and depth-wise convolutions and elementwise operators may take longer in integers than in float32. Where
+    the size of the file counts, nothing more stays float32; where no scores are taken, ranges make no difference.
+    """
+    import onnx
+
+    others = [replace(scheme, calibration=name) for name in CALIBRATIONS if scored and name != scheme.calibration]
+    if sized:
+        return others
+    graph = onnx.load_model(source, load_external_data=False).graph
+    kinds = {kind for kind in _kinds(graph).values() if kind is not None} - set(scheme.floats)
+    together = kinds & {*_BESIDE, _SQUEEZED}
+    sets = [{kind} for kind in sorted(kinds - set(_BESIDE))] + [{kind} for kind in _NORMS if kind in kinds]
+    if together and together not in sets:
+        sets.append(together)
+    return others + [replace(scheme, floats=tuple(sorted({*scheme.floats, *some}))) for some in sets]
+
+
+def joined(best: Scheme, others: Sequence[Scheme]) -> Scheme:
+    """A scheme that has of several ones what each changes; the first one's calibration that is another counts."""
+    floats = {kind for one in (best, *others) for kind in one.floats}
+    calibrations = [one.calibration for one in others if one.calibration != best.calibration]
+    return replace(best, floats=tuple(sorted(floats)), calibration=next(iter(calibrations), best.calibration))
+
+
+def _kinds(graph: onnx.GraphProto) -> dict[str, str | None]:
+    """{name of a node: its kind, if it may stay float32}; the convolutions and products that are the work have none."""
+    shapes = {weight.name: tuple(weight.dims) for weight in graph.initializer}
+    pooled: set[str] = set()  # values that are means over a map, and what follows from these alone
+    found: dict[str, str | None] = {}
+    for node in graph.node:
+        within = [name for name in node.input if name and name not in shapes]
+        squeezed = bool(within) and pooled.issuperset(within)
+        if node.op_type in _MEANS or squeezed:
+            pooled.update(node.output)
+        found[node.name] = _SQUEEZED if squeezed and node.op_type == "Conv" else _kind(node, shapes)
+    return found
+
+
+def _kind(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    if node.op_type != "Conv":
+        return node.op_type if node.op_type in _BESIDE else None
+    shape = shapes.get(node.input[1], ())
+    groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+    if groups > 1:
+        return "depth-wise Conv" if shape[1:2] == (1,) else "grouped Conv"
+    return "1x1 Conv" if shape[2:] and set(shape[2:]) == {1} else None
 
 
 def to_int8(source: Path, target: Path, scheme: Scheme, samples: Sequence[NDArray[Any]]) -> None:
@@ -76,16 +165,25 @@ def to_int8(source: Path, target: Path, scheme: Scheme, samples: Sequence[NDArra
     """
     import onnx
     import torch
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     from compressor.exporters.onnx_network import OnnxNetwork
     from compressor.models.onnx_reading import opset_in
 
+    # Histograms of batches of several sizes are refused; ranges are not.
+    taken = [batch for batch in samples if scheme.calibration == "minmax" or batch.shape == samples[0].shape]
+
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             network = OnnxNetwork(source, threads=1)
-            self._feeds = (network.feed(torch.from_numpy(batch)) for batch in samples)
+            self._feeds = (network.feed(torch.from_numpy(batch)) for batch in taken)
 
         def get_next(self) -> dict[str, NDArray[Any]] | None:
             return next(self._feeds, None)
@@ -101,7 +199,8 @@ def to_int8(source: Path, target: Path, scheme: Scheme, samples: Sequence[NDArra
         prepared, made = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         # In 8 bits probabilities near 0 would be 0, and those of a sample would not add up to 1.
-        kept = _last_softmax(onnx.load_model(prepared, load_external_data=False).graph)
+        graph = onnx.load_model(prepared, load_external_data=False).graph
+        kept = [*_last_softmax(graph), *(name for name, kind in _kinds(graph).items() if kind in scheme.floats)]
         quantize_static(
             str(prepared),
             str(made),
@@ -112,6 +211,7 @@ def to_int8(source: Path, target: Path, scheme: Scheme, samples: Sequence[NDArra
             activation_type=types[scheme.activations],
             weight_type=types[scheme.weights],
             nodes_to_exclude=kept,
+            calibrate_method=CalibrationMethod[CALIBRATIONS[scheme.calibration]],
             extra_options={"ActivationSymmetric": scheme.activations == "s8"},
         )
         proto = onnx.load_model(made)
@@ -169,6 +269,9 @@ PRECISION = Precision(
     bytes_of_value=1,
     convert=to_int8,
     schemes=SCHEMES,
+    named=Scheme.named,
+    variants=variants,
+    joined=joined,
     largest=tuple(name for name, scheme in SCHEMES.items() if scheme.per_channel and not scheme.reduced),
     # A file of a trained network has a node more or less than that of an untrained one: where a range of activations
     # begins at 0, the ReLU before it is left out.

@@ -32,7 +32,7 @@ def recipe(**sections):
 
 def test_calibration_takes_training_images_only(digits):
     data = digits(200)
-    raw = np.concatenate(calibration(data, 0))
+    raw = np.concatenate(calibration(data, 0, 256))
     training = np.concatenate([images.numpy() for images, _ in ordered(data.train, data, 500)])
     known = {image.tobytes() for image in training}
     assert len(raw) == len(training) <= 256
