@@ -8,7 +8,8 @@ from typing import Final
 import onnxruntime as ort
 
 from .errors import BenchError
-from .session import PROVIDER_CHAINS, open_session, reason
+from .providers import providers
+from .session import open_session, reason
 
 __all__ = ["runs_in_float32"]
 
@@ -34,7 +35,7 @@ def runs_in_float32(path: str | os.PathLike[str], provider: str = "auto") -> boo
         placed = Path(folder) / "placed.onnx"
         options.optimized_model_filepath = str(placed)
         try:
-            ort.InferenceSession(str(path), options, providers=PROVIDER_CHAINS[chosen])
+            ort.InferenceSession(str(path), options, providers=list(providers()[chosen].chain))
         except Exception as error:  # of pybind, without a common base
             raise BenchError(f"{path}: {provider} cannot place it: {reason(error)}") from error
         return _INSERTED in placed.read_bytes()

@@ -61,7 +61,7 @@ class Comparison:
         base: what was
         candidate: what is to be judged
         conditions: how both were run
-        provider: what ran both: "cpu", "cuda" or "tensorrt"
+        provider: what ran both, by its short name
         threads: intra-op threads, the calling one included
         clock: "cpu" (CPU time of the one thread that works) or "wall"
         blocks: of fresh sessions
@@ -182,7 +182,7 @@ def compare_latency(
         base: an ONNX file
         candidate: another one; the same is allowed (a test of the noise)
         max_regression: share by which the candidate may be slower, above 0 and below 10
-        provider: "cpu", "cuda", "tensorrt", or "auto": CUDA where it really works, otherwise CPU
+        provider: one of `PROVIDERS`; "auto": CUDA where it really works, otherwise CPU
         batch: inputs in one run; a symbolic first axis of an input gets this size
         threads: intra-op threads; None leaves the count to ONNX Runtime, and CPU time cannot be used
         shapes: sizes for further symbolic axes, or whole shapes of inputs (see `Conditions`)

@@ -40,7 +40,7 @@ class Latency:
         std: population standard deviation.
         throughput_per_s: inputs per second, batch / mean.
         batch: inputs in one run.
-        provider: what ran it: "cpu", "cuda" or "tensorrt".
+        provider: what ran it, by its short name.
         threads: intra-op threads, the calling one included.
         threads_given: whether the caller set `threads`; otherwise it is ONNX Runtime's default as best known.
         warmup: runs before the clock.
@@ -150,7 +150,7 @@ def measure_latencies(
 
     Args:
         paths: the files; the same one twice is allowed (a test of the noise).
-        provider: "cpu", "cuda", "tensorrt", or "auto": CUDA where it really works, otherwise CPU.
+        provider: one of `PROVIDERS`; "auto": CUDA where it really works, otherwise CPU.
         batch: inputs in one run; a symbolic first axis of an input gets this size (see `resolve_inputs`).
         warmup: rounds before the clock, 0 or more.
         runs: rounds on the clock, 1 or more.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from .errors import BenchError
+from .providers import PROVIDERS
 
 if TYPE_CHECKING:
     from .baseline import Baseline, BaselineStore
@@ -25,7 +26,6 @@ __all__ = ["MARK", "Limits", "LimitsError", "OnnxLatency", "Record", "Settings",
 
 MARK: Final = "onnx_latency"
 FIXTURE: Final = "onnx_latency"
-PROVIDERS: Final = ("auto", "cpu", "cuda", "tensorrt")  # those of `session`, which imports onnxruntime
 _LOOKS: Final = (8, 16, 32)  # sessions after which a latency is held against its limit
 _BLOCK_MS: Final = 250.0  # of measuring in a session, where 5 to 100 runs take that long
 _SECONDS: Final = 120.0  # after which no further look is taken
@@ -46,7 +46,7 @@ class Limits:
         batch: inputs in one run
         max_ms: what the median of the wall time may be, milliseconds for a whole batch; None: anything
         max_regression: share by which a file may be slower than its baseline, 0.02 for 2 %; None: not compared
-        provider: "auto", "cpu", "cuda" or "tensorrt"
+        provider: one of `compressor.bench.PROVIDERS`
         threads: intra-op threads; None leaves the count to ONNX Runtime
         shapes: sizes for symbolic axes, or whole shapes of inputs (see `Conditions`)
         inputs: an .npz file with values for some inputs, by their names; None: all are drawn at random

@@ -20,12 +20,10 @@ import onnxruntime as ort
 
 from .errors import BenchError, ProviderError
 from .machine import physical_cores, usable_cores
+from .providers import PROVIDERS, Provider, providers
 
 __all__ = [
-    "PROVIDERS",
-    "PROVIDER_CHAINS",
     "Opened",
-    "device_of",
     "intra_op_threads",
     "no_cuda_graph",
     "open_session",
@@ -34,24 +32,8 @@ __all__ = [
     "timed_session",
 ]
 
-_CPU: Final = "CPUExecutionProvider"
-_CUDA: Final = "CUDAExecutionProvider"
-_TENSORRT: Final = "TensorrtExecutionProvider"
-
-# Providers by short name, each with those that take the nodes it has no kernel for (shape arithmetic, say).
-PROVIDER_CHAINS: Final[dict[str, list[str]]] = {
-    "cpu": [_CPU],
-    "cuda": [_CUDA, _CPU],
-    "tensorrt": [_TENSORRT, _CUDA, _CPU],
-}
-_SHORT: Final = {chain[0]: name for name, chain in PROVIDER_CHAINS.items()}
-PROVIDERS: Final = ("auto", *PROVIDER_CHAINS)
-
-# What makes a provider replay the model as one CUDA graph. The parsers differ: "1" is no value of TensorRT's.
-_CUDA_GRAPH: Final = {
-    _CUDA: {"enable_cuda_graph": "1"},
-    _TENSORRT: {"trt_cuda_graph_enable": "True"},
-}
+_SHORT: Final = {provider.chain[0]: name for name, provider in providers().items()}
+_LONG: Final = {name: long for long, name in _SHORT.items()}
 
 _MOST_THREADS: Final = 1024  # more take ONNX Runtime minutes to start
 _FATAL_ONLY: Final = 4  # ONNX Runtime log severities: 0 verbose ... 4 fatal
@@ -64,7 +46,7 @@ class Opened:
 
     Attributes:
         session: the `onnxruntime.InferenceSession`.
-        provider: short name of the provider that runs it: "cpu", "cuda" or "tensorrt".
+        provider: short name of the provider that runs it.
         create_ms: milliseconds to create the session: read, optimise, move weights to the device.
         nodes: number of graph nodes by the short name of the provider that took them; empty where ONNX
             Runtime is too old to report them.
@@ -89,7 +71,7 @@ def open_session(
 
     Args:
         path: the ONNX file.
-        provider: "cpu", "cuda", "tensorrt", or "auto": CUDA where it really works, otherwise CPU.
+        provider: one of `PROVIDERS`; "auto": CUDA where it really works, otherwise CPU.
         threads: intra-op threads; None: one for each physical core, or as many as the cores that this process may
             use, if those are fewer (see `intra_op_threads`).
         stop_spinning: let the session's threads sleep as soon as a run ends, instead of waiting busily for
@@ -138,8 +120,9 @@ def timed_session(
         raise BenchError(f"threads={threads} must be at most {_MOST_THREADS}")
     if not file.is_file():
         raise BenchError(f"{file} is not a file")
-    if cuda_graph and provider == "cpu":
-        raise BenchError("cuda_graph needs provider cuda or tensorrt, not 'cpu'")
+    if cuda_graph and provider != "auto" and not providers()[provider].cuda_graph:
+        able = " or ".join(name for name, one in providers().items() if one.cuda_graph)
+        raise BenchError(f"cuda_graph needs provider {able}, not {provider!r}")
     options = _options(threads, stop_spinning, profile)
     if provider != "auto":
         return _open(file, provider, options, cuda_graph)
@@ -166,11 +149,6 @@ def short_name(provider: str) -> str:
     return _SHORT.get(provider, provider)
 
 
-def device_of(provider: str) -> str:
-    """Name the device, as ONNX Runtime calls it, on which a provider (short name) keeps its tensors."""
-    return "cpu" if provider == "cpu" else "cuda"
-
-
 def _options(threads: int | None, stop_spinning: bool, profile: str | None) -> Any:
     options = ort.SessionOptions()
     fewer = usable_cores() < physical_cores()  # then ONNX Runtime would take cores that this process may not use
@@ -189,11 +167,12 @@ def _options(threads: int | None, stop_spinning: bool, profile: str | None) -> A
 
 def _open(file: Path, provider: str, options: Any, cuda_graph: bool = False) -> Opened:
     """Create the session on exactly this provider (short name, not "auto")."""
-    wanted = PROVIDER_CHAINS[provider][0]
+    wanted = _LONG[provider]
     if wanted not in ort.get_available_providers():
+        _create(file, "cpu", options)  # raises its own error where the model is at fault
         raise ProviderError(
             f"provider {provider!r} is not in this build of ONNX Runtime {ort.__version__}, which has "
-            f"{', '.join(ort.get_available_providers())}"
+            f"{', '.join(ort.get_available_providers())}; {_remedy(provider)}"
         )
     session, create_ms = _create(file, provider, options, cuda_graph)
     taken = session.get_providers()[0]
@@ -209,11 +188,7 @@ def _open(file: Path, provider: str, options: Any, cuda_graph: bool = False) -> 
 
 
 def _remedy(provider: str) -> str:
-    libraries = "CUDA and cuDNN libraries" if provider == "cuda" else "CUDA, cuDNN and TensorRT libraries"
-    return (
-        f"check that nvidia-smi lists a GPU and that the {libraries} that onnxruntime-gpu needs are installed, or "
-        "measure with provider='cpu'"
-    )
+    return f"{providers()[provider].needs}, or measure with provider='cpu'"
 
 
 def _asked_but(provider: str) -> str:
@@ -222,8 +197,9 @@ def _asked_but(provider: str) -> str:
 
 def _create(file: Path, provider: str, options: Any, cuda_graph: bool = False) -> tuple[Any, float]:
     """Create a session; its provider is not checked yet. Returns it with the milliseconds that it took."""
-    chain = [(name, _CUDA_GRAPH.get(name, {}) if cuda_graph else {}) for name in PROVIDER_CHAINS[provider]]
-    with _gpu_attempt() if provider != "cpu" else contextlib.nullcontext():
+    chosen = providers()[provider]
+    chain = _chain(chosen, file, options.intra_op_num_threads or None, cuda_graph)
+    with _gpu_attempt() if chosen.device != "cpu" else contextlib.nullcontext():
         start = time.perf_counter_ns()
         try:
             # enable_fallback=0: otherwise the Python layer catches a provider's error and retries on the CPU.
@@ -231,6 +207,14 @@ def _create(file: Path, provider: str, options: Any, cuda_graph: bool = False) -
         except Exception as error:  # ONNX Runtime's errors share no narrower base class
             raise _blame(file, provider, options, error) from error
         return session, (time.perf_counter_ns() - start) / 1e6
+
+
+def _chain(provider: Provider, file: Path, threads: int | None, cuda_graph: bool) -> list[tuple[str, dict[str, str]]]:
+    """The providers as ONNX Runtime takes them, with options; only one that replays graphs may ask another to."""
+    known = {one.chain[0]: one for one in providers().values()}
+    own = {name: dict(known[name].cuda_graph) if cuda_graph else {} for name in provider.chain}
+    own[provider.chain[0]] |= provider.options(file, threads)
+    return list(own.items())
 
 
 def _blame(file: Path, provider: str, options: Any, error: Exception) -> BenchError:
@@ -266,7 +250,7 @@ def _nodes(session: Any) -> tuple[dict[str, int], dict[str, int]]:
     for part in session.get_provider_graph_assignment_info():
         nodes = part.get_nodes()
         counts[short_name(part.ep_name)] += len(nodes)
-        if part.ep_name == _CPU:
+        if short_name(part.ep_name) == "cpu":
             cpu_ops.update(node.op_type for node in nodes)
     return dict(counts), dict(cpu_ops)
 

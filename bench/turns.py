@@ -30,7 +30,8 @@ from .inputs import (
     resolve_inputs,
 )
 from .memory import check_ends
-from .session import Opened, device_of, intra_op_threads, no_cuda_graph, reason, timed_session
+from .providers import device_of
+from .session import Opened, intra_op_threads, no_cuda_graph, reason, timed_session
 
 __all__ = ["Conditions", "Entrant", "Turns", "open_entrant"]
 
@@ -42,7 +43,7 @@ class Conditions:
     """How models are run.
 
     Attributes:
-        provider: "cpu", "cuda", "tensorrt", or "auto": CUDA where it really works, otherwise CPU.
+        provider: one of `PROVIDERS`; "auto": CUDA where it really works, otherwise CPU.
         batch: inputs in one run; a symbolic first axis of an input gets this size (see `resolve_inputs`).
         threads: intra-op threads; None leaves the count to ONNX Runtime.
         seed: of the input values and the order of the turns.

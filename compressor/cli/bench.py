@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compressor.cli.command import Command
-from compressor.cli.options import check_writable, given_inputs, parse_batches, parse_shapes
+from compressor.cli.options import PROVIDER_HELP, check_writable, given_inputs, parse_batches, parse_shapes
 from compressor.errors import on_one_line
 from compressor.failures import Failure, reported
 
@@ -26,7 +26,7 @@ _MIB = 2**20
     epilog="compressor bench bert.onnx --preset serving --shape seq=128 --profile --json latency.json",
 )
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--provider", default="auto", show_default=True, help="auto, cpu, cuda or tensorrt.")
+@click.option("--provider", default="auto", show_default=True, help=PROVIDER_HELP)
 @click.option(
     "--preset",
     default="paper",

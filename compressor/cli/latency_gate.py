@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compressor.cli.command import Command, command
-from compressor.cli.options import check_writable, given_inputs, parse_batches, parse_shapes
+from compressor.cli.options import PROVIDER_HELP, check_writable, given_inputs, parse_batches, parse_shapes
 from compressor.errors import RecipeError, RunError
 from compressor.failures import Failure, reported
 
@@ -24,7 +24,7 @@ _FOLDER = ".onnx-baselines"
 _LINE_SECONDS, _COLUMNS = 10.0, 60
 
 _batch = click.option("--batch", default="100", show_default=True, help="Inputs per run, such as 1 or 1,100.")
-_provider = click.option("--provider", default="auto", show_default=True, help="auto, cpu, cuda or tensorrt.")
+_provider = click.option("--provider", default="auto", show_default=True, help=PROVIDER_HELP)
 _threads = click.option("--threads", default=1, show_default=True, help="Intra-op threads; 0 takes one for each core.")
 _shape = click.option(
     "--shape",

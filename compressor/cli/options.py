@@ -26,6 +26,8 @@ def check_writable(*paths: Path | None) -> None:
             raise RunError(f"{path}: cannot be written: {above} is not a folder that can be written to")
 
 
+PROVIDER_HELP = "One of auto, cpu, cuda, tensorrt, openvino, coreml."
+
 given_inputs = click.option(
     "--inputs",
     type=click.Path(exists=True, dir_okay=False),

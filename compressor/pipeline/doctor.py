@@ -9,13 +9,14 @@ import onnx
 from onnx import TensorProto, helper
 
 from compressor.bench import BenchError, open_session
+from compressor.bench.providers import PROVIDERS
 from compressor.errors import UnavailableError
 
 
 def providers() -> dict[str, str]:
     """{provider: "works", or why not}, found by opening a session with a one-node model."""
     answers = {}
-    for provider in ("cpu", "cuda", "tensorrt"):
+    for provider in PROVIDERS[1:]:
         try:
             check_provider(provider)
             answers[provider] = "works"

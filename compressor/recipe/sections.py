@@ -251,11 +251,13 @@ class ExportConfig(Section):
 
     @model_validator(mode="after")
     def _training_follows_from_what_is_lost(self) -> ExportConfig:
+        if not self.qat_epochs:
+            return self
         known = precisions()
-        if self.qat_epochs and known[self.precision].simulated is None:
+        if known[self.precision].simulated is None:
             able = ", ".join(one.name for one in known.values() if one.simulated is not None)
             raise ValueError(f"qat_epochs: {self.qat_epochs}, but precision is {self.precision}; valid: 0, or {able}")
-        if self.qat_epochs and self.tolerance_points is None:
+        if self.tolerance_points is None:
             raise ValueError(
                 f"qat_epochs: {self.qat_epochs}, but tolerance_points, beyond which it trains, is null; valid: a "
                 "number of points, such as 0.5"

@@ -93,7 +93,7 @@ WholeOrAuto = Annotated[PositiveInt | Literal["auto"], BeforeValidator(_whole_or
 BatchSize = Annotated[PositiveInt, Field(ge=2)]  # batch-norm needs two images
 Share = Annotated[str, BeforeValidator(_share)]
 Batch = Annotated[PositiveInt, Field(le=65536)]
-Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
+Provider = Literal["auto", "cpu", "cuda", "tensorrt", "openvino", "coreml"]
 Threads = Annotated[PositiveInt, Field(le=1024)]
 Minimum = Annotated[PositiveInt | dict[str, PositiveInt], BeforeValidator(_minimum)]
 NonNegativeInt = Annotated[int, Field(ge=0, le=_LARGEST_COUNT), BeforeValidator(no_bool)]

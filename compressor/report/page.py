@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from compressor.bench.providers import providers
 from compressor.errors import RunError
 from compressor.recipe.cost import cost_title, costs
 from compressor.recipe.method import sections_of
@@ -42,9 +43,6 @@ from compressor.report.values import (
     unsteady,
     widths_of,
 )
-
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_PROVIDERS["tensorrt"] = "TensorrtExecutionProvider"
 
 
 def render_html(record: Record) -> str:
@@ -220,7 +218,7 @@ def _usage(record: Record) -> str | None:
         "import json\n"
         "import numpy as np\n"
         "import onnxruntime as ort\n"
-        f'session = ort.InferenceSession("model.onnx", providers=["{_PROVIDERS.get(provider.lower(), provider)}"])\n'
+        f'session = ort.InferenceSession("model.onnx", providers=["{_long_name(provider.lower())}"])\n'
         "notes = session.get_modelmeta().custom_metadata_map\n"
     )
     export = dig(record, "recipe", "export") or {}
@@ -230,6 +228,12 @@ def _usage(record: Record) -> str | None:
         return head + _text_usage()
     ready = ":" in str(dig(record, "recipe", "data", "name") or "")  # as transforms of the user's give them
     return head + _image_usage(shape, export, masks=metric_of(record).name == "mIoU", ready=ready)
+
+
+def _long_name(provider: str) -> str:
+    """What ONNX Runtime calls a provider."""
+    known = providers().get(provider)
+    return provider if known is None else known.chain[0]
 
 
 def _own_usage() -> str:

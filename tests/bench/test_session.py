@@ -8,7 +8,8 @@ import pytest
 
 from compressor.bench import BenchError, ProviderError, open_session, session
 from compressor.bench.machine import physical_cores, usable_cores
-from compressor.bench.session import PROVIDERS, intra_op_threads, reason, timed_session
+from compressor.bench.providers import PROVIDERS, providers
+from compressor.bench.session import intra_op_threads, reason, timed_session
 
 
 def cuda_works(path):
@@ -50,7 +51,7 @@ def test_gpu_provider_without_gpu_is_an_error_and_quiet(save_linear, capfd, prov
 
 
 def test_unknown_provider_names_the_valid_ones(save_linear):
-    with pytest.raises(BenchError, match="'gpu' is not one of auto, cpu, cuda, tensorrt") as caught:
+    with pytest.raises(BenchError, match="'gpu' is not one of auto, cpu, cuda, tensorrt, openvino, coreml") as caught:
         open_session(save_linear(), provider="gpu")
     assert caught.value.exit_code == 2
 
@@ -199,6 +200,9 @@ def test_cuda_graph_is_asked_of_the_gpu_and_its_failure_told(save_linear, gpu_ch
     with pytest.raises(ProviderError, match="cannot be replayed as a CUDA graph") as caught:
         timed_session(path, provider=provider, cuda_graph=True)
     # The session after the first tells whether the model itself is bad; none is measured in its place.
+    first, graph = chain[0]
+    own = {} if provider == "auto" else providers()[provider].options(path, None)
+    chain = [(first, {**graph, **own}), *chain[1:]]
     assert gpu_chains == [chain, [("CPUExecutionProvider", {})]]
     assert caught.value.exit_code == 3
     assert str(path) in str(caught.value)

@@ -256,7 +256,7 @@ def test_a_batch_that_no_memory_holds(call, batch):
     ("words", "message"),
     [
         (["--preset", "fast"], "preset 'fast' is not one of paper, serving"),
-        (["--provider", "gpu"], "'gpu' is not one of auto, cpu, cuda, tensorrt"),
+        (["--provider", "gpu"], "'gpu' is not one of auto, cpu, cuda, tensorrt, openvino, coreml"),
         (["--warmup", "-1"], "warmup=-1 must be 0 or more"),
         (["--runs", "0"], "runs=0 must be 1 or more"),
         (["--threads", "-2"], "threads=-2 must be 1 or more"),
