@@ -185,9 +185,20 @@ def train_command(out: Path, trust: bool) -> None:
 @command(main, "export", "compressor export runs/first")
 @_folder
 @_trust
-def export_command(out: Path, trust: bool) -> None:
+@click.option(
+    "--triton",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Then add it to a model repository of Triton; OUT may be any ONNX file.",
+)
+def export_command(out: Path, trust: bool, triton: Path | None) -> None:
     """Go on in a run folder up to OUT/model.onnx, checked against PyTorch."""
-    _continue(out, "export", trust)
+    if triton is None or out.suffix != ".onnx":
+        _continue(out, "export", trust)
+    if triton is not None:
+        from compressor.cli.triton import add_to_repository
+
+        click.echo(f"{add_to_repository(out, triton, trust)}")
 
 
 @command(main, "report", "compressor report runs/first")

@@ -234,7 +234,7 @@ def test_doctor_tells_versions_and_providers(call):
     assert told["compressor"]
     assert told["torch_device"]
     assert "provider cpu       works" in result.stdout
-    assert result.stdout.count("\nprovider ") == 3
+    assert result.stdout.count("\nprovider ") == 5
 
 
 @pytest.mark.parametrize(
