@@ -32,12 +32,12 @@ _LOOKS, _WARMUP = 12, 3  # batches
 _FASTER, _GAIN = 0.97, 0.2  # times the latency, and points: what a change must bring to be taken along
 
 
-def form_of(recipe: Recipe, data: DataSet) -> Form:
-    """The form of the shipped file."""
+def form_of(recipe: Recipe, data: DataSet, precision: str | None = None) -> Form:
+    """The form of the shipped file, in another precision than the recipe's perhaps."""
     config = recipe.export
     axis = (2 if data.task == "language" else 1) if config.softmax else None
     return Form(
-        precision=config.precision,
+        precision=precision or config.precision,
         refined=config.calibration == "auto",
         preprocess=config.preprocess,
         mean=data.mean,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from compressor.bench import Conditions, measure_pairs
+from compressor.bench import Conditions, Ratio, measure_pairs
 from compressor.data import DataSet, Split
 from compressor.exporters import Form, finish
 from compressor.exporters.scheme_choice import calibration, choose, judged, points_lost
@@ -149,7 +149,14 @@ def finish_within(
 
 def weigh(plain: Path, path: Path, recipe: Recipe, data: DataSet, before: float) -> Weighed:
     """Compare a finished file with the float32 one in latency, in pairs, and with a score on the validation split."""
-    config, after = recipe.measured, _score(path, recipe, data)
+    after = _score(path, recipe, data)
+    ratio = compared(plain, path, recipe)
+    return Weighed(points_lost(before, after, task_of(data).better), (ratio.median, ratio.low, ratio.high))
+
+
+def compared(plain: Path, path: Path, recipe: Recipe) -> Ratio:
+    """How many times as long a file takes as another, measured until it is known which is faster, or for a minute."""
+    config = recipe.measured
     pairs = measure_pairs(
         plain,
         path,
@@ -158,8 +165,7 @@ def weigh(plain: Path, path: Path, recipe: Recipe, data: DataSet, before: float)
         looks=_LOOKS,
         max_seconds=_PATIENCE,
     )
-    ratio = pairs.ratio()
-    return Weighed(points_lost(before, after, task_of(data).better), (ratio.median, ratio.low, ratio.high))
+    return pairs.ratio()
 
 
 def _score(path: Path, recipe: Recipe, data: DataSet) -> float:

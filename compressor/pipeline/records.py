@@ -14,10 +14,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, RootModel, TypeAdapter, ValidationError, model_validator
 
 from compressor.dependency.inputs import Inputs
-from compressor.errors import RunError
+from compressor.errors import RunError, not_one_of
 from compressor.files import read_text, write_json
 from compressor.pipeline.run_network import Begin
 from compressor.recipe import Cost, costs
+from compressor.recipe.precision import precisions
 from compressor.recipe.stored import Amount, Count, Finite, Limit, Number, Share, Size, problem_of
 from compressor.search import Finetuning
 from compressor.training.trainer import EpochRecord
@@ -407,6 +408,18 @@ class Mending(BaseModel):
 
 class MendedRecord(RootModel[list[Mending]], _File):
     """mended.json: the result was measured above its limit."""
+
+
+class PlannedPrecision(_File):
+    """precision.json: what `export.precision: auto` stands for in this run."""
+
+    name: str
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.name not in precisions():
+            raise ValueError(f"name: {not_one_of(self.name, precisions())}")
+        return self
 
 
 class FailuresRecord(RootModel[dict[str, str]], _File):

@@ -45,6 +45,7 @@ _LEAVES = {
     "bench": ("latency.json",),  # and the records of limited costs, see `compressor.recipe.Cost`
     "report": ("report.json",),
 }
+PLAN = "precision.json"  # what the recipe leaves open is settled before the search leaves anything
 _MARKS = ("recipe.yaml", "stages.json", "plan.json")  # a run or a comparison has one of them
 _KINDS = (".json", ".jsonl", ".yaml", ".safetensors", ".onnx", ".html", ".csv", ".tmp")
 _FOLDERS = ("checkpoints", "baselines", "exports", "now", "runs", "shared")
@@ -74,6 +75,8 @@ def claim(folder: Path, recipe: Recipe, resume: bool) -> None:
         check(folder, recipe)
     elif folder.exists() and any(not _ours(entry, folder) for entry in folder.iterdir()):
         raise RunError(f"{folder}: is not empty and holds no run; name another folder")
+    if not begun:
+        (folder / PLAN).unlink(missing_ok=True)  # of another recipe, perhaps
     if not (folder / "stages.json").exists():
         write_json(folder / "stages.json", {})  # first: it marks the folder as ours, whatever recipe.yaml it has
     write_atomic(kept, recipe.to_yaml())
@@ -325,5 +328,6 @@ def _ours(entry: Path, folder: Path) -> bool:
     if entry.name.startswith(".") and entry.name.endswith(".tmp"):
         return True
     return (
-        entry.name in ("recipe.yaml", "stages.json", "log.jsonl", "checkpoints") and (folder / "stages.json").exists()
+        entry.name in ("recipe.yaml", "stages.json", "log.jsonl", "checkpoints", PLAN)
+        and (folder / "stages.json").exists()
     )

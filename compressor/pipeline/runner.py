@@ -19,6 +19,7 @@ from compressor.pipeline.context import Shared as Shared
 from compressor.pipeline.context import Stopped as Stopped
 from compressor.pipeline.doctor import check_provider
 from compressor.pipeline.lock import alone_in
+from compressor.pipeline.precision_plan import resolved
 from compressor.pipeline.stages import STAGES as STAGES
 from compressor.pipeline.stages.export import export_current
 from compressor.pipeline.stages.train import train_network
@@ -109,10 +110,12 @@ def _run_stages(context: RunContext, until: str) -> dict[str, Any]:
         check_provider(context.recipe.measured.provider)  # now, not after hours of training
     run_folder.tidy(context.out)
     run_folder.check_files(context.out)
+    recipe = context.recipe
     for name in asked:
         context.stage = name
         context.stop_if_asked()
-        run_folder.record(context.out, name, context.recipe)
+        run_folder.record(context.out, name, recipe)
+        context.recipe = resolved(context)
         try:
             with context.log.timing(name):
                 STAGES[name](context)

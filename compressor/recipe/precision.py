@@ -98,6 +98,9 @@ class Precision:
         return self.convert is None
 
 
+AUTO = "auto"  # in recipes: a run finds out which
+
+
 @functools.cache
 def precisions() -> dict[str, Precision]:
     """All precisions by name, the plain one first."""

@@ -26,7 +26,7 @@ from compressor.recipe.budget import BudgetConfig, budget_type
 from compressor.recipe.cost import costs
 from compressor.recipe.method import Method, MethodConfig, methods
 from compressor.recipe.model_name import ModelName
-from compressor.recipe.precision import precisions
+from compressor.recipe.precision import AUTO, precisions
 from compressor.recipe.training import EvaluateConfig, FinetuneConfig, TrainConfig, function_of
 from compressor.recipe.values import (
     Batch,
@@ -196,10 +196,11 @@ class ExportConfig(Section):
         description="stacked layers as grouped convolutions (units, or blocks of units, whichever is faster) or dense "
         "with zeros; auto: the fastest on the provider",
     )
-    precision: Literal["fp32", "fp16", "int8"] = Field(
+    precision: Literal["fp32", "fp16", "int8", "auto"] = Field(
         "fp32",
         description="of weights and arithmetic; int8: quantised statically on training images, with the integer types "
-        "that are fast on the provider; budgets count the file of this precision",
+        "that are fast on the provider; auto: the smallest that loses no more than tolerance_points (0.5 if null) and "
+        "is faster; budgets count the file of this precision",
     )
     tolerance_points: NonNegativeFloat | None = Field(
         None,
@@ -242,7 +243,7 @@ class ExportConfig(Section):
 
     @model_validator(mode="after")
     def _points_are_of_what_is_converted(self) -> ExportConfig:
-        if self.tolerance_points is not None and precisions()[self.precision].plain:
+        if self.precision != AUTO and self.tolerance_points is not None and precisions()[self.precision].plain:
             raise ValueError(
                 f"tolerance_points: {self.tolerance_points:g}, but precision is {self.precision}, which loses nothing; "
                 f"valid: null, or precision: {', '.join(one.name for one in precisions().values() if not one.plain)}"
@@ -251,7 +252,7 @@ class ExportConfig(Section):
 
     @model_validator(mode="after")
     def _training_follows_from_what_is_lost(self) -> ExportConfig:
-        if not self.qat_epochs:
+        if not self.qat_epochs or self.precision == AUTO:
             return self
         known = precisions()
         if known[self.precision].simulated is None:

@@ -31,7 +31,7 @@ def plain(tmp_path_factory):
 
 
 def test_recipes_may_name_all_of_them():
-    assert set(get_args(ExportConfig.model_fields["precision"].annotation)) == set(NAMES)
+    assert set(get_args(ExportConfig.model_fields["precision"].annotation)) == {*NAMES, "auto"}
     assert [name for name in NAMES if precisions()[name].plain] == NAMES[:1]
 
 

@@ -1,0 +1,82 @@
+"""What `export.precision: auto` stands for in a run: the precision to search for, which is tried first at the end."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from compressor.errors import ExportError
+from compressor.exporters import export_onnx, finish, samples_of
+from compressor.exporters.scheme_choice import choose, form_of
+from compressor.models import build, example_input
+from compressor.models.initialise import noise_like, scatter_
+from compressor.pipeline import run_folder
+from compressor.pipeline.context import RunContext
+from compressor.pipeline.precision_gate import compared
+from compressor.pipeline.records import PlannedPrecision
+from compressor.recipe import Recipe, costs
+from compressor.recipe.precision import AUTO, precisions
+
+USUAL_POINTS = 0.5  # that a file may lose where the recipe says nothing
+
+
+def resolved(context: RunContext) -> Recipe:
+    """The recipe of a run, with a precision in place of `auto`; what was found once stays.
+
+    Under a latency budget that is the smallest precision in which the untrained unscaled network is faster than in
+    float32 on the provider, for a search for one that is slower would end with less than the limit allows. Else it is
+    the smallest: whether it is faster, and accurate enough, is found out when the network is trained.
+    """
+    recipe = context.recipe
+    if recipe.export.precision != AUTO:
+        return recipe
+    path = context.out / run_folder.PLAN
+    if not path.exists():
+        timed = any(costs()[name].timed for name in recipe.budget.names)
+        name = _fastest(context) if timed else _by_size()[0]
+        PlannedPrecision(name=name).write(path)
+    name = PlannedPrecision.read(path).name
+    plain, points = precisions()[name].plain, recipe.export.tolerance_points
+    settled = {
+        "precision": name,
+        "tolerance_points": None if plain else USUAL_POINTS if points is None else points,
+        "qat_epochs": recipe.export.qat_epochs if precisions()[name].simulated is not None else 0,
+    }
+    return recipe.model_copy(update={"export": recipe.export.model_copy(update=settled)})
+
+
+def _by_size() -> list[str]:
+    return sorted(precisions(), key=lambda name: precisions()[name].bytes_of_value)
+
+
+def _fastest(context: RunContext) -> str:
+    """The smallest precision that is faster than float32 on the provider, by the unscaled network, untrained."""
+    recipe, reference = context.recipe, context.reference()
+    context.show("measuring in which precision the unscaled network is fast")
+    model, inputs = build(reference), noise_like(example_input(reference))
+    scatter_(model)
+    samples = samples_of(inputs)
+    with tempfile.TemporaryDirectory(prefix="compressor-") as folder:
+        source = Path(folder) / "source.onnx"
+        export_onnx(model, source, [inputs], opset=recipe.export.written_opset, tolerance=float("inf"))
+        files = {}
+        for name in reversed(_by_size()):  # float32 first
+            precision, scheme, path = precisions()[name], None, Path(folder) / f"{name}.onnx"
+            form = form_of(recipe, context.data, name)
+            try:
+                if precision.schemes:
+                    tried = Path(folder) / name
+                    tried.mkdir()
+                    scheme, _ = choose(
+                        precision, source, tried, samples=samples, config=recipe.measured, refined=form.refined
+                    )
+                finish(source, path, form, scheme, samples)
+            except ExportError as error:
+                context.show(f"{name} is left out: {error}")
+                continue
+            files[name] = path
+        plain = next(name for name, one in precisions().items() if one.plain)
+        for name in _by_size():
+            if name in files and name != plain and compared(files[plain], files[name], recipe).high < 1:
+                return name
+    return plain
