@@ -106,7 +106,7 @@ def choose(
     """
     assert precision.convert is not None, f"{precision.name}: there is nothing to choose"
     trials = _Trials(precision, source, folder, samples, config, score)
-    trials.add(precision.schemes.values())
+    trials.add(precision.schemes_for(source).values())
     if not trials.record:
         raise ExportError(f"export.precision: {precision.name}: no scheme works: {next(iter(trials.refused.values()))}")
 

@@ -76,16 +76,17 @@ def finished(plain: Path, path: Path, form: Form, inputs: AnyInputs) -> Iterator
         yield None
         return
     refused: list[ExportError] = []
-    others = [name for name in precision.schemes if name not in precision.largest]
-    for names in (precision.largest, others):
+    schemes = precision.schemes_for(plain)
+    largest = [name for name in schemes if name in precision.largest]
+    for names in (largest, [name for name in schemes if name not in largest]):
         for name in names:
             try:
-                finish(plain, path, form, precision.schemes[name], samples_of(inputs))
+                finish(plain, path, form, schemes[name], samples_of(inputs))
             except ExportError as error:
                 refused.append(error)
                 continue
             written = True
-            yield precision.schemes[name]
+            yield schemes[name]
         if written:
             return
     raise refused[0]

@@ -65,6 +65,7 @@ class Precision:
             for, whatever the recipe says, for what counts is the accuracy
         convert: None where the file is what the exporter writes
         schemes: ways to convert, by name, of which the best is found by measuring, with samples; empty if there is one
+        suiting: file → those of the schemes that suit it; None: all do
         named: name → scheme, of variants too
         variants: (scheme, file, whether its size counts, whether it is scored) → schemes that differ from it in one
             respect and may suit the file better, each with a `name`; None: there are none
@@ -83,6 +84,7 @@ class Precision:
     tolerance: float = math.inf
     convert: Convert | None = None
     schemes: Mapping[str, Any] = field(default_factory=dict)
+    suiting: Callable[[Path], Mapping[str, Any]] | None = None
     named: Callable[[str], Any] = lambda name: None
     variants: Variants | None = None
     joined: Callable[[Any, Sequence[Any]], Any] = lambda scheme, others: scheme
@@ -91,6 +93,10 @@ class Precision:
     recognise: Callable[[onnx.GraphProto], bool] = lambda graph: True
     remark: Callable[[Path, str, Mapping[str, Any]], str | None] = lambda path, provider, measured: None
     simulated: Callable[[nn.Module], AbstractContextManager[Any]] | None = None
+
+    def schemes_for(self, path: Path) -> Mapping[str, Any]:
+        """The schemes that suit a float32 file, by name."""
+        return self.schemes if self.suiting is None else self.suiting(path)
 
     @property
     def plain(self) -> bool:

@@ -1,4 +1,4 @@
-"""Int8: static quantisation in QDQ form, by ONNX Runtime's own tools.
+"""Int8: quantisation by ONNX Runtime's own tools, static in QDQ form, or of LSTMs and matrix products dynamic.
 
 Which integer types are fast depends on the machine: the dot products of x86 CPUs multiply unsigned activations by
 signed weights, TensorRT wants both signed. So a scheme is chosen by measuring (`scheme_choice`).
@@ -34,7 +34,11 @@ _BESIDE = (  # operators that ONNX Runtime quantises beside the convolutions and
     *("Softmax", "Where", *_NORMS),
 )
 _SQUEEZED = "squeeze-excite Conv"
-_QUANTISED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger")
+_QUANTISED = (
+    *("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger"),
+    *("DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul"),
+)
+_DYNAMIC, _DYNAMICALLY = "dynamic", ("LSTM", "MatMul", "Gemm", "Gather")
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ class Scheme:
     """How numbers become integers.
 
     Attributes:
-        activations: "u8" (any zero point) or "s8" (zero point 0, as TensorRT asks for)
+        activations: "u8" (any zero point) or "s8" (zero point 0, as TensorRT asks for); "dynamic": 8 bits in the range
+            of each input as it comes, of LSTMs and matrix products alone
         weights: "s8" or "u8"
         per_channel: a scale for every output channel of a weight, rather than one
         reduced: weights of 7 bits, which cannot overflow on x86 CPUs without VNNI instructions
@@ -58,9 +63,15 @@ class Scheme:
     floats: tuple[str, ...] = ()
 
     @property
+    def dynamic(self) -> bool:
+        """Whether ranges of activations are found when the file runs."""
+        return self.activations == _DYNAMIC
+
+    @property
     def name(self) -> str:
         """Such as "u8s8 per-channel, entropy, float Add and Mul"."""
-        parts = [f"{self.activations}{self.weights}{' 7-bit' * self.reduced}{' per-channel' * self.per_channel}"]
+        types = f"{self.activations}{' ' * self.dynamic}{self.weights}"
+        parts = [f"{types}{' 7-bit' * self.reduced}{' per-channel' * self.per_channel}"]
         if self.calibration != "minmax":
             parts.append(self.calibration)
         if self.floats:
@@ -71,11 +82,12 @@ class Scheme:
     def named(cls, name: str) -> Scheme:
         """The scheme of a name."""
         kinds, *more = name.split(", ")
-        types, *flags = kinds.split(" ")
+        types, *flags = kinds.removeprefix(f"{_DYNAMIC} ").split(" ")
+        activations = _DYNAMIC if kinds.startswith(_DYNAMIC) else types[:2]
         floats = next((part.removeprefix("float ") for part in more if part.startswith("float ")), "")
         return cls(
-            types[:2],
-            types[2:],
+            activations,
+            types if activations == _DYNAMIC else types[2:],
             per_channel="per-channel" in flags,
             reduced="7-bit" in flags,
             calibration=next((part for part in more if part in CALIBRATIONS), "minmax"),
@@ -91,8 +103,21 @@ SCHEMES = {
         Scheme("u8", "s8", per_channel, reduced=True),
         Scheme("s8", "s8", per_channel),
         Scheme("u8", "u8", per_channel),
+        Scheme(_DYNAMIC, "s8", per_channel),
+        Scheme(_DYNAMIC, "s8", per_channel, reduced=True),
     )
 }
+
+
+def schemes_of(source: Path) -> dict[str, Scheme]:
+    """The schemes that suit a file: dynamic ones make convolutions slow, and static ones leave an LSTM in float32."""
+    import onnx
+
+    from compressor.exporters.graph_names import nodes_of
+
+    kinds = {node.op_type for node in nodes_of(onnx.load_model(source, load_external_data=False).graph)}
+    dynamic, static = "LSTM" in kinds or "Conv" not in kinds, "LSTM" not in kinds or "Conv" in kinds
+    return {name: one for name, one in SCHEMES.items() if (dynamic if one.dynamic else static)}
 
 
 CALIBRATIONS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}  # our name: ONNX Runtime's
@@ -108,6 +133,8 @@ def variants(scheme: Scheme, source: Path, *, sized: bool, scored: bool) -> list
     """
     import onnx
 
+    if scheme.dynamic:
+        return []
     others = [replace(scheme, calibration=name) for name in CALIBRATIONS if scored and name != scheme.calibration]
     if sized:
         return others
@@ -152,7 +179,8 @@ def _kind(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> str | 
 
 
 def to_int8(source: Path, target: Path, scheme: Scheme, samples: Sequence[NDArray[Any]]) -> None:
-    """Quantise a file statically, with QuantizeLinear and DequantizeLinear nodes around what becomes integer.
+    """Quantise a file: statically, with QuantizeLinear and DequantizeLinear nodes around what becomes integer; or
+    dynamically, where LSTMs become ONNX Runtime's own operators.
 
     Args:
         source: a float32 file with one input
@@ -170,6 +198,7 @@ def to_int8(source: Path, target: Path, scheme: Scheme, samples: Sequence[NDArra
         CalibrationMethod,
         QuantFormat,
         QuantType,
+        quantize_dynamic,
         quantize_static,
     )
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -201,19 +230,25 @@ def to_int8(source: Path, target: Path, scheme: Scheme, samples: Sequence[NDArra
         # In 8 bits probabilities near 0 would be 0, and those of a sample would not add up to 1.
         graph = onnx.load_model(prepared, load_external_data=False).graph
         kept = [*_last_softmax(graph), *(name for name, kind in _kinds(graph).items() if kind in scheme.floats)]
-        quantize_static(
-            str(prepared),
-            str(made),
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            per_channel=scheme.per_channel,
-            reduce_range=scheme.reduced,
-            activation_type=types[scheme.activations],
-            weight_type=types[scheme.weights],
-            nodes_to_exclude=kept,
-            calibrate_method=CalibrationMethod[CALIBRATIONS[scheme.calibration]],
-            extra_options={"ActivationSymmetric": scheme.activations == "s8"},
-        )
+        how: dict[str, Any] = {
+            "per_channel": scheme.per_channel,
+            "reduce_range": scheme.reduced,
+            "weight_type": types[scheme.weights],
+            "nodes_to_exclude": kept,
+        }
+        if scheme.dynamic:
+            quantize_dynamic(str(prepared), str(made), op_types_to_quantize=list(_DYNAMICALLY), **how)
+        else:
+            quantize_static(
+                str(prepared),
+                str(made),
+                Reader(),
+                quant_format=QuantFormat.QDQ,
+                activation_type=types[scheme.activations],
+                calibrate_method=CalibrationMethod[CALIBRATIONS[scheme.calibration]],
+                extra_options={"ActivationSymmetric": scheme.activations == "s8"},
+                **how,
+            )
         proto = onnx.load_model(made)
         _drop_unused_domains(proto)
         known = {entry.key: entry.value for entry in onnx.load_model(source).metadata_props}
@@ -269,6 +304,7 @@ PRECISION = Precision(
     bytes_of_value=1,
     convert=to_int8,
     schemes=SCHEMES,
+    suiting=schemes_of,
     named=Scheme.named,
     variants=variants,
     joined=joined,

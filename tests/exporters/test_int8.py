@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from compressor.exporters import Form, OnnxNetwork, export_onnx, finish, scheme_choice
-from compressor.exporters.precisions.int8 import CALIBRATIONS, SCHEMES, Scheme, joined, variants
+from compressor.exporters.precisions.int8 import CALIBRATIONS, SCHEMES, Scheme, joined, schemes_of, variants
 from compressor.recipe import BenchConfig
 from compressor.recipe.precision import precisions
 
@@ -61,6 +61,19 @@ def test_variants_are_of_what_the_graph_has(plain):
     assert all(one.calibration == "minmax" for one in variants(first, plain[0], sized=False, scored=False))
     again = variants(replace(first, floats=("1x1 Conv",)), plain[0], sized=False, scored=True)
     assert all("1x1 Conv" in one.floats for one in again)
+
+
+@pytest.mark.parametrize(("layers", "dynamic", "static"), [
+    ([nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(2)], False, True),  # slow in dynamic integers
+    ([nn.Flatten(), nn.LazyLinear(2)], True, True),
+])  # fmt: skip
+def test_schemes_suit_the_layers(tmp_path, layers, dynamic, static):
+    model, images = nn.Sequential(*layers).eval(), torch.rand(2, 3, 8, 8)
+    model(images)
+    export_onnx(model, tmp_path / "plain.onnx", [images])
+    found = schemes_of(tmp_path / "plain.onnx").values()
+    assert any(one.dynamic for one in found) == dynamic
+    assert any(not one.dynamic for one in found) == static
 
 
 def test_what_is_joined_has_all_changes():
@@ -128,6 +141,7 @@ def test_what_helps_is_taken_together(tmp_path, monkeypatch, fast, good, chosen)
         precisions()["int8"],
         convert=convert,
         schemes={"plain": Named("")},
+        suiting=None,
         variants=lambda scheme, source, **how: [Named(letter) for letter in "abc"],
         joined=lambda scheme, others: Named("".join(one.letters for one in others)),
     )

@@ -39,7 +39,7 @@ def test_recipes_may_name_all_of_them():
 def test_a_file_of_it_is_recognised_and_smaller_by_its_bytes(plain, tmp_path, name):
     source, images = plain
     precision = precisions()[name]
-    for scheme in [precision.schemes[one] for one in precision.largest] or [None]:
+    for scheme in [one for name, one in precision.schemes_for(source).items() if name in precision.largest] or [None]:
         target = tmp_path / "made.onnx"
         finish(source, target, Form(precision=name), scheme, [images])
         assert inspect_file(target)["precision"] == name

@@ -119,7 +119,9 @@ def test_the_unscaled_network_is_measured_in_the_same_form(tmp_path):
     runtime = Runtime(mlp, Conditions("cpu", 2, 1), opset=20, folder=tmp_path, form=form)
     graph = onnx.load(runtime._file_of_reference()).graph
     assert graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
-    assert {"QuantizeLinear", "Softmax"} <= {node.op_type for node in graph.node}
+    kinds = {node.op_type for node in graph.node}
+    assert kinds & {"QuantizeLinear", "DynamicQuantizeLinear"}  # which is fast is measured
+    assert "Softmax" in kinds
     plain = Runtime(mlp, Conditions("cpu", 2, 1), opset=20, folder=tmp_path)
     assert plain._anchor != runtime._anchor
 

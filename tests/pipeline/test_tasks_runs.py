@@ -83,6 +83,20 @@ def test_the_budget_is_met_with_parity(finished):
     assert report["parity"]["batches"] == ([1, 2, many] if name == "language" else [1, many])
 
 
+def test_an_lstm_is_quantised_as_it_runs(recipes, tmp_path):
+    raw = recipes["language"]
+    wide = raw["model"] | {"options": {"hidden": 64, "embedding": 32}}
+    quantised = raw | {"model": wide, "export": {"precision": "int8"}, "train": raw["train"] | {"epochs": 1}}
+    run(parse_recipe(quantised), tmp_path / "run", until="export")
+    told = json.loads((tmp_path / "run" / "export.json").read_text())
+    kinds = {node.op_type for node in onnx.load(tmp_path / "run" / "model.onnx").graph.node}
+    assert "DynamicQuantizeLSTM" in kinds
+    assert "LSTM" not in kinds
+    assert told["precision"]["scheme"]["chosen"].startswith("dynamic")
+    assert told["onnx_bytes"] < 0.6 * told["precision"]["scheme"]["fp32"]["onnx_bytes"]
+    assert told["metric"]["onnx"] == pytest.approx(told["metric"]["torch"], rel=0.03)
+
+
 def test_torch_and_onnx_agree_on_the_metric(finished):
     name, recipe, out, report = finished
     task, data = TASKS[name], load_data(recipe.data, seed=recipe.seed)
