@@ -49,10 +49,15 @@ def _tensorrt(file: Path, threads: int | None) -> dict[str, str]:
     from compressor.files import cache_folder, sha256_of
 
     folder = cache_folder() / "tensorrt"
+    own = folder if _EXTERNAL in file.read_bytes() else folder / sha256_of(file)[:24]
+    try:
+        own.mkdir(parents=True, exist_ok=True)  # TensorRT's provider makes no parents
+    except OSError:  # then engines are built each time
+        return {}
     kept = {"trt_timing_cache_enable": "True", "trt_timing_cache_path": str(folder)}
-    if _EXTERNAL in file.read_bytes():
+    if own == folder:
         return kept
-    return kept | {"trt_engine_cache_enable": "True", "trt_engine_cache_path": str(folder / sha256_of(file)[:24])}
+    return kept | {"trt_engine_cache_enable": "True", "trt_engine_cache_path": str(own)}
 
 
 def _openvino(file: Path, threads: int | None) -> dict[str, str]:

@@ -55,9 +55,9 @@ def calibration(data: DataSet, seed: int, count: int) -> list[NDArray[Any]]:
     return [inputs.cpu().numpy() for inputs, _ in ordered(chosen, data, size)]
 
 
-def judged(data: DataSet, seed: int) -> Split:
-    """The images that schemes are compared on: of the validation split, or of training if there is none."""
-    return some(data.validation if len(data.validation) else data.train, _JUDGED, seed)
+def judged(data: DataSet, seed: int, count: int = _JUDGED) -> Split:
+    """The images that files are compared on: of the validation split, or of training if there is none."""
+    return some(data.validation if len(data.validation) else data.train, count, seed)
 
 
 def some(split: Split, count: int, seed: int) -> Split:

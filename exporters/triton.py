@@ -11,6 +11,7 @@ import onnx
 
 from compressor.errors import ExportError
 from compressor.files import copy_atomic, read_text, write_atomic
+from compressor.models.onnx_reading import external_files
 
 _CONFIG, _LABELS = "config.pbtxt", "labels.txt"
 _TYPES = {
@@ -38,7 +39,7 @@ def write_triton(
     """Add an ONNX file to a model repository, as the next version of the model of a name.
 
     Args:
-        source: the ONNX file, with its weights inside
+        source: the ONNX file
         repository: a folder, made if it is not there
         name: of the model
         provider: short name of the one that the file was measured on
@@ -54,7 +55,7 @@ def write_triton(
             name with another configuration
     """
     folder = repository / name
-    graph = onnx.load_model(source).graph
+    graph = onnx.load_model(source, load_external_data=False).graph
     config = _configuration(graph, name, provider=provider, threads=threads, batch=batch, classes=classes)
     path = folder / _CONFIG
     if path.exists() and read_text(path) != config:
@@ -64,6 +65,12 @@ def write_triton(
     versions = [int(one.name) for one in folder.glob("*") if one.is_dir() and one.name.isdecimal()]
     target = folder / str(max(versions, default=0) + 1) / "model.onnx"
     target.parent.mkdir(parents=True, exist_ok=True)
+    for beside in external_files(source):
+        place = target.parent / beside.relative_to(source.parent)
+        if not place.resolve().is_relative_to(target.parent.resolve()):
+            raise ExportError(f"{source}: has weights in {beside}, outside of its folder")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        copy_atomic(beside, place)
     copy_atomic(source, target)
     if _labelled(graph, classes):
         write_atomic(folder / _LABELS, "".join(f"{' '.join(str(one).split())}\n" for one in classes))

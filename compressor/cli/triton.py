@@ -37,7 +37,7 @@ def add_to_repository(source: Path, repository: Path, trust: bool = False) -> Pa
     return write_triton(
         path,
         repository,
-        source.resolve().stem,
+        source.resolve().stem if source == path else source.resolve().name,
         provider=provider,
         threads=threads,
         batch=batch,

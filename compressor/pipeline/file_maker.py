@@ -14,6 +14,7 @@ from torch import nn
 
 from compressor.data import DataSet, ordered
 from compressor.dependency.inputs import AnyInputs, Inputs
+from compressor.errors import ExportError, TrainingError
 from compressor.exporters import Exported, Form, OnnxNetwork, Parity, WithSoftmax, export_onnx, measure_parity
 from compressor.exporters.interface import tolerance_of
 from compressor.exporters.layouts import fastest, forms
@@ -82,24 +83,36 @@ class FileMaker:
         The latter ships if it is of the precision asked for and within the tolerance; or, if that precision has to
         ship, loses less. For `misses` see `finish_within`.
         """
+        with tempfile.TemporaryDirectory(prefix="compressor-", dir=self.path.parent) as folder:
+            made = self._best(model, misses, Path(folder))
+            copy_atomic(made.exported.path, self.path)
+        return replace(made, exported=replace(made.exported, path=self.path))
+
+    def _best(self, model: nn.Module, misses: Misses, folder: Path) -> Made:
         form = form_of(self.recipe, self.data)
-        first = self._file(model, self.path, form, misses)
+        first = self._file(model, folder / "first.onnx", form, misses)
         if self.retrain is None or not loses_too_much(first.precision, self.recipe):
             return first
         old = first.precision["gate"]
-        again = self.retrain()
-        with tempfile.TemporaryDirectory(prefix="compressor-", dir=self.path.parent) as folder:
-            second = self._file(again, Path(folder) / self.path.name, form, misses, old["plain_score"])
-            new = second.precision["gate"]
+        told: dict[str, Any] = {
+            "epochs": self.recipe.export.qat_epochs,
+            "points_before": old["tried"][0]["points"],
+            "points": None,
+            "taken": False,
+        }
+        second = None
+        try:
+            second = self._file(self.retrain(), folder / "second.onnx", form, misses, old["plain_score"])
+        except (TrainingError, ExportError) as error:  # what was trained before can ship
+            told["failed"] = str(error)
+        if second is not None:
+            new = second.precision["gate"]["tried"][0]
             forced = first.precision["name"] == second.precision["name"] == old["asked"]
-            before, points = (gate["tried"][0]["points"] for gate in (old, new))
-            taken = new["tried"][0]["rejected"] is None or (forced and _of(points) < _of(before))
-            if taken:
-                copy_atomic(second.exported.path, self.path)
-        told = {"epochs": self.recipe.export.qat_epochs, "points_before": before, "points": points, "taken": taken}
-        made = replace(second, exported=replace(second.exported, path=self.path)) if taken else first
+            better = _of(new["points"]) < _of(told["points_before"])
+            told |= {"points": new["points"], "taken": new["rejected"] is None or (forced and better)}
+        made = second if second is not None and told["taken"] else first
         gate: Mapping[str, Any] = made.precision["gate"]
-        return replace(made, precision=made.precision | {"gate": {**gate, "qat": told}}, trained_on=taken)
+        return replace(made, precision=made.precision | {"gate": {**gate, "qat": told}}, trained_on=told["taken"])
 
     def _file(
         self, model: nn.Module, path: Path, form: Form, misses: Misses | None, before: float | None = None
@@ -116,15 +129,18 @@ class FileMaker:
             measured = fastest({name: exported.path for name, exported in found.items()}, recipe.measured)
             chosen = found[measured["chosen"]]
             finished = Path(folder) / "finished.onnx"
+
+            def compare(path: Path, form: Form) -> Parity:
+                tolerance, threads = config.tolerance_of(form.precision), recipe.measured.threads
+                return shipped_parity(model, path, form, batches, tolerance=tolerance, threads=threads)
+
             form, precision = finish_within(
-                chosen.path, finished, form, recipe, self.data, misses=misses, before=before
+                chosen.path, finished, form, recipe, self.data, misses=misses, check=compare, before=before
             )
             shipped = replace(chosen, path=path, opset=opset_in(onnx.load_model(finished, load_external_data=False)))
             if self.architecture.stacks or not form.plain:
                 # Of the network that was trained and of the file that is shipped.
-                tolerance, threads = config.tolerance_of(form.precision), recipe.measured.threads
-                parity = shipped_parity(model, finished, form, batches, tolerance=tolerance, threads=threads)
-                shipped = replace(shipped, parity=parity)
+                shipped = replace(shipped, parity=compare(finished, form))
             if not precisions()[form.precision].plain:
                 precision["parity_of_fp32"] = chosen.parity.to_json()
             copy_atomic(finished, path)

@@ -24,7 +24,7 @@ from compressor.pipeline import run_folder
 from compressor.pipeline.context import RunContext
 from compressor.pipeline.limits import Limited, limited_costs
 from compressor.pipeline.quantization_aware import retraining
-from compressor.pipeline.records import MendedRecord, Mending, TrainRecord, VerificationRecord
+from compressor.pipeline.records import ExportRecord, MendedRecord, Mending, TrainRecord, VerificationRecord
 from compressor.pipeline.run_network import RunNetwork
 from compressor.pipeline.settings import finetuning_settings
 from compressor.pipeline.shipping import QAT_WEIGHTS, load_weights, ship
@@ -180,6 +180,8 @@ def _make(context: RunContext, network: RunNetwork, smaller: Architecture, limit
     TrainRecord.of([*before, *after]).write(folder / "training.json")
     save_tensors(folder / "weights.safetensors", model.state_dict(), note)
     write_atomic(folder / "architecture.json", smaller.to_json())
+    shipped = ExportRecord.read(network.folder / "export.json").precision
+    own_copy = replace(network, folder=folder, architecture=smaller)
     ship(
         network.name,
         folder,
@@ -187,7 +189,8 @@ def _make(context: RunContext, network: RunNetwork, smaller: Architecture, limit
         recipe=recipe,
         trainer=context.trainer(),
         limits=context.searched.limits,
-        retrain=retraining(context, replace(network, folder=folder, architecture=smaller)),
+        precision=shipped.name,  # in which the networks beside it are, too
+        retrain=retraining(context, own_copy, f"-{folder.name}") if shipped.trained_on else None,
     )
     return len(history)
 

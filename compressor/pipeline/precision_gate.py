@@ -16,6 +16,7 @@ from typing import Any
 
 from compressor.bench import Conditions, Ratio, measure_pairs
 from compressor.data import DataSet, Split
+from compressor.errors import ExportError
 from compressor.exporters import Form, finish
 from compressor.exporters.scheme_choice import calibration, choose, judged, points_lost
 from compressor.files import copy_atomic
@@ -26,7 +27,10 @@ from compressor.training.tasks import task_of
 
 _LOOKS, _PATIENCE = (4, 8, 16, 32), 60.0  # blocks of pairs, and seconds after which no further block is begun
 
+_JUDGED = 10000  # images for validation at most: tenths of a point are asked for
+
 Misses = Callable[[Path], list[str]]  # file → limits of the budget that it does not meet
+Check = Callable[[Path, Form], object]  # raises ExportError where a file in a form is not what PyTorch computes
 
 
 @dataclass(frozen=True)
@@ -74,14 +78,15 @@ def finish_within(
     data: DataSet,
     *,
     misses: Misses | None,
+    check: Check = lambda path, form: None,
     before: float | None = None,
 ) -> tuple[Form, dict[str, Any]]:
     """Bring a file into the form that is shipped, in the first precision that is worth it.
 
     Without `export.tolerance_points` that is the one asked for. Else each is compared with the float32 file, and one
     that loses more points, or is not faster (unless the budget limits the size of the file), gives way to the next
-    larger one. Limits come first: where no larger one meets the budget, the one asked for ships, and the record says
-    so.
+    larger one; so does one that cannot be made of this network, unless it is the one asked for. Limits come first:
+    where no larger one meets the budget, the one asked for ships, and the record says so.
 
     Args:
         source: the plain float32 file
@@ -91,6 +96,7 @@ def finish_within(
         data: for ranges of activations, and scores on its validation split
         misses: which limits a finished file does not meet, of those that can be read off the file; None: the precision
             is shipped as asked
+        check: of the files of other precisions than the one asked for
         before: score that points are lost of; None: the float32 file's
 
     Returns:
@@ -118,14 +124,22 @@ def finish_within(
         plain, taken = made(next(iter(known))), None
         scored = _score(plain, recipe, data) if before is None else before
         for precision in _from(known[form.precision]):
-            path = made(precision.name)
+            try:
+                path = made(precision.name)
+                if tried:
+                    check(path, replace(form, precision=precision.name))
+            except ExportError as error:
+                if not tried:
+                    raise
+                unmet[precision.name] = f"cannot be made: {error}"
+                continue
             weighed = _SAME if precision.plain else weigh(plain, path, recipe, data, scored)
             if tried:
                 missed = misses(path)
                 if timed and weighed.ratio[0] > tried[0]["ratio"][0]:  # the budget was searched for the one asked for
                     missed = [*missed, *(cost.name for cost in limited if cost.timed)]
                 if missed:
-                    unmet[precision.name] = " and ".join(map(cost_title, missed))
+                    unmet[precision.name] = f"would not meet the budget ({' and '.join(map(cost_title, missed))})"
                     continue
             why = None if precision.plain else weighed.why_not(tolerance, small)
             tried.append({"name": precision.name, **weighed.to_json(), "rejected": why})
@@ -141,7 +155,7 @@ def finish_within(
         "unmet": unmet,
         "metric": task_of(data).metric,
         "plain_score": scored if math.isfinite(scored) else None,
-        "judged": len(_judged_all(data)),
+        "judged": len(_judged(recipe, data)),
     }
     notes = [note for note in (_note(tried, shipped, unmet), records[shipped]["note"]) if note]
     return replace(form, precision=shipped), records[shipped] | {"gate": gate, "note": "; ".join(notes) or None}
@@ -170,12 +184,14 @@ def compared(plain: Path, path: Path, recipe: Recipe) -> Ratio:
 
 def _score(path: Path, recipe: Recipe, data: DataSet) -> float:
     """By the task's own metric: a function of the user's may have no part that files can be judged on."""
-    return score_file(path, replace(data, metric=None), _judged_all(data), recipe.measured.threads).value
+    return score_file(path, replace(data, metric=None), _judged(recipe, data), recipe.measured.threads).value
 
 
-def _judged_all(data: DataSet) -> Split:
-    """What precisions are compared on: all images for validation, since tenths of a point are asked for."""
-    return data.validation if len(data.validation) else data.train
+def _judged(recipe: Recipe, data: DataSet) -> Split:
+    """What files are compared on: where points are counted, more than tell schemes apart."""
+    if recipe.export.tolerance_points is None:
+        return judged(data, recipe.seed)
+    return judged(data, recipe.seed, _JUDGED)
 
 
 def _from(asked: Precision) -> list[Precision]:
@@ -189,12 +205,12 @@ def _note(tried: Sequence[Mapping[str, Any]], shipped: str, unmet: Mapping[str, 
     rejected = [f"{one['name']} {one['rejected']}" for one in tried if one["rejected"]]
     if not rejected:
         return None
-    lacking = [f"{name} would not meet the budget ({what})" for name, what in unmet.items()]
-    return f"{shipped} ships: {'; '.join([*rejected, *lacking])}"
+    return f"{shipped} ships: {'; '.join([*rejected, *(f'{name} {what}' for name, what in unmet.items())])}"
 
 
 def loses_too_much(written: Mapping[str, Any], recipe: Recipe) -> bool:
-    """Whether what speaks against the precision asked for is its accuracy alone, which training may mend.
+    """Whether what speaks against the precision asked for is its accuracy, which training may mend, and nothing else
+    that keeps it from shipping.
 
     Args:
         written: JSON values that `finish_within` gave
@@ -205,7 +221,7 @@ def loses_too_much(written: Mapping[str, Any], recipe: Recipe) -> bool:
         return False
     asked, small = gate["tried"][0], any(costs()[name].of_file for name in recipe.budget.names)
     lost = asked["points"] is None or asked["points"] > gate["tolerance_points"]
-    return lost and (small or asked["ratio"][2] < 1)
+    return lost and (small or asked["ratio"][2] < 1 or written["name"] == gate["asked"])
 
 
 def finish_as(source: Path, target: Path, form: Form, recipe: Recipe, data: DataSet) -> dict[str, Any]:
@@ -216,7 +232,7 @@ def finish_as(source: Path, target: Path, form: Form, recipe: Recipe, data: Data
     tried: dict[str, Any] = {}
     if precision.schemes:
         data = replace(data, metric=None)  # schemes are compared by the task's own
-        split, task = judged(data, recipe.seed), task_of(data)
+        split, task = _judged(recipe, data), task_of(data)
         samples = calibration(data, recipe.seed, recipe.export.calibration_images)
         with tempfile.TemporaryDirectory(prefix="compressor-", dir=target.parent) as folder:
             scheme, tried = choose(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from compressor.errors import ExportError
+from compressor.errors import ExportError, RunError
 from compressor.exporters import export_onnx, finish, samples_of
 from compressor.exporters.scheme_choice import choose, form_of
 from compressor.models import build, example_input
@@ -31,6 +31,8 @@ def resolved(context: RunContext) -> Recipe:
     if recipe.export.precision != AUTO:
         return recipe
     path = context.out / run_folder.PLAN
+    if not path.exists() and (context.out / "search.json").exists():
+        raise RunError(f"{path}: file not found; it says what the search of this run was for: begin in another folder")
     if not path.exists():
         timed = any(costs()[name].timed for name in recipe.budget.names)
         name = _fastest(context) if timed else _by_size()[0]

@@ -30,7 +30,7 @@ from compressor.pipeline import run_folder
 from compressor.pipeline.context import architecture_of
 from compressor.pipeline.records import SearchRecord, damaged
 from compressor.pipeline.runner import Progress, run
-from compressor.pipeline.shipping import load_weights
+from compressor.pipeline.shipping import QAT_WEIGHTS, load_weights
 from compressor.recipe import parse_recipe
 from compressor.recipe.model_name import ModelName
 from compressor.user_functions import offer_function
@@ -272,7 +272,8 @@ def _network(folder: Path) -> nn.Module:
     taken = SearchRecord.read(folder / "search.json").inputs
     if taken is not None and given_example(recipe.model.name) is None:
         give_example(recipe.model.name, taken.zeros())
-    return load_weights(_architecture(folder), weights, recipe.seed)
+    trained_on = folder / QAT_WEIGHTS  # those of the file, where they are there
+    return load_weights(_architecture(folder), trained_on if trained_on.exists() else weights, recipe.seed)
 
 
 def _architecture(folder: Path) -> Architecture:

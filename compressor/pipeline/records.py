@@ -250,16 +250,19 @@ class WeighedPrecision(BaseModel):
 
 
 class QuantizationAware(BaseModel):
-    """What training on with the rounding of the precision came to: points lost before and after, of the same score."""
+    """What training on with the rounding of the precision came to: points lost before and after, of the same score; and
+    why there are none, where it failed.
+    """
 
     epochs: Count
     points_before: Number | None
     points: Number | None
     taken: bool
+    failed: str | None = None
 
 
 class PrecisionGate(BaseModel):
-    """Why a file is of its precision: those tried, and larger ones that would not meet the budget, with its limits.
+    """Why a file is of its precision: those tried, and larger ones that could not ship, with the reason.
 
     Points are lost of `plain_score`, which the float32 file of the network as it was trained has.
     """

@@ -32,8 +32,10 @@ def _of_networks(*names: str) -> tuple[str, ...]:
     return tuple(pattern for name in names for pattern in (name, f"baselines/*/{name}"))
 
 
+PLAN = "precision.json"  # what the recipe leaves open is settled before the search leaves anything else
 _LEAVES = {
     "search": (
+        PLAN,
         "search.json",
         "architecture.json",
         "baselines/*/architecture.json",
@@ -45,7 +47,6 @@ _LEAVES = {
     "bench": ("latency.json",),  # and the records of limited costs, see `compressor.recipe.Cost`
     "report": ("report.json",),
 }
-PLAN = "precision.json"  # what the recipe leaves open is settled before the search leaves anything
 _MARKS = ("recipe.yaml", "stages.json", "plan.json")  # a run or a comparison has one of them
 _KINDS = (".json", ".jsonl", ".yaml", ".safetensors", ".onnx", ".html", ".csv", ".tmp")
 _FOLDERS = ("checkpoints", "baselines", "exports", "now", "runs", "shared")
@@ -259,7 +260,7 @@ def _left(folder: Path, stage: str) -> dict[str, Path]:
 def _begun(folder: Path, stage: str) -> bool:
     """Whether a stage, or one that builds on it, has left anything in the folder."""
     later = list(_USES)[list(_USES).index(stage) :]
-    patterns = [pattern for name in later for pattern in _LEAVES[name]]
+    patterns = [pattern for name in later for pattern in _LEAVES[name] if pattern != PLAN]
     patterns += [f"{cost.record}.json" for cost in costs().values() if cost.record]  # of the last stage
     return any(next(folder.glob(pattern), None) is not None for pattern in patterns)
 

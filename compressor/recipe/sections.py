@@ -204,8 +204,8 @@ class ExportConfig(Section):
     )
     tolerance_points: NonNegativeFloat | None = Field(
         None,
-        description="points of accuracy (hundredths of another metric) that the file may lose on validation images: if "
-        "it loses more, or is not faster than the float32 file while its size is not limited, the next larger "
+        description="points of accuracy or mIoU (of a perplexity, per cent) that the file may lose on validation "
+        "data: if it loses more, or is not faster than the float32 file while its size is not limited, the next larger "
         "precision ships, where that meets the budget; null: the precision is shipped as asked",
     )
     calibration: Literal["minmax", "auto"] = Field(

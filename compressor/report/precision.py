@@ -86,7 +86,7 @@ def _gate(precision: Record) -> dict[str, Any] | None:
             if name in precisions() and not precisions()[name].plain
         ],
         "unmet": gate["unmet"],
-        "qat": gate.get("qat"),
+        "qat": {"failed": None} | gate["qat"] if gate.get("qat") else None,
     }
 
 

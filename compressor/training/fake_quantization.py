@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import MethodType
 from typing import Any
 
 import torch
@@ -48,15 +49,23 @@ def _rounds(layer: nn.Module) -> bool:
     return type(layer).forward in {nn.Linear.forward, *(one.forward for one in _CONVOLUTIONS)}
 
 
-def _round(layer: Any) -> None:
-    def linear(x: torch.Tensor) -> torch.Tensor:
+def _round(layer: nn.Module) -> None:
+    # A method, so that a copy of the layer, of a running average say, computes with its own weights.
+    kind = _Linear if isinstance(layer, nn.Linear) else _Convolution
+    layer.forward = MethodType(kind.forward, layer)
+
+
+class _Linear:
+    @staticmethod
+    def forward(layer: Any, x: torch.Tensor) -> torch.Tensor:
         return F.linear(rounded(x), rounded_weight(layer.weight), layer.bias)
 
-    def convolution(x: torch.Tensor) -> torch.Tensor:
+
+class _Convolution:
+    @staticmethod
+    def forward(layer: Any, x: torch.Tensor) -> torch.Tensor:
         made: torch.Tensor = layer._conv_forward(rounded(x), rounded_weight(layer.weight), layer.bias)
         return made
-
-    layer.forward = linear if isinstance(layer, nn.Linear) else convolution
 
 
 def rounded(x: torch.Tensor) -> torch.Tensor:

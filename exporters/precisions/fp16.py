@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compressor.errors import ExportError
 from compressor.exporters.conversion import converting
 from compressor.files import replace_atomic
 from compressor.recipe.precision import Precision
@@ -13,6 +14,9 @@ from compressor.recipe.precision import Precision
 if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
+
+
+_RECURRENT = ("GRU", "LSTM", "RNN")
 
 
 def to_fp16(source: Path, target: Path, scheme: None = None, samples: Sequence[NDArray[Any]] = ()) -> None:
@@ -25,7 +29,15 @@ def to_fp16(source: Path, target: Path, scheme: None = None, samples: Sequence[N
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
+    from compressor.exporters.graph_names import nodes_of
+
     with converting("fp16", source):
+        kinds = sorted({node.op_type for node in nodes_of(onnx.load_model(source, load_external_data=False).graph)})
+        if recurrent := [kind for kind in kinds if kind in _RECURRENT]:
+            raise ExportError(
+                f"export.precision: fp16: {source.name} has {recurrent[0]}, at which ONNX Runtime's CPU "
+                "provider ends the process when it opens a file in float16; valid: fp32, int8"
+            )
         converted = OnnxModel(convert_float_to_float16(onnx.load_model(source), keep_io_types=True))
         converted.topological_sort()  # the casts of inputs are appended at the end
         proto = converted.model

@@ -1,5 +1,6 @@
 """Providers by name, and the options that they get for a file."""
 
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -39,9 +40,11 @@ def test_an_engine_is_only_taken_for_the_weights_it_has(tmp_path, monkeypatch):
     one, two, same = (saved(tmp_path / f"{name}.onnx", value) for name, value in (("a", 1), ("b", 2), ("c", 1)))
     folders = [options(path, None)["trt_engine_cache_path"] for path in (one, two, same)]
     assert folders[0] == folders[2] != folders[1]
-    assert all(folder.startswith(str(tmp_path / "cache")) for folder in folders)
+    assert all(folder.startswith(str(tmp_path / "cache")) and Path(folder).is_dir() for folder in folders)
     apart = saved(tmp_path / "apart.onnx", 1, save_as_external_data=True, size_threshold=0)
     assert "trt_engine_cache_enable" not in options(apart, None)  # its weights may change, and the file would not
+    monkeypatch.setenv("COMPRESSOR_CACHE", str(one))  # no folder
+    assert options(two, None) == {}
 
 
 def test_options_are_those_of_the_provider_that_was_asked_for(tmp_path):

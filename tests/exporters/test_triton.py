@@ -1,11 +1,13 @@
 """Model repositories of Triton: files, versions, and a configuration that says what the file takes."""
 
+import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from small import small_recipe
 
+from compressor.bench import open_session
 from compressor.cli.root import main
 from compressor.errors import ExportError
 from compressor.exporters.triton import write_triton
@@ -102,6 +104,25 @@ def test_the_command_takes_a_run_or_a_file(tmp_path):
     again = runner.invoke(main, ["export", str(tmp_path / "mine" / "model.onnx"), "--triton", str(repository)])
     assert again.exit_code == 0, again.output
     assert (repository / "model" / "1" / "model.onnx").exists()
+
+
+def test_weights_in_other_files_come_along(tmp_path):
+    weight = numpy_helper.from_array(np.ones((3, 2), np.float32), "w")
+    value = helper.make_tensor_value_info
+    ends = value("x", TensorProto.FLOAT, ["N", 3]), value("y", TensorProto.FLOAT, ["N", 2])
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [ends[0]], [ends[1]], [weight])
+    proto = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)])
+    how = {"save_as_external_data": True, "location": "w.data", "size_threshold": 0}
+    onnx.save_model(proto, tmp_path / "a.onnx", **how)
+    target = write_triton(tmp_path / "a.onnx", tmp_path / "models", "net", **HOW)
+    session, _ = open_session(target, provider="cpu")
+    assert (session.run(None, {"x": np.ones((1, 3), np.float32)})[0] == 3).all()
+
+
+def test_runs_whose_names_have_dots_are_different_models(tmp_path):
+    run(parse_recipe(small_recipe()), tmp_path / "exp-0.5", until="export")
+    CliRunner().invoke(main, ["export", str(tmp_path / "exp-0.5"), "--triton", str(tmp_path / "models")])
+    assert [one.name for one in (tmp_path / "models").iterdir()] == ["exp-0.5"]
 
 
 @pytest.mark.parametrize(("source", "repository", "said"), [

@@ -15,8 +15,9 @@ from compressor.costs import latency_measurement as runtime
 from compressor.errors import BudgetError, TrainingError
 from compressor.files import read_json, sha256_of
 from compressor.models.architecture import Architecture
-from compressor.pipeline import context, mending
+from compressor.pipeline import context, mending, precision_gate
 from compressor.pipeline.compare import compare_methods
+from compressor.pipeline.precision_gate import Weighed
 from compressor.pipeline.runner import run
 from compressor.recipe import parse_recipe
 from compressor.report import comparison_lines, render_html, summary_lines
@@ -42,7 +43,7 @@ class Fake:
     def __init__(self, reference, conditions, *, opset, folder, progress, stacked, form):
         self.reference, self.conditions = reference, conditions
         assert stacked == "auto"  # as the recipe has it
-        assert form.plain
+        self.form = form
         self.asked = []
 
     def unscaled_ms(self, blocks=8):
@@ -145,6 +146,26 @@ def test_a_file_that_turns_out_slower_is_made_smaller(tmp_path, fake):
     assert not (out / "checkpoints").exists()
     again = run(recipe(), out, resume=True)
     assert again["widths"] == report["widths"]
+
+
+@pytest.mark.parametrize("first", ["int8", "fp16"])
+def test_it_stays_in_the_precision_of_the_networks_beside_it(tmp_path, fake, monkeypatch, first):
+    good, bad = Weighed(0.1, (0.5, 0.4, 0.6)), Weighed(9.0, (0.5, 0.4, 0.6))
+    found = {"int8": good if first == "int8" else bad, "fp16": good}
+
+    def weigh(plain, path, recipe, data, before):
+        one = found[path.stem]
+        found["int8"] = bad if first == "int8" else good  # of the next network
+        return one
+
+    monkeypatch.setattr(precision_gate, "weigh", weigh)
+    fake.drift = 1.1
+    out = tmp_path / "out"
+    report = run(recipe(export={"precision": "int8", "tolerance_points": 0.5}), out)
+    assert (out / "mended.json").exists()
+    shipped = [read_json(path)["precision"]["name"] for path in (out / "export.json", *out.rglob("*/export.json"))]
+    assert len(set(shipped)) == 1
+    assert report["precision"]["name"] == first
 
 
 @pytest.mark.parametrize("moment", ["training", "export", "copying", "measuring"])

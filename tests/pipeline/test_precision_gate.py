@@ -1,6 +1,7 @@
 """Which precision ships: the one asked for, the next, or in spite of what it costs that one, as the budget allows."""
 
 import json
+from dataclasses import replace
 
 import onnx
 import pytest
@@ -8,10 +9,12 @@ import torch
 from safetensors.torch import load_file
 from small import refusal, small_recipe
 
-from compressor.pipeline import precision_gate
+from compressor.errors import ExportError
+from compressor.pipeline import file_maker, precision_gate, python_call, quantization_aware
 from compressor.pipeline.precision_gate import Weighed
 from compressor.pipeline.runner import Stopped, run
 from compressor.recipe import parse_recipe
+from compressor.recipe.precision import precisions
 from compressor.report.precision import precision_line
 
 pytestmark = pytest.mark.usefixtures("quick_export", "no_figures")  # which have tests of their own
@@ -98,6 +101,7 @@ def test_points(before, after, better, points):
 
 
 TRAINED = {"export": {"precision": "int8", "tolerance_points": 0.5, "qat_epochs": 1}}
+LONGER = {"export": TRAINED["export"] | {"qat_epochs": 3}}
 
 
 @pytest.fixture
@@ -149,24 +153,89 @@ def test_where_it_has_to_ship_what_loses_less_is_taken(tmp_path, in_turn):
     assert report["budget"]["met"]
 
 
-def test_training_on_goes_on_where_it_was_interrupted(tmp_path, in_turn):
-    export = TRAINED["export"] | {"qat_epochs": 3}
-    asked = recipe(export=export, checkpoint_seconds=0)
-    in_turn(LOSES, GOOD)
-    run(asked, tmp_path / "whole", until="export")
-    in_turn(LOSES, LOSES, GOOD)
+def pausing(folder, steps):
+    """Pause after so many steps of quantisation-aware training."""
     seen = []
 
     def pause():
-        seen.append((tmp_path / "run" / "checkpoints" / "qat-run-3.safetensors").exists())
-        return sum(seen) == 2
+        seen.append(any((folder / "checkpoints").glob("qat-result-*")))
+        return sum(seen) == steps
 
+    return pause
+
+
+def test_training_on_goes_on_where_it_was_interrupted(tmp_path, in_turn):
+    asked = recipe(**LONGER, checkpoint_seconds=0)
+    in_turn(LOSES, GOOD)
+    run(asked, tmp_path / "whole", until="export")
+    in_turn(LOSES, LOSES, GOOD)
     with pytest.raises(Stopped):
-        run(asked, tmp_path / "run", until="export", pause=pause)
-    assert not (tmp_path / "run" / "model.onnx").exists() or not (tmp_path / "run" / "export.json").exists()
+        run(asked, tmp_path / "run", until="export", pause=pausing(tmp_path / "run", 2))
+    assert not (tmp_path / "run" / "model.onnx").exists()  # nothing half-made
     run(asked, tmp_path / "run", until="export", resume=True)
     whole, other = (load_file(tmp_path / name / "weights-qat.safetensors") for name in ("whole", "run"))
     assert all(torch.equal(value, other[name]) for name, value in whole.items())
+
+
+def test_while_it_trains_on_the_recipe_may_think_otherwise(tmp_path, in_turn):
+    in_turn(LOSES, LOSES)
+    with pytest.raises(Stopped):
+        run(recipe(**LONGER, checkpoint_seconds=0), tmp_path / "run", pause=pausing(tmp_path / "run", 1))
+    report = run(recipe(export={"precision": "int8"}, checkpoint_seconds=0), tmp_path / "run", resume=True)
+    assert report["precision"]["name"] == "int8"
+    assert not (tmp_path / "run" / "weights-qat.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["reference", "result", "mend-1"])
+def test_networks_are_told_apart_whatever_the_folder_is_called(tmp_path, in_turn, name):
+    in_turn(LOSES, GOOD)
+    asked = recipe(**TRAINED, baselines=["reference", "uniform"], search={"method": "random"})
+    run(asked, tmp_path / name, until="export")
+    for folder in (tmp_path / name, *(tmp_path / name / "baselines").iterdir()):
+        before, after = (load_file(folder / one) for one in ("weights.safetensors", "weights-qat.safetensors"))
+        assert {key: value.shape for key, value in before.items()} == {key: value.shape for key, value in after.items()}
+        kernels = [key for key, value in before.items() if value.dim() > 1]
+        assert all(torch.allclose(before[key], after[key], atol=1) for key in kernels)
+
+
+def test_training_on_that_diverges_leaves_what_was_there(tmp_path, in_turn, monkeypatch):
+    in_turn(LOSES)
+    usual = quantization_aware.settings_of
+    monkeypatch.setattr(
+        quantization_aware, "settings_of", lambda recipe: replace(usual(recipe), lr_at=lambda step, per_epoch: 1e30)
+    )
+    report = run(recipe(**LONGER), tmp_path / "run")
+    told = report["precision"]
+    assert told["name"] == "fp16"
+    assert not told["gate"]["qat"]["taken"]
+    assert "the loss is" in told["gate"]["qat"]["failed"]
+    assert "failed, and the weights from before ship" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("moment", ["convert", "compare"])
+def test_a_precision_that_cannot_be_made_gives_way_too(tmp_path, weighed, monkeypatch, moment):
+    def refuse(*given, **named):
+        if moment == "convert" or given[2].precision == "fp16":
+            raise ExportError("export.precision: fp16: not of this network")
+        return parity(*given, **named)
+
+    parity = file_maker.shipped_parity
+    weighed(int8=LOSES, fp16=GOOD)
+    if moment == "convert":
+        monkeypatch.setitem(precisions(), "fp16", replace(precisions()["fp16"], convert=refuse))
+    else:
+        monkeypatch.setattr(file_maker, "shipped_parity", refuse)
+    report = run(recipe(), tmp_path / "run")
+    assert report["precision"]["name"] == "fp32"
+    assert "cannot be made: export.precision: fp16: not of this network" in report["precision"]["note"]
+
+
+def test_what_python_gets_is_what_the_file_has(tmp_path, in_turn):
+    in_turn(LOSES, GOOD)
+    run(recipe(**TRAINED), tmp_path / "run")
+    loaded = python_call._network(tmp_path / "run").state_dict()
+    kept = load_file(tmp_path / "run" / "weights-qat.safetensors")
+    assert all(torch.equal(value, kept[name]) for name, value in loaded.items())
 
 
 @pytest.mark.parametrize(("export", "said"), [

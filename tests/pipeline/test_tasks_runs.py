@@ -12,9 +12,11 @@ import torch
 
 from compressor.bench import measure_latency
 from compressor.data import load_data, ordered
-from compressor.errors import ModelError
+from compressor.errors import ExportError, ModelError
 from compressor.models.architecture import Architecture
+from compressor.pipeline import precision_gate
 from compressor.pipeline.compare import compare_methods
+from compressor.pipeline.precision_gate import Weighed
 from compressor.pipeline.runner import run
 from compressor.pipeline.scoring import score_file
 from compressor.pipeline.shipping import load_weights
@@ -95,6 +97,25 @@ def test_an_lstm_is_quantised_as_it_runs(recipes, tmp_path):
     assert told["precision"]["scheme"]["chosen"].startswith("dynamic")
     assert told["onnx_bytes"] < 0.6 * told["precision"]["scheme"]["fp32"]["onnx_bytes"]
     assert told["metric"]["onnx"] == pytest.approx(told["metric"]["torch"], rel=0.03)
+
+
+@pytest.mark.parametrize(("export", "said"), [
+    ({"precision": "fp16"}, "fp16: trial.onnx has LSTM"),  # opening such a file would end the process
+    ({"precision": "int8", "tolerance_points": 0}, None),
+])  # fmt: skip
+def test_an_lstm_does_not_ship_in_half_precision(recipes, tmp_path, monkeypatch, export, said):
+    worse = Weighed(5.0, (0.5, 0.4, 0.6))
+    monkeypatch.setattr(precision_gate, "weigh", lambda plain, path, recipe, data, before: worse)
+    raw = recipes["language"] | {"export": export}
+    raw |= {"train": raw["train"] | {"epochs": 1}}
+    if said is not None:
+        with pytest.raises(ExportError, match=said):
+            run(parse_recipe(raw), tmp_path / "run", until="search")
+        return
+    run(parse_recipe(raw), tmp_path / "run", until="export")
+    told = json.loads((tmp_path / "run" / "export.json").read_text())["precision"]
+    assert told["name"] == "fp32"
+    assert "has LSTM" in told["gate"]["unmet"]["fp16"]
 
 
 def test_torch_and_onnx_agree_on_the_metric(finished):

@@ -1,5 +1,8 @@
 """Rounding as in int8 while a network trains: like its int8 file, with gradients, and gone afterwards."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -59,6 +62,15 @@ def test_it_is_gone_afterwards(network):
     with pytest.raises(RuntimeError, match="stop"), fake_quantized(network):
         raise RuntimeError("stop")
     assert torch.equal(network(images()), before)
+
+
+def test_a_copy_computes_with_its_own_weights(network):
+    with fake_quantized(network), torch.no_grad():
+        for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+            for parameter in other.parameters():
+                parameter.zero_()
+            assert (other(images()) == 0).all()
+        assert (network(images()) != 0).any()
 
 
 def test_a_layer_with_a_forward_of_its_own_is_left_alone():
