@@ -1,7 +1,7 @@
 """Files of fewer bits: what they cost in accuracy and gain in time, budgets met on them, and preprocessing inside.
 
     python experiments/precision.py --files           fp32, fp16, int8, int8 after quantisation-aware training; 3 seeds
-    python experiments/precision.py --budgets         0.3x latency searched with int8 files, and with float32 ones
+    python experiments/precision.py --budgets         0.3x latency, batch 100, searched with int8 files and float32 ones
     python experiments/precision.py --preprocessing   beside torchvision's transforms on 1,000 JPEGs, and what it takes
                                     [--data DIR] [--runs DIR] [--seeds 10,11,12] [--networks vgg11,resnet20,mobilenetv2]
 
@@ -29,6 +29,7 @@ from torchvision import transforms
 
 from compressor import run
 from compressor.bench import Conditions, machine_fingerprint, measure_pairs, open_session
+from compressor.errors import BudgetError
 from compressor.exporters import Form
 from compressor.exporters.form import wrap
 from compressor.exporters.scheme_choice import form_of
@@ -146,12 +147,16 @@ def times(base: Path, candidate: Path, batch: int) -> list[float]:
 
 def budgets_of(key: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
     """Search by uniform scaling for a share of the latency, with files of both precisions; both measured in int8."""
-    budget = {"latency": f"{SHARE}x", "batch": 1}
+    budget = {"latency": f"{SHARE}x", "batch": 100}
     found: dict[str, Any] = {}
     for searched in ("int8", "fp32"):
         asked = recipe_of(arguments, **key, budget=budget, export={"precision": searched})
         out = arguments.runs / f"budget-{searched}-{key['network']}-{key['seed']}"
-        run(asked, out, resume=True, until="search", progress=show)
+        try:
+            run(asked, out, resume=True, until="search", progress=show)
+        except BudgetError as error:
+            found[f"searched with {searched}"] = {"refused": str(error)}
+            continue
         context = RunContext(asked, out, show)
         architecture = next(one.architecture for one in context.networks() if one.name == "result")
         own = RunContext(recipe_of(arguments, **key, budget=budget, export={"precision": "int8"}), out, show)

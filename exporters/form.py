@@ -45,6 +45,7 @@ class Form:
         softmax: axis of the classes over which a softmax is taken, unless the network has one; None: none is added
         batch: the only batch that the file takes; None: any
         own_names: the output keeps its name, as that of an ONNX file that was given; else it is called by what it gives
+        half_io: whether floating inputs and outputs are of the precision too, if that can be
         refined: whether schemes of the precision are refined for the network, see `scheme_choice.choose`
     """
 
@@ -56,6 +57,7 @@ class Form:
     batch: int | None = None
     own_names: bool = False
     refined: bool = False
+    half_io: bool = False
 
     @property
     def plain(self) -> bool:
@@ -80,7 +82,8 @@ def finish(source: Path, target: Path, form: Form, scheme: Any, samples: Sequenc
     precision = precisions()[form.precision]
     if precision.convert is not None:
         assert bool(precision.schemes) == (scheme is not None), f"{form.precision}: a scheme, if it has any"
-        precision.convert(source, target, scheme, samples)
+        own = precision.convert_all if form.half_io else None
+        (own or precision.convert)(source, target, scheme, samples)
         current = target
     if form.plain and source == target:
         return
@@ -143,7 +146,7 @@ def gives_probabilities(proto: onnx.ModelProto) -> bool:
 def _preprocess(proto: onnx.ModelProto, form: Form) -> None:
     graph = proto.graph
     old = graph.input[0]
-    name, sizes = old.name, old.type.tensor_type.shape.dim
+    name, sizes, kind = old.name, old.type.tensor_type.shape.dim, old.type.tensor_type.elem_type
     channels, height, width = (dim.dim_value for dim in sizes[1:])
     inside = free_name(graph, _INSIDE)
     rename_uses(graph, name, inside)
@@ -168,11 +171,13 @@ def _preprocess(proto: onnx.ModelProto, form: Form) -> None:
         ("Mul", [constants["gain"]], {}),
         ("Sub", [constants["shift"]], {}),
     ]
+    if kind != TensorProto.FLOAT:
+        steps.append(("Cast", [], {"to": kind}))
     nodes, last = [], name
-    for index, (kind, more, attributes) in enumerate(steps):
-        made = inside if index == len(steps) - 1 else free_name(graph, f"preprocess_{kind.lower()}")
+    for index, (operator, more, attributes) in enumerate(steps):
+        made = inside if index == len(steps) - 1 else free_name(graph, f"preprocess_{operator.lower()}")
         node = free_name(graph, f"preprocess_{index}")
-        nodes.append(helper.make_node(kind, [last, *more], [made], node, **attributes))
+        nodes.append(helper.make_node(operator, [last, *more], [made], node, **attributes))
         last = made
     own = list(graph.node)
     del graph.node[:]

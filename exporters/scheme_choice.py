@@ -39,6 +39,7 @@ def form_of(recipe: Recipe, data: DataSet, precision: str | None = None) -> Form
     return Form(
         precision=precision or config.precision,
         refined=config.calibration == "auto",
+        half_io=config.half_io,
         preprocess=config.preprocess,
         mean=data.mean,
         std=data.std,

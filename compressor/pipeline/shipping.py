@@ -236,13 +236,14 @@ def _metadata(
         "compressor.classes": json.dumps(data.class_names),
         "compressor.mean": json.dumps(data.mean),
         "compressor.std": json.dumps(data.std),
-        **({} if recipe.export.preprocess != "none" or not data.mean else {INPUT: _input(data)}),
+        **({} if recipe.export.preprocess != "none" or not data.mean else {INPUT: _input(data, recipe)}),
     }
 
 
-def _input(data: DataSet) -> str:
+def _input(data: DataSet, recipe: Recipe) -> str:
     """What a file without preprocessing takes: one with it says so itself."""
-    described = {"dtype": "float32", "layout": "NCHW", "size": list(data.input_shape[1:]), "range": [0, 1]}
+    kind = "float16" if recipe.export.half_io else "float32"
+    described = {"dtype": kind, "layout": "NCHW", "size": list(data.input_shape[1:]), "range": [0, 1]}
     return json.dumps(described | {"mean": data.mean, "std": data.std})
 
 

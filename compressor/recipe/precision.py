@@ -74,6 +74,7 @@ class Precision:
         spare: bytes for each node by which the file of a trained network may be larger than that of an untrained one
         recognise: whether a graph that may come from elsewhere is of this precision
         remark: (file, provider, what measuring the schemes gave) → what to know of the file's speed, or None
+        convert_all: likewise, of floating inputs and outputs as well; None: these stay float32
         simulated: a context within which a PyTorch network computes with the rounding of such a file; None: there is
             none, or no need
     """
@@ -92,6 +93,7 @@ class Precision:
     spare: int = 0
     recognise: Callable[[onnx.GraphProto], bool] = lambda graph: True
     remark: Callable[[Path, str, Mapping[str, Any]], str | None] = lambda path, provider, measured: None
+    convert_all: Convert | None = None
     simulated: Callable[[nn.Module], AbstractContextManager[Any]] | None = None
 
     def schemes_for(self, path: Path) -> Mapping[str, Any]:

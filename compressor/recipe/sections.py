@@ -227,6 +227,7 @@ class ExportConfig(Section):
         "normalised inside; resize: raw ones of any size, resized inside",
     )
     softmax: bool = Field(False, description="give probabilities rather than logits")
+    half_io: bool = Field(False, description="of fp16: inputs and outputs are float16 too, but for uint8 images")
     batch: Batch | None = Field(
         None, description="the only batch that the file takes, at which it is measured; null: any"
     )
@@ -248,6 +249,13 @@ class ExportConfig(Section):
                 f"tolerance_points: {self.tolerance_points:g}, but precision is {self.precision}, which loses nothing; "
                 f"valid: null, or precision: {', '.join(one.name for one in precisions().values() if not one.plain)}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _half_of_what_is_halved(self) -> ExportConfig:
+        if self.half_io and (self.precision == AUTO or precisions()[self.precision].convert_all is None):
+            able = ", ".join(one.name for one in precisions().values() if one.convert_all is not None)
+            raise ValueError(f"half_io: true, but precision is {self.precision}; valid: false, or precision: {able}")
         return self
 
     @model_validator(mode="after")

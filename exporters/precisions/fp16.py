@@ -1,8 +1,9 @@
-"""Float16 weights and arithmetic, by ONNX Runtime's own converter; inputs and outputs stay float32."""
+"""Float16 weights and arithmetic, by ONNX Runtime's own converter; inputs and outputs too, or they stay float32."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 _RECURRENT = ("GRU", "LSTM", "RNN")
 
 
-def to_fp16(source: Path, target: Path, scheme: None = None, samples: Sequence[NDArray[Any]] = ()) -> None:
-    """Turn weights and arithmetic to float16.
+def to_fp16(
+    source: Path, target: Path, scheme: None = None, samples: Sequence[NDArray[Any]] = (), *, half_io: bool = False
+) -> None:
+    """Turn weights and arithmetic to float16, and floating inputs and outputs if these are to be.
 
     Raises:
         ExportError: the converter fails, or ONNX's checker refuses what it made
@@ -38,7 +41,7 @@ def to_fp16(source: Path, target: Path, scheme: None = None, samples: Sequence[N
                 f"export.precision: fp16: {source.name} has {recurrent[0]}, at which ONNX Runtime's CPU "
                 "provider ends the process when it opens a file in float16; valid: fp32, int8"
             )
-        converted = OnnxModel(convert_float_to_float16(onnx.load_model(source), keep_io_types=True))
+        converted = OnnxModel(convert_float_to_float16(onnx.load_model(source), keep_io_types=not half_io))
         converted.topological_sort()  # the casts of inputs are appended at the end
         proto = converted.model
         onnx.checker.check_model(proto)
@@ -70,4 +73,5 @@ PRECISION = Precision(
     convert=to_fp16,
     recognise=_recognise,
     remark=_remark,
+    convert_all=partial(to_fp16, half_io=True),
 )

@@ -13,7 +13,7 @@ from torch import nn
 import compressor
 from compressor.cli.inspection import inspect_file
 from compressor.errors import ExportError
-from compressor.exporters import Form, export_onnx, finish
+from compressor.exporters import Form, OnnxNetwork, export_onnx, finish
 from compressor.recipe.precision import precisions
 from compressor.recipe.sections import ExportConfig
 
@@ -79,3 +79,25 @@ def test_nothing_else_knows_one_by_its_name():
     known = re.compile(r"precision\S* (?:[!=]=|in) [^\n]*\"(?:fp16|int8)\"")
     knowing = [path.name for path in places if known.search(path.read_text(encoding="utf-8"))]
     assert not [name for name in knowing if name.removesuffix(".py") not in NAMES]
+
+
+@pytest.mark.parametrize("preprocess", ["none", "uint8", "resize"])
+def test_inputs_and_outputs_may_be_half_too(plain, tmp_path, preprocess):
+    source, images = plain
+    form = Form("fp16", preprocess, (0.5,) * 3, (0.25,) * 3, softmax=1, half_io=True)
+    finish(source, tmp_path / "half.onnx", form, None, [])
+    graph = onnx.load_model(tmp_path / "half.onnx").graph
+    kinds = [value.type.tensor_type.elem_type for value in (graph.input[0], graph.output[0])]
+    taken = onnx.TensorProto.FLOAT16 if preprocess == "none" else onnx.TensorProto.UINT8
+    assert kinds == [taken, onnx.TensorProto.FLOAT16]
+    raw = torch.from_numpy((images * 255).round() / 255)
+    normalised = (raw - 0.5) / 0.25
+    found = OnnxNetwork(tmp_path / "half.onnx", 1).outputs(normalised)
+    expected = torch.from_numpy(OnnxNetwork(source, 1).outputs(normalised)).softmax(1).numpy()
+    assert np.abs(found - expected).max() < 0.01
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8", "auto"])
+def test_only_what_is_halved_takes_halves(precision):
+    with pytest.raises(ValueError, match="half_io: true, but precision is .*; valid: false, or precision: fp16"):
+        ExportConfig(precision=precision, half_io=True)

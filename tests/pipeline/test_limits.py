@@ -6,7 +6,7 @@ import pytest
 
 from compressor.bench import Conditions
 from compressor.costs import params_macs
-from compressor.errors import RecipeError
+from compressor.errors import BudgetError, RecipeError
 from compressor.models import reference_architecture
 from compressor.pipeline.limits import limited_costs
 from compressor.recipe import CostContext, WidthsConfig, parse_recipe
@@ -103,3 +103,26 @@ def test_narrow_groups_have_finer_steps():
     for width, step in ((32, 8), (31, 4), (16, 4), (15, 2), (8, 2), (7, 1), (1, 1)):
         bounds = bounds_of(WidthsConfig(), NET.with_widths({names[0]: 64, names[1]: width}), 8)
         assert bounds.multiple.tolist() == [8, step]
+
+
+class Jagged(Runtime):
+    """A runtime on which single channels are slower than some."""
+
+    def ratio(self, architecture, limit, exact):
+        found = super().ratio(architecture, limit, exact)
+        odd = 0.3 * all(width % 4 for width in architecture.widths.values())
+        return SimpleNamespace(median=found.median + odd, low=found.low + odd, high=found.high + odd)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.2])
+def test_a_budget_that_only_wider_networks_meet_is_met(share):
+    found = limited({"latency": f"{share}x"}, Jagged(block=8))
+    widths = scaled_widths(NET, found.costs, found.budget.limits, found.bounds)
+    assert widths.costs["latency_ms"] <= share * 8
+    assert aligned(found) in (4, 8)
+
+
+def test_what_cannot_be_met_is_told_of_the_network_that_comes_nearest():
+    found = limited({"latency": "0.004x"}, Jagged(block=8))
+    with pytest.raises(BudgetError, match=r"with the fewest allowed channels \(4 to 4\)"):
+        scaled_widths(NET, found.costs, found.budget.limits, found.bounds)
