@@ -99,5 +99,5 @@ def test_inputs_and_outputs_may_be_half_too(plain, tmp_path, preprocess):
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "auto"])
 def test_only_what_is_halved_takes_halves(precision):
-    with pytest.raises(ValueError, match="half_io: true, but precision is .*; valid: false, or precision: fp16"):
+    with pytest.raises(ValueError, match=r"half_io: true, but precision is .*; valid: false, or precision: fp16"):
         ExportConfig(precision=precision, half_io=True)
