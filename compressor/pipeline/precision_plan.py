@@ -24,8 +24,9 @@ def resolved(context: RunContext) -> Recipe:
     """The recipe of a run, with a precision in place of `auto`; what was found once stays.
 
     Under a latency budget that is the smallest precision in which the untrained unscaled network is faster than in
-    float32 on the provider, for a search for one that is slower would end with less than the limit allows. Else it is
-    the smallest: whether it is faster, and accurate enough, is found out when the network is trained.
+    float32 on the provider, for a search for one that is slower would end with less than the limit allows; and a share
+    is one of the float32 file's latency, since that is what the user has. Else it is the smallest: whether it is
+    faster, and accurate enough, is found out when the network is trained.
     """
     recipe = context.recipe
     if recipe.export.precision != AUTO:
@@ -35,23 +36,45 @@ def resolved(context: RunContext) -> Recipe:
         raise RunError(f"{path}: file not found; it says what the search of this run was for: begin in another folder")
     if not path.exists():
         timed = any(costs()[name].timed for name in recipe.budget.names)
-        name = _fastest(context) if timed else _by_size()[0]
-        PlannedPrecision(name=name).write(path)
-    name = PlannedPrecision.read(path).name
+        (_fastest(context) if timed else PlannedPrecision(name=_by_size()[0])).write(path)
+    planned = PlannedPrecision.read(path)
+    name, budget = planned.name, recipe.budget
+    if (share := budget.latency_share) is not None:
+        budget = budget.model_copy(update={"latency": f"{share / planned.ratio:.6g}x"})
     plain, points = precisions()[name].plain, recipe.export.tolerance_points
     settled = {
         "precision": name,
         "tolerance_points": None if plain else USUAL_POINTS if points is None else points,
         "qat_epochs": recipe.export.qat_epochs if precisions()[name].simulated is not None else 0,
     }
-    return recipe.model_copy(update={"export": recipe.export.model_copy(update=settled)})
+    return recipe.model_copy(update={"export": recipe.export.model_copy(update=settled), "budget": budget})
+
+
+def plan_remarks(out: Path, recipe: Recipe) -> list[str]:
+    """What the user must know of a share of the latency, in a run with such a plan.
+
+    Args:
+        out: its folder
+        recipe: resolved
+    """
+    path, share = out / run_folder.PLAN, recipe.budget.latency_share
+    if share is None or not path.exists():
+        return []
+    planned = PlannedPrecision.read(path)
+    if planned.ratio == 1:
+        return []
+    return [
+        f"precision auto: untrained, the unscaled network takes {planned.ratio:.3g} times as long in {planned.name} as "
+        f"in float32, so {share * planned.ratio:.3g} of the float32 file's latency is {share:.3g} of the {planned.name} "
+        "file's"
+    ]
 
 
 def _by_size() -> list[str]:
     return sorted(precisions(), key=lambda name: precisions()[name].bytes_of_value)
 
 
-def _fastest(context: RunContext) -> str:
+def _fastest(context: RunContext) -> PlannedPrecision:
     """The smallest precision that is faster than float32 on the provider, by the unscaled network, untrained."""
     recipe, reference = context.recipe, context.reference()
     context.show("measuring in which precision the unscaled network is fast")
@@ -79,6 +102,6 @@ def _fastest(context: RunContext) -> str:
             files[name] = path
         plain = next(name for name, one in precisions().items() if one.plain)
         for name in _by_size():
-            if name in files and name != plain and compared(files[plain], files[name], recipe).high < 1:
-                return name
-    return plain
+            if name in files and name != plain and (ratio := compared(files[plain], files[name], recipe)).high < 1:
+                return PlannedPrecision(name=name, ratio=ratio.high)
+    return PlannedPrecision(name=plain)

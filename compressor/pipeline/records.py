@@ -414,9 +414,16 @@ class MendedRecord(RootModel[list[Mending]], _File):
 
 
 class PlannedPrecision(_File):
-    """precision.json: what `export.precision: auto` stands for in this run."""
+    """precision.json: what `export.precision: auto` stands for in this run.
+
+    Attributes:
+        name: of the precision
+        ratio: times the latency of float32 that the unscaled network takes in it, upper end; 1 where that was not
+            measured
+    """
 
     name: str
+    ratio: Limit = 1.0
 
     @model_validator(mode="after")
     def _known(self) -> Self:

@@ -63,6 +63,8 @@ def test_with_milliseconds_it_is_what_is_fast_here(tmp_path, times, int8, fp16, 
     assert found.precision == taken
     assert found.tolerance_points == (None if taken == "fp32" else 1)
     assert found.qat_epochs == (2 if taken == "int8" else 0)
+    share = resolved(RunContext(own, tmp_path, lambda stage, text, share: None)).budget.latency_share
+    assert share == pytest.approx(0.8 / {"int8": int8[1], "fp16": fp16[1], "fp32": 1}[taken], rel=1e-5)
     once = len(asked)
     assert settled(own, tmp_path) == found
     assert len(asked) == once  # what was found is kept

@@ -9,6 +9,7 @@ from typing import Any
 from compressor.costs.budget import Budget
 from compressor.pipeline.context import RunContext
 from compressor.pipeline.mending import mended_remarks, mendings
+from compressor.pipeline.precision_plan import plan_remarks
 from compressor.pipeline.records import (
     ExportRecord,
     LatencyRecord,
@@ -72,7 +73,12 @@ def run_report(context: RunContext) -> dict[str, Any]:
         "reference_widths": searched.reference_widths,
         **{f"{key}_search": searched.of_cost(key) for cost in costs().values() if (key := cost.search_record)},
         "baseline": networks,
-        "remarks": [*searched.remarks, *mended_remarks(context.out), *_remarks(exported)],
+        "remarks": [
+            *searched.remarks,
+            *plan_remarks(context.out, recipe),
+            *mended_remarks(context.out),
+            *_remarks(exported),
+        ],
         "slow": slow,
         "trace": searched.trace,
         "finetuning": None if finetuning is None else {"epochs": finetuning.epochs, "lr": finetuning.lr},
