@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from compressor.bench import Conditions, Ratio, measure_pairs
+from compressor.bench import Conditions, Pairs, Ratio, measure_pairs
 from compressor.data import DataSet, Split
 from compressor.errors import ExportError
 from compressor.exporters import Form, finish
@@ -168,14 +168,23 @@ def weigh(plain: Path, path: Path, recipe: Recipe, data: DataSet, before: float)
     return Weighed(points_lost(before, after, task_of(data).better), (ratio.median, ratio.low, ratio.high))
 
 
-def compared(plain: Path, path: Path, recipe: Recipe) -> Ratio:
-    """How many times as long a file takes as another, measured until it is known which is faster, or for a minute."""
+def compared(plain: Path, path: Path, recipe: Recipe, width: float = math.inf) -> Ratio:
+    """How many times as long a file takes as another.
+
+    It is measured until it is known which is faster, and the upper end of the interval is no more than `width` times
+    the lower one; or for a minute.
+    """
     config = recipe.measured
+
+    def decides(so_far: Pairs) -> bool:
+        ratio = so_far.ratio()
+        return not ratio.low < 1 <= ratio.high and ratio.high <= width * ratio.low
+
     pairs = measure_pairs(
         plain,
         path,
         Conditions(config.provider, config.batch, config.threads, recipe.seed),
-        lambda so_far: not so_far.ratio().low < 1 <= so_far.ratio().high,
+        decides,
         looks=_LOOKS,
         max_seconds=_PATIENCE,
     )

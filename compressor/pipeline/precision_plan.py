@@ -17,6 +17,7 @@ from compressor.pipeline.records import PlannedPrecision
 from compressor.recipe import Recipe, costs
 from compressor.recipe.precision import AUTO, precisions
 
+_WIDTH = 1.05  # of the interval within which the ratio of latencies is to be known
 USUAL_POINTS = 0.5  # that a file may lose where the recipe says nothing
 
 
@@ -65,8 +66,7 @@ def plan_remarks(out: Path, recipe: Recipe) -> list[str]:
         return []
     return [
         f"precision auto: untrained, the unscaled network takes {planned.ratio:.3g} times as long in {planned.name} as "
-        f"in float32, so {share * planned.ratio:.3g} of the float32 file's latency is {share:.3g} of the {planned.name} "
-        "file's"
+        f"in float32; {share * planned.ratio:.3g} of the float32 file's latency is {share:.3g} of that"
     ]
 
 
@@ -102,6 +102,10 @@ def _fastest(context: RunContext) -> PlannedPrecision:
             files[name] = path
         plain = next(name for name, one in precisions().items() if one.plain)
         for name in _by_size():
-            if name in files and name != plain and (ratio := compared(files[plain], files[name], recipe)).high < 1:
+            if (
+                name in files
+                and name != plain
+                and (ratio := compared(files[plain], files[name], recipe, _WIDTH)).high < 1
+            ):
                 return PlannedPrecision(name=name, ratio=ratio.high)
     return PlannedPrecision(name=plain)

@@ -33,7 +33,7 @@ def times(monkeypatch):
     asked = []
 
     def setting(**found):
-        def measured(plain, path, recipe):
+        def measured(plain, path, recipe, width):
             asked.append(path.stem)
             low, high = found[path.stem]
             return Ratio((low + high) / 2, low, high, 0.99)
