@@ -182,7 +182,7 @@ class _Search:
             if nearest > limit:
                 raise BudgetError(
                     f"budget.{name}: {amount(name, limit)} cannot be met: with {fewest} in every group the "
-                    f"network still costs {amount(name, nearest)}, and narrower ones are not allowed"
+                    f"network still costs {amount(name, nearest)}"
                 )
 
     def bisect(self, low: float, high: float) -> tuple[float, Widths]:

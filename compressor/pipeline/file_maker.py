@@ -73,9 +73,15 @@ class FileMaker:
 
     def in_precision(self, model: nn.Module, precision: str) -> Made:
         """Make the file in a precision, whatever it loses; the network is trained on first if anything does that."""
-        trained = model if self.retrain is None else self.retrain()
-        form = replace(form_of(self.recipe, self.data), precision=precision)
-        return replace(self._file(trained, self.path, form, None), trained_on=self.retrain is not None)
+        form, failed = replace(form_of(self.recipe, self.data), precision=precision), None
+        if self.retrain is not None:
+            try:
+                return replace(self._file(self.retrain(), self.path, form, None), trained_on=True)
+            except TrainingError as error:  # it ships as it was trained before
+                failed = f"quantisation-aware training failed, and the weights from before ship: {error}"
+        made = self._file(model, self.path, form, None)
+        notes = [note for note in (failed, made.precision["note"]) if note]
+        return replace(made, precision=made.precision | {"note": "; ".join(notes) or None})
 
     def weighed(self, model: nn.Module, misses: Misses) -> Made:
         """Make the file as `finish_within` decides, and if it loses too much that of the network trained on.

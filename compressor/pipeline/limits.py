@@ -76,7 +76,7 @@ def _aligned(context: CostContext, limited: Limited) -> Limited:
             break
         step //= 2
     meeting = [(steps, found) for share, steps, found in tried if share <= 1]
-    nearest = min(meeting, key=lambda one: one[0])[1] if meeting else min(tried, key=lambda one: one[0])[2]
+    nearest = min(meeting, key=lambda one: one[0])[1] if meeting else min(tried, key=lambda one: one[:2])[2]
     return replace(limited, bounds=nearest)
 
 

@@ -190,6 +190,7 @@ def _make(context: RunContext, network: RunNetwork, smaller: Architecture, limit
         trainer=context.trainer(),
         limits=context.searched.limits,
         precision=shipped.name,  # in which the networks beside it are, too
+        before=shipped,
         retrain=retraining(context, own_copy, f"-{folder.name}") if shipped.trained_on else None,
     )
     return len(history)

@@ -33,9 +33,10 @@ def resolved(context: RunContext) -> Recipe:
     if recipe.export.precision != AUTO:
         return recipe
     path = context.out / run_folder.PLAN
-    if not path.exists() and (context.out / "search.json").exists():
+    if not path.exists() and (context.out / "search.json").exists() and _searched_for(recipe):
         raise RunError(f"{path}: file not found; it says what the search of this run was for: begin in another folder")
     if not path.exists():
+        _ = context.data  # which may be such that precision must not be auto
         timed = any(costs()[name].timed for name in recipe.budget.names)
         (_fastest(context) if timed else PlannedPrecision(name=_by_size()[0])).write(path)
     planned = PlannedPrecision.read(path)
@@ -70,6 +71,11 @@ def plan_remarks(out: Path, recipe: Recipe) -> list[str]:
     ]
 
 
+def _searched_for(recipe: Recipe) -> bool:
+    """Whether a search for the budget depends on the precision."""
+    return any("export" in costs()[name].depends_on for name in recipe.budget.names)
+
+
 def _by_size() -> list[str]:
     return sorted(precisions(), key=lambda name: precisions()[name].bytes_of_value)
 
@@ -84,6 +90,7 @@ def _fastest(context: RunContext) -> PlannedPrecision:
     with tempfile.TemporaryDirectory(prefix="compressor-") as folder:
         source = Path(folder) / "source.onnx"
         export_onnx(model, source, [inputs], opset=recipe.export.written_opset, tolerance=float("inf"))
+        plain = next(name for name, one in precisions().items() if one.plain)
         files = {}
         for name in reversed(_by_size()):  # float32 first
             precision, scheme, path = precisions()[name], None, Path(folder) / f"{name}.onnx"
@@ -97,10 +104,11 @@ def _fastest(context: RunContext) -> PlannedPrecision:
                     )
                 finish(source, path, form, scheme, samples)
             except ExportError as error:
+                if name == plain:
+                    raise
                 context.show(f"{name} is left out: {error}")
                 continue
             files[name] = path
-        plain = next(name for name, one in precisions().items() if one.plain)
         for name in _by_size():
             if (
                 name in files

@@ -286,10 +286,14 @@ class PrecisionRecord(BaseModel):
     note: str | None
 
     @property
+    def gate(self) -> dict[str, Any] | None:
+        """Why the file is of its precision, as `PrecisionGate`; None: it was asked for without conditions."""
+        return (self.model_extra or {}).get("gate")
+
+    @property
     def trained_on(self) -> bool:
         """Whether the file is of a network that was trained on with the rounding of its precision."""
-        gate = (self.model_extra or {}).get("gate") or {}
-        return bool((gate.get("qat") or {}).get("taken"))
+        return bool(((self.gate or {}).get("qat") or {}).get("taken"))
 
     @model_validator(mode="after")
     def _chosen(self) -> Self:

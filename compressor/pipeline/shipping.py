@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 import yaml
 from torch import nn
@@ -56,6 +57,7 @@ def ship(
     trainer: Trainer,
     limits: Mapping[str, float],
     precision: str | None = None,
+    before: PrecisionRecord | None = None,
     retrain: Retrain | None = None,
 ) -> None:
     """Export the network whose weights lie in a folder, score the file and PyTorch on the test split, and record it.
@@ -68,6 +70,7 @@ def ship(
         trainer: scores the network in PyTorch, and has the data
         limits: of the budget, for the file's story
         precision: of the file, as that of the network beside which it is shown; None: as the recipe says
+        before: what was found of the precision of the network in whose place this one comes
         retrain: trains a network on with the rounding of its precision: beside another in any case, else where the file
             loses more than the recipe allows; leaves weights-qat.safetensors
 
@@ -88,7 +91,9 @@ def ship(
 
     maker = FileMaker(architecture, recipe, data, path, retrain)
     made = maker.weighed(model, misses) if precision is None else maker.in_precision(model, precision)
-    model, exported = made.model, made.exported
+    model, exported, written = made.model, made.exported, made.precision
+    if before is not None and (gate := before.gate) is not None:
+        written = written | {"gate": gate, "note": before.note}
     if made.trained_on:
         save_tensors(folder / QAT_WEIGHTS, model.state_dict(), {"architecture": architecture.to_json()})
     else:
@@ -97,15 +102,20 @@ def ship(
     in_onnx, unjudged = _judge(path, model, trainer, in_torch, recipe)
     scores = _scores(in_onnx, in_torch, data, recipe)
     metadata = _metadata(name, architecture=architecture, recipe=recipe, data=data, scores=scores, limits=limits)
-    metadata[_PRECISION] = made.precision["name"]
+    metadata[_PRECISION] = written["name"]
     interface = interface_of(model)
     asked = recipe.export.opset or (exported.opset if interface is None else interface.opset)
     if interface is not None and interface.channels_last and INPUT in metadata:
         metadata[INPUT] = json.dumps(json.loads(metadata[INPUT]) | {"layout": "NHWC"})
+    plain = dict(metadata)
+    if INPUT in metadata:
+        kind = onnx.load_model(path, load_external_data=False).graph.input[0].type.tensor_type.elem_type
+        name_of_kind = "float16" if kind == onnx.TensorProto.FLOAT16 else "float32"
+        metadata[INPUT] = json.dumps(json.loads(metadata[INPUT]) | {"dtype": name_of_kind})
     write_metadata(path, metadata)
     also: dict[str, Any] = {}
     if recipe.export.also and isinstance(sample := parity_batches(data, recipe)[-1], torch.Tensor):
-        also = export_also(recipe.export.also, model, sample[:2], folder / "exports", metadata)
+        also = export_also(recipe.export.also, model, sample[:2], folder / "exports", plain)
     shipped = ShippedNetwork(model, architecture, path)
     counted = {n: c.shipped for n, c in costs().items() if c.shipped and (c.always or n in recipe.budget.names)}
     record = ExportRecord(
@@ -113,7 +123,7 @@ def ship(
         opset=exported.opset,
         versions=environment.versions(),
         parity=ParityRecord.model_validate(exported.parity.to_json()),
-        precision=PrecisionRecord.model_validate(made.precision),
+        precision=PrecisionRecord.model_validate(written),
         stacked=made.stacked,
         also=also,
         unjudged=unjudged,
@@ -236,14 +246,13 @@ def _metadata(
         "compressor.classes": json.dumps(data.class_names),
         "compressor.mean": json.dumps(data.mean),
         "compressor.std": json.dumps(data.std),
-        **({} if recipe.export.preprocess != "none" or not data.mean else {INPUT: _input(data, recipe)}),
+        **({} if recipe.export.preprocess != "none" or not data.mean else {INPUT: _input(data)}),
     }
 
 
-def _input(data: DataSet, recipe: Recipe) -> str:
+def _input(data: DataSet) -> str:
     """What a file without preprocessing takes: one with it says so itself."""
-    kind = "float16" if recipe.export.half_io else "float32"
-    described = {"dtype": kind, "layout": "NCHW", "size": list(data.input_shape[1:]), "range": [0, 1]}
+    described = {"dtype": "float32", "layout": "NCHW", "size": list(data.input_shape[1:]), "range": [0, 1]}
     return json.dumps(described | {"mean": data.mean, "std": data.std})
 
 

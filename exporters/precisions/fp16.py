@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_FATAL_ONLY = 4
 _RECURRENT = ("GRU", "LSTM", "RNN")
 
 
@@ -26,9 +27,11 @@ def to_fp16(
     """Turn weights and arithmetic to float16, and floating inputs and outputs if these are to be.
 
     Raises:
-        ExportError: the converter fails, or ONNX's checker refuses what it made
+        ExportError: the converter fails, or ONNX's checker or ONNX Runtime refuses what it made, as operators that have
+            no float16
     """
     import onnx
+    import onnxruntime
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
@@ -45,6 +48,9 @@ def to_fp16(
         converted.topological_sort()  # the casts of inputs are appended at the end
         proto = converted.model
         onnx.checker.check_model(proto)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _FATAL_ONLY  # what goes wrong is raised
+        onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     replace_atomic(target, lambda beside: onnx.save_model(proto, beside))
 
 

@@ -228,7 +228,8 @@ def to_int8(source: Path, target: Path, scheme: Scheme, samples: Sequence[NDArra
         prepared, made = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         # In 8 bits probabilities near 0 would be 0, and those of a sample would not add up to 1.
-        graph = onnx.load_model(prepared, load_external_data=False).graph
+        bare = onnx.load_model(prepared)
+        graph = bare.graph
         kept = [*_last_softmax(graph), *(name for name, kind in _kinds(graph).items() if kind in scheme.floats)]
         how: dict[str, Any] = {
             "per_channel": scheme.per_channel,
@@ -237,6 +238,12 @@ def to_int8(source: Path, target: Path, scheme: Scheme, samples: Sequence[NDArra
             "nodes_to_exclude": kept,
         }
         if scheme.dynamic:
+            # It transposes weights, and would find the shapes noted of them wrong.
+            weights = {weight.name for weight in graph.initializer}
+            shapes = [value for value in graph.value_info if value.name not in weights]
+            del graph.value_info[:]
+            graph.value_info.extend(shapes)
+            onnx.save_model(bare, prepared)
             quantize_dynamic(str(prepared), str(made), op_types_to_quantize=list(_DYNAMICALLY), **how)
         else:
             quantize_static(

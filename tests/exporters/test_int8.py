@@ -76,6 +76,18 @@ def test_schemes_suit_the_layers(tmp_path, layers, dynamic, static):
     assert any(not one.dynamic for one in found) == static
 
 
+@pytest.mark.parametrize("opset", [13, 20])
+def test_matrix_products_are_quantised_in_both_ways(tmp_path, opset):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 30), nn.ReLU(), nn.Linear(30, 2)).eval()
+    images = torch.rand(2, 3, 8, 8)
+    source = tmp_path / "plain.onnx"
+    export_onnx(model, source, [images], opset=opset)
+    for scheme in schemes_of(source).values():
+        finish(source, tmp_path / "made.onnx", Form("int8"), scheme, [images.numpy()])
+        made, before = (OnnxNetwork(path, 1).logits(images) for path in (tmp_path / "made.onnx", source))
+        assert np.abs(made - before).max() < 0.1 * np.abs(before).max()
+
+
 def test_what_is_joined_has_all_changes():
     first = SCHEMES["u8s8"]
     others = [replace(first, floats=("Mul",)), replace(first, calibration="entropy"), replace(first, floats=("Add",))]

@@ -97,6 +97,17 @@ def test_inputs_and_outputs_may_be_half_too(plain, tmp_path, preprocess):
     assert np.abs(found - expected).max() < 0.01
 
 
+def test_operators_without_halves_are_refused_in_one_sentence(tmp_path):
+    class Odd(nn.Module):
+        def forward(self, x):
+            return nn.functional.celu(x, 0.7).flatten(1)
+
+    export_onnx(Odd().eval(), tmp_path / "odd.onnx", [torch.rand(2, 3, 8, 8)])
+    with pytest.raises(ExportError, match=r"^export\.precision: fp16: cannot convert odd\.onnx: [^\n]*$"):
+        finish(tmp_path / "odd.onnx", tmp_path / "made.onnx", Form("fp16"), None, [])
+    assert not (tmp_path / "made.onnx").exists()
+
+
 @pytest.mark.parametrize("precision", ["fp32", "int8", "auto"])
 def test_only_what_is_halved_takes_halves(precision):
     with pytest.raises(ValueError, match=r"half_io: true, but precision is .*; valid: false, or precision: fp16"):

@@ -166,6 +166,7 @@ def test_it_stays_in_the_precision_of_the_networks_beside_it(tmp_path, fake, mon
     shipped = [read_json(path)["precision"]["name"] for path in (out / "export.json", *out.rglob("*/export.json"))]
     assert len(set(shipped)) == 1
     assert report["precision"]["name"] == first
+    assert report["precision"]["gate"]["asked"] == "int8"  # it still says why
 
 
 @pytest.mark.parametrize("moment", ["training", "export", "copying", "measuring"])

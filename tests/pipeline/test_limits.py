@@ -122,6 +122,12 @@ def test_a_budget_that_only_wider_networks_meet_is_met(share):
     assert aligned(found) in (4, 8)
 
 
+def test_what_no_network_meets_is_told_of_single_channels_if_they_are_as_near():
+    found = limited({"latency": "0.5x"}, Runtime(overhead=1.0, block=8))
+    with pytest.raises(BudgetError, match=r"with 1 channel in every group"):
+        scaled_widths(NET, found.costs, found.budget.limits, found.bounds)
+
+
 def test_what_cannot_be_met_is_told_of_the_network_that_comes_nearest():
     found = limited({"latency": "0.004x"}, Jagged(block=8))
     with pytest.raises(BudgetError, match=r"with the fewest allowed channels \(4 to 4\)"):

@@ -212,6 +212,34 @@ def test_training_on_that_diverges_leaves_what_was_there(tmp_path, in_turn, monk
     assert "failed, and the weights from before ship" in (tmp_path / "run" / "report.html").read_text()
 
 
+def test_a_network_beside_it_ships_as_it_was_if_its_training_on_diverges(tmp_path, in_turn, monkeypatch):
+    in_turn(LOSES, GOOD)
+    usual = quantization_aware.settings_of
+    rates = iter([1e-3])  # then it diverges
+
+    def settings(recipe):
+        rate = next(rates, 1e30)
+        return replace(usual(recipe), lr_at=lambda step, per_epoch: rate)
+
+    monkeypatch.setattr(quantization_aware, "settings_of", settings)
+    report = run(recipe(**LONGER, baselines=["reference"]), tmp_path / "run")
+    assert report["precision"]["gate"]["qat"]["taken"]
+    assert "failed, and the weights from before ship" in report["baseline"]["reference"]["precision"]["note"]
+    assert not (tmp_path / "run" / "baselines" / "reference" / "weights-qat.safetensors").exists()
+
+
+def test_the_file_says_what_it_takes_whatever_was_asked_for(tmp_path, weighed):
+    weighed(fp16=SLOW)
+    export = {"precision": "fp16", "half_io": True, "tolerance_points": 0.5}
+    for name, asked, kind in (("back", export, "float32"), ("half", {"precision": "fp16", "half_io": True}, "float16")):
+        run(recipe(export=asked), tmp_path / name, until="export")
+        proto = onnx.load(tmp_path / name / "model.onnx")
+        told = json.loads({one.key: one.value for one in proto.metadata_props}["compressor.input"])
+        assert told["dtype"] == kind
+        taken = proto.graph.input[0].type.tensor_type.elem_type
+        assert taken == (onnx.TensorProto.FLOAT16 if kind == "float16" else onnx.TensorProto.FLOAT)
+
+
 @pytest.mark.parametrize("moment", ["convert", "compare"])
 def test_a_precision_that_cannot_be_made_gives_way_too(tmp_path, weighed, monkeypatch, moment):
     def refuse(*given, **named):

@@ -99,10 +99,19 @@ def test_a_damaged_plan_says_so(tmp_path):
 
 
 def test_a_plan_that_is_gone_is_not_made_anew(tmp_path):
-    run(recipe(), tmp_path / "run", until="search")
+    asked = recipe(budget={"onnx_bytes": "0.7x"}, model={"name": "mlp", "width": 0.5})
+    run(asked, tmp_path / "run", until="search")
     (tmp_path / "run" / "precision.json").unlink()
     with pytest.raises(RunError, match=r"precision\.json: file not found"):
-        run(recipe(), tmp_path / "run", resume=True)
+        run(asked, tmp_path / "run", resume=True)
+
+
+def test_a_search_that_does_not_depend_on_it_may_come_first(tmp_path, monkeypatch):
+    weighed = Weighed(0.1, (0.5, 0.4, 0.6))
+    monkeypatch.setattr(precision_gate, "weigh", lambda plain, path, recipe, data, before: weighed)
+    run(recipe(export={"precision": "fp32"}), tmp_path / "run", until="search")
+    report = run(recipe(), tmp_path / "run", resume=True)
+    assert report["precision"]["name"] == "int8"
 
 
 def test_other_words_are_refused():
