@@ -211,13 +211,15 @@ def cost_of(arguments: argparse.Namespace) -> dict[str, Any]:
     context = RunContext(asked, out, show)
     network = next(one for one in context.networks() if one.name == "result")
     model = load_weights(network.architecture, out / "weights.safetensors", asked.seed)
-    found, plain = {}, out / "none.onnx"
-    for preprocess in ("none", "uint8", "resize"):
-        own = recipe_of(arguments, "vgg11", 10, export={"preprocess": preprocess})
-        path = out / f"{preprocess}.onnx"
-        assert form_of(own, context.data).preprocess == preprocess
-        FileMaker(network.architecture, own, context.data, path).in_precision(model, "fp32")
-        found[preprocess] = {str(batch): times(plain, path, batch) for batch in BATCHES}
+    found: dict[str, Any] = {}
+    for precision in ("fp32", "int8"):
+        for preprocess in ("none", "uint8", "resize"):
+            own = recipe_of(arguments, "vgg11", 10, export={"precision": precision, "preprocess": preprocess})
+            path = out / f"{precision}-{preprocess}.onnx"
+            assert form_of(own, context.data).preprocess == preprocess
+            FileMaker(network.architecture, own, context.data, path).in_precision(model, precision)
+            plain = out / f"{precision}-none.onnx"
+            found[f"{precision}, {preprocess}"] = {str(batch): times(plain, path, batch) for batch in BATCHES}
     return {"latency": found}
 
 

@@ -208,6 +208,28 @@ def test_the_precisions_are_those_that_were_measured(row):
     assert f"| {row['precision']}{scheme} | {numbers}" in README
 
 
+def test_the_budgets_of_int8_are_those_that_were_measured():
+    rows = json.loads((ROOT / "experiments" / "precision_budgets.json").read_text())["rows"]
+    found = {row["network"]: row for row in rows}
+    ratio, low, high = found["vgg11"]["searched with int8"]["ratio"]
+    text = " ".join(README.split())
+    assert f"takes {ratio:.3f} ({low:.3f} to {high:.3f})" in text
+    assert f"with float32 files {found['vgg11']['searched with fp32']['ratio'][0]:.3f} in int8" in text
+    for network in ("resnet20", "mobilenetv2"):
+        assert "cannot be met" in found[network]["searched with int8"]["refused"]
+
+
+def test_preprocessing_is_as_it_was_measured():
+    rows = json.loads((ROOT / "experiments" / "precision_preprocessing.json").read_text())["rows"]
+    small, large, cost = (next(row for row in rows if row["size"] == size) for size in (24, 48, None))
+    text = " ".join(README.split())
+    assert f"to {small['mean_grey_levels']:.2f} grey levels" in text
+    assert f"24 × 24 ({small['largest_grey_levels']:.1f} at most)" in text
+    assert f"to {large['mean_grey_levels']:.2f} ({large['largest_grey_levels']:.1f})" in text
+    inside = [one for name, one in cost["latency"].items() if not name.endswith("none")]
+    assert all(0.005 < one["1"][0] - 1 < 0.015 and 0.005 < one["100"][0] - 1 < 0.045 for one in inside)
+
+
 @pytest.mark.parametrize(
     ("budget", "title"),
     [

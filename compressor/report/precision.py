@@ -47,7 +47,8 @@ def precision_line(record: Record) -> str:
     if gate is not None and gate["qat"] and gate["qat"]["taken"]:
         parts.append(f"quantisation-aware training for {gate['qat']['epochs']} epochs")
     if gate is not None and gate["shipped"] is not None:
-        parts.append(f"{gate['shipped']['points']:.2f} points lost of {gate['tolerance']:g} allowed")
+        lost = gate["shipped"]["points"]
+        parts.append(f"{lost:.2f} points lost of {gate['tolerance']:g} allowed" if lost > 0 else "no points lost")
     if precision.get("note"):
         parts.append(precision["note"])
     return "; ".join(parts)
