@@ -153,6 +153,7 @@ def finish_within(
         "tolerance_points": tolerance,
         "tried": tried,
         "unmet": unmet,
+        "fast_scheme": _has_fast(records[form.precision].get("scheme")),
         "metric": task_of(data).metric,
         "plain_score": scored if math.isfinite(scored) else None,
         "judged": len(_judged(recipe, data)),
@@ -203,6 +204,11 @@ def _judged(recipe: Recipe, data: DataSet) -> Split:
     return judged(data, recipe.seed, _JUDGED)
 
 
+def _has_fast(tried: Mapping[str, Any] | None) -> bool:
+    """Whether any scheme that was tried was faster than float32."""
+    return tried is not None and min(one["median_ms"] for one in tried["schemes"].values()) < tried["fp32"]["median_ms"]
+
+
 def _from(asked: Precision) -> list[Precision]:
     """A precision and the larger ones."""
     larger = [one for one in precisions().values() if one.bytes_of_value > asked.bytes_of_value]
@@ -219,7 +225,7 @@ def _note(tried: Sequence[Mapping[str, Any]], shipped: str, unmet: Mapping[str, 
 
 def loses_too_much(written: Mapping[str, Any], recipe: Recipe) -> bool:
     """Whether what speaks against the precision asked for is its accuracy, which training may mend, and nothing else
-    that keeps it from shipping.
+    that keeps it from shipping. A scheme that was only taken since it loses least may be slow, and another fast.
 
     Args:
         written: JSON values that `finish_within` gave
@@ -230,7 +236,7 @@ def loses_too_much(written: Mapping[str, Any], recipe: Recipe) -> bool:
         return False
     asked, small = gate["tried"][0], any(costs()[name].of_file for name in recipe.budget.names)
     lost = asked["points"] is None or asked["points"] > gate["tolerance_points"]
-    return lost and (small or asked["ratio"][2] < 1 or written["name"] == gate["asked"])
+    return lost and (small or asked["ratio"][2] < 1 or gate["fast_scheme"] or written["name"] == gate["asked"])
 
 
 def finish_as(source: Path, target: Path, form: Form, recipe: Recipe, data: DataSet) -> dict[str, Any]:

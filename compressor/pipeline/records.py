@@ -272,6 +272,7 @@ class PrecisionGate(BaseModel):
     tried: list[WeighedPrecision]
     unmet: dict[str, str]
     qat: QuantizationAware | None = None
+    fast_scheme: bool
     plain_score: Number | None
     metric: str
     judged: Count

@@ -44,8 +44,14 @@ def precision_line(record: Record) -> str:
         chosen = dig(precision, "scheme", "schemes", scheme, "median_ms")
         if plain and chosen:
             parts.append(f"{plain / chosen:.2f} times as fast as its fp32 file")
-    if gate is not None and gate["qat"] and gate["qat"]["taken"]:
-        parts.append(f"quantisation-aware training for {gate['qat']['epochs']} epochs")
+    if gate is not None and (trained := gate["qat"]):
+        text = f"quantisation-aware training for {trained['epochs']} epochs"
+        if trained["failed"]:
+            text += " failed"
+        elif not trained["taken"]:
+            lost = "had no finite score" if trained["points"] is None else f"still lost {trained['points']:.2f} points"
+            text += f" was not enough: {gate['asked']} {lost}"
+        parts.append(text)
     if gate is not None and gate["shipped"] is not None:
         lost = gate["shipped"]["points"]
         parts.append(f"{lost:.2f} points lost of {gate['tolerance']:g} allowed" if lost > 0 else "no points lost")

@@ -141,6 +141,7 @@ def test_what_is_no_better_for_it_or_needs_none_ships_as_it_was(tmp_path, in_tur
     report = run(recipe(**TRAINED), tmp_path / "run")
     assert len(left) == (0 if first is LOSES else 1)  # a slow file is not made faster by training
     assert report["precision"]["name"] == ("int8" if first is GOOD else "fp16")
+    assert ("training for 1 epochs was not enough: int8 still lost 3.00" in precision_line(report)) == (first is LOSES)
     assert not (tmp_path / "run" / "weights-qat.safetensors").exists()
 
 
@@ -196,6 +197,17 @@ def test_networks_are_told_apart_whatever_the_folder_is_called(tmp_path, in_turn
         assert {key: value.shape for key, value in before.items()} == {key: value.shape for key, value in after.items()}
         kernels = [key for key, value in before.items() if value.dim() > 1]
         assert all(torch.allclose(before[key], after[key], atol=1) for key in kernels)
+
+
+def test_a_slow_scheme_that_lost_least_says_nothing_of_the_fast_ones(tmp_path, in_turn, monkeypatch):
+    """None of the schemes is within the tolerance, so the one that loses least is weighed, which may be slow."""
+    worst = Weighed(30.0, (1.2, 1.1, 1.3))
+    for fast, left_over in ((True, 0), (False, 1)):
+        left = in_turn(worst, GOOD)
+        monkeypatch.setattr(precision_gate, "_has_fast", lambda tried, fast=fast: fast)
+        report = run(recipe(**TRAINED), tmp_path / str(fast))
+        assert len(left) == left_over
+        assert report["precision"]["name"] == ("int8" if fast else "fp16")
 
 
 def test_training_on_that_diverges_leaves_what_was_there(tmp_path, in_turn, monkeypatch):
