@@ -208,6 +208,26 @@ def test_the_precisions_are_those_that_were_measured(row):
     assert f"| {row['precision']}{scheme} | {numbers}" in README
 
 
+def test_further_networks_and_budgets_are_those_that_were_measured():
+    rows = json.loads((ROOT / "experiments" / "along.json").read_text())["rows"]
+    names = {"VGG11": "vgg11", "PreAct-ResNet-18": "preact_resnet18", "MobileNetV2 × 0.5": "mobilenetv2"}
+    budgets = {
+        "0.1× multiply-adds": "macs",
+        "0.25× multiply-adds": "macs quarter",
+        "0.5× latency, batch 100": "latency 100",
+    }
+    table = README[README.index("| one seed (10) |") :].split("\n\n")[0].splitlines()[2:]
+    assert len(table) == 7
+    for line in table:
+        title, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+        network, budget = title.split(", ", 1)
+        for arm, cell in zip(("uniform", "along", "paper", "auto"), cells, strict=True):
+            key = (names[network], budgets[budget], arm, 10)
+            found = [row for row in rows if (row["network"], row["budget"], row["arm"], row["seed"]) == key]
+            assert cell == (f"{found[0]['percent']:.2f}" if found else "not measured")
+            assert all(row.get("verdict", "met") == "met" for row in found)
+
+
 def test_the_budgets_of_int8_are_those_that_were_measured():
     rows = json.loads((ROOT / "experiments" / "precision_budgets.json").read_text())["rows"]
     found = {row["network"]: row for row in rows}
