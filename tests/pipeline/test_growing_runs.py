@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from runs import after, same
+from run_pairs import after, same
 from safetensors.torch import load_file
 from small import small_recipe
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from runs import after, same
+from run_pairs import after, same
 from small import small_recipe
 
 from compressor.errors import RecipeError, RunError
