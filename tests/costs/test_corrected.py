@@ -78,8 +78,6 @@ def test_a_true_estimate_is_found_at_once(mlp):
 
 def test_a_size_that_no_network_has_is_refused(mlp):
     least = rough(mlp.with_widths(dict.fromkeys(mlp.widths, 1)))
-    with pytest.raises(
-        BudgetError, match=rf"onnx_bytes: {least - 1:,} cannot be met: .* still costs {least:,}, the sm"
-    ):
+    with pytest.raises(BudgetError, match=rf"onnx_bytes: {least - 1:,} cannot be met: .* still costs {least:,}$"):
         solve(mlp, least - 1, rough)
     assert rough(solve(mlp, least, rough)[0].architecture) == least
