@@ -108,10 +108,6 @@ def finish_within(
     tolerance, known = recipe.export.tolerance_points, precisions()
     if tolerance is None or misses is None or known[form.precision].plain:
         return form, finish_as(source, target, form, recipe, data)
-    limited = [costs()[name] for name in recipe.budget.names]
-    timed, small = any(cost.timed for cost in limited), any(cost.of_file for cost in limited)
-    tried: list[dict[str, Any]] = []
-    unmet: dict[str, str] = {}
     records: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="compressor-", dir=target.parent) as folder:
 
@@ -121,45 +117,77 @@ def finish_within(
                 records[name] = finish_as(source, path, replace(form, precision=name), recipe, data)
             return path
 
-        plain, taken = made(next(iter(known))), None
-        scored = _score(plain, recipe, data) if before is None else before
-        for precision in _from(known[form.precision]):
-            try:
-                path = made(precision.name)
-                if tried:
-                    check(path, replace(form, precision=precision.name))
-            except ExportError as error:
-                if not tried:
-                    raise
-                unmet[precision.name] = f"cannot be made: {error}"
-                continue
-            weighed = _SAME if precision.plain else weigh(plain, path, recipe, data, scored)
-            if tried:
-                missed = misses(path)
-                if timed and weighed.ratio[0] > tried[0]["ratio"][0]:  # the budget was searched for the one asked for
-                    missed = [*missed, *(cost.name for cost in limited if cost.timed)]
-                if missed:
-                    unmet[precision.name] = f"would not meet the budget ({' and '.join(map(cost_title, missed))})"
-                    continue
-            why = None if precision.plain else weighed.why_not(tolerance, small)
-            tried.append({"name": precision.name, **weighed.to_json(), "rejected": why})
-            if why is None:
-                taken = precision.name
-                break
-        shipped = form.precision if taken is None else taken
+        scored = _score(made(next(iter(known))), recipe, data) if before is None else before
+        tried, unmet = _tried(form, recipe, data, made=made, misses=misses, check=check, before=scored)
+        shipped = next((one["name"] for one in tried if one["rejected"] is None), form.precision)
         copy_atomic(made(shipped), target)
     gate = {
         "asked": form.precision,
-        "tolerance_points": tolerance,
         "tried": tried,
         "unmet": unmet,
         "fast_scheme": _has_fast(records[form.precision].get("scheme")),
-        "metric": task_of(data).metric,
         "plain_score": scored if math.isfinite(scored) else None,
-        "judged": len(_judged(recipe, data)),
     }
     notes = [note for note in (_note(tried, shipped, unmet), records[shipped]["note"]) if note]
-    return replace(form, precision=shipped), records[shipped] | {"gate": gate, "note": "; ".join(notes) or None}
+    record = records[shipped] | {"gate": gate | _terms(recipe, data), "note": "; ".join(notes) or None}
+    return replace(form, precision=shipped), record
+
+
+def _tried(
+    form: Form,
+    recipe: Recipe,
+    data: DataSet,
+    *,
+    made: Callable[[str], Path],
+    misses: Misses,
+    check: Check,
+    before: float,
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Weigh the precision asked for and larger ones, up to the first that nothing speaks against.
+
+    Args:
+        form: that is asked for
+        recipe: as in `finish_within`, like `data`, `misses` and `check`
+        data: see there
+        made: precision → its finished file
+        misses: see there
+        check: see there
+        before: score that points are lost of
+
+    Returns:
+        what was found of those that may ship; and {precision: why it may not}
+    """
+    tolerance, limited = recipe.export.tolerance_points, [costs()[name] for name in recipe.budget.names]
+    assert tolerance is not None
+    timed, small = [cost.name for cost in limited if cost.timed], any(cost.of_file for cost in limited)
+    plain, tried, unmet = made(next(iter(precisions()))), list[dict[str, Any]](), dict[str, str]()
+    for precision in _from(precisions()[form.precision]):
+        try:
+            path = made(precision.name)
+            if tried:
+                check(path, replace(form, precision=precision.name))
+        except ExportError as error:
+            if not tried:
+                raise
+            unmet[precision.name] = f"cannot be made: {error}"
+            continue
+        weighed = _SAME if precision.plain else weigh(plain, path, recipe, data, before)
+        if tried:
+            slower = weighed.ratio[0] > tried[0]["ratio"][0]  # than what was searched for
+            if missed := [*misses(path), *(timed if slower else ())]:
+                unmet[precision.name] = f"would not meet the budget ({' and '.join(map(cost_title, missed))})"
+                continue
+        why = None if precision.plain else weighed.why_not(tolerance, small)
+        tried.append({"name": precision.name, **weighed.to_json(), "rejected": why})
+        if why is None:
+            break
+    return tried, unmet
+
+
+def _terms(recipe: Recipe, data: DataSet) -> dict[str, Any]:
+    """By what files are judged."""
+    judged_on, metric = len(_judged(recipe, data)), task_of(data).metric
+    return {"tolerance_points": recipe.export.tolerance_points, "metric": metric, "judged": judged_on}
 
 
 def weigh(plain: Path, path: Path, recipe: Recipe, data: DataSet, before: float) -> Weighed:

@@ -107,15 +107,10 @@ def ship(
     asked = recipe.export.opset or (exported.opset if interface is None else interface.opset)
     if interface is not None and interface.channels_last and INPUT in metadata:
         metadata[INPUT] = json.dumps(json.loads(metadata[INPUT]) | {"layout": "NHWC"})
-    plain = dict(metadata)
-    if INPUT in metadata:
-        kind = onnx.load_model(path, load_external_data=False).graph.input[0].type.tensor_type.elem_type
-        name_of_kind = "float16" if kind == onnx.TensorProto.FLOAT16 else "float32"
-        metadata[INPUT] = json.dumps(json.loads(metadata[INPUT]) | {"dtype": name_of_kind})
-    write_metadata(path, metadata)
+    write_metadata(path, metadata | _taken(path, metadata))
     also: dict[str, Any] = {}
     if recipe.export.also and isinstance(sample := parity_batches(data, recipe)[-1], torch.Tensor):
-        also = export_also(recipe.export.also, model, sample[:2], folder / "exports", plain)
+        also = export_also(recipe.export.also, model, sample[:2], folder / "exports", metadata)
     shipped = ShippedNetwork(model, architecture, path)
     counted = {n: c.shipped for n, c in costs().items() if c.shipped and (c.always or n in recipe.budget.names)}
     record = ExportRecord(
@@ -248,6 +243,15 @@ def _metadata(
         "compressor.std": json.dumps(data.std),
         **({} if recipe.export.preprocess != "none" or not data.mean else {INPUT: _input(data)}),
     }
+
+
+def _taken(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
+    """What metadata say of the input, with the type that the file takes; nothing where they say nothing."""
+    if INPUT not in metadata:
+        return {}
+    kind = onnx.load_model(path, load_external_data=False).graph.input[0].type.tensor_type.elem_type
+    name = "float16" if kind == onnx.TensorProto.FLOAT16 else "float32"
+    return {INPUT: json.dumps(json.loads(metadata[INPUT]) | {"dtype": name})}
 
 
 def _input(data: DataSet) -> str:

@@ -238,11 +238,7 @@ def to_int8(source: Path, target: Path, scheme: Scheme, samples: Sequence[NDArra
             "nodes_to_exclude": kept,
         }
         if scheme.dynamic:
-            # It transposes weights, and would find the shapes noted of them wrong.
-            weights = {weight.name for weight in graph.initializer}
-            shapes = [value for value in graph.value_info if value.name not in weights]
-            del graph.value_info[:]
-            graph.value_info.extend(shapes)
+            _drop_shapes_of_weights(graph)
             onnx.save_model(bare, prepared)
             quantize_dynamic(str(prepared), str(made), op_types_to_quantize=list(_DYNAMICALLY), **how)
         else:
@@ -262,6 +258,14 @@ def to_int8(source: Path, target: Path, scheme: Scheme, samples: Sequence[NDArra
         onnx.helper.set_model_props(proto, known)
         onnx.checker.check_model(proto)
     replace_atomic(target, lambda beside: onnx.save_model(proto, beside))
+
+
+def _drop_shapes_of_weights(graph: onnx.GraphProto) -> None:
+    """Take off what is noted of the shapes of weights, which dynamic quantisation transposes and then finds wrong."""
+    weights = {weight.name for weight in graph.initializer}
+    kept = [value for value in graph.value_info if value.name not in weights]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
 
 
 def _last_softmax(graph: onnx.GraphProto) -> list[str]:
