@@ -125,6 +125,7 @@ def measure(case: Case, method: dict[str, Any], data: DataSet, path: str) -> dic
     if growth := found.trace.get("growth"):
         epochs = growth["epochs"]
         dense = growth["reference"]["flops_per_epoch"] * len(epochs)
+        row["settled"] = growth["settled"]
         row["training_flops_share"] = sum(epoch["flops"] for epoch in epochs) / dense
         row["mean_channels_by_epoch"] = [sum(e["channels"].values()) / len(e["channels"]) for e in epochs]
         row["units_by_epoch"] = [e["units"] for e in epochs]

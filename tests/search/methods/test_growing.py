@@ -13,12 +13,14 @@ from compressor.errors import BudgetError, TrainingError
 from compressor.recipe import GrowingConfig
 from compressor.search import Problem, Unfinished
 from compressor.search.calibration import calibrated
+from compressor.search.channel_scale import ChannelScales
 from compressor.search.methods import growing
 from compressor.search.methods.growing.grower import Grower, GrowthSettings
 from compressor.search.methods.growing.indicators import Indicators, IndicatorSettings
 from compressor.search.methods.growing.selection import select
 from compressor.search.methods.growing.space import Space, trained_form
 from compressor.search.methods.growing.store import Store
+from compressor.search.methods.growing.utility import Utility
 from compressor.training.trainer import Paused, Settings
 
 FINAL = Settings(8, 8, lambda step, per_epoch: 0.05, 0.9, 5e-4)
@@ -156,8 +158,6 @@ def test_a_drawn_network_computes_what_the_whole_one_does_without_the_other_chan
     drawn = np.random.default_rng(0).random(space.length) < 0.5
     part = store.network(space.architecture(drawn), drawn, 1).eval()
     assert params_macs.count_params(part) == params_macs.params(space.architecture(drawn)) < params_macs.params(tiny)
-    from compressor.search.channel_scale import ChannelScales
-
     scales = ChannelScales(whole, space.graph, space.groups)
     scales.scale_(torch.from_numpy(drawn).float())
     images = torch.randn(4, 1, 8, 8)
@@ -284,13 +284,30 @@ def test_with_few_new_lots_networks_change_less(tiny, quick_trainer):
     assert 0 < changes[0.1] < 0.3 * changes[1.0]
 
 
-def test_selection_keeps_the_highest_scores_of_every_group(tiny, quick_trainer):
-    problem = problem_of(tiny, quick_trainer(), 0.4)
-    space = Space.of(problem)
-    scores = np.random.default_rng(3).standard_normal(space.length)
-    kept = select(problem, space, scores).drawn
+@pytest.mark.parametrize("share", [0.2, 0.4, 0.9])
+def test_settling_keeps_the_drawn_channels_first_and_then_those_of_the_highest_scores(tiny, quick_trainer, share):
+    problem = problem_of(tiny, quick_trainer(), share)
+    space, random = Space.of(problem), np.random.default_rng(3)
+    scores, drawn = random.standard_normal(space.length), random.random(space.length) < 0.4
+    kept = select(problem, space, drawn, scores).drawn
     for own in space.slices.values():
-        assert scores[own][kept[own]].min() > scores[own][~kept[own]].max()
+        order = np.lexsort((-scores[own], ~drawn[own]))
+        assert kept[own][order[: kept[own].sum()]].all()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.6])
+def test_settling_scales_all_widths_of_the_drawn_network_alike(quick_trainer, share):
+    vgg = models.reference_architecture("vgg11_bn", {}, 10, (3, 32, 32), 0.25)
+    problem = problem_of(vgg, quick_trainer(), share)
+    space, drawn = Space.of(problem), np.zeros(0, dtype=bool)
+    for size, own in zip(space.sizes, (0.5, 0.4, 0.3, 0.25, 0.5, 0.4, 0.3, 0.25), strict=True):
+        drawn = np.append(drawn, np.arange(size) < own * size)
+    kept = select(problem, space, drawn, np.zeros(space.length)).drawn
+    before, after = (np.array([array[own].sum() for own in space.slices.values()]) for array in (drawn, kept))
+    factor = float(np.median(after / before))
+    free = after < np.array(space.sizes)
+    assert (np.abs(after - factor * before) <= 2 + 0.05 * after)[free].all()
+    assert params_macs.params(space.architecture(kept)) <= problem.budget.limits["params"]
 
 
 def test_a_layer_that_is_not_drawn_takes_its_filters_with_it_and_seed_units_stay(residual, quick_trainer):
@@ -324,7 +341,7 @@ def test_too_small_a_budget_for_all_layers_drops_the_least_of_them(residual, qui
     space = Space.of(problem)
     scores = np.full(space.length, 1.0)
     scores[space.starts["layer3.2"]] = 0.5
-    kept = select(problem, space, scores).drawn
+    kept = select(problem, space, np.ones(space.length, dtype=bool), scores).drawn
     assert not kept[space.starts["layer3.2"]]
     assert params_macs.params(space.architecture(kept)) <= problem.budget.limits["params"]
 
@@ -402,7 +419,8 @@ def test_layers_that_indicators_speak_against_fill_a_budget_that_others_leave_un
     space = Space.of(problem)
     scores = np.random.default_rng(0).standard_normal(space.length)
     scores[space.channels :] = -np.arange(1, len(space.layers) + 1)
-    kept = select(problem, space, scores).drawn
+    drawn = np.arange(space.length) < space.channels
+    kept = select(problem, space, drawn, scores).drawn
     used = params_macs.params(space.architecture(kept)) / problem.budget.limits["params"]
     assert 0.98 < used <= 1
     present = kept[space.channels :]
@@ -473,3 +491,74 @@ def test_folding_scales_weights_and_momentum_alike(tiny, quick_trainer):
     assert grower.scales is None
     torch.testing.assert_close(scale.detach()[1:], optimizer.state[scale]["momentum_buffer"][1:])
     assert bool((scale.detach()[1:] < 1).all())
+
+
+def test_the_loss_says_nothing_about_the_width_of_a_layer_that_a_batch_norm_follows():
+    vgg = models.reference_architecture("vgg11_bn", {}, 10, (3, 32, 32), 0.25)
+    torch.manual_seed(0)
+    graph, model = models.graph_of(vgg), models.build(vgg)
+    images, labels = torch.randn(32, 3, 32, 32), torch.randint(10, (32,))
+    nn.functional.cross_entropy(model(images), labels).backward()
+    scales = ChannelScales(model, graph, list(vgg.widths))
+    products = dict(zip(vgg.widths, scales.derivatives().split(list(vgg.widths.values())), strict=True))
+    last = products.pop(next(reversed(vgg.widths)))  # the classifier reads it
+    for name, own in products.items():
+        assert own.sum().abs() < 1e-3 * own.abs().sum(), name
+    assert last.sum().abs() > 1e-2 * last.abs().sum()
+    narrow = models.build(vgg.with_widths({**vgg.widths, "conv2": 1}))
+    nn.functional.cross_entropy(narrow(images), labels).backward()
+    norm = narrow.bn2
+    alone = (norm.weight * norm.weight.grad + norm.bias * norm.bias.grad).abs().sum()
+    assert alone < 1e-3 * products["conv2"].abs().sum()
+
+
+def watched(space, costs, squares):
+    """Utility after one step in which every channel had the square given."""
+    utility = Utility(space, costs, 1.0, torch.device("cpu"))
+    utility.observe(torch.arange(space.length), torch.tensor(np.sqrt(squares)))
+    return utility
+
+
+def test_utility_is_larger_where_squares_are_and_costs_are_not_and_few_are_drawn(tiny, quick_trainer):
+    space = Space.of(problem_of(tiny, quick_trainer(), 0.5))
+    stem, inner = space.slices["stem"], space.slices["inner"]
+    every, even = np.ones(space.length, dtype=bool), np.ones(space.length)
+    assert watched(space, even, even).of(every) == pytest.approx(0, abs=0.2)  # w / (w - 1) of groups of 13 and 23
+    dear = even.copy()
+    dear[inner] = 3.0
+    found = watched(space, dear, even).of(every)
+    assert found[stem].min() - found[inner].max() == pytest.approx(np.log(3), abs=0.1)
+    found = watched(space, even, dear).of(every)
+    assert found[inner].min() - found[stem].max() == pytest.approx(np.log(3), abs=0.1)
+    few = every.copy()
+    few[inner.start + 12 : inner.stop] = False
+    found = watched(space, even, even).of(few)
+    assert found[inner].min() - found[stem].max() == pytest.approx(np.log(23 / 12), abs=0.1)
+    uneven = even.copy()
+    uneven[stem.start] = 2.0
+    found = watched(space, even, uneven).of(every)
+    assert found[stem.start] - found[stem.start + 1] == pytest.approx(np.log(2), abs=1e-5)
+
+
+def test_utility_of_a_lone_channel_is_that_of_its_group_when_it_had_more(tiny, quick_trainer):
+    space = Space.of(problem_of(tiny, quick_trainer(), 0.5))
+    even, inner = np.ones(space.length), space.slices["inner"]
+    every = np.ones(space.length, dtype=bool)
+    alone = every.copy()
+    alone[inner.start + 1 : inner.stop] = False
+    utility = watched(space, even, even)
+    assert utility.of(alone)[inner] == pytest.approx(0)  # never seen with another one
+    utility.of(every)
+    utility.observe(torch.arange(space.length), torch.zeros(space.length))
+    assert utility.of(alone)[inner.start] == 2.5  # as rare as that: pulled up as far as it goes
+    assert np.abs(utility.of(every)).max() <= 2.5
+
+
+@pytest.mark.parametrize("signal", ["utility", "gradient"])
+def test_few_channels_change_when_growth_settles(tiny, quick_trainer, signal):
+    config = GrowingConfig(steps_per_round=2, settle=0.3, signal=signal)
+    growth = growing.search(problem_of(tiny, quick_trainer(), 0.5), config).trace["growth"]
+    settled, last = growth["settled"], growth["rounds"][-1]
+    assert settled["added"] == 0 or settled["removed"] == 0 or settled["added"] + settled["removed"] <= 2
+    assert settled["channels"] == sum(growth["epochs"][-1]["channels"].values())
+    assert last["step"] < growth["settled_step"]

@@ -29,6 +29,11 @@ class GrowingConfig(MethodConfig):
     sampling: Literal["learned", "random"] = Field(
         "learned", description="random: the paper's baseline, every channel with the same fixed probability"
     )
+    signal: Literal["utility", "gradient"] = Field(
+        "gradient",
+        description="what moves the indicators of channels beside the penalty; gradient: that of the loss (the paper), "
+        "which cannot compare layers; utility: its mean square per cost, with diminishing returns",
+    )
     temperature: Literal["structure", "global"] = Field(
         "structure", description="β rises with the draws of each indicator, or for all with every round"
     )

@@ -21,6 +21,7 @@ from compressor.search.methods.growing.space import Space
 from compressor.search.problem import Finetuning, Problem, SearchResult, Unfinished
 from compressor.training.trainer import EpochRecord, Paused, Settings
 
+_PULL = 0.001  # κ of the utility of channels, beside a penalty of up to 0.05 λ
 _ROUNDS = 30  # at least, where the recipe leaves their length open and there are as many steps
 
 
@@ -89,6 +90,7 @@ def _settings(config: GrowingConfig, problem: Problem, space: Space, final: Sett
         momentum=config.indicator_momentum,
         seed=problem.seed,
         fixed=_even_chance(problem, space) if config.sampling == "random" else None,
+        pull=_PULL if config.signal == "utility" else 0.0,
     )
     return GrowthSettings(
         indicators=indicators, steps=steps, settled=settled, samples=samples, price=config.price, pad_to=config.pad_to
@@ -97,8 +99,7 @@ def _settings(config: GrowingConfig, problem: Problem, space: Space, final: Sett
 
 def _even_chance(problem: Problem, space: Space) -> float:
     """The probability of every channel and layer at which the network costs about what the budget allows."""
-    even = [np.arange(size, 0, -1) / size for size in space.sizes]
-    kept = select(problem, space, np.concatenate([*even, np.ones(len(space.layers))])).drawn
+    kept = select(problem, space, np.ones(space.length, dtype=bool), np.zeros(space.length)).drawn
     return float(kept[: space.channels].mean())
 
 
@@ -111,7 +112,9 @@ def _check_budget(problem: Problem, space: Space) -> None:
         raise BudgetError(
             f"budget: growing ends at the unscaled network, which is below the budget as it is: {own_costs}"
         )
-    select(problem, space, np.full(space.length, -1.0))
+    least = np.ones(space.length, dtype=bool)
+    least[space.channels :] = False
+    select(problem, space, least, np.zeros(space.length))
 
 
 def _checkpoint(problem: Problem, config: GrowingConfig) -> Path | None:
@@ -138,6 +141,7 @@ def _growth(grower: Grower, history: list[EpochRecord]) -> dict[str, Any]:
         "stages": stage_of,
         "steps_per_epoch": per_epoch,
         "settled_step": settings.settled,
+        "settled": grower.settled,
         "settings": {**asdict(settings.indicators), "price": settings.price, "pad_to": settings.pad_to},
     }
 

@@ -20,10 +20,12 @@ from compressor.search.methods.growing.indicators import Indicators, IndicatorSe
 from compressor.search.methods.growing.selection import Selection, select
 from compressor.search.methods.growing.space import Drawn, Space, trained_form
 from compressor.search.methods.growing.store import MOMENTUM, Store
+from compressor.search.methods.growing.utility import Utility
 from compressor.search.problem import Problem, agreed
 from compressor.training.checkpoint import Snapshot, Tensors, named
 
 _DENSITY = 0.05  # parameters of the paper's VGG-16 after growth (Table 1)
+_WATCHED = 4  # rounds before utility counts: what it is a mean of must be known
 _LOOKS = 4  # at the size of the network that would be drawn, in every round
 _PASSES = 3  # forward, and backward to weights and to activations: each takes the multiply-adds of one forward
 
@@ -38,6 +40,7 @@ class GrowthSettings:
         settled: step from which on the network keeps the structure that meets the budget
         samples: in a step
         price: power of what a channel costs in the penalty; 0: all alike
+        returns: how fast further channels of a group are worth less, where utility is the signal
         pad_to: the network that trains has a multiple of so many channels in every group
     """
 
@@ -47,6 +50,7 @@ class GrowthSettings:
     samples: int
     price: float
     pad_to: int
+    returns: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,14 @@ class _Training:
         optimizer: of its parameters
         per_epoch: steps
         indicators: of what may grow, on the network's device
+        utility: of its channels
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     per_epoch: int
     indicators: Indicators
+    utility: Utility
 
 
 class Grower:
@@ -81,6 +87,7 @@ class Grower:
         epochs: what was trained in every epoch so far, as JSON values
         rounds: (step, {cost: value}, Δu) of every draw
         selection: what is kept in the end, once that is decided
+        settled: channels that are kept then, and how many of them the last draw had not, and it had besides
     """
 
     def __init__(
@@ -95,6 +102,7 @@ class Grower:
         self.epochs: list[dict[str, Any]] = []
         self.rounds: list[tuple[int, dict[str, float], float]] = []
         self.selection: Selection | None = None
+        self.settled: dict[str, int] = {}
         self._epoch: dict[str, float] = {"flops": 0.0, "added": 0, "removed": 0}
         self._training: _Training | None = None
         # Of the network of this round, see `_attach`.
@@ -142,7 +150,8 @@ class Grower:
         """Attach to the seed network."""
         device = next(model.parameters()).device
         indicators = Indicators(self.space, self.settings.indicators, device, self._prices())
-        self._training = _Training(model, optimizer, steps_per_epoch, indicators)
+        utility = Utility(self.space, self._costs(), self.settings.returns, device)
+        self._training = _Training(model, optimizer, steps_per_epoch, indicators, utility)
         self._begin_round()
 
     def after_backward(self) -> None:
@@ -157,8 +166,11 @@ class Grower:
         for parameter in self._held:
             parameter.grad = None
         if self.settings.indicators.fixed is None:
+            self.training.utility.observe(self._where, products)
             if self.step % self._look_every == 0:
                 self.indicators.force = self._excess()
+                if self.indicators.round > _WATCHED:
+                    self.indicators.worth = self._worth()
             self.indicators.step(self._where, products)
 
     def after_step(self) -> bool:
@@ -210,9 +222,15 @@ class Grower:
     def settle(self) -> None:
         """Select what meets the budget, and fold the scales into its weights."""
         scores = self.indicators.scores()
-        selection = select(self.problem, self.space, scores)
+        selection = select(self.problem, self.space, self.drawn, scores)
         while not agreed(self.problem, self.space.architecture(selection.drawn)):
-            selection = select(self.problem, self.space, scores)  # with what was learned of its cost
+            selection = select(self.problem, self.space, self.drawn, scores)  # with what was learned of its cost
+        before, after = self.space.effective(self.drawn), self.space.effective(selection.drawn)
+        self.settled = {
+            "channels": int(after[: self.space.channels].sum()),
+            "added": int((after & ~before)[: self.space.channels].sum()),
+            "removed": int((before & ~after)[: self.space.channels].sum()),
+        }
         self._become(selection.drawn, selection)
         scales = self._attach()
         self._put_scales_on()
@@ -281,24 +299,32 @@ class Grower:
         over = max(float(costs[name](expected)) / limit for name, limit in limits.items()) - 1
         return _DENSITY * min(over, 1.0)
 
-    def _prices(self) -> NDArray[np.float64]:
-        """(length,) what a channel costs in each layer that has it, to a power, over the geometric mean; layers: 1."""
+    def _worth(self) -> torch.Tensor:
+        found = self.training.utility.of(self.space.effective(self.drawn))
+        return torch.from_numpy(found).to(self.indicators.s)
+
+    def _costs(self) -> NDArray[np.float64]:
+        """(channels,) what a channel of the unscaled network costs, as a share of the nearest of several limits."""
         space, limits = self.space, self.problem.budget.limits
-        prices = np.ones(space.length)
-        if self.settings.price == 0:
-            return prices
-        every = np.ones(space.length, dtype=bool)
-        for name, own in space.slices.items():
-            uses = len(space.graph.producers(name)) + len(space.graph.readers(name))
+        found, every = np.ones(space.channels), np.ones(space.length, dtype=bool)
+        for own in space.slices.values():
             fewer = every.copy()
             fewer[own.start] = own.stop - own.start == 1
             costs = {name: self.problem.costs[name] for name in limits}
             saved = [self.own[limit] - costs[limit](space.architecture(fewer)) for limit in limits]
-            shares = [max(0.0, s) / limit for s, limit in zip(saved, limits.values(), strict=True)]
-            prices[own] = max(shares) / uses
-        channels = prices[: space.channels]
-        channels[channels == 0] = channels[channels > 0].min(initial=1.0)
-        channels /= np.exp(np.log(channels).mean())
+            found[own] = max(max(0.0, s) / limit for s, limit in zip(saved, limits.values(), strict=True))
+        found[found == 0] = found[found > 0].min(initial=1.0)
+        return found
+
+    def _prices(self) -> NDArray[np.float64]:
+        """(length,) what a channel costs in each layer that has it, to a power, over the geometric mean; layers: 1."""
+        space, prices = self.space, np.ones(self.space.length)
+        if self.settings.price == 0:
+            return prices
+        channels = self._costs()
+        for name, own in space.slices.items():
+            channels[own] /= len(space.graph.producers(name)) + len(space.graph.readers(name))
+        prices[: space.channels] = channels / np.exp(np.log(channels).mean())
         return np.asarray(prices**self.settings.price)
 
     def _expected(self) -> Drawn:
@@ -325,7 +351,7 @@ class Grower:
 
     def state(self) -> Snapshot:
         """Structure, indicators, and the weights of what is detached."""
-        own = self.indicators.state()
+        own, utility = self.indicators.state(), self.training.utility.state()
         values = {
             "drawn": np.flatnonzero(self.drawn).tolist(),
             "solution": None if self.selection is None else asdict(self.selection.solution),
@@ -333,21 +359,31 @@ class Grower:
             "epochs": self.epochs,
             "rounds": self.rounds,
             "epoch": self._epoch,
+            "settled": self.settled,
             "indicators": own.values,
+            "utility": utility.values,
         }
         raw = {str(number): tensor for number, tensor in enumerate(self._raw)} if self.scales is not None else {}
         return Snapshot(
-            {**named("indicators", own.tensors), **named("store", self.store.state()), **named("raw", raw)}, values
+            {
+                **named("indicators", own.tensors),
+                **named("utility", utility.tensors),
+                **named("store", self.store.state()),
+                **named("raw", raw),
+            },
+            values,
         )
 
     def restore(self, snapshot: Snapshot) -> None:
         """Make the network what it was, but for its weights, which the training loop loads."""
         values, kept = snapshot.values, Snapshot(snapshot.part("store"), {})
         self.indicators.restore(Snapshot(snapshot.part("indicators"), values["indicators"]))
+        self.training.utility.restore(Snapshot(snapshot.part("utility"), values["utility"]))
         self.store.restore(kept.part("weights"), kept.part("momentum"), kept.tensors["ever"])
         self.drawn = np.zeros(self.space.length, dtype=bool)
         self.drawn[values["drawn"]] = True
         self.step, self.epochs, self._epoch = values["step"], values["epochs"], values["epoch"]
+        self.settled = values["settled"]
         self.rounds = [(step, dict(costs), force) for step, costs, force in values["rounds"]]
         if values["solution"] is not None:
             self.selection = Selection(self.drawn, Solution(**values["solution"]))

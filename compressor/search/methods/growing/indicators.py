@@ -35,6 +35,7 @@ class IndicatorSettings:
         momentum: of SGD on s
         seed: of the draws
         fixed: probability of everything, in place of σ(β·s): the paper's random baseline
+        pull: κ: −κ·u, u the utility of a channel, takes the place of ∂L/∂m; 0: that derivative itself (the paper)
     """
 
     rounds: int
@@ -49,6 +50,7 @@ class IndicatorSettings:
     momentum: float
     seed: int
     fixed: float | None = None
+    pull: float = 0.0
 
 
 class Indicators:
@@ -80,6 +82,7 @@ class Indicators:
         self.down = torch.tensor(base, device=device) * price
         self.up = torch.tensor(base, device=device) / price
         self.force = 0.0  # Δu of equation 4; negative while the network is below its budget
+        self.worth = torch.zeros_like(self.s)  # u of channels, where that is the signal
         self.round = 0
         self.thresholds = np.zeros(space.length)
 
@@ -157,6 +160,9 @@ class Indicators:
         m = torch.sigmoid(beta * self.s)
         slope = beta * (1 - m)  # ∂ ln m / ∂s
         gradient = self.force * (self.up if self.force < 0 else self.down) * slope * m
+        if self.settings.pull:
+            gradient -= self.settings.pull * self.worth * slope * m
+            products = torch.where(where < self.space.channels, 0.0, products)  # those of layers stay
         gradient[where] += slope[where] * products
         self.velocity.mul_(self.settings.momentum).add_(gradient)
         self.s.sub_(self.velocity, alpha=self.settings.lr * STEPS / self.settings.steps)
@@ -167,6 +173,7 @@ class Indicators:
         tensors = {
             "s": self.s,
             "velocity": self.velocity,
+            "worth": self.worth,
             "count": self.count,
             "lots": torch.from_numpy(self.thresholds),
         }
@@ -174,7 +181,7 @@ class Indicators:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from what `state` gave."""
-        for name in ("s", "velocity", "count"):
+        for name in ("s", "velocity", "worth", "count"):
             setattr(self, name, snapshot.tensors[name].to(self.device))
         self.thresholds = snapshot.tensors["lots"].numpy()
         self.force, self.round = snapshot.values["force"], snapshot.values["round"]

@@ -1,0 +1,87 @@
+"""What a channel is worth beside what it costs: a signal that compares channels of different layers (ours).
+
+The loss cannot say how wide a layer should be: the batch-norm behind it divides a common scale away, so that the
+derivatives m·∂L/∂m of its channels add up to 0, and that of a lone channel is 0. Their squares are free of that law,
+and less noisy: the mean of a derivative over some steps has either sign, the mean of its square hardly changes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from compressor.search.methods.growing.space import Drawn, Space
+from compressor.training.checkpoint import Snapshot
+
+_MEMORY = 0.97  # of the running mean of squares, per step: some 30 steps
+_WITHIN = 2.0  # largest |ln| of a channel's square against its group's
+_ALL = 2.5  # largest |u|
+
+
+class Utility:
+    """u of every channel: ln of its group's mean square, less that of its cost and of the share that is drawn.
+
+    u_k = ln Ī − ln c − ρ·ln(w/n) + clip(ln(I_k/Ī), ±2), less its mean over the drawn channels, clipped to ±2.5, where
+    I_k is the running mean of (m·∂L/∂m)² over the steps in which k took part, Ī its mean over the w drawn channels of
+    the group's n, corrected by w/(w − 1) for the derivatives that add up to 0, and c the cost of a channel of the
+    unscaled network. A group with a single channel has no such square: its last one stays.
+
+    Args:
+        space: what may grow
+        costs: (channels,) cost of each channel
+        returns: ρ, how fast further channels of a group are worth less
+        device: where s is trained
+    """
+
+    def __init__(self, space: Space, costs: NDArray[np.float64], returns: float, device: torch.device) -> None:
+        self.space, self.returns, self.device = space, returns, device
+        self.squares = torch.zeros(space.length, device=device)
+        self.weight = torch.zeros_like(self.squares)  # of what the mean is of: less than 1 at first
+        self.group_log: dict[str, float] = {}  # {group: ln Ī when it last had two channels}
+        self.log_cost = {name: float(np.log(costs[own].mean())) for name, own in space.slices.items()}
+
+    @torch.no_grad()
+    def observe(self, where: torch.Tensor, products: torch.Tensor) -> None:
+        """Take in one step.
+
+        Args:
+            where: (P,) entries of the scales of the network
+            products: (P,) m·∂L/∂m of each
+        """
+        self.squares[where] = _MEMORY * self.squares[where] + (1 - _MEMORY) * products.float().square()
+        self.weight[where] = _MEMORY * self.weight[where] + (1 - _MEMORY)
+
+    def of(self, drawn: Drawn) -> NDArray[np.float64]:
+        """(length,) u of every entry by what is known of a drawn network; 0 of layers, and while nothing is known."""
+        squares, weight = self.squares.double().cpu().numpy(), self.weight.double().cpu().numpy()
+        mean = np.divide(squares, weight, out=np.zeros_like(squares), where=weight > 0)
+        worth, known = np.zeros(self.space.length), np.zeros(self.space.length, dtype=bool)
+        for name, own in self.space.slices.items():
+            there = drawn[own]
+            width = int(there.sum())
+            total = float(mean[own][there].sum())
+            if width > 1 and total > 0:
+                self.group_log[name] = float(np.log(total / (width - 1)))
+            if name not in self.group_log:
+                continue
+            within = np.zeros(len(there))
+            seen = mean[own] > 0
+            if width > 1 and total > 0:
+                within[seen] = np.clip(np.log(mean[own][seen] / (total / width)), -_WITHIN, _WITHIN)
+            rare = self.returns * np.log(max(1, width) / len(there))
+            worth[own] = self.group_log[name] - self.log_cost[name] - rare + within
+            known[own] = True
+        counted = known & drawn
+        if not counted.any():
+            return np.zeros(self.space.length)
+        return np.where(known, np.clip(worth - worth[counted].mean(), -_ALL, _ALL), 0.0)
+
+    def state(self) -> Snapshot:
+        """What to keep in a checkpoint."""
+        return Snapshot({"squares": self.squares, "weight": self.weight}, {"group_log": self.group_log})
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from what `state` gave."""
+        self.squares, self.weight = (snapshot.tensors[name].to(self.device) for name in ("squares", "weight"))
+        self.group_log = dict(snapshot.values["group_log"])
