@@ -6,6 +6,7 @@ from typing import get_args
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -47,6 +48,38 @@ def test_a_file_of_it_is_recognised_and_smaller_by_its_bytes(plain, tmp_path, na
         saved = source.stat().st_size - target.stat().st_size
         overhead = 4000  # nodes and scales
         assert abs((4 - precision.bytes_of_value) * weights - saved) < overhead
+
+
+class Pooled(nn.Module):
+    """Convolution, batch-norm, mean over positions and a linear layer: no size is fixed."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.linear = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.linear(torch.relu(self.norm(self.conv(x))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("opset", range(13, 24))
+def test_every_precision_is_delivered_in_every_operator_set(tmp_path, opset):
+    torch.manual_seed(0)
+    source, images, raw = tmp_path / "plain.onnx", torch.rand(4, 3, 8, 8), torch.randint(256, (4, 8, 8, 3))
+    export_onnx(Pooled().eval(), source, [images], opset=opset)
+    found = {}
+    for name, precision in precisions().items():
+        scheme = next(iter(precision.schemes_for(source).values()), None)
+        for preprocess in ("none", "uint8", "resize") if opset >= 18 else ("none", "uint8"):  # antialiasing is of 18
+            target = tmp_path / f"{name}-{preprocess}.onnx"
+            form = Form(name, preprocess, mean=(0.0,) * 3, std=(1.0,) * 3, softmax=1)
+            finish(source, target, form, scheme, [images.numpy()])
+            versions = {entry.domain: entry.version for entry in onnx.load_model(target).opset_import}
+            assert versions == {"": opset}, target.name
+            given = images.numpy() if preprocess == "none" else raw.byte().numpy()
+            session = onnxruntime.InferenceSession(target, providers=["CPUExecutionProvider"])
+            (found[name, preprocess],) = session.run(None, {"images": given})
+    for (_, preprocess), made in found.items():
+        assert made == pytest.approx(found["fp32", preprocess], abs=0.02)
 
 
 @pytest.mark.parametrize("name", NAMES[1:])
