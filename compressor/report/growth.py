@@ -55,6 +55,7 @@ def growth_section(record: Record) -> Markup:
         unscaled_trained=dense.seconds is not None,
         charts=[_channels_chart(record), _costs_chart(record), *_units_chart(growth), *_effort_charts(own, dense)],
         settled=compact(round(_settled(growth), 2)),
+        changed=growth.get("settled"),
         draws=len(growth["rounds"]),
         epochs=_epoch_table(growth),
     )
