@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from record import write_result
 
@@ -25,11 +26,9 @@ from compressor.models.stacked.spec import BasicUnit, Kind, Stack
 HERE = Path(__file__).parent
 CIFAR, TINY, IMAGENET, MNIST = (3, 32, 32), (3, 64, 64), (3, 224, 224), (1, 28, 28)
 _VGG = "the paper's (2, k, 2), in place of what follows the convolution that enters a stage"
-_RESNET = "blocks that keep the resolution, a normal one enters each stage; n0 = n2 = 16, and the n1 that comes nearest"
-_LEAST = "as the other rows, but even units of one hidden node leave more parameters: VGG's units"
-_MOBILE = (
-    "1×1, depth-wise and 1×1 convolutions of blocks that keep resolution and width; the n0 and n1 that come nearest"
-)
+_RESNET = "all blocks, or all but those of the first and last stage; units and the share that come nearest"
+_TISSUE = {"style": "tissue"}
+_MOBILE = "1×1, depth-wise and 1×1 convolutions of blocks; units and the share that come nearest"
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,20 @@ class Row:
     model: str
     classes: int
     shape: tuple[int, int, int]
-    unit: BasicUnit | None = None
+    unit: BasicUnit | Share | None = None
     strategy: str = "all"
     why: str = ""
     options: Mapping[str, Any] | None = None
+
+
+class Share(NamedTuple):
+    """Units in proportion to a pair's C inputs: so many of them, of C · hidden / 64 nodes each."""
+
+    units: int
+    hidden: int
+
+    def __str__(self) -> str:
+        return f"{self.units} x (C/{self.units}, {Fraction(self.hidden, 64)} C, n2)"
 
 
 def tissue(nodes: int, k: int) -> BasicUnit:
@@ -66,39 +75,17 @@ ROWS = (
     Row("2", "VGG-16, k = 6", (4.14, 0.0835), "vgg16_bn", 100, CIFAR, tissue(2, 6), why=_VGG),
     Row("2", "VGG-16, k = 4", (4.08, 0.0785), "vgg16_bn", 100, CIFAR, tissue(2, 4), why=_VGG),
     Row("2", "ResNet-18", (11.22, 0.5565), "preact_resnet18", 100, CIFAR),
-    Row(
-        "2", "ResNet-18, k = 4, r", (10.16, 0.4515), "preact_resnet18", 100, CIFAR, BasicUnit(16, 60, 16), "r", _RESNET
-    ),
-    Row("2", "ResNet-18, k = 4", (4.20, 0.226), "preact_resnet18", 100, CIFAR, tissue(2, 4), "all", _LEAST),
-    Row("2", "MobileNetV2", (2.37, 0.0675), "mobilenetv2", 100, CIFAR),
-    Row(
-        "2",
-        "MobileNetV2, r",
-        (1.78, 0.034),
-        "mobilenetv2",
-        100,
-        CIFAR,
-        BasicUnit(4, 96, 4),
-        "r",
-        _MOBILE,
-    ),
+    Row("2", "ResNet-18, k = 4, r", (10.16, 0.4515), "preact_resnet18", 100, CIFAR, Share(4, 48), "r", _RESNET),
+    Row("2", "ResNet-18, k = 4", (4.20, 0.226), "preact_resnet18", 100, CIFAR, Share(4, 30), "all", _RESNET),
+    Row("2", "MobileNetV2", (2.37, 0.0675), "mobilenetv2", 100, CIFAR, options=_TISSUE),
+    Row("2", "MobileNetV2, r", (1.78, 0.034), "mobilenetv2", 100, CIFAR, Share(4, 176), "r", _MOBILE, _TISSUE),
     Row("3", "VGG-16", (14.91, 0.39), "vgg16_bn", 10, CIFAR),
     Row("3", "VGG-16, k = 4", (4.04, 0.0785), "vgg16_bn", 10, CIFAR, tissue(2, 4), why=_VGG),
     Row("3", "ResNet-18", (11.17, 0.5565), "preact_resnet18", 10, CIFAR),
-    Row("3", "ResNet-18, k = 6, r", (10.11, 0.452), "preact_resnet18", 10, CIFAR, BasicUnit(16, 60, 16), "r", _RESNET),
-    Row("3", "ResNet-18, k = 6", (6.65, 0.342), "preact_resnet18", 10, CIFAR, BasicUnit(16, 96, 16), "all", _RESNET),
-    Row("3", "MobileNetV2", (2.25, 0.0675), "mobilenetv2", 10, CIFAR),
-    Row(
-        "3",
-        "MobileNetV2, r",
-        (1.67, 0.0485),
-        "mobilenetv2",
-        10,
-        CIFAR,
-        BasicUnit(4, 96, 4),
-        "r",
-        _MOBILE,
-    ),
+    Row("3", "ResNet-18, k = 6, r", (10.11, 0.452), "preact_resnet18", 10, CIFAR, Share(4, 48), "r", _RESNET),
+    Row("3", "ResNet-18, k = 6", (6.65, 0.342), "preact_resnet18", 10, CIFAR, Share(32, 46), "all", _RESNET),
+    Row("3", "MobileNetV2", (2.25, 0.0675), "mobilenetv2", 10, CIFAR, options=_TISSUE),
+    Row("3", "MobileNetV2, r", (1.67, 0.0485), "mobilenetv2", 10, CIFAR, Share(4, 176), "r", _MOBILE, _TISSUE),
     Row("4", "VGG-19", (20.63, 1.90), "vgg19_bn", 200, TINY),
     Row("4", "VGG-19, k = 6", (4.72, 0.35), "vgg19_bn", 200, TINY, tissue(2, 6), why=_VGG),
     Row("4", "VGG-19, k = 6, r", (9.36, 0.695), "vgg19_bn", 200, TINY, tissue(2, 6), "r", _VGG),
@@ -110,7 +97,7 @@ ROWS = (
         "torchvision:resnet34",
         1000,
         IMAGENET,
-        BasicUnit(16, 84, 16),
+        Share(4, 36),
         "r",
         _RESNET,
     ),
@@ -180,9 +167,12 @@ def built(row: Row) -> Architecture:
     chosen = select(sites, firsts or row.strategy, streams=streams)
     widths, stacks = dict(skeleton.widths), {}
     for site in chosen:
-        units = site.inputs // row.unit.inputs
+        if isinstance(row.unit, Share):
+            units, hidden = row.unit.units, round(site.inputs * row.unit.hidden / 64)
+        else:
+            units, hidden = site.inputs // row.unit.inputs, row.unit.hidden
         # Where a block changes the width, its units do in proportion.
-        unit = row.unit._replace(outputs=site.outputs // units)
+        unit = BasicUnit(site.inputs // units, hidden, site.outputs // units)
         stacks[site.first] = Stack(site.second, (Kind(units, unit),))
         widths[site.hidden] = stacks[site.first].hidden
     return replace(skeleton, widths=widths, stacks=stacks)

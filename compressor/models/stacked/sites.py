@@ -1,15 +1,16 @@
 """Where a stacked layer can take the place of a pair of weight layers, in any network.
 
 A pair is eligible if only its second layer reads what its first one makes, channel by channel (batch-norm, activation
-and depth-wise convolutions may lie between), if both keep the resolution, if there can be two units or more, and if
-they do not meet in a bottleneck. The layer that makes the logits stays a normal one: each class is to see everything.
+and depth-wise convolutions may lie between), if there can be two units or more, and if they do not meet in a
+bottleneck. The resolution may change within it by a stride (section 3.3), but not by pooling. The layer that makes the
+logits stays a normal one: each class is to see everything.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,8 +75,8 @@ def select(sites: Sequence[Site], strategy: str | Sequence[str], *, streams: Col
     Args:
         sites: of one network
         strategy: all: the pairs of most weights first, while there is room; r: those without the first and the last
-            stage, which is what makes the same width group; alternate: of pairs that follow one another on a residual
-            stream, every second from the first on; or first layers of pairs
+            stage, which is what makes the same width group; alternate: of pairs that follow one another, every second
+            from the first on; or first layers of pairs
         streams: width groups that several layers make
 
     Raises:
@@ -158,7 +159,7 @@ def _site(modules: dict[str, nn.Module], graph: DependencyGraph, name: str) -> S
         and np.array_equal(reader.index, straight)
         and np.array_equal(reader.slice, straight)
     )
-    if not whole or math.gcd(inputs, outputs) < 2 or not _same_resolution(graph, name, maker.tensor, reader.tensor):
+    if not whole or math.gcd(inputs, outputs) < 2 or not _unpooled(modules, graph, name, (first, second)):
         return None
     reads, makes = _side(graph, (maker.tensor, 1), inputs), _side(graph, (reader.tensor, 0), outputs)
     if reads is _MIXED or not isinstance(makes, str) or nodes < min(inputs, outputs):
@@ -187,18 +188,23 @@ def _alike(layers: Sequence[nn.Module | None]) -> bool:
     kinds = {type(layer) for layer in layers}
     if len(kinds) != 1 or not kinds <= set(CONVOLUTIONS):
         return False
-    return all(isinstance(layer, CONVOLUTIONS) and layer.groups == 1 and set(layer.stride) == {1} for layer in layers)
+    return all(isinstance(layer, CONVOLUTIONS) and layer.groups == 1 for layer in layers)
 
 
-def _same_resolution(graph: DependencyGraph, name: str, first: str, second: str) -> bool:
-    """Whether both weights, and the depth-wise ones between them, are applied at as many positions."""
-    number = graph.order.index(name)
+def _unpooled(modules: Mapping[str, nn.Module], graph: DependencyGraph, name: str, pair: tuple[str, str]) -> bool:
+    """Whether nothing between the first layer of a pair and the second changes the resolution but their strides."""
+    number, first = graph.order.index(name), graph.uses.get(f"{pair[0]}.weight", 0)
     between = {
-        tensor
+        tensor.rpartition(".")[0]
         for (tensor, _), owners in graph.owners.items()
         if number in owners.numbers and tensor.rpartition(".")[0] in graph.channelwise and tensor.endswith(".weight")
     }
-    return len({graph.uses.get(tensor, 0) for tensor in (first, second, *between)}) == 1
+    layers = [modules.get(path) for path in (*sorted(between), pair[1])]
+    strides = [math.prod(layer.stride) if isinstance(layer, CONVOLUTIONS) else 1 for layer in layers]
+    last = graph.uses.get(f"{pair[1]}.weight", 0)
+    stride = math.prod(strides)
+    # With a stride the last row may count in full or not; pooling would make a fourth, or a half, of it.
+    return last == first if stride == 1 else first / 2 < last * stride < 2 * first
 
 
 _MIXED = object()

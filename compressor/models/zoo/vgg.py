@@ -99,13 +99,11 @@ def _stackable(
     depth: int, options: Options, shape: Shape
 ) -> dict[str, tuple[dict[str, Any], dict[str, int], tuple[str, ...]]]:
     """TissueNet's form: behind the convolution that enters a stage there is one stacked layer (section 4.2.1)."""
-    forms = {"all": (1, 2, 3, 4, 5), "r": (2, 3, 4)}
+    every = (1, 2, 3, 4, 5)
+    forms = {"all": every, "r": every[1:-1]}  # r: of the same network the first and last pair stay as they are
+    names = _stages(depth, every)
     return {
-        strategy: (
-            {"pairs": sorted({*options["pairs"], *stages})},
-            {},
-            tuple(f"conv{_stages(depth, stages)[stage - 1][1]}" for stage in stages),
-        )
+        strategy: ({"pairs": [*every]}, {}, tuple(f"conv{names[stage - 1][1]}" for stage in stages))
         for strategy, stages in forms.items()
     }
 

@@ -68,17 +68,17 @@ def test_normal_layers_lie_between_stacked_ones(model, shape):
     assert {site.first for site in inner} < {site.first for site in select(sites, "all", streams=streams)}
 
 
-def test_the_basic_blocks_that_keep_the_resolution_are_the_pairs_of_a_resnet():
+def test_the_basic_blocks_are_the_pairs_of_a_resnet_those_with_a_stride_too():
     *_, sites = sites_of("torchvision:resnet18", (3, 64, 64))
-    pairs = ["layer1.0", "layer1.1", "layer2.1", "layer3.1", "layer4.1"]
+    pairs = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
     assert [(site.first, site.second) for site in sites] == [(f"{path}.conv1", f"{path}.conv2") for path in pairs]
 
 
 @pytest.mark.parametrize(
     ("model", "firsts"),
     [
-        ("resnet20", ["layer1.0.conv1", "layer1.2.conv1", "layer2.1.conv1", "layer3.1.conv1"]),
-        ("mobilenetv2", [f"blocks.{number}.expand" for number in (0, 2, 4, 7, 9, 11, 14, 16)]),
+        ("resnet20", [f"layer{stage}.conv1" for stage in ("1.0", "1.2", "2.1", "3.0", "3.2")]),
+        ("mobilenetv2", [f"blocks.{number}.expand" for number in range(0, 17, 2)]),
     ],
 )
 def test_alternate_takes_every_second_pair_of_a_residual_stream(model, firsts):
@@ -105,7 +105,7 @@ def test_depthwise_convolutions_lie_within_a_pair():
 
 
 class Odd(torch.nn.Module):
-    """Pairs that must not be found: strided, read twice, pooled between, a bottleneck, and the logits."""
+    """Pairs that must not be found: read twice, pooled between, a bottleneck, and the logits."""
 
     def __init__(self, num_classes):
         super().__init__()
@@ -128,7 +128,8 @@ def test_layers_that_do_more_than_meet_are_no_pair():
     network = Odd(10)
     graph = dependency_graph(network, torch.zeros(2, 3, 16, 16))
     firsts = {site.first for site in find_sites(network, graph)}
-    assert firsts & {"enter", "strided", "shared", "one", "two", "thin", "first"} == set()
+    assert "strided" in firsts
+    assert firsts & {"enter", "shared", "one", "two", "thin", "first"} == set()
 
 
 class Twofold(torch.nn.Module):

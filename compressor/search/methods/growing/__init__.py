@@ -48,6 +48,11 @@ class GrowingConfig(MethodConfig):
     redraw: Annotated[float, Field(ge=0, le=1)] = Field(
         0.1, description="share of the indicators that are drawn anew every round; 1: all (the paper)"
     )
+    counts: Literal["expected", "drawn"] = Field(
+        "expected",
+        description="channels of a layer in a draw; expected: as many as are drawn in the mean, chance decides which "
+        "ones; drawn: each channel by itself (the paper), which in narrow layers is a width left to chance",
+    )
     price: Annotated[float, Field(ge=0, le=2)] = Field(
         0.0, description="power of what a channel costs in its penalty; 0: λ1 is the same for all (the paper)"
     )

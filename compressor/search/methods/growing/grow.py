@@ -91,6 +91,7 @@ def _settings(config: GrowingConfig, problem: Problem, space: Space, final: Sett
         seed=problem.seed,
         fixed=_even_chance(problem, space) if config.sampling == "random" else None,
         pull=_PULL if config.signal == "utility" else 0.0,
+        even=config.counts == "expected" and config.sampling == "learned",
     )
     return GrowthSettings(
         indicators=indicators, steps=steps, settled=settled, samples=samples, price=config.price, pad_to=config.pad_to

@@ -35,6 +35,8 @@ class IndicatorSettings:
         momentum: of SGD on s
         seed: of the draws
         fixed: probability of everything, in place of σ(β·s): the paper's random baseline
+        even: a draw has as many channels of every group as are drawn in the mean, so that the widths of narrow layers are
+            not left to chance
         pull: κ: −κ·u, u the utility of a channel, takes the place of ∂L/∂m; 0: that derivative itself (the paper)
     """
 
@@ -51,6 +53,7 @@ class IndicatorSettings:
     seed: int
     fixed: float | None = None
     pull: float = 0.0
+    even: bool = False
 
 
 class Indicators:
@@ -130,10 +133,11 @@ class Indicators:
         fresh = generator.random((2, len(chance)))
         again = fresh[0] < (self.settings.redraw if self.round > 1 else 1.0)
         self.thresholds = np.where(again, fresh[1], self.thresholds)
-        drawn = np.asarray(self.thresholds < chance)
+        drawn, margin = np.asarray(self.thresholds < chance), chance - self.thresholds
         for own in self.space.slices.values():  # a layer keeps one filter at least
-            if not drawn[own].any():
-                drawn[own.start + int((chance - self.thresholds)[own].argmax())] = True
+            count = round(float(chance[own].sum())) if self.settings.even else int(drawn[own].sum())
+            best = np.argsort(-margin[own], kind="stable")[: max(1, count)]
+            drawn[own] = np.isin(np.arange(len(margin[own])), best)
         return drawn
 
     def expected(self) -> NDArray[np.float64]:

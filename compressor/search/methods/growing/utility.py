@@ -15,6 +15,7 @@ from compressor.search.methods.growing.space import Drawn, Space
 from compressor.training.checkpoint import Snapshot
 
 _MEMORY = 0.97  # of the running mean of squares, per step: some 30 steps
+_PRICE = 1.0
 _WITHIN = 2.0  # largest |ln| of a channel's square against its group's
 _ALL = 2.5  # largest |u|
 
@@ -70,7 +71,7 @@ class Utility:
             if width > 1 and total > 0:
                 within[seen] = np.clip(np.log(mean[own][seen] / (total / width)), -_WITHIN, _WITHIN)
             rare = self.returns * np.log(max(1, width) / len(there))
-            worth[own] = self.group_log[name] - self.log_cost[name] - rare + within
+            worth[own] = self.group_log[name] - _PRICE * self.log_cost[name] - rare + within
             known[own] = True
         counted = known & drawn
         if not counted.any():

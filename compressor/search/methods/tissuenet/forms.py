@@ -255,8 +255,8 @@ def forms_of(problem: Problem, config: TissueNetConfig) -> list[Form]:
     if not forms:
         what = f"search.units: {config.units[0]} " if kinds else f"search.strategy: {config.strategy} "
         raise ModelError(
-            f"{what}leaves nothing to stack: model {problem.reference.model} has no such pair of layers that keep the "
-            "resolution, of which only the second reads the first and that read and make two or more channels"
+            f"{what}leaves nothing to stack: model {problem.reference.model} has no such pair of layers, of which only "
+            "the second reads the first and that read and make two or more channels"
         )
     return forms
 
