@@ -35,8 +35,8 @@ class IndicatorSettings:
         momentum: of SGD on s
         seed: of the draws
         fixed: probability of everything, in place of σ(β·s): the paper's random baseline
-        even: a draw has as many channels of every group as are drawn in the mean, so that the widths of narrow layers are
-            not left to chance
+        even: a draw has as many channels of every group as are drawn in the mean, so that the widths of narrow layers
+            are not left to chance
         pull: κ: −κ·u, u the utility of a channel, takes the place of ∂L/∂m; 0: that derivative itself (the paper)
     """
 
