@@ -5,6 +5,7 @@
     python experiments/growing.py layers       basic3resnet and plain3net, units and channels, beside all of their units
     python experiments/growing.py time         vgg16 grown to 5 and 10 % and trained dense, epoch by epoch in turn
     python experiments/growing.py settings     what each setting of growth is worth
+    python experiments/growing.py fresh        seeds 20 to 24, 6,000 images: beside uniform, random and direct design
 
 Each writes experiments/growing_NAME.json after every run and goes on with what is missing. Accuracies are of the last
 epoch on --test of the test images, of PyTorch; learning rate: one cycle to 0.1.
@@ -36,6 +37,13 @@ from compressor.training.checkpoint import load_snapshot
 from compressor.training.trainer import Paused, Trainer
 
 HERE = Path(__file__).parent
+FIRST_FRESH = 20  # seeds from here on chose no setting of growth by utility
+FRESH = {"uniform": {"method": "uniform"}, "growing": {"method": "growing"}}
+FRESH_TOO = {
+    "random": {"method": "growing", "sampling": "random"},
+    "direct design": {"method": "growing", "weights": "fresh"},
+    "gradient": {"method": "growing", "signal": "gradient"},
+}
 METHODS: dict[str, dict[str, Any]] = {
     "growing": {"method": "growing"},
     "growing, price 0.05": {"method": "growing", "price": 0.05},
@@ -165,6 +173,21 @@ def methods(arguments: argparse.Namespace) -> Iterator[tuple[str, Case, dict[str
                     yield f"{model} {share} {name}", case, method
 
 
+def fresh(arguments: argparse.Namespace) -> Iterator[tuple[str, Case, dict[str, Any]]]:
+    budgets = {"params": {"params": "0.1x"}, "macs": {"macs": "0.1x"}}
+    for arms in (FRESH, FRESH_TOO):
+        for seed in range(FIRST_FRESH, FIRST_FRESH + arguments.seeds):
+            for budget, limit in budgets.items():
+                for name, method in arms.items():
+                    case = Case("vgg16_bn", 0.25, arguments.images or 6000, arguments.epochs or 20, limit, seed)
+                    if "vgg16_bn" in arguments.models:
+                        yield f"vgg16_bn {budget} 0.1x {name}", case, method
+            for name, method in FRESH.items():
+                case = Case("resnet20", 1.0, arguments.images or 6000, arguments.epochs or 20, {"params": "0.2x"}, seed)
+                if "resnet20" in arguments.models and arms is FRESH:
+                    yield f"resnet20 params 0.2x {name}", case, method
+
+
 def settings(arguments: argparse.Namespace) -> Iterator[tuple[str, Case, dict[str, Any]]]:
     for seed in range(arguments.seeds):
         for name, changed in SETTINGS.items():
@@ -277,7 +300,7 @@ def growth_epochs(case: Case, data: DataSet, path: str, work: Path, until: int) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["budgets", "methods", "layers", "time", "settings"])
+    parser.add_argument("what", choices=["budgets", "methods", "layers", "time", "settings", "fresh"])
     parser.add_argument("--data", default=".data/cifar10")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, help="training images")
@@ -289,14 +312,11 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     path = HERE / f"growing_{arguments.what}.json"
+    runs = {"budgets": budgets, "methods": methods, "layers": layers, "settings": settings, "fresh": fresh}
     if arguments.what == "time":
         measure_time(arguments, path)
     else:
-        compare(
-            arguments,
-            {"budgets": budgets, "methods": methods, "layers": layers, "settings": settings}[arguments.what](arguments),
-            path,
-        )
+        compare(arguments, runs[arguments.what](arguments), path)
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def test_between_rounds_the_network_is_as_small_as_what_is_drawn(tiny, quick_tra
     growing.search(problem_of(tiny, Watched(), 0.3), QUICK)
     assert all(real == counted for real, counted in sizes)
     assert len(set(sizes)) > 3
-    assert max(real for real, _ in sizes) < 0.7 * params_macs.params(tiny)
+    assert max(real for real, _ in sizes) < 0.9 * params_macs.params(tiny)
 
 
 def test_a_run_begins_with_one_filter_in_every_layer(tiny, quick_trainer):
@@ -513,9 +513,10 @@ def test_the_loss_says_nothing_about_the_width_of_a_layer_that_a_batch_norm_foll
 
 
 def watched(space, costs, squares):
-    """Utility after one step in which every channel had the square given."""
+    """Utility after one step in which every channel had the square given, with one sign or the other in turn."""
     utility = Utility(space, costs, 1.0, torch.device("cpu"))
-    utility.observe(torch.arange(space.length), torch.tensor(np.sqrt(squares)))
+    signs = 1.0 - 2 * (np.arange(space.length) % 2)
+    utility.observe(torch.arange(space.length), torch.tensor(signs * np.sqrt(squares)))
     return utility
 
 
@@ -527,17 +528,31 @@ def test_utility_is_larger_where_squares_are_and_costs_are_not_and_few_are_drawn
     dear = even.copy()
     dear[inner] = 3.0
     found = watched(space, dear, even).of(every)
-    assert found[stem].min() - found[inner].max() == pytest.approx(np.log(3), abs=0.1)
+    assert found[stem].min() - found[inner].max() > np.log(3) - 0.3
     found = watched(space, even, dear).of(every)
-    assert found[inner].min() - found[stem].max() == pytest.approx(np.log(3), abs=0.1)
+    assert found[inner].min() - found[stem].max() == pytest.approx(np.log(3), abs=0.3)
     few = every.copy()
     few[inner.start + 12 : inner.stop] = False
     found = watched(space, even, even).of(few)
-    assert found[inner].min() - found[stem].max() == pytest.approx(np.log(23 / 12), abs=0.1)
+    assert found[inner].min() - found[stem].max() == pytest.approx(np.log(23 / 12), abs=0.3)
     uneven = even.copy()
-    uneven[stem.start] = 2.0
+    uneven[stem.start] = 9.0
     found = watched(space, even, uneven).of(every)
-    assert found[stem.start] - found[stem.start + 1] == pytest.approx(np.log(2), abs=1e-5)
+    assert found[stem.start] > found[stem.start + 1 : stem.stop].max() + 0.5
+
+
+def test_a_group_whose_derivatives_do_not_add_up_to_0_becomes_as_wide_as_others_in_the_mean(tiny, quick_trainer):
+    space = Space.of(problem_of(tiny, quick_trainer(), 0.5))
+    stem, inner = space.slices["stem"], space.slices["inner"]
+    drawn = np.ones(space.length, dtype=bool)
+    utility = Utility(space, np.ones(space.length), 1.0, torch.device("cpu"))
+    products = 1.0 - 2 * (torch.arange(space.length) % 2)
+    products[inner] = 1000.0  # as of what a classifier reads
+    utility.observe(torch.arange(space.length), products)
+    assert utility.of(drawn) == pytest.approx(0, abs=0.3)
+    drawn[inner.start + 12 : inner.stop] = False
+    found = utility.of(drawn)
+    assert found[inner].min() - found[stem].max() == pytest.approx(np.log(23 / 12), abs=0.4)
 
 
 def test_utility_of_a_lone_channel_is_that_of_its_group_when_it_had_more(tiny, quick_trainer):
@@ -562,3 +577,30 @@ def test_few_channels_change_when_growth_settles(tiny, quick_trainer, signal):
     assert settled["added"] == 0 or settled["removed"] == 0 or settled["added"] + settled["removed"] <= 2
     assert settled["channels"] == sum(growth["epochs"][-1]["channels"].values())
     assert last["step"] < growth["settled_step"]
+
+
+@pytest.mark.parametrize("restart", [True, False])
+def test_momentum_begins_anew_when_growth_settles_or_goes_on(tiny, quick_trainer, restart):
+    problem = problem_of(tiny, quick_trainer(), 0.5)
+    settings = GrowthSettings(INDICATORS, 24, 20, 8, 0.0, 1, restart=restart)
+    grower = Grower(problem, Space.of(problem), settings, lambda model: model)
+    model = grower.first_network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    grower.start(model, optimizer, 3)
+    model(torch.randn(8, 1, 8, 8)).square().sum().backward()
+    optimizer.step()
+    grower.settle()
+    moving = [name for name, p in model.named_parameters() if bool(optimizer.state[p]["momentum_buffer"].any())]
+    assert bool(moving) != restart
+
+
+def test_the_schedule_begins_anew_when_growth_is_over_and_ends_when_training_does():
+    from compressor.search.methods.growing.grow import _restarted
+
+    plain = Settings(10, 8, lambda step, per_epoch: step / (10 * per_epoch), 0.9, 0.0)
+    again = _restarted(plain, GrowthSettings(INDICATORS, 50, 20, 8, 0.0, 1))
+    rates = [again.lr_at(step, 5) for step in range(50)]
+    assert rates[:20] == [step / 50 for step in range(20)]
+    assert rates[20] == 0
+    assert rates[20:] == sorted(rates[20:])
+    assert 0.95 < rates[-1] <= plain.lr_at(49, 5)

@@ -24,13 +24,13 @@ class GrowingConfig(MethodConfig):
         None, description="steps between two draws; null: an epoch, or fewer for 30 draws"
     )
     settle: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.85, description="last share of training, in which the structure that meets the budget is kept"
+        0.93, description="last share of training, in which the structure that meets the budget is kept"
     )
     sampling: Literal["learned", "random"] = Field(
         "learned", description="random: the paper's baseline, every channel with the same fixed probability"
     )
     signal: Literal["utility", "gradient"] = Field(
-        "gradient",
+        "utility",
         description="what moves the indicators of channels beside the penalty; gradient: that of the loss (the paper), "
         "which cannot compare layers; utility: its mean square per cost, with diminishing returns",
     )
@@ -61,6 +61,10 @@ class GrowingConfig(MethodConfig):
     pad_to: PositiveInt = Field(1, description="while it grows, every width is a multiple of this, for speed")
     weights: Literal["grown", "fresh"] = Field(  # type: ignore[assignment]  # its own: trained ones it cannot keep
         "grown", description="fresh: train what has grown from scratch (the paper's direct design)"
+    )
+    restart: bool = Field(
+        True,
+        description="momentum and the learning rate's schedule begin anew with the network that is kept",
     )
     finetune_epochs: NonNegativeInt = Field(0, description="further epochs with the structure found")
     finetune_lr: PositiveFloat = Field(0.001, description="learning rate of fine-tuning, constant")

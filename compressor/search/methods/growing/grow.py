@@ -39,7 +39,10 @@ def grow(problem: Problem, config: GrowingConfig) -> SearchResult:
     space = Space.of(problem)
     _check_budget(problem, space)
     final = replace(problem.final, keep="last")
-    grower = Grower(problem, space, _settings(config, problem, space, final), problem.trainer.prepare)
+    settings = _settings(config, problem, space, final)
+    if config.restart:
+        final = _restarted(final, settings)
+    grower = Grower(problem, space, settings, problem.trainer.prepare)
     model, checkpoint = problem.trainer.prepare(grower.first_network()), _checkpoint(problem, config)
     try:
         history = problem.trainer.fit(
@@ -94,8 +97,26 @@ def _settings(config: GrowingConfig, problem: Problem, space: Space, final: Sett
         even=config.counts == "expected" and config.sampling == "learned",
     )
     return GrowthSettings(
-        indicators=indicators, steps=steps, settled=settled, samples=samples, price=config.price, pad_to=config.pad_to
+        indicators=indicators,
+        steps=steps,
+        settled=settled,
+        samples=samples,
+        price=config.price,
+        pad_to=config.pad_to,
+        restart=config.restart,
     )
+
+
+def _restarted(final: Settings, settings: GrowthSettings) -> Settings:
+    """The same training, in which the schedule begins anew when growth is over, and ends when training does."""
+    left = settings.steps - settings.settled
+
+    def lr_at(step: int, per_epoch: int) -> float:
+        if step < settings.settled:
+            return final.lr_at(step, per_epoch)
+        return final.lr_at((step - settings.settled) * settings.steps // left, per_epoch)
+
+    return replace(final, lr_at=lr_at)
 
 
 def _even_chance(problem: Problem, space: Space) -> float:

@@ -40,6 +40,7 @@ class GrowthSettings:
         settled: step from which on the network keeps the structure that meets the budget
         samples: in a step
         price: power of what a channel costs in the penalty; 0: all alike
+        restart: momentum begins at 0 when growth is over, as the schedule of the learning rate does
         returns: how fast further channels of a group are worth less, where utility is the signal
         pad_to: the network that trains has a multiple of so many channels in every group
     """
@@ -50,7 +51,8 @@ class GrowthSettings:
     samples: int
     price: float
     pad_to: int
-    returns: float = 1.0
+    returns: float = 3.0
+    restart: bool = False
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,10 @@ class Grower:
         self._put_scales_on()
         scales.scale_(self._factors, self._momentum)
         self.scales = None
+        if self.settings.restart:
+            for parameter in self.training.model.parameters():
+                if (momentum := self._momentum(parameter)) is not None:
+                    momentum.zero_()
 
     def _momentum(self, parameter: nn.Parameter) -> torch.Tensor | None:
         momentum: torch.Tensor | None = self.training.optimizer.state[parameter].get(MOMENTUM)

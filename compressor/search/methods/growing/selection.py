@@ -93,6 +93,9 @@ def _select(problem: Problem, space: Space, drawn: Drawn, scores: NDArray[np.flo
         max(1, int(drawn[space.slices[name]].sum())) if name in space.slices else space.graph.groups[name].slices
         for name in names
     ]
+    drawn_widths = np.array(slices, dtype=np.float64) * steps
+    # The solver rounds down: of blocks of several channels the nearest number is what comes nearest to what was drawn.
+    nearest = np.where(bounds.multiple > steps, bounds.multiple / 2, 0.0)
     order = {name: np.lexsort((-scores[own], ~drawn[own])) for name, own in space.slices.items()}
 
     def cost(name: str) -> Cost:
@@ -109,7 +112,7 @@ def _select(problem: Problem, space: Space, drawn: Drawn, scores: NDArray[np.flo
     solution = largest_within(
         {name: cost(name) for name in problem.budget.limits},
         problem.budget.limits,
-        lambda scale: scale * (np.array(slices, dtype=np.float64) * steps),
+        lambda scale: scale * drawn_widths + nearest,
         low=0.1,
         high=1.0,
         bounds=bounds,
