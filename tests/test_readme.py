@@ -77,6 +77,16 @@ def test_the_gain_and_the_time_ratio_are_those_that_were_measured():
     assert f"**{quarter['ratio']:.2f}** of the masked time" in README
 
 
+@pytest.mark.parametrize("network", ["preact_resnet18", "mobilenetv2"])
+def test_whole_iterations_of_other_networks_took_what_was_measured(network):
+    found = json.loads((ROOT / "experiments" / f"pruning_speed_whole_{network}.json").read_text())
+    told, theirs = f"**{found['whole_ratio']:.2f}**", f"{found['whole_ratio_torch_pruning']:.2f}"
+    title = {"preact_resnet18": "PreAct-ResNet-18", "mobilenetv2": "MobileNetV2"}[network]
+    text = " ".join(README.split())
+    after = text[text.index(f"{title} at half of its width: {told}") :][:90]
+    assert theirs in after
+
+
 def test_the_accuracy_at_equal_macs_is_that_which_was_measured():
     found = json.loads((ROOT / "experiments" / "cifar10_equal_macs.json").read_text())
     assert f"{found['accuracy_mean']:.2f} ± {found['accuracy_std']:.2f} %" in README
