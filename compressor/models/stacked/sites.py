@@ -192,7 +192,7 @@ def _alike(layers: Sequence[nn.Module | None]) -> bool:
 
 
 def _unpooled(modules: Mapping[str, nn.Module], graph: DependencyGraph, name: str, pair: tuple[str, str]) -> bool:
-    """Whether nothing between the first layer of a pair and the second changes the resolution but their strides."""
+    """Whether the resolution within a pair changes by no more than its strides say, judged by numbers of positions."""
     number, first = graph.order.index(name), graph.uses.get(f"{pair[0]}.weight", 0)
     between = {
         tensor.rpartition(".")[0]

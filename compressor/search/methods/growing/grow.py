@@ -76,7 +76,7 @@ def _settings(config: GrowingConfig, problem: Problem, space: Space, final: Sett
     """Lay out the rounds."""
     per_epoch, samples = problem.trainer.epoch_size(final.batch_size)
     steps = per_epoch * (final.epochs or 0)
-    settled = steps - round(config.settle * steps)
+    settled = max(1, steps - round(config.settle * steps))
     each = config.steps_per_round or min(per_epoch, settled // _ROUNDS)
     each = max(1, min(each, settled))
     layered = any(unit.detachable for unit in units(problem.reference).values())

@@ -26,6 +26,7 @@ from compressor.training.checkpoint import Snapshot, Tensors, named
 
 _DENSITY = 0.05  # parameters of the paper's VGG-16 after growth (Table 1)
 _WATCHED = 4  # rounds before utility counts: what it is a mean of must be known
+_GROWN = 0.5  # of the budget: a network smaller than this has not grown long enough to say anything about widths
 _LOOKS = 4  # at the size of the network that would be drawn, in every round
 _PASSES = 3  # forward, and backward to weights and to activations: each takes the multiply-adds of one forward
 
@@ -223,10 +224,19 @@ class Grower:
 
     def settle(self) -> None:
         """Select what meets the budget, and fold the scales into its weights."""
-        scores = self.indicators.scores()
-        selection = select(self.problem, self.space, self.drawn, scores)
+        scores, drawn = self.indicators.scores(), self.drawn
+        if (
+            max(
+                float(self.problem.costs[name](self.architecture)) / limit
+                for name, limit in self.problem.budget.limits.items()
+            )
+            < _GROWN
+        ):
+            drawn = drawn.copy()  # too few rounds to have grown: all groups alike
+            drawn[: self.space.channels] = True
+        selection = select(self.problem, self.space, drawn, scores)
         while not agreed(self.problem, self.space.architecture(selection.drawn)):
-            selection = select(self.problem, self.space, self.drawn, scores)  # with what was learned of its cost
+            selection = select(self.problem, self.space, drawn, scores)  # with what was learned of its cost
         before, after = self.space.effective(self.drawn), self.space.effective(selection.drawn)
         self.settled = {
             "channels": int(after[: self.space.channels].sum()),

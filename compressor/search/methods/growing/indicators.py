@@ -30,7 +30,7 @@ class IndicatorSettings:
         penalty: λ₁ of channels at the start of growth
         layer_penalty: λ₂ of layers
         redraw: share of the channels and layers that are drawn anew in a round; the others keep theirs, and so their
-            place unless their probability has crossed it: every draw is still Bernoulli, but networks change less
+            place unless their probability has crossed it, so that networks change less
         lr: learning rate of s, for rounds of 390 steps; shorter ones take larger steps
         momentum: of SGD on s
         seed: of the draws
@@ -145,6 +145,8 @@ class Indicators:
         chance = self.chances()
         again = self.settings.redraw if self.round > 1 else 1.0
         known: NDArray[np.float64] = again * chance + (1 - again) * (self.thresholds < chance)
+        if self.settings.even:  # as many are drawn as in the mean, whatever the thresholds are
+            known[: self.space.channels] = chance[: self.space.channels]
         return known
 
     def count_draw(self, drawn: Drawn) -> None:

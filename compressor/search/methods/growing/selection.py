@@ -14,7 +14,7 @@ from compressor.search.methods.growing.space import Drawn, Space
 from compressor.search.problem import Problem
 
 _FULL = 0.99  # of the budget: layers that were not drawn are taken in only to use it
-_REACH = 1  # steps by which a width may leave the drawn proportions to use more of the budget
+_REACH = 1  # steps of one group that are exchanged for others', to use more of the budget
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Selection:
 
 
 def select(problem: Problem, space: Space, drawn: Drawn, scores: NDArray[np.float64]) -> Selection:
-    """Scale a drawn network to the budget: all of its widths alike, so that what it learned of them stays.
+    """Scale a drawn network to the budget: all of its widths alike, then single steps of what groups are cheap enough.
 
     Within a group the drawn channels are kept first, then those of highest score. Layers stay as drawn; where one
     channel in every group is too much, those of lowest score go, and where all channels of those drawn are too few for
