@@ -165,6 +165,24 @@ def test_the_growing_results_are_the_experiments_numbers():
     assert f"{100 * min(used):.2f} % used" in text
 
 
+@pytest.mark.parametrize("budget", ["params", "macs"])
+def test_growing_on_seeds_that_chose_nothing_is_as_measured(budget):
+    runs = json.loads((ROOT / "experiments" / "growing_fresh.json").read_text())["runs"]
+    growing, uniform = (runs[f"vgg16_bn {budget} 0.1x {name}"] for name in ("growing", "uniform"))
+    assert [row["seed"] for row in growing] == [row["seed"] for row in uniform] == [20]
+    text = " ".join(README.split("### Growing")[1].split("### ")[0].split())
+    accuracies = [f"{rows[0]['accuracy_percent']:.2f}" for rows in (growing, uniform)]
+    told = {
+        "params": "growing has {0} %, uniform scaling {1} %",
+        "macs": "to 10 % of the multiply-adds {0} and {1} %",
+    }[budget]
+    assert told.format(*accuracies) in text
+    assert f"{growing[0]['training_flops_share']:.2f}" in text
+    for row in growing:
+        settled = row["settled"]
+        assert settled["added"] + settled["removed"] < 0.05 * settled["channels"]
+
+
 TISSUE = (ROOT / "docs" / "tissuenet.md").read_text(encoding="utf-8")
 
 
