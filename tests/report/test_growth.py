@@ -75,7 +75,7 @@ def test_what_changed_at_the_settling_step_is_told_where_it_was_counted():
     assert "the last draw had all but" not in section_of(record)
     record["trace"]["growth"]["settled"] = {"channels": 1367, "added": 29, "removed": 0}
     told = " ".join(section_of(record).split())
-    assert "Of the 1,367 channels that it keeps, the last draw had all but 29; it had 0 besides." in told
+    assert "Of the 1,367 channels that it keeps, the last draw had all but 29; it had 0 besides. Stepped lines" in told
 
 
 def section_of(record):
