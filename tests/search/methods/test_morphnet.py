@@ -108,7 +108,7 @@ def test_a_network_with_convolved_shortcuts_is_pruned_width_by_width(problem, na
     config = CONFIG.model_copy(update={"prune_every": 1, "prune_channels": each, "keep": 0.8})
     found = search(problem(reference, {"params": 20_000}), config)
     assert params_macs.params(found.architecture) <= 20_000
-    assert dict(found.architecture.options) == {"shortcut": "conv"}
+    assert found.architecture.options["shortcut"] == "conv"
     pruned = found.trace["pruned"]["widths"]
     assert list(pruned) == list(reference.widths)
     outputs = [name for name in pruned if name.endswith((".conv2", ".project"))]

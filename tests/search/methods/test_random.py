@@ -69,7 +69,7 @@ def test_uniform_scaling_with_convolved_shortcuts_starts_from_the_networks_own_w
     )
     whole = reference_architecture(name, {"shortcut": "convcut"}, 10, (1, 8, 8), 0.2)
     found = search(given, CONVCUT)
-    assert dict(found.architecture.options) == {"shortcut": "convcut"}
+    assert found.architecture.options["shortcut"] == "convcut"
     assert found.architecture == search(problem(whole, {"params": 20_000}, width=0.2), UniformConfig()).architecture
 
 
