@@ -80,11 +80,11 @@ class ZooSource(ModelSource):
 
     def follows(self, architecture: Architecture) -> dict[str, tuple[str, int]]:
         """See `ModelSource`."""
-        return self.family.follows(architecture.options)
+        return self.family.follows(self._complete(architecture.options))
 
     def prunable(self, architecture: Architecture) -> Architecture:
         """See `ModelSource`."""
-        return replace(architecture, options=self.family.prunable(architecture.options))
+        return replace(architecture, options=self.family.prunable(self._complete(architecture.options)))
 
     def units(self, architecture: Architecture) -> dict[str, Unit]:
         """See `ModelSource`."""
@@ -152,7 +152,7 @@ def _planned(text: str, same: _Same) -> DependencyGraph:
     wider = replace(
         architecture,
         widths={name: width + 1 for name, width in architecture.widths.items()},
-        options=same.family.traced(architecture.options),
+        options=same.family.traced(source._complete(architecture.options)),
     )
     graph = dependency_graph(source.build_meta(wider), long_enough(source.example(architecture.input_shape, 2)))
     searched = {*architecture.widths, *source.follows(architecture)}

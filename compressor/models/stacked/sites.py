@@ -2,8 +2,8 @@
 
 A pair is eligible if only its second layer reads what its first one makes, channel by channel (batch-norm, activation
 and depth-wise convolutions may lie between), if there can be two units or more, and if they do not meet in a
-bottleneck. The resolution may change within it by a stride (section 3.3), but not by pooling. The layer that makes the
-logits stays a normal one: each class is to see everything.
+bottleneck. The resolution may change within it by a stride (section 3.3), but not by pooling that halves it. The layer
+that makes the logits stays a normal one: each class is to see everything.
 """
 
 from __future__ import annotations

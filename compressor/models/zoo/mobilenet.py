@@ -57,7 +57,7 @@ def _blocks(options: Options, side: int = 32) -> Iterator[_Block]:
     for (width, count, first_stride, expansion), tissue_stride in zip(_STAGES, _TISSUE_STRIDES, strict=True):
         first = f"blocks.{index}.project"
         halve = 2 if side >= _LARGE_SIDE and width == _HALVED_WHEN_LARGE else first_stride
-        if options.get("style") == "tissue":
+        if options["style"] == "tissue":
             halve = tissue_stride
         for position in range(count):
             path = f"blocks.{index}"
@@ -104,7 +104,7 @@ class MobileNetV2(nn.Module):
 
     def __init__(self, widths: Widths, options: Options, classes: int, in_channels: int, side: int) -> None:
         super().__init__()
-        channels, shortcut, tissue = widths["conv1"], options["shortcut"], options.get("style") == "tissue"
+        channels, shortcut, tissue = widths["conv1"], options["shortcut"], options["style"] == "tissue"
         self.conv1 = nn.Conv2d(in_channels, channels, 1 if tissue else 3, padding=1)
         self.bn1 = nn.BatchNorm2d(channels)
         blocks = []

@@ -22,6 +22,7 @@ from compressor.search.problem import Finetuning, Problem, SearchResult, Unfinis
 from compressor.training.trainer import EpochRecord, Paused, Settings
 
 _PULL = 0.001  # κ of the utility of channels, beside a penalty of up to 0.05 λ
+_RETURNS = 3.0  # ρ: how fast further channels of a group are worth less
 _ROUNDS = 30  # at least, where the recipe leaves their length open and there are as many steps
 
 
@@ -94,6 +95,7 @@ def _settings(config: GrowingConfig, problem: Problem, space: Space, final: Sett
         seed=problem.seed,
         fixed=_even_chance(problem, space) if config.sampling == "random" else None,
         pull=_PULL if config.signal == "utility" else 0.0,
+        returns=_RETURNS,
         even=config.counts == "expected" and config.sampling == "learned",
     )
     return GrowthSettings(

@@ -41,9 +41,8 @@ class GrowthSettings:
         settled: step from which on the network keeps the structure that meets the budget
         samples: in a step
         price: power of what a channel costs in the penalty; 0: all alike
-        restart: momentum begins at 0 when growth is over, as the schedule of the learning rate does
-        returns: how fast further channels of a group are worth less, where utility is the signal
         pad_to: the network that trains has a multiple of so many channels in every group
+        restart: momentum begins at 0 when growth is over, as the schedule of the learning rate does
     """
 
     indicators: IndicatorSettings
@@ -52,7 +51,6 @@ class GrowthSettings:
     samples: int
     price: float
     pad_to: int
-    returns: float = 3.0
     restart: bool = False
 
 
@@ -153,7 +151,7 @@ class Grower:
         """Attach to the seed network."""
         device = next(model.parameters()).device
         indicators = Indicators(self.space, self.settings.indicators, device, self._prices())
-        utility = Utility(self.space, self._costs(), self.settings.returns, device)
+        utility = Utility(self.space, self._costs(), self.settings.indicators.returns, device)
         self._training = _Training(model, optimizer, steps_per_epoch, indicators, utility)
         self._begin_round()
 
@@ -320,7 +318,7 @@ class Grower:
         return torch.from_numpy(found).to(self.indicators.s)
 
     def _costs(self) -> NDArray[np.float64]:
-        """(channels,) what a channel of the unscaled network costs, as a share of the nearest of several limits."""
+        """(channels,) what a channel of the unscaled network costs, as a share of a limit; of several the largest."""
         space, limits = self.space, self.problem.budget.limits
         found, every = np.ones(space.channels), np.ones(space.length, dtype=bool)
         for own in space.slices.values():

@@ -38,6 +38,7 @@ class IndicatorSettings:
         even: a draw has as many channels of every group as are drawn in the mean, so that the widths of narrow layers
             are not left to chance
         pull: κ: −κ·u, u the utility of a channel, takes the place of ∂L/∂m; 0: that derivative itself (the paper)
+        returns: ρ, how fast further channels of a group are worth less in their utility
     """
 
     rounds: int
@@ -53,6 +54,7 @@ class IndicatorSettings:
     seed: int
     fixed: float | None = None
     pull: float = 0.0
+    returns: float = 0.0
     even: bool = False
 
 

@@ -18,7 +18,7 @@ from compressor.training.checkpoint import Snapshot
 
 _MEMORY = 0.97  # of the running mean of squares, per step: some 30 steps
 _LAW = 0.1  # |Σ m·∂L/∂m| of a group as a share of Σ |m·∂L/∂m|, up to which a batch-norm stands behind it
-_PRICE = 1.5  # power of the cost: a square over the cost squared is what the loss changes by per cost
+_PRICE = 1.5  # power of the cost, chosen on validation images: docs/growing.md
 _WITHIN = 2.0  # largest |ln| of a channel's square against its group's
 _ALL = 2.5  # largest |u|
 _STATE = ("squares", "weight", "sums", "totals")
@@ -27,11 +27,11 @@ _STATE = ("squares", "weight", "sums", "totals")
 class Utility:
     """u of every channel: ln of its group's mean square, less that of its cost and of the share that is drawn.
 
-    u_k = ln Ī − ln c − ρ·ln(w/n) + clip(ln(I_k/Ī), ±2), less its mean over the drawn channels, clipped to ±2.5, where
-    I_k is the running mean of (m·∂L/∂m)² over the steps in which k took part, Ī its mean over the w drawn channels of
-    the group's n, corrected by w/(w − 1) for the derivatives that add up to 0, and c the cost of a channel of the
-    unscaled network. Of a group whose derivatives do not add up to 0, ln Ī − ln c counts as the mean of the others'. A
-    group with a single channel has no such square: that of its last draw with two or more stays.
+    u_k = ln Ī − 1.5·ln c − ρ·ln(w/n) + clip(ln(I_k/Ī), ±2), less its mean over the drawn channels, clipped to ±2.5,
+    where I_k is the running mean of (m·∂L/∂m)² over the steps in which k took part, Ī its mean over the w drawn
+    channels of the group's n, corrected by w/(w − 1) for the derivatives that add up to 0, and c the cost of a channel
+    of the unscaled network. Of a group whose derivatives do not add up to 0, ln Ī − 1.5·ln c counts as the mean of the
+    others'. A group with a single channel has no such square: that of its last draw with two or more stays.
 
     Args:
         space: what may grow
@@ -69,7 +69,10 @@ class Utility:
             kept.mul_(_MEMORY).add_(now.square(), alpha=1 - _MEMORY)
 
     def of(self, drawn: Drawn) -> NDArray[np.float64]:
-        """(length,) u of every entry by what is known of a drawn network; 0 of layers, and while nothing is known."""
+        """(length,) u of every entry by what is known of a drawn network; 0 of layers, and while nothing is known.
+
+        Notes ln Ī of the groups with two channels and more, for when one of them has a single one.
+        """
         squares, weight = self.squares.double().cpu().numpy(), self.weight.double().cpu().numpy()
         mean = np.divide(squares, weight, out=np.zeros_like(squares), where=weight > 0)
         sums, totals = self.sums.double().cpu().numpy(), self.totals.double().cpu().numpy()
