@@ -38,18 +38,13 @@ from compressor.training.trainer import Paused, Trainer
 
 HERE = Path(__file__).parent
 FIRST_FRESH = 20  # seeds from here on chose no setting of growth by utility
-FRESH = {"uniform": {"method": "uniform"}, "growing": {"method": "growing"}}
-FRESH_TOO = {
-    "random": {"method": "growing", "sampling": "random"},
-    "direct design": {"method": "growing", "weights": "fresh"},
-    "gradient": {"method": "growing", "signal": "gradient"},
-}
 METHODS: dict[str, dict[str, Any]] = {
     "growing": {"method": "growing"},
     "growing, price 0.05": {"method": "growing", "price": 0.05},
     "random": {"method": "growing", "sampling": "random"},
     "global temperature": {"method": "growing", "temperature": "global"},
     "direct design": {"method": "growing", "weights": "fresh"},
+    "gradient": {"method": "growing", "signal": "gradient"},
     "uniform": {"method": "uniform"},
     "l1, half of the epochs to fine-tune": {"method": "l1"},
 }
@@ -161,7 +156,7 @@ def budgets(arguments: argparse.Namespace) -> Iterator[tuple[str, Case, dict[str
             for share in ("0.1x", "0.2x", "0.5x"):
                 for seed in range(arguments.seeds):
                     case = Case(model, 1.0, arguments.images or 512, arguments.epochs or 4, {name: share}, seed)
-                    yield f"{model} {name} {share}", case, METHODS["growing"]
+                    yield f"{model} {name} {share}", case, {"method": "growing", "settle": 0.5}  # or too few steps
 
 
 def methods(arguments: argparse.Namespace) -> Iterator[tuple[str, Case, dict[str, Any]]]:
@@ -175,17 +170,17 @@ def methods(arguments: argparse.Namespace) -> Iterator[tuple[str, Case, dict[str
 
 def fresh(arguments: argparse.Namespace) -> Iterator[tuple[str, Case, dict[str, Any]]]:
     budgets = {"params": {"params": "0.1x"}, "macs": {"macs": "0.1x"}}
-    for arms in (FRESH, FRESH_TOO):
+    for arms in (("uniform", "growing"), ("random", "direct design", "gradient")):
         for seed in range(FIRST_FRESH, FIRST_FRESH + arguments.seeds):
             for budget, limit in budgets.items():
-                for name, method in arms.items():
+                for name in arms:
                     case = Case("vgg16_bn", 0.25, arguments.images or 6000, arguments.epochs or 20, limit, seed)
                     if "vgg16_bn" in arguments.models:
-                        yield f"vgg16_bn {budget} 0.1x {name}", case, method
-            for name, method in FRESH.items():
+                        yield f"vgg16_bn {budget} 0.1x {name}", case, METHODS[name]
+            for name in ("uniform", "growing") if "growing" in arms else ():
                 case = Case("resnet20", 1.0, arguments.images or 6000, arguments.epochs or 20, {"params": "0.2x"}, seed)
-                if "resnet20" in arguments.models and arms is FRESH:
-                    yield f"resnet20 params 0.2x {name}", case, method
+                if "resnet20" in arguments.models:
+                    yield f"resnet20 params 0.2x {name}", case, METHODS[name]
 
 
 def settings(arguments: argparse.Namespace) -> Iterator[tuple[str, Case, dict[str, Any]]]:
