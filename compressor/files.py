@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,20 @@ def read_known(path: Path) -> dict[str, Any]:
     except (OSError, CompressorError):
         return {}
     return known if isinstance(known, dict) else {}
+
+
+def keep_known(path: Path, entries: Mapping[str, Any]) -> str | None:
+    """Add entries to a cache, whose folder may be missing; another process may have written meanwhile.
+
+    Returns:
+        None; or why they could not be kept: what a cache lacks is found anew
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, read_known(path) | dict(entries))
+    except (OSError, CompressorError) as error:
+        return str(error)
+    return None
 
 
 def read_text(path: Path) -> str:

@@ -20,7 +20,7 @@ from torch import nn
 
 from compressor.bench import measure_latencies
 from compressor.exporters import export_onnx
-from compressor.models.stacked import rearranged, stack_
+from compressor.models.stacked import everywhere, rearranged, stack_
 from compressor.models.stacked.spec import Stack, spread
 
 HERE = Path(__file__).parent
@@ -45,8 +45,8 @@ def measured(channels: int, side: int, k: int, arguments: Any) -> dict[str, Any]
     stack_(model, {"0": stack})
     forms = {
         "grouped": model,
-        "blocks": rearranged(model, {"0": stack}, 16),
-        "dense": rearranged(model, {"0": stack}, None),
+        "blocks": rearranged(model, everywhere({"0": stack}, 16)),
+        "dense": rearranged(model, everywhere({"0": stack}, None)),
         "normal pair": pair(channels, channels),
     }
     images = torch.randn(arguments.batch, channels, side, side)

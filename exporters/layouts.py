@@ -1,8 +1,9 @@
 """How stacked layers lie in the ONNX file: as groups, as groups merged to blocks, or dense, whichever runs fastest.
 
-All three compute the same. Groups of a few channels are what the units are, but a runtime's kernels take channels in
-blocks of 8 or 16; units merged to such blocks have zeros between them, and one dense layer has nothing but zeros
-there. Which is fastest depends on provider, sizes and batch, so it is measured.
+All compute the same. Groups of a few channels are what the units are, but a runtime's kernels take channels in blocks
+of 8 or 16; units merged to such blocks have zeros between them, and one dense layer has nothing but zeros there. Which
+is fastest depends on provider, sizes and batch, so it is measured: layer by layer, and then the whole network so made
+beside those that have one layout throughout.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ from typing import Any
 
 from torch import nn
 
-from compressor.bench import measure_latencies
+from compressor.bench import Conditions, measure_latencies
 from compressor.models.architecture import Architecture
-from compressor.models.stacked import rearranged
+from compressor.models.stacked import everywhere, rearranged
 from compressor.recipe import BenchConfig, Recipe, costs
 
-BLOCK = 16  # channels of a group: ONNX Runtime's blocked CPU kernels need multiples of 8 or, with AVX-512, of 16
+from .stacked_timing import USUAL, fastest_blocks
+
 _LOOKS, _WARMUP = 8, 2  # batches: forms differ by multiples, and a dense one may be slow
+_UNIFORM: Mapping[str, int | None] = {"grouped": 1, "blocks": USUAL, "dense": None}
+_MIXED = "per layer"
 _FORMS: Mapping[str, tuple[str, ...]] = {
-    "grouped": ("grouped", "blocks"),
+    "grouped": ("grouped", "blocks", _MIXED),
     "dense": ("dense",),
-    "auto": ("grouped", "blocks", "dense"),
+    "auto": ("grouped", "blocks", "dense", _MIXED),
 }
 
 
@@ -31,7 +35,7 @@ def forms(model: nn.Module, architecture: Architecture, recipe: Recipe) -> dict[
     """The forms that may be shipped, {name: network}; a network without stacked layers has one.
 
     Args:
-        model: of the architecture
+        model: of the architecture, on the CPU, in evaluation
         architecture: names its stacked layers
         recipe: `export.stacked` says which forms; under a limit of the file's size there are no zeros to be stored
     """
@@ -40,24 +44,37 @@ def forms(model: nn.Module, architecture: Architecture, recipe: Recipe) -> dict[
     names = _FORMS[recipe.export.stacked]
     if any(costs()[name].counts_zeros for name in recipe.budget.names):
         names = ("grouped",)
-    return {name: arranged(model, architecture, name) for name in names}
+    bench = recipe.measured
+    conditions = Conditions(bench.provider, bench.batch, bench.threads)
+    found: dict[str, nn.Module] = {}
+    seen: list[dict[str, int | None]] = []
+    for name in names:
+        if name == _MIXED:
+            blocks = fastest_blocks(model, architecture, conditions, dense="dense" in names)
+        else:
+            blocks = everywhere(architecture.stacks, _UNIFORM[name])
+        if blocks not in seen:
+            seen.append(blocks)
+            found[name] = model if name == "grouped" else rearranged(model, blocks)
+    return found
 
 
-def arranged(model: nn.Module, architecture: Architecture, form: str) -> nn.Module:
-    """A network with its stacked layers in one of the forms grouped, blocks or dense."""
-    if form == "grouped":
-        return model
-    return rearranged(model, architecture.stacks, None if form == "dense" else BLOCK)
-
-
-def probed(model: nn.Module, architecture: Architecture, stacked: str) -> nn.Module:
+def probed(model: nn.Module, architecture: Architecture, stacked: str, conditions: Conditions) -> nn.Module:
     """The form in which a candidate's latency is measured while a search goes on.
 
-    Blocks stand for `grouped` and `auto`: what is shipped is a faster one, if there is any.
+    What is fastest layer by layer stands for `grouped` and `auto`: what is shipped is a faster one, if there is any.
+
+    Args:
+        model: of the architecture, on the CPU, in evaluation
+        architecture: names its stacked layers
+        stacked: `export.stacked` of the recipe
+        conditions: how it is measured
     """
     if not architecture.stacks:
         return model
-    return arranged(model, architecture, "dense" if stacked == "dense" else "blocks")
+    if stacked == "dense":
+        return rearranged(model, everywhere(architecture.stacks, None))
+    return rearranged(model, fastest_blocks(model, architecture, conditions, dense=stacked == "auto"))
 
 
 def fastest(paths: Mapping[str, Path], config: BenchConfig) -> dict[str, Any]:

@@ -16,8 +16,7 @@ import numpy as np
 
 from compressor.bench import BenchError, Conditions, machine_fingerprint
 from compressor.bench.turns import Turns
-from compressor.errors import CompressorError
-from compressor.files import cache_folder, read_known, write_json
+from compressor.files import cache_folder, keep_known, read_known
 
 USUAL = 8  # where it cannot be measured, or width makes no difference
 _BLOCKS = (32, 16, 8, 4, 2)
@@ -49,11 +48,7 @@ def channel_block(conditions: Conditions) -> int:
         block = block_of(_measure(conditions))
     except BenchError:
         return USUAL
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, read_known(path) | {key: block})  # another process may have written meanwhile
-    except (OSError, CompressorError):
-        return block  # it is measured again, then
+    keep_known(path, {key: block})
     return block
 
 

@@ -24,11 +24,10 @@ from compressor.bench import Conditions, Pairs, Ratio, machine_fingerprint, meas
 from compressor.costs.channel_block import channel_block
 from compressor.costs.latency_model import LatencyModel
 from compressor.costs.latency_probes import probed_model
-from compressor.errors import CompressorError
 from compressor.exporters import Form, export_onnx, export_probe, finish, samples_of
 from compressor.exporters.layouts import probed
 from compressor.exporters.scheme_choice import choose
-from compressor.files import cache_folder, digest_of, read_json, read_known, write_json
+from compressor.files import cache_folder, digest_of, keep_known, read_json, read_known, write_json
 from compressor.models import build, example_input
 from compressor.models.architecture import Architecture
 from compressor.models.initialise import noise_like, scatter_
@@ -212,7 +211,7 @@ class Runtime:
     def _export(self, architecture: Architecture, path: Path, exact: bool) -> None:
         model = build(architecture)
         scatter_(model)
-        model = probed(model, architecture, self._stacked)
+        model = probed(model.eval(), architecture, self._stacked, self.conditions)
         inputs = noise_like(example_input(architecture))
         if exact:
             export_onnx(model, path, [inputs], opset=self._opset, tolerance=float("inf"))
@@ -272,11 +271,7 @@ class _Cache:
 
     def put(self, key: str, ratio: Ratio, blocks: int) -> None:
         self._known[key] = asdict(ratio) | {"blocks": blocks}
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            # Another run may have written meanwhile; what it measured is as good.
-            write_json(self._path, read_known(self._path) | self._known)
-        except (OSError, CompressorError) as error:
+        if (error := keep_known(self._path, self._known)) is not None:
             self._progress(f"what was measured is not kept for other runs: {error}")
 
 

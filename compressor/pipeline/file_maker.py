@@ -15,7 +15,16 @@ from torch import nn
 from compressor.data import DataSet, ordered
 from compressor.dependency.inputs import AnyInputs, Inputs
 from compressor.errors import ExportError, TrainingError
-from compressor.exporters import Exported, Form, OnnxNetwork, Parity, WithSoftmax, export_onnx, measure_parity
+from compressor.exporters import (
+    Exported,
+    Form,
+    OnnxNetwork,
+    Parity,
+    WithSoftmax,
+    export_onnx,
+    export_probe,
+    measure_parity,
+)
 from compressor.exporters.interface import tolerance_of
 from compressor.exporters.layouts import fastest, forms
 from compressor.exporters.scheme_choice import form_of
@@ -125,15 +134,17 @@ class FileMaker:
     ) -> Made:
         """Export a network in the fastest of its layouts, and bring the file into its form; see `finish_within`."""
         recipe, config, batches = self.recipe, self.recipe.export, parity_batches(self.data, self.recipe)
-        found: dict[str, Exported] = {}
         with tempfile.TemporaryDirectory(prefix="compressor-", dir=path.parent) as folder:
-            for name, arranged in forms(model, self.architecture, recipe).items():
-                beside = Path(folder) / f"{name}.onnx"
-                found[name] = export_onnx(
-                    arranged, beside, batches, opset=config.written_opset, tolerance=config.plain_tolerance
-                )
-            measured = fastest({name: exported.path for name, exported in found.items()}, recipe.measured)
-            chosen = found[measured["chosen"]]
+            arranged, plain = forms(model, self.architecture, recipe), Path(folder) / "plain.onnx"
+            quick = {name: Path(folder) / f"{name}-quick.onnx" for name in arranged if len(arranged) > 1}
+            for name, beside in quick.items():  # all of them made alike, so that they can be compared
+                export_probe(arranged[name], beside, batches[-1], opset=config.written_opset)
+            measured = fastest(quick, recipe.measured) if quick else None
+            layout = next(iter(arranged)) if measured is None else measured["chosen"]
+            chosen = export_onnx(
+                arranged[layout], plain, batches, opset=config.written_opset, tolerance=config.plain_tolerance
+            )
+            measured = measured or fastest({layout: plain}, recipe.measured)
             finished = Path(folder) / "finished.onnx"
 
             def compare(path: Path, form: Form) -> Parity:

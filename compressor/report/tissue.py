@@ -20,6 +20,7 @@ _FORMS = {
     "grouped": "groups, one for each unit",
     "blocks": "groups of 16 channels or more, with zeros between their units",
     "dense": "dense, with zeros between all units",
+    "per layer": "each stacked layer in the layout that is fastest for it alone",
 }
 
 

@@ -16,26 +16,30 @@ from compressor.models.stacked.layers import CONVOLUTIONS, Hybrid, StackedLinear
 from compressor.models.stacked.spec import Stack
 
 
-def rearranged(model: nn.Module, stacks: Mapping[str, Stack], block: int | None) -> nn.Module:
+def rearranged(model: nn.Module, blocks: Mapping[str, int | None]) -> nn.Module:
     """A copy of a network whose stacked layers have their units merged.
 
     Args:
-        model: with these stacked layers
-        stacks: {module path of the first layer of a pair: the stacked layer}
-        block: units are merged until their inputs and their outputs are multiples of this, or as near as their number
-            allows; None: all of them, also units of several kinds, are one dense layer
+        model: with stacked layers
+        blocks: {module path of a weight layer of a stacked layer: units are merged until their inputs and their outputs
+            are multiples of this, or as near as their number allows; 1: none are; None: all of them, also units of
+            several kinds, are one dense layer}
 
     Raises:
         ModelError: no such layer, or one that is no stacked layer's
     """
     copied = copy.deepcopy(model)
-    for first, stack in stacks.items():
-        for path in (first, stack.second):
-            layer = layer_at(copied, path)
-            if not isinstance(layer, (nn.Linear, StackedLinear, Hybrid, *CONVOLUTIONS)):
-                raise ModelError(f"stacks.{first}: {path} is a {type(layer).__name__}, which has no units to merge")
-            set_layer(copied, path, _dense(layer) if block is None else _blocked(layer, block))
+    for path, block in blocks.items():
+        layer = layer_at(copied, path)
+        if not isinstance(layer, (nn.Linear, StackedLinear, Hybrid, *CONVOLUTIONS)):
+            raise ModelError(f"stacks: {path} is a {type(layer).__name__}, which has no units to merge")
+        set_layer(copied, path, _dense(layer) if block is None else _blocked(layer, block))
     return copied
+
+
+def everywhere(stacks: Mapping[str, Stack], block: int | None) -> dict[str, int | None]:
+    """The same block for both weight layers of all stacked layers, as `rearranged` takes it."""
+    return {path: block for first, stack in stacks.items() for path in (first, stack.second)}
 
 
 def _blocked(layer: nn.Module, block: int) -> nn.Module:

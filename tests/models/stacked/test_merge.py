@@ -8,7 +8,7 @@ from torch import nn
 
 from compressor.errors import ModelError
 from compressor.exporters import export_onnx
-from compressor.models.stacked import rearranged, stack_
+from compressor.models.stacked import everywhere, rearranged, stack_
 from compressor.models.stacked.layers import Hybrid, StackedLinear
 from compressor.models.stacked.spec import BasicUnit, Kind, Stack
 
@@ -64,14 +64,14 @@ def test_merged_units_compute_the_same(form, bias, kinds):
     x = torch.randn(3, *shape)
     expected = model(x)
     for block in (None, 1, 2, 3, 4, 6, 8, 16, 1000):
-        torch.testing.assert_close(rearranged(model, stacks, block)(x), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(rearranged(model, everywhere(stacks, block))(x), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kinds", [EQUAL, MIXED], ids=["equal", "mixed"])
 @pytest.mark.parametrize("form", FORMS)
 def test_dense_layers_are_plain_ones(form, kinds):
     model, stacks, _ = stacked_network(form, kinds)
-    dense = rearranged(model, stacks, None)
+    dense = rearranged(model, everywhere(stacks, None))
     plain = {"linear": nn.Linear, "conv1d": nn.Conv1d}.get(form, nn.Conv2d)
     for layer in weight_layers(dense):
         assert type(layer) is plain
@@ -102,13 +102,13 @@ def test_blocks_are_as_wide_as_the_kernels_want(kind, units, unit, block, first,
         kind(stack.hidden, stack.outputs, **options),
     )
     stack_(model, {"0": stack})
-    merged = rearranged(model, {"0": stack}, block)
+    merged = rearranged(model, everywhere({"0": stack}, block))
     assert [group_shapes(layer) for layer in merged] == [first, second]
 
 
 def test_kinds_are_merged_each_by_itself():
     model, stacks, _ = stacked_network("conv2d", (Kind(8, BasicUnit(2, 4, 2)), Kind(4, BasicUnit(4, 2, 4))))
-    merged = rearranged(model, stacks, 8)
+    merged = rearranged(model, everywhere(stacks, 8))
     first, second = weight_layers(merged)
     assert [group_shapes(part) for part in first.parts] == [(2, 8, 16), (1, 16, 8)]
     assert [group_shapes(part) for part in second.parts] == [(2, 16, 8), (1, 8, 16)]
@@ -119,7 +119,7 @@ def test_kinds_are_merged_each_by_itself():
 def test_the_network_and_the_random_state_stay_as_they_are(form, block):
     model, stacks, _ = stacked_network(form, MIXED)
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    merged = rearranged(model, stacks, block)
+    merged = rearranged(model, everywhere(stacks, block))
     assert torch.equal(torch.get_rng_state(), state)
     for tensor in merged.parameters():
         assert not tensor.is_meta
@@ -138,7 +138,7 @@ def test_the_network_and_the_random_state_stay_as_they_are(form, block):
 def test_what_has_no_units_is_named(first, second, said, block):
     model, _, _ = stacked_network("conv2d", EQUAL)
     with pytest.raises(ModelError, match=said):
-        rearranged(model, {first: Stack(second, EQUAL)}, block)
+        rearranged(model, everywhere({first: Stack(second, EQUAL)}, block))
 
 
 @pytest.mark.parametrize("form", ["linear", "conv2d"])
@@ -147,7 +147,7 @@ def test_the_graph_neither_splits_nor_concatenates(form, kinds, block, tmp_path)
     import onnx
 
     model, stacks, shape = stacked_network(form, kinds)
-    merged = rearranged(model, stacks, block)
+    merged = rearranged(model, everywhere(stacks, block))
     exported = export_onnx(merged, tmp_path / "m.onnx", [torch.randn(1, *shape), torch.randn(5, *shape)])
     assert exported.parity.max_rel_error < 1e-4
     operators = {node.op_type for node in onnx.load(exported.path).graph.node}
