@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from compressor import __version__
 from compressor.bench import Conditions, Pairs, Ratio, machine_fingerprint, measure_pairs, median_alone
+from compressor.bench.turns import Turns
 from compressor.costs.channel_block import channel_block
 from compressor.costs.latency_model import LatencyModel
 from compressor.costs.latency_probes import probed_model
@@ -44,6 +45,7 @@ _FORMAT = 2  # of the cache's keys and entries
 _CONSTANT = 64  # values: what is smaller may be a shape rather than a weight
 _FAR = 1.15  # times the limit, or less than the limit by as much
 _NEAR = 1.05  # the limit over the upper end: little of the limit is left
+_TURNS, _TURNS_WARM = 12, 2  # of networks side by side, which differ by multiples
 _NARROW = 1.05  # upper end over lower end
 
 
@@ -116,6 +118,18 @@ class Runtime:
     def probe(self, architecture: Architecture) -> float:
         """The same by a short measurement, of which many are taken."""
         return self._ratio(architecture, None, not self._quick_is_true, enough=_PROBE).median
+
+    def side_by_side(self, architectures: Sequence[Architecture]) -> list[float]:
+        """Milliseconds of networks that take turns, exported as fast as possible: of use beside each other only."""
+        self._progress(f"measuring {len(architectures)} networks side by side")
+        with tempfile.TemporaryDirectory(prefix="compressor-", dir=self._folder) as folder:
+            paths = [Path(folder) / f"{place}.onnx" for place in range(len(architectures))]
+            for architecture, path in zip(architectures, paths, strict=True):
+                self._export(architecture, path, exact=False)
+            turns = Turns(paths, self.conditions)
+            turns.warm_up(_TURNS_WARM)
+            turns.run(_TURNS)
+        return [float(np.median(times)) for times in turns.wall_ms]
 
     def model(self, share: float, unscaled_ms: float) -> LatencyModel | None:
         """What predicts latencies from layers, see `probed_model`.

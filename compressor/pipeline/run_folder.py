@@ -274,13 +274,13 @@ def _records(folder: Path) -> dict[str, Any]:
 
 
 def _used(stage: str, recipe: Recipe) -> dict[str, Any]:
-    more = method_of(recipe.search).depends_on if stage == "search" else ()
-    dumped = recipe.model_dump(mode="json", include={*_USES[stage], *more})
+    more = set(method_of(recipe.search).depends_on if stage == "search" else ())
     known = costs()
-    limited = {section for name in recipe.budget.names for section in known[name].depends_on}
+    limited = {section for name in recipe.budget.names for section in known[name].depends_on} | more
+    dumped = recipe.model_dump(mode="json", include={*_USES[stage], *(more - {"bench", "export"})})
     if stage == "search" and "bench" in limited:  # what the budget leaves open, `bench` decides
         dumped["bench"] = recipe.measured.model_dump(mode="json", include={"provider", "batch", "threads"})
-    if stage == "search" and "export" in limited:  # a cost of the shipped file
+    if stage == "search" and "export" in limited:  # of the shipped file
         dumped["export"] = recipe.export.model_dump(mode="json", include=_FORM)
     if "model" in dumped:
         dumped["model"] |= _digests(recipe)

@@ -68,27 +68,42 @@ def _forms(record: Record) -> dict[str, Any] | None:
 
 
 def _candidates(tissue: Record) -> dict[str, Any]:
-    limited = list(tissue["chosen"]["costs"])
-    rows = [
+    limited, rows = list(tissue["chosen"]["costs"]), tissue["candidates"]
+    timed = any(number(row.get("slowdown")) is not None for row in rows)
+    cells = [
         [
             _title(row) + (" (chosen)" if row == tissue["chosen"] else ""),
             *(value_cell(number(row["costs"][cost])) for cost in limited),
             value_cell(number(row["multiplier"]), significant),
             value_cell(number(row["filled"]), lambda share: f"{100 * share:.2f} %"),
+            *([value_cell(number(row.get("slowdown")), significant)] if timed else []),
             value_cell(number(row.get("trial_loss")), significant),
         ]
-        for row in tissue["candidates"]
+        for row in rows
     ]
+    titles = [cost_title(cost) for cost in limited]
     return {
-        "head": ["candidate", *(cost_title(cost) for cost in limited), "width ×", "of the limit", "trial loss"],
-        "rows": rows,
-        "tried": sum(row.get("trial_loss") is not None for row in tissue["candidates"]),
+        "head": [
+            "candidate",
+            *titles,
+            "width ×",
+            "of the limit",
+            *(["time / uniform"] if timed else []),
+            "trial loss",
+        ],
+        "rows": cells,
+        "timed": timed,
+        "tried": sum(row.get("trial_loss") is not None for row in rows),
         "epochs": tissue.get("trial_epochs"),
     }
 
 
 def _title(row: Mapping[str, Any]) -> str:
-    units = (
-        "given units" if row["mix"] == "given" else f"k = {row['k']}" + (", hybrid" if row["mix"] == "hybrid" else "")
-    )
-    return f"{row['strategy']}, {units}"
+    return f"{row['strategy']}, {units_text(row['mix'], row.get('nodes'), row['k'])}"
+
+
+def units_text(mix: str, nodes: int | None, k: int | None) -> str:
+    """What people call units: of how many hidden nodes, and of how many inputs if these are not the paper's two."""
+    if mix == "given":
+        return "given units"
+    return f"k = {k}" + (f", n0 = {nodes}" if nodes not in (None, 2) else "") + (", hybrid" if mix == "hybrid" else "")

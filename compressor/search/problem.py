@@ -75,6 +75,8 @@ class Problem:
         trainer_for: (network whose widths stay) → what trains it in the end; None: `trainer`
         alone: whether fresh weights are trained by `trainer.fit` with `final` in the end too: no teacher and no other
             processes take part
+        side_by_side: (networks) → milliseconds of each, untrained, as they would be shipped, measured in turns; None:
+            nothing measures them
     """
 
     reference: Architecture
@@ -91,6 +93,7 @@ class Problem:
     engine: Engine = "auto"
     trainer_for: Callable[[Architecture], ModelTrainer] | None = None
     alone: bool = True
+    side_by_side: Callable[[Sequence[Architecture]], Sequence[float]] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bounds", self.bounds.of(len(self.reference.widths)))

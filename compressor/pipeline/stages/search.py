@@ -184,6 +184,7 @@ class _Starts:
 
 def _problem(context: RunContext, unscaled: Architecture, limited: Limited, trained: Trained | None) -> Problem:
     recipe = context.recipe
+    timed = any("bench" in costs()[name].depends_on for name in limited.budget.limits)
     return Problem(
         reference=unscaled,
         budget=limited.budget,
@@ -199,6 +200,8 @@ def _problem(context: RunContext, unscaled: Architecture, limited: Limited, trai
         engine=recipe.widths.engine,
         trainer_for=context.trainer,
         alone=recipe.train.distill is None and context.team is None,
+        # Under a limit of time all networks found are as fast.
+        side_by_side=None if timed else lambda networks: context.runtime(unscaled).side_by_side(networks),
     )
 
 

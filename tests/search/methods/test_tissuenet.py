@@ -62,7 +62,70 @@ def test_the_candidate_of_least_loss_after_its_trial_is_chosen(tiny, problem, qu
     losses = [row["trial_loss"] for row in tissue["candidates"] if row.get("trial_loss") is not None]
     assert len(losses) == 3 == len(trainer.phases)
     assert tissue["chosen"]["trial_loss"] == min(losses)
-    assert len({row["k"] for row in tissue["candidates"][:3]}) == 3
+    assert len({(row["nodes"], row["k"]) for row in tissue["candidates"][:3]}) == 3
+
+
+class Clock:
+    """Says how long networks take: all of them as long as the uniformly scaled one, but those that are slow."""
+
+    def __init__(self, slow):
+        self.slow, self.asked = slow, []
+
+    def __call__(self, networks):
+        self.asked += networks
+        assert not networks[0].stacks
+        return [10.0] + [10.0 * self.slow(network) for network in networks[1:]]
+
+
+def wide_units(network):
+    """Units of two inputs take three times as long as the uniformly scaled network; others 1.5 times."""
+    return 3.0 if any(kind.unit.inputs == 2 for stack in network.stacks.values() for kind in stack.kinds) else 1.5
+
+
+@pytest.mark.parametrize("slowdown", [None, 2.0, 1.0])
+def test_slow_candidates_are_tried_after_fast_ones(tiny, problem, quick_trainer, slowdown):
+    clock = Clock(wide_units)
+    config = TissueNetConfig(trials=2, trial_epochs=1, slowdown=slowdown)
+    found = search(problem(tiny, {"params": 3000}, quick_trainer(), side_by_side=clock), config)
+    tried = [row for row in found.trace["tissue"]["candidates"] if row.get("trial_loss") is not None]
+    if slowdown is None:
+        assert not clock.asked
+        return
+    assert [row["slowdown"] for row in tried] == [1.5, 1.5]
+    kinds = [(row["strategy"], row["nodes"], row["k"], row["mix"]) for row in found.trace["tissue"]["candidates"]]
+    assert len(set(kinds)) == len(kinds)
+
+
+def test_all_slow_the_fastest_are_tried(tiny, problem, quick_trainer):
+    times = iter(range(100, 0, -1))
+    config = TissueNetConfig(trials=2, trial_epochs=1, mix="single")
+    found = search(problem(tiny, {"params": 3000}, quick_trainer(), side_by_side=Clock(lambda _: next(times))), config)
+    rows = [row for row in found.trace["tissue"]["candidates"] if row["slowdown"] is not None]
+    tried = [row["slowdown"] for row in rows if row.get("trial_loss") is not None]
+    assert sorted(row["slowdown"] for row in rows)[:2] == tried
+
+
+def test_what_was_measured_is_not_measured_again(tiny, problem, quick_trainer, tmp_path):
+    config, limits = TissueNetConfig(trials=2, trial_epochs=1), {"params": 3000}
+    whole = search(problem(tiny, limits, quick_trainer(), tmp_path, side_by_side=Clock(wide_units)), config)
+    other = Clock(lambda _: 1.0)
+    again = search(problem(tiny, limits, quick_trainer(), tmp_path, side_by_side=other), config)
+    assert not other.asked
+    assert (again.architecture, again.trace) == (whole.architecture, whole.trace)
+
+
+@pytest.mark.parametrize("nodes", ["auto", 8, 16])
+def test_wide_units_fill_blocks_of_channels(problem, nodes):
+    reference = reference_architecture("vgg16_bn", {}, 10, (3, 32, 32), 1.0)
+    limits = {"params": int(0.4 * params_macs.params(reference))}
+    config = TissueNetConfig(nodes=nodes, strategy="all", mix="single")
+    forms = [form for form in forms_of(problem(reference, limits), config) if form.nodes != 2]
+    assert {form.nodes for form in forms} == ({8, 16} if nodes == "auto" else {nodes})
+    for form in forms:
+        start = form.bounds.whole(form.scaled(0.6))
+        stacks = form.architecture(start.tolist()).stacks.values()
+        assert all(kind.unit == (form.nodes, form.k, form.nodes) for stack in stacks for kind in stack.kinds)
+        assert all(stack.inputs % 16 == stack.hidden % 16 == stack.outputs % 16 == 0 for stack in stacks)
 
 
 def test_a_search_resumes_to_the_same_result(tiny, problem, quick_trainer, tmp_path):

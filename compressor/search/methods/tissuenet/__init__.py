@@ -37,8 +37,14 @@ class TissueNetConfig(MethodConfig):
         description="which pairs of layers are stacked: all; r, all but those of the first and last stage; alternate, "
         "every second of a residual stage; a list of the pairs' first layers; auto: the best of the three",
     )
-    k: WholeOrAuto = Field("auto", description="hidden nodes of a unit (n0, k, n2); auto: the best of 2, 4, 8 and 16")
-    nodes: PositiveInt = Field(2, description="inputs of a unit, n0, or the next that divides a layer's channels")
+    k: WholeOrAuto = Field(
+        "auto", description="hidden nodes of a unit (n0, k, n2); auto: the best of 1, 2, 4 and 8 times n0, up to 32"
+    )
+    nodes: WholeOrAuto = Field(
+        "auto",
+        description="inputs of a unit, n0, or the next that divides a layer's channels; auto: the best of 2, 8 and 16, "
+        "or 2 if k is given",
+    )
     mix: Literal["auto", "single", "hybrid"] = Field(
         "auto", description="hybrid: units of k/2, k and 3k/2 hidden nodes, drawn at random; auto: the better one"
     )
@@ -47,6 +53,11 @@ class TissueNetConfig(MethodConfig):
     )
     counts: tuple[PositiveInt, ...] = Field(
         (), description="how many of each kind, in proportion; none: drawn at random for each position"
+    )
+    slowdown: Annotated[float, Field(gt=0)] | None = Field(
+        2.0,
+        description="networks that take more than so many times as long as the one scaled uniformly to the same budget "
+        "are tried after all others, if no time is limited; null: how long they take is not measured",
     )
     trials: PositiveInt = Field(4, description="networks of most capacity that are trained for a moment, to choose one")
     trial_epochs: PositiveInt = Field(2, description="epochs of each such training")
@@ -73,7 +84,7 @@ def search(problem: Problem, config: TissueNetConfig) -> SearchResult:
 METHOD = Method(
     TissueNetConfig,
     search,
-    depends_on=("train",),
+    depends_on=("train", "bench", "export"),
     keeps_weights=False,
     sections=(tissue_section,),
     lines=(tissue_line,),

@@ -14,6 +14,7 @@ from compressor.models.architecture import Architecture
 from compressor.search.methods.tissuenet import TissueNetConfig
 from compressor.search.methods.tissuenet.forms import Form, forms_of
 from compressor.search.problem import Problem, SearchResult, agreed, calibrated_costs
+from compressor.search.scaling import scale_uniformly
 
 _FULL = 0.98  # of a limit: forms that leave more unused are tried after the others
 _ROUNDS = 12  # of solving and measuring, where a cost must be measured
@@ -26,17 +27,20 @@ class _Candidate:
     solution: Solution
     fullness: float
     capacity: float  # ln(parameters × multiply-adds)
+    slowdown: float | None = None  # milliseconds over those of the network scaled uniformly to the budget
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
         return {
             "strategy": self.form.strategy,
             "k": None if self.form.mix == "given" else self.form.k,
+            "nodes": None if self.form.mix == "given" else self.form.nodes,
             "mix": self.form.mix,
             "multiplier": self.solution.scale,
             "costs": self.solution.costs,
             "filled": self.fullness,
             "capacity": self.capacity,
+            "slowdown": self.slowdown,
         }
 
 
@@ -57,15 +61,18 @@ def choose(problem: Problem, config: TissueNetConfig) -> SearchResult:
     if not found:
         raise refused[0]
     found.sort(key=lambda candidate: (candidate.fullness < _FULL, -candidate.capacity))
-    shortlist = _ordered(found)
+    order = _ordered(found)
+    if config.slowdown is not None and problem.side_by_side is not None:
+        order = _fast_first(problem, config, order)
     if calibrated_costs(problem):
-        shortlist = _all_measured(problem, shortlist, config.trials, refused)
-    shortlist = shortlist[: config.trials]
+        order = _all_measured(problem, order, config.trials, refused)
+    shortlist = order[: config.trials]
     scores = _trials(problem, config, shortlist)
     best = min(range(len(shortlist)), key=lambda index: scores[index])
     chosen = shortlist[best]
     rows = [c.to_json() | {"trial_loss": _finite(s)} for c, s in zip(shortlist, scores, strict=True)]
-    rows += [c.to_json() for c in found if c not in shortlist]
+    listed = {candidate.form.name for candidate in order}
+    rows += [c.to_json() for c in [*order[config.trials :], *(one for one in found if one.form.name not in listed)]]
     trace = {
         "iterations": [],
         "multiplier": chosen.solution.scale,
@@ -132,8 +139,39 @@ def _measured(problem: Problem, candidate: _Candidate) -> _Candidate:
         again = _solved(problem, candidate.form)
         if again.architecture == candidate.architecture:
             break  # no better one is known: the shipped file will be verified
-        candidate = again
+        candidate = replace(again, slowdown=candidate.slowdown)
     return candidate
+
+
+def _fast_first(problem: Problem, config: TissueNetConfig, candidates: list[_Candidate]) -> list[_Candidate]:
+    """The candidates in their order, but those that are slow beside a uniformly scaled network last, the fastest first.
+
+    No more are measured than it takes to find as many fast ones as are tried.
+    """
+    assert config.slowdown is not None
+    assert problem.side_by_side is not None
+    try:
+        uniform, _ = scale_uniformly(problem)
+    except BudgetError:  # its least network is too large
+        return candidates
+    kept = problem.checkpoint("tissuenet-slowdown.json")
+    known: dict[str, float] = read_json(kept) if kept is not None and kept.exists() else {}
+    fast: list[_Candidate] = []
+    slow: list[_Candidate] = []
+    for begin in range(0, len(candidates), config.trials):
+        some = candidates[begin : begin + config.trials]
+        keys = [f"{uniform.to_json()} {candidate.architecture.to_json()}" for candidate in some]
+        if any(key not in known for key in keys):
+            beside, *taken = problem.side_by_side([uniform, *(candidate.architecture for candidate in some)])
+            known |= {key: ms / beside for key, ms in zip(keys, taken, strict=True) if key not in known}
+            if kept is not None:
+                write_json(kept, known)
+        for key, candidate in zip(keys, some, strict=True):
+            (fast if known[key] <= config.slowdown else slow).append(replace(candidate, slowdown=known[key]))
+        if len(fast) >= config.trials:
+            break
+    slow.sort(key=lambda candidate: candidate.slowdown or 0.0)
+    return [*fast, *slow, *candidates[len(fast) + len(slow) :]]
 
 
 def _ordered(candidates: list[_Candidate]) -> list[_Candidate]:
@@ -141,13 +179,13 @@ def _ordered(candidates: list[_Candidate]) -> list[_Candidate]:
 
     Hybrid units come after equal ones: they cost a Split and a Concat in every layer, many times the latency on a CPU.
     """
-    places: dict[tuple[str, int], int] = {}
+    places: dict[tuple[str, int, int], int] = {}
     order: list[tuple[bool, int, int, _Candidate]] = []
     kept: list[_Candidate] = []
     for rank, candidate in enumerate(candidates):
         if all(candidate.architecture != other.architecture for other in kept):
             kept.append(candidate)
-            kind = candidate.form.mix, candidate.form.k
+            kind = candidate.form.mix, candidate.form.nodes, candidate.form.k
             places[kind] = places.get(kind, 0) + 1
             order.append((candidate.form.mix == "hybrid", places[kind], rank, candidate))
     return [candidate for *_, candidate in sorted(order, key=lambda entry: entry[:3])]

@@ -22,14 +22,17 @@ from compressor.models import build_meta, graph_of, stackable
 from compressor.models.architecture import Architecture
 from compressor.models.stacked import Site, find_sites, select
 from compressor.models.stacked.spec import BasicUnit, Kind, Stack, drawn, grouped, most_units, spread
+from compressor.report.tissue import units_text
 from compressor.search.bounds import bounds_for
 from compressor.search.methods.tissuenet import TissueNetConfig
 from compressor.search.problem import Problem
 
 Mix = Literal["single", "hybrid", "given"]
 STRATEGIES = ("all", "r", "alternate")
-KS = (2, 4, 8, 16)
-_BLOCK_UNITS = 8  # of two channels each: ONNX Runtime's blocked kernels take 16 at once
+_NODES = (2, 8, 16)  # n0 that `auto` tries: the paper's, and those that fill a block of a runtime's kernels
+_RATIOS = (1, 2, 4, 8)  # hidden nodes of a unit to its inputs that `auto` tries …
+_LARGEST = 16  # … as long as there are no more nodes than that, or twice the inputs
+_BLOCK = 16  # channels that ONNX Runtime's blocked kernels take at once
 _ALIGNED = 8  # channels: sides of a pair that cannot be tied have at least so many units in common
 _COARSER = (1, 2, 4, 8)  # times n0, where a fixed input of a pair allows no narrower output otherwise
 
@@ -73,8 +76,7 @@ class Form:
     @property
     def name(self) -> str:
         """What people call it."""
-        units = "given units" if self.mix == "given" else f"k = {self.k}" + (", hybrid" if self.mix == "hybrid" else "")
-        return f"{self.strategy}, {units}"
+        return f"{self.strategy}, {units_text(self.mix, self.nodes, self.k)}"
 
     @property
     def searchable(self) -> int:
@@ -133,12 +135,17 @@ class Form:
         least, most, step = (
             ([], [], []) if not self.free else zip(*(self._limits(n, names) for n in self.free), strict=True)
         )
-        ones = [1] * self.searchable
         return Bounds(
-            np.array([*least, *ones], dtype=np.int64),
+            np.array([*least, *[1] * self.searchable], dtype=np.int64),
             np.array([*most, *[UNBOUNDED] * self.searchable], dtype=np.int64),
-            np.array([*step, *ones], dtype=np.int64),
+            np.array([*step, *self._steps_of_k], dtype=np.int64),
         )
+
+    @property
+    def _steps_of_k(self) -> list[int]:
+        """Of every pair: units that are merged fill blocks if k is a multiple of n0; one pair's k fills the budget."""
+        whole = self.nodes if self.mix == "single" and self.k % self.nodes == 0 else 1
+        return [whole] * (self.searchable - 1) + [1] * min(1, self.searchable)
 
     def _limits(self, name: str, names: list[str]) -> tuple[int, int, int]:
         """Least and largest width of a free group, and its step, with regard to the groups that follow it."""
@@ -172,10 +179,11 @@ class Form:
 
     def _block(self, channels: int) -> int:
         """Channels of so many units that merged they fill a block of a runtime's kernels; fewer in narrow layers."""
-        units = _BLOCK_UNITS
-        while units > 1 and 4 * units * self.nodes > channels:
-            units //= 2
-        return units * self.nodes
+        block = _BLOCK
+        while block > 1 and 4 * block > channels:
+            block //= 2
+        # A layer with room for one unit alone can have any width.
+        return max(1, block) if channels < 2 * self.nodes else math.lcm(self.nodes, block)
 
     def architecture(self, numbers: Sequence[int]) -> Architecture:
         """The network of whole widths and k (free groups + searchable pairs,).
@@ -265,12 +273,32 @@ def _units(config: TissueNetConfig, sites: Sequence[Site]) -> list[tuple[int, Mi
     """The units to try: (k, mix, least inputs)."""
     if config.units:
         return [(1, "given", 1)]
-    ks = KS if config.k == "auto" else (config.k,)
-    mixes: tuple[Mix, ...] = ("single", "hybrid") if config.mix == "auto" else (config.mix,)
     fixed = [site.inputs for site in sites if site.reads is None]
-    nodes = [config.nodes * factor for factor in (_COARSER if fixed else _COARSER[:1])]
-    fitting = [n for n in nodes if all(inputs % n == 0 and inputs > n for inputs in fixed)] or [1]
-    return [(k, mix, n) for n in fitting for mix in mixes for k in ks if mix == "single" or k > 1]
+    found: list[tuple[int, Mix, int]] = []
+    for nodes in _inputs(config, fixed):
+        mixes: tuple[Mix, ...] = ("single", "hybrid") if config.mix == "auto" else (config.mix,)
+        if config.mix == config.nodes == "auto" and nodes != _NODES[0]:
+            mixes = ("single",)  # hybrid ones are slow, which is not what units of more inputs are for
+        for mix in mixes:
+            found += [(k, mix, nodes) for k in _ks(config, nodes) if mix == "single" or k > 1]
+    return found
+
+
+def _inputs(config: TissueNetConfig, fixed: Sequence[int]) -> list[int]:
+    """The least inputs of a unit to try; of pairs with a fixed input those that divide it."""
+    # With a k of the recipe's, the paper's units: k says how large they are.
+    auto = _NODES if config.k == "auto" else _NODES[:1]
+    nodes = list(auto) if config.nodes == "auto" else [int(config.nodes)]
+    if not fixed:
+        return nodes
+    coarser = sorted({one * factor for one in nodes for factor in _COARSER})
+    return [one for one in coarser if all(inputs % one == 0 and inputs > one for inputs in fixed)] or [1]
+
+
+def _ks(config: TissueNetConfig, nodes: int) -> list[int]:
+    if config.k != "auto":
+        return [int(config.k)]
+    return [nodes * ratio for ratio in _RATIOS if nodes * ratio <= max(_LARGEST, 2 * nodes)]
 
 
 def _suit(site: Site, unit: BasicUnit) -> bool:
