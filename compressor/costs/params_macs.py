@@ -189,7 +189,7 @@ class _LayerCosts:
         terms = [term for term in self._terms if term[-1]]  # layers, and no norms
         return [
             Load(name, self._kinds[name], size * used, length(name, 0, shape[0]) * used, size)
-            for (name, *_), (size, used) in zip(terms, self._sized(length, stacks, terms), strict=True)
+            for (name, *_), (size, used) in zip(terms, self._sized(length, stacks, terms, block), strict=True)
             if size and (shape := self._shapes[name])
         ]
 
@@ -205,12 +205,16 @@ class _LayerCosts:
         return ((size, used) for size, used in self._sized(self._lengths(widths), stacks, self._terms) if size)
 
     def _sized(
-        self, length: Callable[[str, int, int], int], stacks: Mapping[str, Stack], terms: Sequence[_Term]
+        self,
+        length: Callable[[str, int, int], int],
+        stacks: Mapping[str, Stack],
+        terms: Sequence[_Term],
+        block: int = 1,
     ) -> Iterator[tuple[int, int]]:
         """Of these parameters the values, 0 where the network lacks one, and the positions that it is applied at."""
         pairs = {}
         for first, stack in stacks.items():
-            pairs[f"{first}.weight"], pairs[f"{stack.second}.weight"] = stack.products
+            pairs[f"{first}.weight"], pairs[f"{stack.second}.weight"] = stack.products_in(block)
         for name, factor, grows, used in terms:
             if (weight := self._between.get(name)) and length(weight, 0, 0) == length(weight, 1, 0):
                 yield 0, used

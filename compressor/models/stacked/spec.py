@@ -85,8 +85,11 @@ class Stack:
     @property
     def products(self) -> tuple[int, int]:
         """Pairs of a node with one that it feeds, in the first and in the second weight layer (equation 5)."""
-        first = sum(count * before * after for count, before, after in self.first_pieces)
-        return first, sum(count * before * after for count, before, after in self.second_pieces)
+        return self.products_in(1)
+
+    def products_in(self, block: int) -> tuple[int, int]:
+        """The same of units that are merged, with zeros between them, until they read whole blocks of channels."""
+        return _products(self.first_pieces, block), _products(self.second_pieces, block)
 
     def to_json(self) -> dict[str, Any]:
         """JSON values: {"second": path, "units": [[count, n0, n1, n2], ...]}."""
@@ -105,6 +108,15 @@ class Stack:
         if not isinstance(rows, list) or not all(_four_numbers(row) for row in rows):
             raise ModelError(f"units: {rows!r} is not a list of [count, n0, n1, n2], whole numbers from 1")
         return cls(value["second"], tuple(Kind(row[0], BasicUnit(*row[1:])) for row in rows))
+
+
+def _products(pieces: Iterable[tuple[int, int, int]], block: int) -> int:
+    total = 0
+    for count, before, after in pieces:
+        merged = min(count, -(-block // before))
+        rows, columns = (-(-merged * nodes // block) * block for nodes in (before, after))
+        total += -(-count // merged) * rows * columns
+    return total
 
 
 def grouped(units: Iterable[BasicUnit]) -> tuple[Kind, ...]:

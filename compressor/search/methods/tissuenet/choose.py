@@ -133,6 +133,9 @@ def _all_measured(
 
 def _measured(problem: Problem, candidate: _Candidate) -> _Candidate:
     """A candidate's form solved again until its costs are measured ones."""
+    least = candidate.form.architecture(candidate.form.bounds.least.tolist())
+    for cost in calibrated_costs(problem):
+        cost.begin(least)  # every form is a family of its own
     for _ in range(_ROUNDS):
         if agreed(problem, candidate.architecture):
             break

@@ -25,7 +25,7 @@ from compressor.models.stacked.spec import BasicUnit, Kind, Stack, drawn, groupe
 from compressor.report.tissue import units_text
 from compressor.search.bounds import bounds_for
 from compressor.search.methods.tissuenet import TissueNetConfig
-from compressor.search.problem import Problem
+from compressor.search.problem import Problem, block_of
 
 Mix = Literal["single", "hybrid", "given"]
 STRATEGIES = ("all", "r", "alternate")
@@ -60,6 +60,7 @@ class Form:
         counts: their proportions; empty: drawn
         seed: of the draws
         allowed: widths that the skeleton's groups may have
+        in_blocks: whether a limited cost rises in whole blocks of channels
     """
 
     strategy: str
@@ -72,6 +73,7 @@ class Form:
     counts: tuple[int, ...]
     seed: int
     allowed: Bounds
+    in_blocks: bool
 
     @property
     def name(self) -> str:
@@ -143,9 +145,10 @@ class Form:
 
     @property
     def _steps_of_k(self) -> list[int]:
-        """Of every pair: units that are merged fill blocks if k is a multiple of n0; one pair's k fills the budget."""
+        """Of every pair: merged units fill blocks if k is a multiple of n0; the last pair's k fills other budgets."""
         whole = self.nodes if self.mix == "single" and self.k % self.nodes == 0 else 1
-        return [whole] * (self.searchable - 1) + [1] * min(1, self.searchable)
+        single = 0 if self.in_blocks else min(1, self.searchable)
+        return [whole] * (self.searchable - single) + [1] * single
 
     def _limits(self, name: str, names: list[str]) -> tuple[int, int, int]:
         """Least and largest width of a free group, and its step, with regard to the groups that follow it."""
@@ -258,6 +261,7 @@ def forms_of(problem: Problem, config: TissueNetConfig) -> list[Form]:
                     counts=config.counts,
                     seed=problem.seed,
                     allowed=bounds_for(skeleton, problem, "search.method: tissuenet"),
+                    in_blocks=block_of(problem) > 1,
                 )
             )
     if not forms:
