@@ -454,6 +454,24 @@ def test_momentum_begins_anew_when_growth_settles_or_goes_on(tiny, quick_trainer
     assert bool(moving) != restart
 
 
+@pytest.mark.parametrize("renew", [0.0, 0.25, 1.0])
+def test_so_much_of_the_weights_is_fresh_when_growth_settles(tiny, quick_trainer, renew):
+    problem = problem_of(tiny, quick_trainer(), 0.5)
+    found = []
+    for share in (0.0, renew):
+        settings = GrowthSettings(INDICATORS, 24, 20, 8, 0.0, 1, restart=True, renew=share)
+        grower = Grower(problem, Space.of(problem), settings, lambda model: model)
+        model = grower.first_network()
+        grower.start(model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), 3)
+        grower.settle()
+        found.append(dict(model.named_parameters()))
+    fresh = dict(models.build(grower.architecture, problem.seed).named_parameters())
+    kept, mixed = found
+    assert any(not torch.equal(kept[name], fresh[name]) for name in fresh)
+    for name, parameter in mixed.items():
+        torch.testing.assert_close(parameter, (1 - renew) * kept[name] + renew * fresh[name])
+
+
 def test_the_schedule_begins_anew_when_growth_is_over_and_ends_when_training_does():
     from compressor.search.methods.growing.grow import _restarted
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -90,6 +91,27 @@ def test_utility_of_a_lone_channel_is_that_of_its_group_when_it_had_more(tiny, q
     utility.observe(torch.arange(space.length), torch.zeros(space.length))
     assert utility.of(alone)[inner.start] == 2.5  # as rare as that: pulled up as far as it goes
     assert np.abs(utility.of(every)).max() <= 2.5
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.5, 1.0])
+def test_no_group_is_left_far_behind_the_others(tiny, quick_trainer, floor):
+    space = Space.of(problem_of(tiny, quick_trainer(), 0.5))
+    settings, alike = dataclasses.replace(INDICATORS, even=True), (torch.device("cpu"), np.ones(space.length))
+    indicators = Indicators(space, dataclasses.replace(settings, floor=floor), *alike)
+    chances = np.full(space.length, 0.5)
+    first = next(iter(space.slices.values()))
+    chances[first] = 0.01
+    counts = indicators.counts(chances)
+    sizes = {name: own.stop - own.start for name, own in space.slices.items()}
+    assert all(1 <= count <= sizes[name] for name, count in counts.items())
+    plain = Indicators(space, settings, *alike).counts(chances)
+    level = math.exp(sum(math.log(plain[name] / sizes[name]) for name in plain) / len(plain))
+    assert all(counts[name] >= floor * level * sizes[name] - 1e-9 for name in counts)
+    assert all(counts[name] == plain[name] for name in counts if plain[name] >= floor * level * sizes[name])
+    drawn = indicators.draw()
+    assert {name: int(drawn[own].sum()) for name, own in space.slices.items()} == indicators.counts(
+        indicators.chances()
+    )
 
 
 @pytest.mark.parametrize("redraw", [0.1, 1.0])

@@ -23,6 +23,7 @@ from compressor.training.trainer import EpochRecord, Paused, Settings
 
 _PULL = 0.001  # κ of the utility of channels, beside a penalty of up to 0.05 λ
 _RETURNS = 3.0  # ρ: how fast further channels of a group are worth less
+_FLOOR = 0.5  # of the mean share of a group that is drawn: what is known of a narrow layer is mostly noise
 _ROUNDS = 30  # at least, where the recipe leaves their length open and there are as many steps
 
 
@@ -96,6 +97,7 @@ def _settings(config: GrowingConfig, problem: Problem, space: Space, final: Sett
         fixed=_even_chance(problem, space) if config.sampling == "random" else None,
         pull=_PULL if config.signal == "utility" else 0.0,
         returns=_RETURNS,
+        floor=_FLOOR if config.signal == "utility" else 0.0,
         even=config.counts == "expected" and config.sampling == "learned",
     )
     return GrowthSettings(
@@ -106,6 +108,7 @@ def _settings(config: GrowingConfig, problem: Problem, space: Space, final: Sett
         price=config.price,
         pad_to=config.pad_to,
         restart=config.restart,
+        renew=config.renew,
     )
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from compressor.costs import params_macs
 from compressor.costs.solver import Solution
-from compressor.models import units
+from compressor.models import build, units
 from compressor.models.architecture import Architecture
 from compressor.search.channel_scale import ChannelScales
 from compressor.search.methods.growing.indicators import Indicators, IndicatorSettings
@@ -43,6 +43,7 @@ class GrowthSettings:
         price: power of what a channel costs in the penalty; 0: all alike
         pad_to: the network that trains has a multiple of so many channels in every group
         restart: momentum begins at 0 when growth is over, as the schedule of the learning rate does
+        renew: share of fresh values that is mixed into the weights when growth is over
     """
 
     indicators: IndicatorSettings
@@ -52,6 +53,7 @@ class GrowthSettings:
     price: float
     pad_to: int
     restart: bool = False
+    renew: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -250,6 +252,19 @@ class Grower:
             for parameter in self.training.model.parameters():
                 if (momentum := self._momentum(parameter)) is not None:
                     momentum.zero_()
+        if self.settings.renew:
+            self._renew()
+
+    @torch.no_grad()
+    def _renew(self) -> None:
+        """Shrink the weights and add fresh ones ("On Warm-Starting Neural Network Training", 2020, section 4).
+
+        Weights of a network that was far smaller for most of their training are a worse start than they look.
+        """
+        fresh = dict(self.prepare(build(self.architecture, self.problem.seed)).named_parameters())
+        for name, parameter in self.training.model.named_parameters():
+            if parameter.requires_grad:
+                parameter.lerp_(fresh[name], self.settings.renew)
 
     def _momentum(self, parameter: nn.Parameter) -> torch.Tensor | None:
         momentum: torch.Tensor | None = self.training.optimizer.state[parameter].get(MOMENTUM)
@@ -345,8 +360,8 @@ class Grower:
         """A draw of the expected size: of every group as many as are drawn in the mean, of layers the likelier half."""
         chances = self.indicators.expected()
         drawn = chances > 0.5
-        for own in self.space.slices.values():
-            count = max(1, round(float(chances[own].sum())))
+        for name, count in self.indicators.counts(chances).items():
+            own = self.space.slices[name]
             drawn[own] = np.arange(len(drawn[own])) < count
         return drawn
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -39,6 +40,7 @@ class IndicatorSettings:
             are not left to chance
         pull: κ: −κ·u, u the utility of a channel, takes the place of ∂L/∂m; 0: that derivative itself (the paper)
         returns: ρ, how fast further channels of a group are worth less in their utility
+        floor: with `even`, the least share of a group that is drawn, as a multiple of the geometric mean of all groups'
     """
 
     rounds: int
@@ -56,6 +58,7 @@ class IndicatorSettings:
     pull: float = 0.0
     returns: float = 0.0
     even: bool = False
+    floor: float = 0.0
 
 
 class Indicators:
@@ -136,11 +139,27 @@ class Indicators:
         again = fresh[0] < (self.settings.redraw if self.round > 1 else 1.0)
         self.thresholds = np.where(again, fresh[1], self.thresholds)
         drawn, margin = np.asarray(self.thresholds < chance), chance - self.thresholds
-        for own in self.space.slices.values():  # a layer keeps one filter at least
-            count = round(float(chance[own].sum())) if self.settings.even else int(drawn[own].sum())
-            best = np.argsort(-margin[own], kind="stable")[: max(1, count)]
+        counts = self.counts(chance) if self.settings.even else {}
+        for name, own in self.space.slices.items():  # a layer keeps one filter at least
+            count = counts.get(name) or max(1, int(drawn[own].sum()))
+            best = np.argsort(-margin[own], kind="stable")[:count]
             drawn[own] = np.isin(np.arange(len(margin[own])), best)
         return drawn
+
+    def counts(self, chances: NDArray[np.float64]) -> dict[str, int]:
+        """{group: channels in the mean, one at least}; no group is left far behind the others.
+
+        Args:
+            chances: (length,) probabilities of being drawn
+        """
+        slices = self.space.slices
+        found = {name: max(1, round(float(chances[own].sum()))) for name, own in slices.items()}
+        if not self.settings.even or not found:
+            return found
+        sizes = {name: own.stop - own.start for name, own in slices.items()}
+        level = math.exp(math.fsum(math.log(found[name] / sizes[name]) for name in found) / len(found))
+        least = {name: math.ceil(self.settings.floor * level * sizes[name]) for name in found}
+        return {name: min(sizes[name], max(count, least[name])) for name, count in found.items()}
 
     def expected(self) -> NDArray[np.float64]:
         """(length,) probabilities of the next draw, of which the thresholds that are kept are known."""
