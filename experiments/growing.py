@@ -5,7 +5,7 @@
     python experiments/growing.py layers       basic3resnet and plain3net, units and channels, beside all of their units
     python experiments/growing.py time         vgg16 grown to 5 and 10 % and trained dense, epoch by epoch in turn
     python experiments/growing.py settings     what each setting of growth is worth
-    python experiments/growing.py fresh        seeds 20 to 24, 6,000 images: beside uniform, random and direct design
+    python experiments/growing.py fresh        seeds 25 to 29, 6,000 images: beside uniform, random and direct design
 
 Each writes experiments/growing_NAME.json after every run and goes on with what is missing. Accuracies are of the last
 epoch on --test of the test images, of PyTorch; learning rate: one cycle to 0.1.
@@ -37,7 +37,8 @@ from compressor.training.checkpoint import load_snapshot
 from compressor.training.trainer import Paused, Trainer
 
 HERE = Path(__file__).parent
-FIRST_FRESH = 20  # seeds from here on chose no setting of growth by utility
+FIRST_FRESH = 25  # seeds from here on chose no setting of growth by utility
+FEWER = 3  # of them for what is compared beside uniform scaling
 METHODS: dict[str, dict[str, Any]] = {
     "growing": {"method": "growing"},
     "growing, price 0.05": {"method": "growing", "price": 0.05},
@@ -169,18 +170,20 @@ def methods(arguments: argparse.Namespace) -> Iterator[tuple[str, Case, dict[str
 
 
 def fresh(arguments: argparse.Namespace) -> Iterator[tuple[str, Case, dict[str, Any]]]:
-    budgets = {"params": {"params": "0.1x"}, "macs": {"macs": "0.1x"}}
-    for arms in (("uniform", "growing"), ("random", "direct design", "gradient")):
-        for seed in range(FIRST_FRESH, FIRST_FRESH + arguments.seeds):
-            for budget, limit in budgets.items():
-                for name in arms:
-                    case = Case("vgg16_bn", 0.25, arguments.images or 6000, arguments.epochs or 20, limit, seed)
-                    if "vgg16_bn" in arguments.models:
-                        yield f"vgg16_bn {budget} 0.1x {name}", case, METHODS[name]
-            for name in ("uniform", "growing") if "growing" in arms else ():
-                case = Case("resnet20", 1.0, arguments.images or 6000, arguments.epochs or 20, {"params": "0.2x"}, seed)
-                if "resnet20" in arguments.models:
-                    yield f"resnet20 params 0.2x {name}", case, METHODS[name]
+    small, dense = ("vgg16_bn", 0.25), ("resnet20", 1.0)
+    beside = [(*small, "params", "0.1x"), (*small, "macs", "0.1x")]
+    turns = [
+        (beside, ("uniform", "growing"), arguments.seeds),
+        (beside, ("direct design", "random"), min(FEWER, arguments.seeds)),
+        ([(*dense, "params", "0.2x")], ("uniform", "growing"), min(FEWER, arguments.seeds)),
+    ]
+    for budgets, arms, seeds in turns:
+        for seed in range(FIRST_FRESH, FIRST_FRESH + seeds):
+            for model, width, budget, share in budgets:
+                for name in arms if model in arguments.models else ():
+                    images, epochs = arguments.images or 6000, arguments.epochs or 20
+                    case = Case(model, width, images, epochs, {budget: share}, seed)
+                    yield f"{model} {budget} {share} {name}", case, METHODS[name]
 
 
 def settings(arguments: argparse.Namespace) -> Iterator[tuple[str, Case, dict[str, Any]]]:
