@@ -24,53 +24,58 @@ from .stacked_timing import USUAL, fastest_blocks
 _LOOKS, _WARMUP = 8, 2  # batches: forms differ by multiples, and a dense one may be slow
 _UNIFORM: Mapping[str, int | None] = {"grouped": 1, "blocks": USUAL, "dense": None}
 _MIXED = "per layer"
+_UNITS = "units"  # what `allowed` gives where no zeros may be stored
 _FORMS: Mapping[str, tuple[str, ...]] = {
+    _UNITS: ("grouped",),
     "grouped": ("grouped", "blocks", _MIXED),
     "dense": ("dense",),
     "auto": ("grouped", "blocks", "dense", _MIXED),
 }
 
 
+def allowed(recipe: Recipe) -> str:
+    """Which layouts a recipe allows: its `export.stacked`, but no zeros under a limit of the file's size."""
+    return _UNITS if any(costs()[name].counts_zeros for name in recipe.budget.names) else recipe.export.stacked
+
+
 def forms(model: nn.Module, architecture: Architecture, recipe: Recipe) -> dict[str, nn.Module]:
-    """The forms that may be shipped, {name: network}; a network without stacked layers has one.
+    """The forms that may be shipped, {name: network}, those that differ; a network without stacked layers has one.
 
     Args:
         model: of the architecture, on the CPU, in evaluation
         architecture: names its stacked layers
-        recipe: `export.stacked` says which forms; under a limit of the file's size there are no zeros to be stored
+        recipe: see `allowed`
     """
     if not architecture.stacks:
         return {"plain": model}
-    names = _FORMS[recipe.export.stacked]
-    if any(costs()[name].counts_zeros for name in recipe.budget.names):
-        names = ("grouped",)
-    bench = recipe.measured
+    names, bench = _FORMS[allowed(recipe)], recipe.measured
     conditions = Conditions(bench.provider, bench.batch, bench.threads)
     found: dict[str, nn.Module] = {}
-    seen: list[dict[str, int | None]] = []
+    seen: list[str] = []
     for name in names:
         if name == _MIXED:
             blocks = fastest_blocks(model, architecture, conditions, dense="dense" in names)
         else:
             blocks = everywhere(architecture.stacks, _UNIFORM[name])
-        if blocks not in seen:
-            seen.append(blocks)
-            found[name] = model if name == "grouped" else rearranged(model, blocks)
+        network = model if name == "grouped" else rearranged(model, blocks)
+        if (layout := repr(network)) not in seen:
+            seen.append(layout)
+            found[name] = network
     return found
 
 
 def probed(model: nn.Module, architecture: Architecture, stacked: str, conditions: Conditions) -> nn.Module:
     """The form in which a candidate's latency is measured while a search goes on.
 
-    What is fastest layer by layer stands for `grouped` and `auto`: what is shipped is a faster one, if there is any.
+    What is fastest layer by layer stands for all that may be shipped, which is as fast or faster.
 
     Args:
         model: of the architecture, on the CPU, in evaluation
         architecture: names its stacked layers
-        stacked: `export.stacked` of the recipe
+        stacked: what `allowed` gives
         conditions: how it is measured
     """
-    if not architecture.stacks:
+    if not architecture.stacks or stacked == _UNITS:
         return model
     if stacked == "dense":
         return rearranged(model, everywhere(architecture.stacks, None))

@@ -34,6 +34,7 @@ Blocks = dict[str, int | None]  # of both weight layers of all stacked layers, s
 USUAL = 16  # channels: ONNX Runtime's blocked CPU kernels need multiples of 8 or, with AVX-512, of 16
 _BLOCKS: tuple[int | None, ...] = (1, 8, 16, 32, None)
 _OPSET = 18
+_FORMAT = 1  # of the cache's entries
 _ENOUGH_MS, _ROUNDS, _WARM = 60.0, (5, 40), 2  # of a layout; rounds, at least and at most
 _AS_FAST = 1.02  # times the fastest: then the layout with fewer zeros is taken
 _KNOWN: dict[str, dict[str, float]] = {}  # milliseconds by layers and conditions, if the cache cannot be written
@@ -117,10 +118,10 @@ def _watched(model: nn.Module) -> Iterator[list[tuple[str, nn.Module, tuple[int,
     hooks = []
 
     def watch(path: str, layer: nn.Module) -> None:
-        def note(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-            ran.append((path, layer, tuple(inputs[0].shape)))
+        def note(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+            ran.append((path, layer, tuple([*inputs, *named.values()][0].shape)))
 
-        hooks.append(layer.register_forward_pre_hook(note))
+        hooks.append(layer.register_forward_pre_hook(note, with_kwargs=True))
 
     for path, layer in model.named_modules():
         if isinstance(layer, (*CONVOLUTIONS, nn.Linear, StackedLinear, Hybrid)):
@@ -140,17 +141,19 @@ def _times(placed: _Placed, conditions: Conditions) -> dict[int | None, float]:
     """Milliseconds of a stacked layer in each of its layouts, those of the fewest zeros first; none if it fails."""
     machine = machine_fingerprint()
     batch = conditions.batch * placed.samples
-    key = digest_of(f"{placed} {conditions.provider} {conditions.threads} {batch} {machine['onnxruntime']}", 32)
+    how = (_FORMAT, placed, conditions.provider, conditions.threads, batch, machine["onnxruntime"], torch.__version__)
+    key = digest_of(" ".join(map(str, how)), 32)
     path = cache_folder() / "latency" / f"stacked-{machine['id']}.json"
     if key not in _KNOWN:
         kept = read_known(path).get(key)
-        if not (isinstance(kept, dict) and all(isinstance(ms, float) and ms > 0 for ms in kept.values())):
+        if not (isinstance(kept, dict) and kept and all(isinstance(ms, float) and ms > 0 for ms in kept.values())):
             try:
                 times = _measured(placed, replace(conditions, batch=batch, shapes={}, inputs=None))
             except Exception:  # exporter and runtime raise what they like: what a network can, a layer alone may not
                 times = {}
             kept = {str(block): ms for block, ms in times.items()}
-            keep_known(path, {key: kept})
+            if kept:  # what failed for want of memory or disk may work another time
+                keep_known(path, {key: kept})
         _KNOWN[key] = kept
     return {block: _KNOWN[key][str(block)] for block in _BLOCKS if str(block) in _KNOWN[key]}
 

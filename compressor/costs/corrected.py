@@ -57,7 +57,9 @@ class Corrected:
     ) -> None:
         self._measure, self._estimate, self._close = measure, estimate, close
         self._known: dict[str, float] = {}
-        self._points: dict[float, float] = {}  # {estimate: true cost}, the largest of several
+        self._points: dict[float, float] = {}  # {estimate: true cost}, the largest of several; of this search
+        self._first: tuple[float, float] | None = None  # of them, the unscaled network's
+        self._found = 0  # exports of this search
 
     def __call__(self, architecture: Architecture) -> float:
         """The true cost where it is known, else an estimate."""
@@ -65,8 +67,10 @@ class Corrected:
         return known if known is not None else self._corrected(self._estimate(architecture))
 
     def begin(self, least: Architecture) -> None:
-        """Measure the least network of a search."""
+        """Another search begins, whose networks may be of other shapes; its least one is measured."""
+        self._points, self._found = dict([self._first] if self._first else []), 0
         self.calibrate(least)
+        self._add(least)
 
     def measured(self, architecture: Architecture) -> float:
         """What `__call__` gives, measured unless that was done before."""
@@ -82,11 +86,18 @@ class Corrected:
         key = architecture.to_json()
         if key in self._known:
             return True
-        before, estimate = self(architecture), self._estimate(architecture)
+        before = self(architecture)
         self._known[key] = true = self._measure(architecture)
-        self._points[estimate] = max(true, self._points.get(estimate, true))
+        self._add(architecture)
+        self._found += 1
         spare = before - true
-        return spare >= 0 and (spare <= self._close or len(self._known) > _TRUSTED)
+        return spare >= 0 and (spare <= self._close or self._found > _TRUSTED)
+
+    def _add(self, architecture: Architecture) -> None:
+        """Correct the estimate by a network whose cost is known."""
+        estimate, true = self._estimate(architecture), self._known[architecture.to_json()]
+        self._points[estimate] = max(true, self._points.get(estimate, true))
+        self._first = self._first or (estimate, true)
 
     def _corrected(self, estimate: float) -> float:
         """The true cost that goes with an estimate: on a line through the measured ones beside it."""
@@ -97,7 +108,7 @@ class Corrected:
         place = bisect.bisect_left(estimates, estimate)
         if len(estimates) == 1:
             return true[0] + estimate - estimates[0]
-        if 0 < place < len(estimates) and len(self._known) > _TRUSTED:
+        if 0 < place < len(estimates) and self._found > _TRUSTED:
             return true[place]  # the cost may rise in steps: no more than what is known to fit is taken
         first = min(max(place - 1, 0), len(estimates) - 2)
         run, rise = estimates[first + 1] - estimates[first], true[first + 1] - true[first]

@@ -16,6 +16,7 @@ from compressor.costs.latency_measurement import Runtime
 from compressor.data import DataSet, load_data, normalised
 from compressor.dependency.inputs import Inputs, inputs_of
 from compressor.errors import DataError, RecipeError, RunError
+from compressor.exporters.layouts import allowed
 from compressor.exporters.scheme_choice import form_of
 from compressor.files import read_text
 from compressor.models import given_network, reference_architecture, supports_channels_last
@@ -291,7 +292,7 @@ class RunContext:
             opset=self.recipe.export.written_opset,
             folder=self.checkpoints / "latency",
             progress=self.show,
-            stacked=self.recipe.export.stacked,
+            stacked=allowed(self.recipe),
             form=form_of(self.recipe, self.data),
         )
 

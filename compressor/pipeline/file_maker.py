@@ -23,7 +23,9 @@ from compressor.exporters import (
     WithSoftmax,
     export_onnx,
     export_probe,
+    finish,
     measure_parity,
+    samples_of,
 )
 from compressor.exporters.interface import tolerance_of
 from compressor.exporters.layouts import fastest, forms
@@ -139,7 +141,8 @@ class FileMaker:
             quick = {name: Path(folder) / f"{name}-quick.onnx" for name in arranged if len(arranged) > 1}
             for name, beside in quick.items():  # all of them made alike, so that they can be compared
                 export_probe(arranged[name], beside, batches[-1], opset=config.written_opset)
-            measured = fastest(quick, recipe.measured) if quick else None
+            timed = _converted(quick, form.precision, batches)
+            measured = fastest(timed, recipe.measured) if timed else None
             layout = next(iter(arranged)) if measured is None else measured["chosen"]
             chosen = export_onnx(
                 arranged[layout], plain, batches, opset=config.written_opset, tolerance=config.plain_tolerance
@@ -162,6 +165,21 @@ class FileMaker:
                 precision["parity_of_fp32"] = chosen.parity.to_json()
             copy_atomic(finished, path)
         return Made(model, shipped, precision, measured if self.architecture.stacks else None)
+
+
+def _converted(paths: Mapping[str, Path], name: str, batches: Sequence[AnyInputs]) -> Mapping[str, Path]:
+    """Float32 files in the precision that ships, by the first scheme that suits them, to be timed; all or none."""
+    precision = precisions()[name]
+    if precision.plain:
+        return paths
+    made = {layout: path.with_name(f"{name}-{path.name}") for layout, path in paths.items()}
+    try:
+        for layout, path in paths.items():
+            scheme = next(iter(precision.schemes_for(path).values())) if precision.schemes else None
+            finish(path, made[layout], Form(precision=name), scheme, samples_of(batches[-1]))
+    except ExportError:  # it is said where the file is made that ships
+        return paths
+    return made
 
 
 def _of(points: float | None) -> float:

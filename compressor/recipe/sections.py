@@ -194,7 +194,7 @@ class ExportConfig(Section):
     stacked: Literal["grouped", "dense", "auto"] = Field(
         "auto",
         description="stacked layers as grouped convolutions (units, or blocks of units, whichever is faster) or dense "
-        "with zeros; auto: the fastest on the provider",
+        "with zeros; auto: the fastest on the provider, layer by layer or throughout",
     )
     precision: Literal["fp32", "fp16", "int8", "auto"] = Field(
         "fp32",

@@ -41,7 +41,7 @@ def tissue_line(record: Record) -> str:
     units = sum(row[0] for stack in stacks.values() for row in stack["units"])
     sentence = f"{len(stacks)} stacked layers of {quantity(units)} units ({_title(chosen)})"
     form = dig(record, "stacked", "chosen")
-    return f"{sentence}, exported as {form}" if form else sentence
+    return f"{sentence}; layout in the file: {form}" if form else sentence
 
 
 def _layers(tissue: Record) -> list[list[object]]:
@@ -99,7 +99,9 @@ def _candidates(tissue: Record) -> dict[str, Any]:
 
 
 def _title(row: Mapping[str, Any]) -> str:
-    return f"{row['strategy']}, {units_text(row['mix'], row.get('nodes'), row['k'])}"
+    text = f"{row['strategy']}, {units_text(row['mix'], row.get('nodes'), row['k'])}"
+    least, most = row.get("hidden") or (row["k"], row["k"])
+    return text if row["mix"] != "single" or least == most == row["k"] else f"{text} ({least} to {most})"
 
 
 def units_text(mix: str, nodes: int | None, k: int | None) -> str:

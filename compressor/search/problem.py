@@ -75,8 +75,8 @@ class Problem:
         trainer_for: (network whose widths stay) → what trains it in the end; None: `trainer`
         alone: whether fresh weights are trained by `trainer.fit` with `final` in the end too: no teacher and no other
             processes take part
-        side_by_side: (networks) → milliseconds of each, untrained, as they would be shipped, measured in turns; None:
-            nothing measures them
+        side_by_side: (networks) → milliseconds of each, untrained and exported quickly, measured in turns, of use
+            beside each other only; None: nothing measures them
     """
 
     reference: Architecture

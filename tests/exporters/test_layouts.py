@@ -1,5 +1,6 @@
 """Stacked layers from a recipe to the file: every form computes the same, and what is shipped is one of them."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import pytest
 import torch
 from small import small_recipe
 
+from compressor.bench import Conditions
 from compressor.errors import RecipeError
-from compressor.exporters.layouts import fastest, forms
+from compressor.exporters.layouts import allowed, fastest, forms, probed
 from compressor.models import build, reference_architecture
-from compressor.models.stacked.spec import Kind, Stack, spread
+from compressor.models.architecture import Architecture
+from compressor.models.stacked.spec import BasicUnit, Kind, Stack, spread
 from compressor.pipeline.runner import run
 from compressor.recipe import BenchConfig, parse_recipe
 
@@ -107,6 +110,26 @@ def test_zeros_are_not_stored_under_a_limit_of_the_file(tmp_path):
     report = run(recipe(budget={"onnx_bytes": 150_000}), tmp_path / "out")
     assert report["onnx_bytes"] <= 150_000
     assert set(report["stacked"]["forms"]) == {"grouped"}
+    assert report["onnx_bytes"] > 0.95 * 150_000
+
+
+def test_a_search_measures_what_may_be_shipped(monkeypatch):
+    stacks = {"fc1": Stack("fc2", spread(64, 96, 32, 32))}
+    architecture = Architecture("mlp", 10, (1, 8, 8), {"fc1": 96, "fc2": 32}, {}, stacks)
+    model, conditions = build(architecture).eval(), Conditions("cpu", 2, 1)
+    for stacked, bytes_too in itertools.product(("grouped", "dense", "auto"), (False, True)):
+        if stacked == "dense" and bytes_too:
+            continue  # refused
+        budget = {"params": "0.3x"} | ({"onnx_bytes": 100_000} if bytes_too else {})
+        given = recipe(budget=budget, export={"stacked": stacked}, bench={"batch": 2, "threads": 1})
+        probe = probed(model, architecture, allowed(given), conditions)
+        assert repr(probe) in {repr(form) for form in forms(model, architecture, given).values()}
+
+
+def test_equal_layouts_are_one():
+    stacks = {"fc1": Stack("fc2", (Kind(1, BasicUnit(64, 40, 32)),))}  # of one unit, all are alike
+    architecture = Architecture("mlp", 10, (1, 8, 8), {"fc1": 40, "fc2": 32}, {}, stacks)
+    assert len(forms(build(architecture).eval(), architecture, recipe())) == 1
 
 
 def test_one_form_is_not_measured(tmp_path):

@@ -110,18 +110,22 @@ def mobile():
     return network, architecture
 
 
-def used_twice():
+class Twice(nn.Module):
     """A network whose stacked layer runs twice."""
-    architecture = Architecture("mlp", 10, (1, 8, 8), {"fc1": 96, "fc2": 64}, {}, {"fc1": Stack("fc2", _SQUARE)})
-    network = build(architecture).eval()
-    inner = network.forward
 
-    def forward(images):
-        inner(images)
-        return inner(images)
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
 
-    network.forward = forward
-    return network, architecture
+    def forward(self, images):
+        return self.inner(images) + self.inner(-images)
+
+
+def used_twice():
+    """A network whose stacked layer runs twice, and its architecture."""
+    stacks = {"inner.fc1": Stack("inner.fc2", _SQUARE)}
+    plain = Architecture("mlp", 10, (1, 8, 8), {"fc1": 96, "fc2": 64}, {}, {"fc1": Stack("fc2", _SQUARE)})
+    return Twice(build(plain)).eval(), Architecture("mlp", 10, (1, 8, 8), plain.widths, {}, stacks)
 
 
 _SQUARE = (Kind(32, BasicUnit(2, 3, 2)),)

@@ -43,6 +43,7 @@ class StackedLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.units, self.inputs, self.outputs = units, inputs, outputs
+        self.in_features, self.out_features = units * inputs, units * outputs  # as nn.Linear calls them
         self.weight = nn.Parameter(torch.empty(units, outputs, inputs, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(units * outputs, device=device, dtype=dtype)) if bias else None
         self.reset_parameters()

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from compressor.errors import ModelError
 
+_FEW = 3  # units, into which a layer is divided that is too narrow for two of as many inputs as asked for
+
 
 class BasicUnit(NamedTuple):
     """(n0, n1, n2) nodes of a unit."""
@@ -147,9 +149,14 @@ def spread(inputs: int, hidden: int, outputs: int, count: int) -> tuple[Kind, ..
 
 
 def most_units(inputs: int, outputs: int, nodes: int) -> int:
-    """The most units that share `inputs` and `outputs` evenly, with at least `nodes` of the inputs each."""
+    """The most units that share `inputs` and `outputs` evenly, with at least `nodes` of the inputs each.
+
+    Where that is one, it is two, or three, of fewer inputs, as a single unit is no stacked layer; else 1.
+    """
     shared = math.gcd(inputs, outputs)
-    return max((d for d in range(1, shared + 1) if shared % d == 0 and inputs // d >= nodes), default=1)
+    several = [d for d in range(2, shared + 1) if shared % d == 0]
+    few = [d for d in several if d <= _FEW]
+    return max((d for d in several if inputs // d >= nodes), default=min(few, default=1))
 
 
 def drawn(kinds: Sequence[BasicUnit], inputs: int, seed: str) -> tuple[Kind, ...]:

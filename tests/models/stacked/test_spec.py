@@ -31,7 +31,8 @@ def test_equal_units_have_the_parameters_of_equation_5():
 
 
 @pytest.mark.parametrize(
-    ("inputs", "outputs", "nodes", "units"), [(64, 64, 2, 32), (64, 256, 2, 32), (7, 7, 2, 1), (12, 18, 3, 3)]
+    ("inputs", "outputs", "nodes", "units"),
+    [(64, 64, 2, 32), (64, 256, 2, 32), (7, 7, 2, 1), (12, 18, 3, 3), (24, 24, 16, 2), (8, 12, 16, 2)],
 )
 def test_there_are_as_many_units_as_share_both_sides_evenly(inputs, outputs, nodes, units):
     assert most_units(inputs, outputs, nodes) == units

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import torch
 
 from compressor.costs import params_macs
 from compressor.errors import BudgetError, ModelError, RecipeError
@@ -164,6 +165,57 @@ def test_given_units_are_stacked_in_proportion_or_drawn(tiny, problem, counts):
     if counts:
         (few, _), (many, _) = sorted(stack.kinds, key=lambda kind: kind.unit.hidden)
         assert math.isclose(many / few, 2, rel_tol=0.35)
+
+
+@pytest.mark.parametrize(("model", "width", "shape"), NETWORKS[:4], ids=[name for name, *_ in NETWORKS[:4]])
+def test_stacked_layers_have_two_units_or_more_and_no_fewer_nodes_than_said(problem, model, width, shape):
+    reference = reference_architecture(model, {}, 10, shape, width)
+    limits = {"params": int(0.3 * params_macs.params(reference))}
+    found = search(problem(reference, limits, width=width), TissueNetConfig(trials=1, mix="single"))
+    chosen = found.trace["tissue"]["chosen"]
+    for stack in found.architecture.stacks.values():
+        assert stack.count > 1
+        for kind in stack.kinds:
+            assert kind.unit.inputs >= chosen["nodes"] or stack.count <= 3
+            assert kind.unit.hidden >= chosen["k"] or kind.unit.inputs < chosen["nodes"]
+    hidden = [kind.unit.hidden for stack in found.architecture.stacks.values() for kind in stack.kinds]
+    assert chosen["hidden"] == [min(hidden), max(hidden)]
+
+
+def test_a_k_that_no_budget_leaves_room_for_is_refused(problem):
+    reference = reference_architecture("vgg16_bn", {}, 10, (3, 32, 32), 0.25)
+    limits = {"params": int(0.005 * params_macs.params(reference))}
+    with pytest.raises(BudgetError, match="cannot be met"):
+        search(problem(reference, limits, width=0.25), TissueNetConfig(trials=1, k=128))
+
+
+def test_fewest_channels_within_a_pair_are_kept(problem):
+    reference = reference_architecture("preact_resnet18", {}, 10, (3, 32, 32), 0.25)
+    inner = forms_of(problem(reference, {"params": 10**6}), TissueNetConfig(strategy="all"))[0].sites[0].hidden
+    bounds = bounds_of(WidthsConfig(minimum={inner: 60}), reference)
+    limits = {"params": int(0.3 * params_macs.params(reference))}
+    found = search(problem(reference, limits, bounds=bounds), TissueNetConfig(trials=1, k=2, mix="single"))
+    assert found.architecture.widths[inner] >= 60
+
+
+class ReadsWeights(torch.nn.Module):
+    """A network whose code multiplies with a layer's weight itself."""
+
+    def __init__(self, hidden=32):
+        super().__init__()
+        self.a, self.b, self.c = torch.nn.Linear(64, 32), torch.nn.Linear(32, hidden), torch.nn.Linear(hidden, 32)
+        self.d = torch.nn.Linear(32, 10)
+
+    def forward(self, x):
+        x = torch.relu(self.a(x.flatten(1)))
+        x = torch.relu(torch.nn.functional.linear(x, self.b.weight, self.b.bias))
+        return self.d(torch.relu(self.c(x)))
+
+
+def test_a_network_that_uses_weights_and_not_layers_is_refused(problem):
+    reference = reference_architecture(f"{__name__}:ReadsWeights", {}, 10, (1, 8, 8))
+    with pytest.raises(ModelError, match="does not run with stacked layers in place of the pairs of"):
+        search(problem(reference, {"params": 3000}), TissueNetConfig(strategy=("b",)))
 
 
 def test_units_that_fit_nowhere_are_refused(tiny, problem):

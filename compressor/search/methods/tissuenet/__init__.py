@@ -1,10 +1,10 @@
 """TissueNet ("Compact Neural Networks via Stacking Designed Basic Units"): pairs of layers give way to stacked layers
 of small units that no weight connects; which pairs, and which units, is chosen to fill the budget.
 
-Every form (strategy, k, mix of units) is scaled to the budget; all of them then cost what is allowed, or nearly. Of
-these the few of most capacity, which is parameters times multiply-adds, each of another k if there are enough and equal
-units before hybrid ones, are trained for a moment, and the one of least validation loss is the result. It is trained
-from scratch.
+Every form (strategy, n0, k, mix of units) is scaled to the budget; all of them then cost what is allowed, or nearly. A
+few of these are trained for a moment: of each kind of unit first the one of most capacity, which is parameters times
+multiply-adds, equal units before hybrid ones, and what is slow beside a uniformly scaled network last. The one of least
+validation loss is the result. It is trained from scratch.
 """
 
 from __future__ import annotations

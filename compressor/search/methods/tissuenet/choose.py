@@ -31,10 +31,12 @@ class _Candidate:
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
+        hidden = [kind.unit.hidden for stack in self.architecture.stacks.values() for kind in stack.kinds]
         return {
             "strategy": self.form.strategy,
             "k": None if self.form.mix == "given" else self.form.k,
             "nodes": None if self.form.mix == "given" else self.form.nodes,
+            "hidden": [min(hidden), max(hidden)],
             "mix": self.form.mix,
             "multiplier": self.solution.scale,
             "costs": self.solution.costs,

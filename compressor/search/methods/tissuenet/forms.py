@@ -16,9 +16,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from compressor.costs.params_macs import count_macs
 from compressor.costs.solver import UNBOUNDED, Bounds
 from compressor.errors import ModelError, not_one_of
-from compressor.models import build_meta, graph_of, stackable
+from compressor.models import build_meta, example_input, graph_of, stackable
 from compressor.models.architecture import Architecture
 from compressor.models.stacked import Site, find_sites, select
 from compressor.models.stacked.spec import BasicUnit, Kind, Stack, drawn, grouped, most_units, spread
@@ -138,14 +139,17 @@ class Form:
             ([], [], []) if not self.free else zip(*(self._limits(n, names) for n in self.free), strict=True)
         )
         return Bounds(
-            np.array([*least, *[1] * self.searchable], dtype=np.int64),
+            np.array([*least, *[self.k] * self.searchable], dtype=np.int64),
             np.array([*most, *[UNBOUNDED] * self.searchable], dtype=np.int64),
             np.array([*step, *self._steps_of_k], dtype=np.int64),
         )
 
     @property
     def _steps_of_k(self) -> list[int]:
-        """Of every pair: merged units fill blocks if k is a multiple of n0; the last pair's k fills other budgets."""
+        """Of every pair: merged units fill blocks if k is a multiple of n0; the last pair's k fills other budgets.
+
+        k rises from the form's own; what a bound's multiples leave out lies below that.
+        """
         whole = self.nodes if self.mix == "single" and self.k % self.nodes == 0 else 1
         single = 0 if self.in_blocks else min(1, self.searchable)
         return [whole] * (self.searchable - single) + [1] * single
@@ -185,8 +189,8 @@ class Form:
         block = _BLOCK
         while block > 1 and 4 * block > channels:
             block //= 2
-        # A layer with room for one unit alone can have any width.
-        return max(1, block) if channels < 2 * self.nodes else math.lcm(self.nodes, block)
+        # A layer too narrow for two such units has two or more of fewer inputs.
+        return math.lcm(2, block) if channels < 2 * self.nodes else math.lcm(self.nodes, block)
 
     def architecture(self, numbers: Sequence[int]) -> Architecture:
         """The network of whole widths and k (free groups + searchable pairs,).
@@ -211,11 +215,19 @@ class Form:
         if self.mix == "given":
             return self._given(site, inputs, outputs)
         count = most_units(inputs, outputs, self.nodes)
+        if inputs < count * self.nodes:  # units of fewer inputs have as many fewer hidden nodes
+            k = max(1, k * (inputs // count) // self.nodes)
+        k = max(k, -(-self._fewest_hidden(site) // count))
         if self.mix == "single" or k < 2:
             return spread(inputs, k * count, outputs, count)
         unit = BasicUnit(inputs // count, k, outputs // count)
         few, many = unit._replace(hidden=k - k // 2), unit._replace(hidden=k + k // 2)
         return drawn((few, unit, many), inputs, f"{self.seed} {site.first}")
+
+    def _fewest_hidden(self, site: Site) -> int:
+        """Channels that the recipe wants between the layers of a pair at least."""
+        names = list(self.skeleton.widths)
+        return int(self.allowed.minimum[names.index(site.hidden)]) if site.hidden in names else 1
 
     def _given(self, site: Site, inputs: int, outputs: int) -> tuple[Kind, ...]:
         before, _, after = self.kinds[0]
@@ -248,8 +260,9 @@ def forms_of(problem: Problem, config: TissueNetConfig) -> list[Form]:
         if not sites or (skeleton, sites) in seen:
             continue
         seen.append((skeleton, sites))
+        own = []
         for k, mix, nodes in _units(config, sites):
-            forms.append(
+            own.append(
                 Form(
                     strategy=strategy if isinstance(strategy, str) else "chosen pairs",
                     skeleton=skeleton,
@@ -264,6 +277,8 @@ def forms_of(problem: Problem, config: TissueNetConfig) -> list[Form]:
                     in_blocks=block_of(problem) > 1,
                 )
             )
+        _check_runs(own[0])
+        forms += own
     if not forms:
         what = f"search.units: {config.units[0]} " if kinds else f"search.strategy: {config.strategy} "
         raise ModelError(
@@ -271,6 +286,26 @@ def forms_of(problem: Problem, config: TissueNetConfig) -> list[Form]:
             "the second reads the first and that read and make two or more channels"
         )
     return forms
+
+
+def _check_runs(form: Form) -> None:
+    """Run a form at its least widths: a network's own code may use a layer's weights or sizes rather than the layer.
+
+    Raises:
+        ModelError: it does not run
+    """
+    architecture = form.architecture(form.bounds.least.tolist())
+    try:
+        count_macs(build_meta(architecture), example_input(architecture, 1).to("meta"))
+    except ModelError:
+        raise
+    except Exception as error:  # it is the user's code that raises
+        pairs = ", ".join(site.first for site in form.sites)
+        said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        raise ModelError(
+            f"search.strategy: {form.strategy}: model {architecture.model} does not run with stacked layers in place "
+            f"of the pairs of {pairs}: {said}; valid: a list of the first layers of other pairs"
+        ) from error
 
 
 def _units(config: TissueNetConfig, sites: Sequence[Site]) -> list[tuple[int, Mix, int]]:
