@@ -45,7 +45,8 @@ _FORMAT = 2  # of the cache's keys and entries
 _CONSTANT = 64  # values: what is smaller may be a shape rather than a weight
 _FAR = 1.15  # times the limit, or less than the limit by as much
 _NEAR = 1.05  # the limit over the upper end: little of the limit is left
-_TURNS, _TURNS_WARM = 12, 2  # of networks side by side, which differ by multiples
+_TURNS, _TURNS_WARM = 12, 2  # of networks side by side, which differ by multiples; …
+_MOST_TURNS, _TURNS_MS = 200, 50.0  # … of small ones more, that take so long in all
 _NARROW = 1.05  # upper end over lower end
 
 
@@ -129,6 +130,8 @@ class Runtime:
             turns = Turns(paths, self.conditions)
             turns.warm_up(_TURNS_WARM)
             turns.run(_TURNS)
+            slowest = max(float(np.median(times)) for times in turns.wall_ms)
+            turns.run(int(min(_MOST_TURNS, _TURNS_MS / slowest)))
         return [float(np.median(times)) for times in turns.wall_ms]
 
     def model(self, share: float, unscaled_ms: float) -> LatencyModel | None:
