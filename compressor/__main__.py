@@ -2,4 +2,5 @@
 
 from compressor.cli.root import main
 
-main(prog_name="compressor")
+if __name__ == "__main__":  # processes that a sweep starts import this module too
+    main(prog_name="compressor")

@@ -21,6 +21,7 @@ from compressor.cli.command import command
 from compressor.cli.inspect import inspect_command
 from compressor.cli.latency_gate import baseline_command, gate_command
 from compressor.cli.olive_config import olive_config_command
+from compressor.cli.side_by_side import executor_of, side_by_side
 from compressor.errors import RecipeError, RunError, not_one_of
 from compressor.failures import Failure
 
@@ -221,7 +222,7 @@ def report_command(out: Path, trust: bool, open_page: bool) -> None:
 @click.option("--budgets", required=True, help="Shares, such as 0.25x,0.5x, or limits, such as params=37k+macs=1M.")
 @click.option("--seeds", default=3, show_default=True, help="Runs of each, from the recipe's seed on.")
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder of the comparison.")
-@click.option("--ray", metavar="ADDRESS", help="Run seeds side by side on this Ray cluster: HOST:PORT, auto or local.")
+@side_by_side
 @_set
 @_resume
 @_open
@@ -232,7 +233,9 @@ def sweep_command(
     budgets: str,
     seeds: int,
     out: Path,
+    workers: int | None,
     ray: str | None,
+    slurm: str | None,
     overrides: tuple[str, ...],
     resume: bool,
     open_page: bool,
@@ -243,6 +246,7 @@ def sweep_command(
 
     loaded = load_recipe(recipe, overrides)  # before torch: bad input is refused at once
     make_sweep(loaded, methods.split(","), budgets.split(","), seeds)
+    executor = executor_of(loaded, workers=workers, ray=ray, slurm=slurm)
     from compressor.cli.interrupts import Interrupts
     from compressor.pipeline.compare import compare_methods
 
@@ -256,7 +260,8 @@ def sweep_command(
                 out,
                 resume=resume,
                 progress=console.progress,
-                ray=ray,
+                executor=executor,
+                watch=console.table,
             )
     except KeyboardInterrupt as error:
         raise Failure("interrupted; the comparison goes on with the same command and --resume", 130) from error

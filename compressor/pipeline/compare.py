@@ -13,8 +13,10 @@ comparison can stop anywhere and go on.
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,11 @@ from compressor.errors import BudgetError, CompressorError, RunError
 from compressor.files import copy_atomic, read_json, sha256_of, write_json
 from compressor.pipeline import environment, run_folder
 from compressor.pipeline.doctor import check_provider
-from compressor.pipeline.executors import map_on_ray
 from compressor.pipeline.lock import alone_in
 from compressor.pipeline.records import FailuresRecord, LatencyRecord, damaged
-from compressor.pipeline.run_log import RunLog
+from compressor.pipeline.run_log import RunLog, last_event
 from compressor.pipeline.runner import Progress, Shared, run
+from compressor.pipeline.scheduler import Executor, State, Task, run_tasks
 from compressor.pipeline.stages.bench import measured_costs
 from compressor.pipeline.sweep_jobs import UNSCALED, Job, Sweep, make_sweep
 from compressor.recipe import Recipe, costs, method_of
@@ -51,7 +53,8 @@ def compare_methods(
     *,
     resume: bool = False,
     progress: Progress = lambda stage, text, share: None,
-    ray: str | None = None,
+    executor: Callable[[Path], Executor] | None = None,
+    watch: Callable[[Sequence[JobState]], None] | None = None,
 ) -> dict[str, Any]:
     """Run methods at several budgets and compare what comes out.
 
@@ -63,8 +66,10 @@ def compare_methods(
         out: the folder of the comparison; must be empty or absent unless `resume`
         resume: go on in a folder that this comparison has begun
         progress: called with stage, text and share done
-        ray: address of a Ray cluster on which seeds run side by side, see `compressor.pipeline.executors`;
-            folders of the recipe and of the comparison must be the same on all its machines
+        executor: folder → what runs of the comparison run on side by side, see `compressor.pipeline.executors`; the
+            folder, for files of its own, those of the recipe and the comparison's must be the same on all machines;
+            None: one run after the other in this process
+        watch: called with the state of every run, while they run side by side
 
     Returns:
         the content of comparison.json: every run, means and spreads, Pareto fronts
@@ -76,16 +81,40 @@ def compare_methods(
     folder = Path(out)
     with alone_in(folder):
         _claim(folder, sweep, resume)
-        return _SweepRun(sweep, folder, progress, ray).run()
+        return _SweepRun(sweep, folder, progress, executor, watch).run()
+
+
+@dataclass(frozen=True)
+class JobState:
+    """How far a run of a sweep is.
+
+    Attributes:
+        name: of the run
+        state: waiting, running or done
+        stage: that it is in; "" if it has not begun
+        text: what it does there
+    """
+
+    name: str
+    state: State
+    stage: str = ""
+    text: str = ""
 
 
 class _SweepRun:
-    def __init__(self, sweep: Sweep, out: Path, progress: Progress, ray: str | None = None) -> None:
-        self.sweep, self.out, self.progress, self.ray = sweep, out, progress, ray
+    def __init__(
+        self,
+        sweep: Sweep,
+        out: Path,
+        progress: Progress,
+        executor: Callable[[Path], Executor] | None = None,
+        watch: Callable[[Sequence[JobState]], None] | None = None,
+    ) -> None:
+        self.sweep, self.out, self.progress = sweep, out, progress
+        self._executor, self._watch = executor, watch
         self.log = RunLog(out / "log.jsonl")
         self._loaded: tuple[object, DataSet] | None = None
         self.failures = _read_failures(out / "failures.json", [job.folder for job in sweep.jobs])
-        self.trained: dict[tuple[object, ...], Job] = {}
         self.twins: dict[str, str] = {}
 
     def load(self, config: DataConfig, *, seed: int, device: torch.device) -> DataSet:
@@ -98,12 +127,14 @@ class _SweepRun:
     def run(self) -> dict[str, Any]:
         if not (self.out / "latency.json").exists():
             check_provider(self.sweep.recipe.measured.provider)  # now, not after hours of training
-        first = [job for job in self.sweep.jobs if job.seed == self.sweep.seeds[0]]
-        for job in first:
-            if not method_of(job.recipe.search).trains and job.method != UNSCALED:
-                self._run(job, "search")  # a budget that cannot be met is found at once
-        if self.ray is not None:
-            self._train_on(self.ray)
+        side_by_side = self._executor is not None
+        for job in self.sweep.jobs:
+            # A budget that cannot be met is found at once; times are measured while nothing else runs here.
+            quick = job.seed == self.sweep.seeds[0] and not method_of(job.recipe.search).trains
+            if job.method != UNSCALED and (quick or (side_by_side and measured_costs(job.recipe))):
+                self._run(job, "search")
+        if side_by_side:
+            self._all_side_by_side()
         for job in self.sweep.jobs:
             # A file that is above a measured limit is made smaller before all are measured in turns.
             self._run(job, "bench" if measured_costs(job.recipe) else "export")
@@ -114,35 +145,64 @@ class _SweepRun:
         write_comparison(record, self.out)
         return record
 
-    def train(self, seed: int) -> dict[str, str]:
-        """Bring the runs of one seed, which share nothing with those of others, up to their ONNX files.
+    def bring(self, place: int) -> str | None:
+        """Bring one run up to its ONNX file, in a worker; returns why its budget cannot be met."""
+        job = self.sweep.jobs[place]
+        self._run(job, "export", keep=False)
+        return self.failures.get(job.folder)
 
-        Returns:
-            {folder: why its budget cannot be met}
-        """
-        for job in self.sweep.jobs:
-            if job.seed == seed:
-                self._run(job, "export")
-        return {job.folder: self.failures[job.folder] for job in self.sweep.jobs if job.folder in self.failures}
+    def _all_side_by_side(self) -> None:
+        """Bring all runs up to their files; then nothing is left to do here but to read what was written."""
+        assert self._executor is not None
+        executor, jobs = self._executor(self.out / "executor"), self.sweep.jobs
+        tasks = self._tasks()
+        names = {task.name: jobs[task.arguments[2]] for task in tasks}
 
-    def _train_on(self, address: str) -> None:
-        """Train every seed in a task of its own; then nothing is left to do here but to read what they wrote."""
-        seeds, recipe = self.sweep.seeds, self.sweep.recipe
-        self.progress("train", f"{len(seeds)} seeds on Ray ({address})", None)
-        calls = [(self.sweep, self.out.resolve(), seed, Path.cwd()) for seed in seeds]
-        gpus = 1 if recipe.device == "cuda" else 0
-        for failures in map_on_ray(_train_seed, calls, address, cpus=recipe.threads or 1, gpus=gpus):
-            self.failures |= failures
+        def look(states: Mapping[str, State]) -> None:
+            found = [self._state(job, states.get(job.name, "done")) for job in jobs]
+            done = sum(one.state == "done" for one in found)
+            busy = ", ".join(f"{one.name} ({one.stage})" for one in found if one.state == "running")
+            self.progress("train", f"{done} of {len(found)} runs done; {busy}", done / len(found))
+            if self._watch is not None:
+                self._watch(found)
+
+        for name, failure in run_tasks(_bring, tasks, executor, look).items():
+            if failure is not None:
+                self.failures[names[name].folder] = failure
         if self.failures:
             write_json(self.out / "failures.json", self.failures)
+
+    def _tasks(self) -> list[Task]:
+        """A task for every run; those that share what a search keeps come one after the other."""
+        tasks: list[Task] = []
+        last: dict[str, str] = {}
+        for place, job in enumerate(self.sweep.jobs):
+            if job.folder in self.failures:
+                continue
+            after = (last[job.work],) if job.work in last and method_of(job.recipe.search).trains else ()
+            tasks.append(Task(job.name, (self.sweep, self.out.resolve(), place, Path.cwd()), after))
+            last[job.work] = job.name
+        return tasks
+
+    def _state(self, job: Job, state: State) -> JobState:
+        if state != "running":
+            return JobState(job.name, state)
+        last = last_event(self.out / job.folder / "log.jsonl")
+        return JobState(job.name, state, str(last.get("stage", "")), str(last.get("text", "")))
 
     def _progress_of(self, job: Job) -> Progress:
         jobs = self.sweep.jobs
         head = f"run {jobs.index(job) + 1}/{len(jobs)} {job.name}"
         return lambda stage, text, share: self.progress(stage, f"{head}: {text}", share)
 
-    def _run(self, job: Job, until: str) -> None:
-        """Bring one run up to its search, its ONNX file or its measurements, or record why its budget cannot be met."""
+    def _run(self, job: Job, until: str, keep: bool = True) -> None:
+        """Bring one run up to its search, its ONNX file or its measurements, or record why its budget cannot be met.
+
+        Args:
+            job: the run
+            until: its last stage
+            keep: write that reason to the comparison's folder
+        """
         if job.folder in self.failures:
             return
         folder, progress = self.out / job.folder, self._progress_of(job)
@@ -156,21 +216,28 @@ class _SweepRun:
             run(job.recipe, folder, resume=True, until=until, progress=progress, shared=shared)
         except BudgetError as error:
             self.failures[job.folder] = str(error)
-            write_json(self.out / "failures.json", self.failures)
+            if keep:
+                write_json(self.out / "failures.json", self.failures)
         except CompressorError as error:
             raise type(error)(f"{job.name}: {error}") from error
 
     def _borrow(self, job: Job) -> None:
         """Take the weights of an earlier run of the same network, if there is one."""
         folder = self.out / job.folder
-        earlier = self.trained.setdefault(_identity(job, folder), job)
-        if earlier is job or _identity(earlier, self.out / earlier.folder) != _identity(job, folder):
-            return  # the earlier one was made smaller since
+        own = _identity(job, folder)
+        for earlier in itertools.takewhile(lambda other: other is not job, self.sweep.jobs):
+            other = self.out / earlier.folder
+            # A run that was made smaller has another architecture since; one that runs side by side may not be trained.
+            trained = all((other / name).exists() for name in (*_TRAINED, "architecture.json"))
+            if earlier.seed == job.seed and trained and _identity(earlier, other) == own:
+                break
+        else:
+            return
         self.twins[job.folder] = earlier.name
         if not all((folder / name).exists() for name in _TRAINED):
             run_folder.record(folder, "train", job.recipe)
             for name in _TRAINED:
-                copy_atomic(self.out / earlier.folder / name, folder / name)
+                copy_atomic(other / name, folder / name)
 
     # latency -----------------------------------------------------------------------------------------------------
 
@@ -262,10 +329,10 @@ class _SweepRun:
         }
 
 
-def _train_seed(sweep: Sweep, out: Path, seed: int, where: Path) -> dict[str, str]:
-    """What a Ray task does; `where` is what relative paths of the recipe are relative to."""
+def _bring(sweep: Sweep, out: Path, place: int, where: Path) -> str | None:
+    """What a worker does; `where` is what relative paths of the recipe are relative to."""
     os.chdir(where)
-    return _SweepRun(sweep, out, lambda stage, text, share: None).train(seed)
+    return _SweepRun(sweep, out, lambda stage, text, share: None).bring(place)
 
 
 def _unscaled(problem: Problem, config: object) -> SearchResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from compressor.errors import RunError
 from compressor.files import parse_json
 
 _BEAT_SECONDS = 5.0
+_TAIL = 4096  # bytes
 
 
 class RunLog:
@@ -79,6 +81,21 @@ class RunLog:
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._begun
+
+
+def last_event(path: Path) -> dict[str, Any]:
+    """The last whole line of a log, read from its end; {} where there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            lines = file.read().decode("utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError):
+            if isinstance(value := parse_json(line), dict):
+                return value
+    return {}
 
 
 def _timed(line: dict[str, Any]) -> bool:

@@ -1,0 +1,83 @@
+"""A comparison whose runs go on side by side: the same weights and numbers as one after the other, killed or not."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small import small_recipe
+
+from compressor.errors import DataError
+from compressor.pipeline.compare import compare_methods
+from compressor.pipeline.executors import LocalPool
+from compressor.recipe import parse_recipe
+
+RAW = small_recipe(
+    data={"name": "digits", "image_size": 8, "limit": 128},
+    search={
+        "method": "neuralscale",
+        "iterations": 1,
+        "pretrain_epochs": 1,
+        "batch_size": 32,
+        "prune_every": 1,
+        "prune_channels": 2,
+    },
+    train={"epochs": 1, "batch_size": 32},
+    bench={"provider": "cpu", "batch": 2, "warmup": 1, "runs": 2, "threads": 1},
+    threads=1,
+    baselines=None,
+    seed=3,
+)
+WHAT = ["neuralscale", "uniform"], ["0.25x", "params=9"], 1
+MEASURED = ("latency_mean_ms", "latency_median_ms", "onnx_bytes", "activation_bytes")
+
+
+@pytest.fixture(scope="module")
+def in_turn(tmp_path_factory):
+    out = tmp_path_factory.mktemp("in-turn") / "out"
+    return compare_methods(parse_recipe(RAW), *WHAT, out), out
+
+
+def outcome(record):
+    return [{name: value for name, value in run.items() if name not in MEASURED} for run in record["runs"]]
+
+
+@pytest.mark.usefixtures("quick_export", "no_figures")
+def test_runs_side_by_side_give_what_they_give_in_turn(in_turn, tmp_path):
+    record, whole = in_turn
+    seen, killed = [], []
+
+    def kill_one(runs):
+        """End a worker while it trains, once."""
+        seen.append({run.name: run.state for run in runs})
+        busy = [run.name for run in runs if run.state == "running" and run.stage]
+        if busy and not killed:
+            killed.append(busy[0])
+            os.kill(pool._workers[0].process.pid, signal.SIGKILL)
+
+    pool = LocalPool(2, 1)
+    out = tmp_path / "out"
+    found = compare_methods(parse_recipe(RAW), *WHAT, out, executor=lambda folder: pool, watch=kill_one)
+    assert outcome(found) == outcome(record)
+    for run in record["runs"]:
+        if run["error"] is None:
+            expected, own = (load_file(base / run["folder"] / "weights.safetensors") for base in (whole, out))
+            assert all(torch.equal(own[name], expected[name]) for name in expected)
+    assert killed
+    assert max(list(states.values()).count("running") for states in seen) == 2
+    assert json.loads((out / "failures.json").read_text()) == json.loads((whole / "failures.json").read_text())
+    assert not pool._workers
+
+
+def test_an_error_of_a_run_is_said_once(tmp_path):
+    raw = RAW | {"data": {"name": "imagefolder", "path": str(tmp_path / "nowhere")}}
+    with pytest.raises(DataError) as caught:
+        compare_methods(
+            parse_recipe(raw), ["neuralscale"], ["0.25x"], 1, tmp_path / "out", executor=lambda folder: LocalPool(1, 1)
+        )
+    assert str(caught.value).startswith("unscaled seed 3: ")
+    assert str(caught.value).count("seed 3") == 1
+    assert str(Path("nowhere")) in str(caught.value)
