@@ -472,6 +472,15 @@ def test_so_much_of_the_weights_is_fresh_when_growth_settles(tiny, quick_trainer
         torch.testing.assert_close(parameter, (1 - renew) * kept[name] + renew * fresh[name])
 
 
+def test_nothing_is_renewed_that_no_step_would_train(tiny, quick_trainer):
+    problem = problem_of(tiny, quick_trainer(), 0.5)
+    whole, none = (
+        growing.search(problem, GrowingConfig(settle=0.0, steps_per_round=3, renew=renew)).weights
+        for renew in (0.5, 0.0)
+    )
+    assert all(torch.equal(whole[name], none[name]) for name in none)
+
+
 def test_the_schedule_begins_anew_when_growth_is_over_and_ends_when_training_does():
     from compressor.search.methods.growing.grow import _restarted
 

@@ -101,17 +101,32 @@ def test_no_group_is_left_far_behind_the_others(tiny, quick_trainer, floor):
     chances = np.full(space.length, 0.5)
     first = next(iter(space.slices.values()))
     chances[first] = 0.01
-    counts = indicators.counts(chances)
+    counts = indicators.counts(chances, set(space.slices))
     sizes = {name: own.stop - own.start for name, own in space.slices.items()}
     assert all(1 <= count <= sizes[name] for name, count in counts.items())
-    plain = Indicators(space, settings, *alike).counts(chances)
-    level = math.exp(sum(math.log(plain[name] / sizes[name]) for name in plain) / len(plain))
+    plain = Indicators(space, settings, *alike).counts(chances, set(space.slices))
+    shares = {
+        name: min(float(chances[own].sum()), 1) if plain[name] == 1 else plain[name]
+        for name, own in space.slices.items()
+    }
+    level = math.exp(sum(math.log(shares[name] / sizes[name]) for name in plain) / len(plain))
     assert all(counts[name] >= floor * level * sizes[name] - 1e-9 for name in counts)
     assert all(counts[name] == plain[name] for name in counts if plain[name] >= floor * level * sizes[name])
     drawn = indicators.draw()
-    assert {name: int(drawn[own].sum()) for name, own in space.slices.items()} == indicators.counts(
-        indicators.chances()
-    )
+    own_counts = indicators.counts(indicators.chances(), set(space.slices))
+    assert {name: int(drawn[own].sum()) for name, own in space.slices.items()} == own_counts
+
+
+def test_narrow_groups_and_those_of_absent_layers_do_not_raise_the_others(tiny, quick_trainer):
+    space = Space.of(problem_of(tiny, quick_trainer(), 0.5))
+    settings = dataclasses.replace(INDICATORS, even=True, floor=0.75)
+    indicators = Indicators(space, settings, torch.device("cpu"), np.ones(space.length))
+    assert set(indicators.counts(np.full(space.length, 1e-3), set(space.slices)).values()) == {1}
+    chances, (first, *others) = np.full(space.length, 0.1), space.slices
+    chances[space.slices[first]] = 1.0
+    with_it, without = (indicators.counts(chances, there) for there in (set(space.slices), set(others)))
+    assert all(without[name] <= with_it[name] for name in others)
+    assert any(without[name] < with_it[name] for name in others)
 
 
 @pytest.mark.parametrize("redraw", [0.1, 1.0])

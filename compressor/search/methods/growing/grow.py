@@ -146,7 +146,8 @@ def _check_budget(problem: Problem, space: Space) -> None:
 
 def _checkpoint(problem: Problem, config: GrowingConfig) -> Path | None:
     """Where growth to this budget goes on from; searches for other budgets, or otherwise set, have another file."""
-    key = json.dumps([dict(problem.budget.limits), config.model_dump(mode="json")], sort_keys=True)
+    own = [_PULL, _RETURNS, _FLOOR, _ROUNDS]  # another version's growth would go on otherwise
+    key = json.dumps([dict(problem.budget.limits), config.model_dump(mode="json"), own], sort_keys=True)
     return problem.checkpoint(f"growing-{digest_of(key, 12)}.safetensors")
 
 
@@ -169,7 +170,13 @@ def _growth(grower: Grower, history: list[EpochRecord]) -> dict[str, Any]:
         "steps_per_epoch": per_epoch,
         "settled_step": settings.settled,
         "settled": grower.settled,
-        "settings": {**asdict(settings.indicators), "price": settings.price, "pad_to": settings.pad_to},
+        "settings": {
+            **asdict(settings.indicators),
+            "price": settings.price,
+            "pad_to": settings.pad_to,
+            "restart": settings.restart,
+            "renew": settings.renew,
+        },
     }
 
 

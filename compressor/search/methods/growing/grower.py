@@ -252,7 +252,7 @@ class Grower:
             for parameter in self.training.model.parameters():
                 if (momentum := self._momentum(parameter)) is not None:
                     momentum.zero_()
-        if self.settings.renew:
+        if self.settings.renew and self.step < self.settings.steps:  # else nothing would train what is fresh
             self._renew()
 
     @torch.no_grad()
@@ -265,6 +265,8 @@ class Grower:
         for name, parameter in self.training.model.named_parameters():
             if parameter.requires_grad:
                 parameter.lerp_(fresh[name], self.settings.renew)
+                if (momentum := self._momentum(parameter)) is not None:  # of what was kept
+                    momentum.mul_(1 - self.settings.renew)
 
     def _momentum(self, parameter: nn.Parameter) -> torch.Tensor | None:
         momentum: torch.Tensor | None = self.training.optimizer.state[parameter].get(MOMENTUM)
@@ -360,7 +362,7 @@ class Grower:
         """A draw of the expected size: of every group as many as are drawn in the mean, of layers the likelier half."""
         chances = self.indicators.expected()
         drawn = chances > 0.5
-        for name, count in self.indicators.counts(chances).items():
+        for name, count in self.indicators.counts(chances, self.space.there(drawn)).items():
             own = self.space.slices[name]
             drawn[own] = np.arange(len(drawn[own])) < count
         return drawn

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from compressor.errors import TrainingError
 from compressor.search.methods.growing.space import Drawn, Space
 from compressor.training.checkpoint import Snapshot
 
+_LEAST = 1e-9  # channels: a logarithm needs more than none
 STEPS = 390  # in the paper's rounds: epochs of CIFAR-10 at batch 128
 
 
@@ -139,25 +141,33 @@ class Indicators:
         again = fresh[0] < (self.settings.redraw if self.round > 1 else 1.0)
         self.thresholds = np.where(again, fresh[1], self.thresholds)
         drawn, margin = np.asarray(self.thresholds < chance), chance - self.thresholds
-        counts = self.counts(chance) if self.settings.even else {}
+        counts = self.counts(chance, self.space.there(drawn)) if self.settings.even else {}
         for name, own in self.space.slices.items():  # a layer keeps one filter at least
             count = counts.get(name) or max(1, int(drawn[own].sum()))
             best = np.argsort(-margin[own], kind="stable")[:count]
             drawn[own] = np.isin(np.arange(len(margin[own])), best)
         return drawn
 
-    def counts(self, chances: NDArray[np.float64]) -> dict[str, int]:
+    def counts(self, chances: NDArray[np.float64], there: Collection[str]) -> dict[str, int]:
         """{group: channels in the mean, one at least}; no group is left far behind the others.
 
         Args:
             chances: (length,) probabilities of being drawn
+            there: groups of layers that are there: the others say nothing of the size of the network
         """
-        slices = self.space.slices
-        found = {name: max(1, round(float(chances[own].sum()))) for name, own in slices.items()}
-        if not self.settings.even or not found:
+        sums = {name: float(chances[own].sum()) for name, own in self.space.slices.items()}
+        found = {name: max(1, round(total)) for name, total in sums.items()}
+        sizes = {name: own.stop - own.start for name, own in self.space.slices.items()}
+        # Of a group that holds less than the one channel that it must have, its share would be a matter of its size.
+        shares = [sums[name] if sums[name] < 1 else found[name] for name in found]
+        logs = [
+            math.log(max(share, _LEAST) / sizes[name])
+            for name, share in zip(found, shares, strict=True)
+            if sizes[name] > 1 and name in there
+        ]
+        if not self.settings.even or not logs:
             return found
-        sizes = {name: own.stop - own.start for name, own in slices.items()}
-        level = math.exp(math.fsum(math.log(found[name] / sizes[name]) for name in found) / len(found))
+        level = math.exp(math.fsum(logs) / len(logs))
         least = {name: math.ceil(self.settings.floor * level * sizes[name]) for name in found}
         return {name: min(sizes[name], max(count, least[name])) for name, count in found.items()}
 

@@ -145,7 +145,9 @@ def _measured(problem: Problem, candidate: _Candidate) -> _Candidate:
         if again.architecture == candidate.architecture:
             break  # no better one is known: the shipped file will be verified
         candidate = replace(again, slowdown=candidate.slowdown)
-    return candidate
+    costs = {name: float(problem.costs[name](candidate.architecture)) for name in candidate.solution.costs}
+    fullness = max(costs[name] / limit for name, limit in problem.budget.limits.items())
+    return replace(candidate, solution=replace(candidate.solution, costs=costs), fullness=fullness)
 
 
 def _fast_first(problem: Problem, config: TissueNetConfig, candidates: list[_Candidate]) -> list[_Candidate]:
@@ -176,7 +178,7 @@ def _fast_first(problem: Problem, config: TissueNetConfig, candidates: list[_Can
         if len(fast) >= config.trials:
             break
     slow.sort(key=lambda candidate: candidate.slowdown or 0.0)
-    return [*fast, *slow, *candidates[len(fast) + len(slow) :]]
+    return [*fast, *candidates[len(fast) + len(slow) :], *slow]
 
 
 def _ordered(candidates: list[_Candidate]) -> list[_Candidate]:
