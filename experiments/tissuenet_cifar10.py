@@ -66,9 +66,9 @@ def finished(out: Path, methods: list[str], budgets: list[str]) -> list[dict[str
         row = {"method": job.method.partition(":")[0], "budget": job.budget, "seed": job.seed}
         row |= {"accuracy": found["accuracy"]["onnx"], "params": found["params"], "macs": found["macs"]}
         if job.folder in networks:
-            row["ms"] = networks[job.folder]["median"]
+            row["ms"] = networks[job.folder]["median_ms"]
         if (verification := out / job.folder / "verification.json").exists():
-            row["ratio"] = read_json(verification)["ratio"]
+            row["ratio"] = read_json(verification)["result"]["ratio"]
         if stacked := found.get("stacked"):
             row["layout"] = stacked["chosen"]
         rows.append(row)

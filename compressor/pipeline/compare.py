@@ -127,14 +127,18 @@ class _SweepRun:
     def run(self) -> dict[str, Any]:
         if not (self.out / "latency.json").exists():
             check_provider(self.sweep.recipe.measured.provider)  # now, not after hours of training
-        side_by_side = self._executor is not None
-        for job in self.sweep.jobs:
-            # A budget that cannot be met is found at once; times are measured while nothing else runs here.
-            quick = job.seed == self.sweep.seeds[0] and not method_of(job.recipe.search).trains
-            if job.method != UNSCALED and (quick or (side_by_side and measured_costs(job.recipe))):
-                self._run(job, "search")
-        if side_by_side:
-            self._all_side_by_side()
+        executor = None if self._executor is None else self._executor(self.out / "executor")  # bad settings end it now
+        try:
+            for job in self.sweep.jobs:
+                # A budget that cannot be met is found at once; times are measured while nothing else runs here.
+                quick = job.seed == self.sweep.seeds[0] and not method_of(job.recipe.search).trains
+                if job.method != UNSCALED and (quick or (executor is not None and measured_costs(job.recipe))):
+                    self._run(job, "search")
+            if executor is not None:
+                self._all_side_by_side(executor)
+        finally:
+            if executor is not None:
+                executor.stop()
         for job in self.sweep.jobs:
             # A file that is above a measured limit is made smaller before all are measured in turns.
             self._run(job, "bench" if measured_costs(job.recipe) else "export")
@@ -151,11 +155,9 @@ class _SweepRun:
         self._run(job, "export", keep=False)
         return self.failures.get(job.folder)
 
-    def _all_side_by_side(self) -> None:
+    def _all_side_by_side(self, executor: Executor) -> None:
         """Bring all runs up to their files; then nothing is left to do here but to read what was written."""
-        assert self._executor is not None
-        executor, jobs = self._executor(self.out / "executor"), self.sweep.jobs
-        tasks = self._tasks()
+        jobs, tasks = self.sweep.jobs, self._tasks()
         names = {task.name: jobs[task.arguments[2]] for task in tasks}
 
         def look(states: Mapping[str, State]) -> None:

@@ -12,6 +12,7 @@ import pickle
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection
@@ -259,8 +260,10 @@ class SlurmJobs:
             ) from error
         own = {"cpus_per_task": cpus, "gpus_per_node": gpus, "name": "compressor"}
         try:
-            self._executor.update_parameters(**{key: value for key, value in own.items() if value} | given)
-        except (NameError, TypeError, ValueError, AssertionError) as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # it says in one that a name is not right
+                self._executor.update_parameters(**{key: value for key, value in own.items() if value} | given)
+        except (NameError, TypeError, ValueError, AssertionError, Warning) as error:
             raise RunError(f"--slurm: {' '.join(str(error).split())[:300]}") from error
 
     def submit(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:

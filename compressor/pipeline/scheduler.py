@@ -44,7 +44,7 @@ class Executor(Protocol):
         """
 
     def stop(self) -> None:
-        """End whatever runs, and give back what was taken."""
+        """End whatever runs, and give back what was taken; a second time does nothing."""
 
 
 State = Literal["waiting", "running", "done"]

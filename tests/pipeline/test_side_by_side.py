@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from click.testing import CliRunner
 from safetensors.torch import load_file
 from small import small_recipe
 
+from compressor.cli import root as cli
 from compressor.errors import DataError
 from compressor.pipeline.compare import compare_methods
 from compressor.pipeline.executors import LocalPool
@@ -81,3 +84,25 @@ def test_an_error_of_a_run_is_said_once(tmp_path):
     assert str(caught.value).startswith("unscaled seed 3: ")
     assert str(caught.value).count("seed 3") == 1
     assert str(Path("nowhere")) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workers", "2", "--ray", "auto"], "error: --workers and --ray exclude each other"),
+        (["--workers", "0"], "error: Invalid value for '--workers'"),
+        (["--slurm", "partition"], "error: --slurm: 'partition' in 'partition' must look like key=value"),
+        (["--slurm", "cluster=local,partition=gpu"], "error: --slurm: "),
+        (["--slurm", "cluster=nowhere"], "error: --slurm: cluster 'nowhere' does not work here"),
+    ],
+)
+def test_bad_options_are_one_sentence(tmp_path, arguments, message):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(RAW))
+    if "--slurm" in arguments and "cluster" in arguments[1]:
+        pytest.importorskip("submitit", reason="submitit is not installed")
+    given = ["sweep", str(recipe), "--methods", "neuralscale", "--budgets", "0.25x", "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(cli.main, [*given, *arguments])
+    assert result.exit_code in (2, 3)
+    assert "Traceback" not in result.output
+    assert message.removeprefix("error: ") in result.output
