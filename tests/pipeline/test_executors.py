@@ -31,7 +31,7 @@ def ray(folder):
 
 @pytest.fixture(autouse=True)
 def _support_can_be_imported_in_other_processes(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(calls.__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(calls.__file__).parent), prepend=os.pathsep)
 
 
 @pytest.fixture(autouse=True)
