@@ -61,6 +61,9 @@ def test_its_recipe_runs(installed, tmp_path):
     exported = np.load(tmp_path / "out" / "exports" / "npz" / "weights.npz")
     assert all(np.array_equal(exported[name], array) for name, array in weights.items())
     assert json.loads((tmp_path / "out" / "export.json").read_text())["also"]["npz"]["bytes"] > 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<h2>Board</h2>" in page
+    assert f"{0.12 * report['onnx_bytes'] / 1e6 + 0.03 * report['macs'] / 1e6:.3f}" in page
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,13 @@
 """The command group inside another click application."""
 
+import runpy
+from pathlib import Path
+
 import click
 import pytest
+import yaml
 from click.testing import CliRunner
+from small import small_recipe
 
 from compressor.cli.root import main
 
@@ -38,3 +43,19 @@ def test_a_host_that_handles_errors_itself_gets_them(host, tmp_path):
     with pytest.raises(click.ClickException, match=r"no\.yaml") as caught:
         host.main(["compress", "inspect", str(tmp_path / "no.yaml")], standalone_mode=False)
     assert caught.value.exit_code == 2
+
+
+def test_the_example_of_a_mounted_command_line(tmp_path):
+    example = Path(__file__).parent.parent / "examples" / "mounted_cli.py"
+    tool = runpy.run_path(str(example))["tool"]
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(small_recipe(budget={"params": "0.5x"}, baselines=[])))
+    done = CliRunner().invoke(tool, ["compress", "run", str(recipe), "-o", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    told = CliRunner().invoke(tool, ["release", str(tmp_path / "out")])
+    assert told.exit_code == 0, told.output
+    assert f"releasing {tmp_path / 'out' / 'model.onnx'}" in told.output
+    assert "images" in told.output
+    wrong = CliRunner().invoke(tool, ["release", str(tmp_path / "nowhere")])
+    assert wrong.exit_code == 2
+    assert "nowhere" in wrong.stderr

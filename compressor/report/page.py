@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from compressor.bench.providers import providers
 from compressor.errors import RunError
+from compressor.plugins import with_plugins
 from compressor.recipe.cost import cost_title, costs
 from compressor.recipe.method import sections_of
 from compressor.report import figures
@@ -44,6 +45,8 @@ from compressor.report.values import (
     widths_of,
 )
 
+_GROUP = "compressor.report_sections"
+
 
 def render_html(record: Record) -> str:
     """Render a run record as one self-contained page; sections whose data is absent are left out."""
@@ -61,6 +64,7 @@ def render_html(record: Record) -> str:
         latency=_latency(record),
         of_costs=_sections(record, [section for cost in costs().values() for section in cost.sections]),
         precision=precision_section(record),
+        of_plugins=_sections(record, list(with_plugins(_GROUP, {}).values())),
         seconds=seconds_of(record),
         usage=_usage(record),
         configuration=blocks_of({"recipe": record["recipe"]}) if record.get("recipe") else None,
