@@ -5,7 +5,7 @@
     python experiments/growing.py layers       basic3resnet and plain3net, units and channels, beside all of their units
     python experiments/growing.py time         vgg16 grown to 5 and 10 % and trained dense, epoch by epoch in turn
     python experiments/growing.py settings     what each setting of growth is worth
-    python experiments/growing.py fresh        seeds 25 to 29, 6,000 images: beside uniform, random and direct design
+    python experiments/growing.py fresh        seeds 30 to 34, 6,000 images: beside uniform, random and direct design
 
 Each writes experiments/growing_NAME.json after every run and goes on with what is missing. Accuracies are of the last
 epoch on --test of the test images, of PyTorch; learning rate: one cycle to 0.1.
@@ -37,7 +37,7 @@ from compressor.training.checkpoint import load_snapshot
 from compressor.training.trainer import Paused, Trainer
 
 HERE = Path(__file__).parent
-FIRST_FRESH = 25  # seeds from here on chose no setting of growth by utility
+FIRST_FRESH = 30  # seeds from here on chose no setting of growth by utility
 FEWER = 3  # of them for what is compared beside uniform scaling
 METHODS: dict[str, dict[str, Any]] = {
     "growing": {"method": "growing"},

@@ -22,7 +22,7 @@ from compressor.search.problem import Finetuning, Problem, SearchResult, Unfinis
 from compressor.training.trainer import EpochRecord, Paused, Settings
 
 _PULL = 0.001  # κ of the utility of channels, beside a penalty of up to 0.05 λ
-_RETURNS = 3.0  # ρ: how fast further channels of a group are worth less
+_RETURNS = 6.0  # ρ: how fast further channels of a group are worth less
 _FLOOR = 0.75  # of the mean share of a group that is drawn: what is known of a narrow layer is mostly noise
 _ROUNDS = 30  # at least, where the recipe leaves their length open and there are as many steps
 
