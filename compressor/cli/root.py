@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +20,9 @@ from compressor.cli.command import command
 from compressor.cli.inspect import inspect_command
 from compressor.cli.latency_gate import baseline_command, gate_command
 from compressor.cli.olive_config import olive_config_command
+from compressor.cli.recipes import recipes
 from compressor.cli.side_by_side import executor_of, side_by_side
-from compressor.errors import RecipeError, RunError, not_one_of
+from compressor.errors import RecipeError
 from compressor.failures import Failure
 
 if TYPE_CHECKING:
@@ -58,6 +58,9 @@ _trust = click.option(
     "--trust", is_flag=True, help="Import the code that the recipe in OUT names, though another user wrote it there."
 )
 _open = click.option("--open", "open_page", is_flag=True, help="Open the page in a browser.")
+_tables = click.option(
+    "--tables", is_flag=True, help="Write every table of the page to OUT/tables as well, as CSV and Markdown."
+)
 _stop_at = click.option(
     "--stop-at",
     type=click.FloatRange(min=0, min_open=True),
@@ -205,10 +208,13 @@ def export_command(out: Path, trust: bool, triton: Path | None) -> None:
 @command(main, "report", "compressor report runs/first")
 @_folder
 @_trust
+@_tables
 @_open
-def report_command(out: Path, trust: bool, open_page: bool) -> None:
+def report_command(out: Path, trust: bool, tables: bool, open_page: bool) -> None:
     """Go on in a run folder to its end, or write its report anew."""
     _continue(out, "report", trust, open_page)
+    if tables:
+        _write_tables(out / "report.html")
 
 
 @command(
@@ -225,6 +231,7 @@ def report_command(out: Path, trust: bool, open_page: bool) -> None:
 @side_by_side
 @_set
 @_resume
+@_tables
 @_open
 def sweep_command(
     *,
@@ -238,6 +245,7 @@ def sweep_command(
     slurm: str | None,
     overrides: tuple[str, ...],
     resume: bool,
+    tables: bool,
     open_page: bool,
 ) -> None:
     """Run several methods at several budgets with several seeds and draw accuracy against cost."""
@@ -270,6 +278,8 @@ def sweep_command(
     for line in comparison_lines(record):
         click.echo(line)
     click.echo(f"page: {out / 'comparison.html'}")
+    if tables:
+        _write_tables(out / "comparison.html")
     if open_page:
         _show(out / "comparison.html")
     if not record["met"]:
@@ -281,40 +291,7 @@ main.add_command(gate_command)
 main.add_command(baseline_command)
 main.add_command(inspect_command)
 main.add_command(olive_config_command)
-
-
-@main.group()
-def recipes() -> None:
-    """Recipes that come with the package."""
-
-
-@command(recipes, "list", "compressor recipes list")
-def recipes_list() -> None:
-    """Name the recipes, a line each."""
-    for name, text in _recipes().items():
-        first = next((line[1:].strip() for line in text.splitlines() if line.startswith("#")), "")
-        click.echo(f"{name:<24} {first}")
-
-
-@command(recipes, "show", "compressor recipes show quickstart")
-@click.argument("name")
-def recipes_show(name: str) -> None:
-    """Print a recipe."""
-    click.echo(_shipped(name), nl=False)
-
-
-@command(recipes, "copy", "compressor recipes copy quickstart my.yaml")
-@click.argument("name")
-@click.argument("target", type=click.Path(path_type=Path))
-def recipes_copy(name: str, target: Path) -> None:
-    """Copy a recipe to a file of your own."""
-    from compressor.files import write_atomic
-
-    text = _shipped(name)
-    if target.exists():
-        raise RunError(f"{target}: exists already; name another file")
-    write_atomic(target, text)
-    click.echo(f"{target}")
+main.add_command(recipes)
 
 
 @command(main, "schema", "compressor schema > recipe.schema.json")
@@ -447,6 +424,14 @@ def _carry_out(
     _conclude(report, out, until)
 
 
+def _write_tables(page: Path) -> None:
+    from compressor.files import read_text
+    from compressor.report.tables import write_tables
+
+    written = write_tables(read_text(page), page.parent / "tables")
+    click.echo(f"tables: {page.parent / 'tables'} ({len(written)} files)")
+
+
 def _show(page: Path) -> None:
     """Open a page in the browser; without one, the run is as good."""
     if click.launch(str(page)) != 0:
@@ -484,21 +469,3 @@ def _conclude(report: dict[str, Any], out: Path, until: str) -> None:
     click.echo(f"model:  {out / 'model.onnx'}\nreport: {out / 'report.html'}")
     if not report["budget"]["met"]:
         sys.exit(1)
-
-
-def _recipes() -> dict[str, str]:
-    folder = resources.files("compressor.recipes")
-    found = {
-        p.name.removesuffix(".yaml"): p.read_text(encoding="utf-8")
-        for p in folder.iterdir()
-        if p.name.endswith(".yaml")
-    }
-    return dict(sorted(found.items()))
-
-
-def _shipped(name: str) -> str:
-    recipes = _recipes()
-    name = name.removesuffix(".yaml")
-    if name not in recipes:
-        raise RunError(f"recipe {not_one_of(name, recipes)}")
-    return recipes[name]
