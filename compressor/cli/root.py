@@ -58,6 +58,13 @@ _trust = click.option(
     "--trust", is_flag=True, help="Import the code that the recipe in OUT names, though another user wrote it there."
 )
 _open = click.option("--open", "open_page", is_flag=True, help="Open the page in a browser.")
+_log = click.option(
+    "--log",
+    "trackers",
+    multiple=True,
+    metavar="NAME",
+    help="Log epochs and the result to tensorboard, mlflow or wandb; may repeat.",
+)
 _tables = click.option(
     "--tables", is_flag=True, help="Write every table of the page to OUT/tables as well, as CSV and Markdown."
 )
@@ -76,12 +83,20 @@ _folder = click.argument("out", type=click.Path(path_type=Path))
 @_set
 @_resume
 @_stop_at
+@_log
 @_open
 def run_command(
-    recipe: Path, out: Path, overrides: tuple[str, ...], resume: bool, stop_at: float | None, open_page: bool
+    *,
+    recipe: Path,
+    out: Path,
+    overrides: tuple[str, ...],
+    resume: bool,
+    stop_at: float | None,
+    trackers: tuple[str, ...],
+    open_page: bool,
 ) -> None:
     """Search, train, export, measure and report: everything."""
-    _run(recipe, out, overrides, resume=resume, until="report", stop_at=stop_at, open_page=open_page)
+    _run(recipe, out, overrides, resume=resume, until="report", stop_at=stop_at, open_page=open_page, trackers=trackers)
 
 
 @command(
@@ -373,20 +388,33 @@ def _run(
     until: str,
     stop_at: float | None,
     open_page: bool = False,
+    trackers: tuple[str, ...] = (),
 ) -> None:
+    from compressor.integrations.trackers import Trackers
     from compressor.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides)  # before torch: bad input is refused at once
+    tracker = Trackers(trackers, loaded, out, lambda text: click.echo(f"warning: {text}", err=True))
     from compressor.pipeline.runner import run
 
-    _carry_out(
-        out,
-        until,
-        lambda progress, pause: run(
-            loaded, out, resume=resume, until=until, progress=progress, pause=pause, stop_at=stop_at
-        ),
-        open_page,
-    )
+    try:
+        _carry_out(
+            out,
+            until,
+            lambda progress, pause: run(
+                loaded,
+                out,
+                resume=resume,
+                until=until,
+                progress=progress,
+                pause=pause,
+                stop_at=stop_at,
+                tracker=tracker if trackers else None,
+            ),
+            open_page,
+        )
+    finally:
+        tracker.close()
 
 
 def _continue(out: Path, until: str, trust: bool, open_page: bool = False) -> None:

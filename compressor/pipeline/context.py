@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -33,7 +33,7 @@ from compressor.search import Problem, SearchResult, search
 from compressor.training.distributed import Team, team
 from compressor.training.own_metric import OwnMetric
 from compressor.training.own_trainer import OwnTrainer
-from compressor.training.trainer import Trainer, pick_device
+from compressor.training.trainer import EpochRecord, Trainer, pick_device
 from compressor.user_functions import imported
 
 Progress = Callable[[str, str, float | None], None]  # stage, text, share done
@@ -49,6 +49,16 @@ class Stopped(Exception):  # noqa: N818 - nothing went wrong
     def __init__(self, message: str, current: dict[str, Any] | None = None) -> None:
         super().__init__(message)
         self.current = current
+
+
+class Tracker(Protocol):
+    """Is told what a run does while it does it."""
+
+    def epoch(self, label: str, record: EpochRecord) -> None:
+        """An epoch of a training ended."""
+
+    def end(self, report: Mapping[str, Any], out: Path) -> None:
+        """The run is finished; its files lie in a folder."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,7 @@ class RunContext:
         stop_at: end the run after so many epochs of a search that has a network at any time
         stage: that runs now
         team: the processes of torchrun, if there are several
+        tracker: is told of epochs and of the report
     """
 
     recipe: Recipe
@@ -89,6 +100,7 @@ class RunContext:
     stop_at: float | None = None
     stage: str = "search"
     team: Team | None = field(default_factory=team)
+    tracker: Tracker | None = None
     _data: DataSet | None = field(default=None, repr=False)
     _steps: dict[str, int] = field(default_factory=dict, repr=False)  # of an epoch of a training function
 
@@ -252,8 +264,13 @@ class RunContext:
             progress=self.show,
             pause=self._pausing,
             metric=self._metric,
+            on_epoch=self._on_epoch,
         )
         return plain if config.function is None else self._own_trainer(plain, config.function)
+
+    def _on_epoch(self, label: str, record: EpochRecord) -> None:
+        if self.tracker is not None and not (self.team is not None and self.team.rank):
+            self.tracker.epoch(label, record)
 
     def _own_trainer(self, plain: Trainer, name: str) -> Trainer:
         """The trainer that calls a function of the user's."""

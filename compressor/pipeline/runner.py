@@ -14,7 +14,7 @@ from compressor.errors import RecipeError
 from compressor.files import read_json
 from compressor.pipeline import run_folder
 from compressor.pipeline.context import Progress as Progress
-from compressor.pipeline.context import RunContext
+from compressor.pipeline.context import RunContext, Tracker
 from compressor.pipeline.context import Shared as Shared
 from compressor.pipeline.context import Stopped as Stopped
 from compressor.pipeline.doctor import check_provider
@@ -39,6 +39,7 @@ def run(
     shared: Shared | None = None,
     pause: Callable[[], bool] = lambda: False,
     stop_at: float | None = None,
+    tracker: Tracker | None = None,
 ) -> dict[str, Any]:
     """Run a recipe into a folder.
 
@@ -51,6 +52,7 @@ def run(
         shared: what this run has in common with others
         pause: asked after every step of training; True ends the run there, to be resumed
         stop_at: end the run after so many epochs of a search that has a network at any time
+        tracker: is told of epochs, and of the report
 
     Returns:
         the report, or {} if `until` is an earlier stage
@@ -68,7 +70,15 @@ def run(
     with alone_in(folder):
         run_folder.claim(folder, recipe, resume)
         return _run_stages(
-            RunContext(recipe, folder, progress=progress, shared=shared or Shared(), pause=pause, stop_at=stop_at),
+            RunContext(
+                recipe,
+                folder,
+                progress=progress,
+                shared=shared or Shared(),
+                pause=pause,
+                stop_at=stop_at,
+                tracker=tracker,
+            ),
             until,
         )
 
@@ -125,4 +135,6 @@ def _run_stages(context: RunContext, until: str) -> dict[str, Any]:
         except Unfinished as unfinished:
             raise Stopped(f"{name}: {unfinished}", export_current(context, unfinished)) from unfinished
     report: dict[str, Any] = read_json(context.out / "report.json") if until == "report" else {}
+    if report and context.tracker is not None:
+        context.tracker.end(report, context.out)
     return report

@@ -146,6 +146,7 @@ class Trainer:
         team: processes that share out every batch, see `compressor.training.distributed`; None: this one trains alone
         teacher: a trained network that is learnt from beside the labels
         metric: judges networks in place of the task's own
+        on_epoch: called with the label of a training and each of its epochs that ends
     """
 
     data: DataSet
@@ -159,6 +160,7 @@ class Trainer:
     team: Sharing | None = None
     teacher: Teacher | None = None
     metric: OwnMetric | None = None
+    on_epoch: Callable[[str, EpochRecord], None] = lambda label, record: None
 
     def epoch_size(self, batch_size: int, model: nn.Module | None = None) -> tuple[int, int]:
         """How many batches of this size an epoch of the training split has, and how many samples are in each."""
@@ -413,6 +415,7 @@ class _Fit:
             )
         )
         self.loss_sum, self.seconds = 0.0, 0.0
+        self.trainer.on_epoch(self.label, self.history[-1])
         self._report(begun)
         if self._due() or len(self.history) == settings.epochs:
             self._save()
