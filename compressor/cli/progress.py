@@ -70,9 +70,10 @@ class Console:
             return
         counts = Counter(run.state for run in runs)
         grid = Table.grid(padding=(0, 2))
-        for run in [run for run in runs if run.state == "running"][: self._rich.height - _AROUND]:
-            grid.add_row(Text(run.name), run.stage, Text(run.text, overflow="ellipsis", no_wrap=True))
-        grid.add_row(f"{counts['done']} of {len(runs)} runs done, {counts['running']} running")
+        grid.add_row(_short(f"{counts['done']} of {len(runs)} runs done, {counts['running']} running"))
+        busy = [run for run in runs if run.state == "running"]
+        for run in busy[: max(0, self._rich.height - _AROUND)]:
+            grid.add_row(_short(run.name), _short(run.stage), _short(run.text))
         if self._live is None:
             self._bar.stop()
             self._live = Live(grid, console=self._rich, transient=True, auto_refresh=False)
@@ -82,3 +83,8 @@ class Console:
             self._live.stop()
             self._live = None
             self._bar.start()
+
+
+def _short(text: str) -> Text:
+    """A text that takes one line, however narrow the terminal is."""
+    return Text(text, overflow="ellipsis", no_wrap=True)

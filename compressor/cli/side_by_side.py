@@ -56,11 +56,18 @@ def executor_of(
     if workers is not None:
         threads = recipe.threads or max(1, usable_cores() // workers)
         return lambda folder: LocalPool(workers, threads)
-    cpus, gpus = recipe.threads or 1, int(recipe.device == "cuda")
+    cpus = recipe.threads or 1
     if ray is not None:
-        return lambda folder: RayTasks(ray, cpus=cpus, gpus=gpus)
+        return lambda folder: RayTasks(ray, cpus=cpus, gpus=_gpus(recipe))
     pairs = [part.partition("=") for part in (slurm or "").split(",")]
     if wrong := ["".join(pair) for pair in pairs if not all(pair)]:
         raise click.UsageError(f"--slurm: {wrong[0]!r} in {slurm!r} must look like key=value")
     settings = {key.strip(): value.strip() for key, _, value in pairs}
-    return lambda folder: SlurmJobs(folder, settings, cpus=cpus, gpus=gpus)
+    return lambda folder: SlurmJobs(folder, settings, cpus=cpus, gpus=_gpus(recipe))
+
+
+def _gpus(recipe: Recipe) -> int:
+    """GPUs that a run asks for: one, if it would train on one here."""
+    from compressor.training.trainer import pick_device
+
+    return int(pick_device(recipe.device).type == "cuda")

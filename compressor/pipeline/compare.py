@@ -14,6 +14,7 @@ comparison can stop anywhere and go on.
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ from compressor.report import dig, metric_of, score_of, summarise, write_compari
 from compressor.search import Finetuning, Problem, SearchResult, search
 from compressor.training.trainer import pick_device
 
+_LAST: dict[str, Any] = {}  # the comparison that this worker works on
 _TRAINED = ("training.json", "weights.safetensors")
 
 
@@ -77,6 +79,11 @@ def compare_methods(
     Raises:
         CompressorError: see compressor.errors; a budget that a method cannot meet is recorded instead
     """
+    if executor is not None and multiprocessing.parent_process() is not None:
+        raise RunError(
+            "compare_methods: called again while a process of the pool starts, which imports the script; valid: a call "
+            'under `if __name__ == "__main__":`'
+        )
     sweep = make_sweep(recipe, methods, budgets, seeds)
     folder = Path(out)
     with alone_in(folder):
@@ -334,7 +341,10 @@ class _SweepRun:
 def _bring(sweep: Sweep, out: Path, place: int, where: Path) -> str | None:
     """What a worker does; `where` is what relative paths of the recipe are relative to."""
     os.chdir(where)
-    return _SweepRun(sweep, out, lambda stage, text, share: None).bring(place)
+    if _LAST.get("of") != (sweep, out):  # a worker keeps the images of its last run
+        _LAST.update({"of": (sweep, out), "run": _SweepRun(sweep, out, lambda stage, text, share: None)})
+    found: str | None = _LAST["run"].bring(place)
+    return found
 
 
 def _unscaled(problem: Problem, config: object) -> SearchResult:
@@ -350,10 +360,11 @@ def _unscaled(problem: Problem, config: object) -> SearchResult:
 def _identity(job: Job, folder: Path) -> tuple[object, ...]:
     """What the weights after training depend on, within a comparison.
 
-    A network that goes on from weights of the search is like no other.
+    A network that goes on from weights of the search is like no other; one that is taught is not one that is not.
     """
+    taught = job.recipe.train.model_dump_json()
     own = job.folder if (folder / "start.safetensors").exists() else ""
-    return job.seed, (folder / "architecture.json").read_text(encoding="utf-8"), own
+    return job.seed, (folder / "architecture.json").read_text(encoding="utf-8"), own, taught
 
 
 def _read_failures(path: Path, folders: Sequence[str]) -> dict[str, str]:

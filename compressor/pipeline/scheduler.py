@@ -7,6 +7,7 @@ all: what has run lies in files, so that the same call goes on from there.
 from __future__ import annotations
 
 import collections
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -77,7 +78,7 @@ def run_tasks(
         function: importable where tasks run
         tasks: with distinct names; `after` names earlier ones
         executor: stopped in the end, also by an error
-        watch: called with the state of every task whenever one has changed, and every second
+        watch: called with the state of every task about once a second, and in the end
 
     Returns:
         {name: what the call returned}
@@ -89,12 +90,15 @@ def run_tasks(
     graph, results = _Graph(tasks), dict[str, Any]()
     running: dict[Any, Task] = {}
     lost: collections.Counter[str] = collections.Counter()
+    looked = 0.0
     try:
         while len(results) < len(tasks):
             while graph.ready and len(running) < executor.slots:
                 task = graph.begin()
                 running[executor.submit(function, task.arguments)] = task
-            watch(graph.states)
+            if time.monotonic() - looked >= _POLL or not looked:
+                watch(graph.states)
+                looked = time.monotonic()
             for handle in executor.ended(list(running), _POLL):
                 task = running.pop(handle)
                 try:
@@ -104,6 +108,9 @@ def run_tasks(
                     if lost[task.name] == ATTEMPTS:
                         raise RunError(f"{task.name}: its worker ended {ATTEMPTS} times ({error})") from error
                     graph.again(task)
+                except Exception as error:
+                    error.add_note(f"In {task.name}.")
+                    raise
                 else:
                     graph.end(task)
         watch(graph.states)

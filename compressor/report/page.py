@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from compressor.bench.providers import providers
-from compressor.errors import RunError
+from compressor.errors import CompressorError, RunError
 from compressor.plugins import with_plugins
 from compressor.recipe.cost import cost_title, costs
 from compressor.recipe.method import sections_of
@@ -77,9 +77,9 @@ def _sections(record: Record, functions: Sequence[Callable[[Record], Any]]) -> l
     """The sections that these functions give, of which plug-ins may have some.
 
     Raises:
-        RunError: one gives something else than `markupsafe.Markup` or None
+        RunError: one fails, or gives something else than `markupsafe.Markup` or None
     """
-    found = [(function, function(record)) for function in functions]
+    found = [(function, _given(function, record)) for function in functions]
     for function, section in found:
         if not (section is None or isinstance(section, Markup)):
             raise RunError(
@@ -87,6 +87,18 @@ def _sections(record: Record, functions: Sequence[Callable[[Record], Any]]) -> l
                 f"(compressor.report.sections makes them) or None, not a {type(section).__name__}"
             )
     return [section for _, section in found if section]
+
+
+def _given(function: Callable[[Record], Any], record: Record) -> Any:
+    try:
+        return function(record)
+    except CompressorError:
+        raise
+    except Exception as error:  # of a plug-in; the run is there, and `compressor report` makes the page another time
+        raise RunError(
+            f"{function.__module__}.{function.__qualname__}: this section of the report failed: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _facts(record: Record) -> list[tuple[str, Any]]:

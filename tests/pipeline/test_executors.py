@@ -2,6 +2,8 @@
 
 import gc
 import os
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -79,6 +81,59 @@ def test_an_error_that_cannot_be_sent_is_told(tmp_path):
         run_tasks(calls.odd, tasks((5,)), local(tmp_path))
 
 
+def test_an_error_that_cannot_be_read_here_is_told(tmp_path):
+    with pytest.raises(RunError, match="ElsewhereError: no 5"):
+        run_tasks(calls.raise_elsewhere, tasks((5,)), local(tmp_path))
+
+
+def test_an_error_says_where_it_came_from(tmp_path):
+    with pytest.raises(ValueError, match="no 7") as caught:
+        run_tasks(calls.refuse, [Task("uniform 0.5x", (7,))], local(tmp_path))
+    notes = "".join(caught.value.__notes__)
+    assert "calls.py" in notes
+    assert "In uniform 0.5x." in notes
+
+
+def test_calls_may_have_processes_of_their_own(tmp_path):
+    assert run_tasks(calls.in_a_child, tasks((4,)), local(tmp_path)) == {"0": 8}
+
+
+def test_what_a_killed_worker_started_ends_with_it(tmp_path):
+    marker = tmp_path / "marker"
+    with pytest.raises(RunError, match="its worker ended"):
+        run_tasks(calls.leave_a_child, tasks((str(marker),)), local(tmp_path))
+    until = time.monotonic() + 5
+    while alive(int(marker.read_text())) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not alive(int(marker.read_text()))
+
+
+def test_jobs_of_a_command_that_was_killed_are_ended(tmp_path):
+    pytest.importorskip("submitit", reason="submitit is not installed")
+    marker, jobs = tmp_path / "marker", tmp_path / "jobs"
+    script = (
+        "import calls, pathlib, sys, time\n"
+        "from compressor.pipeline.executors import SlurmJobs\n"
+        "settings = {'cluster': 'local', 'timeout_min': '5'}\n"
+        "SlurmJobs(pathlib.Path(sys.argv[1]), settings, cpus=1, gpus=0).submit(calls.wait_for_ever, (sys.argv[2],))\n"
+        "time.sleep(600)\n"
+    )
+    command = subprocess.Popen([sys.executable, "-c", script, str(jobs), str(marker)], start_new_session=True)
+    await_(lambda: marker.exists() and marker.read_text())
+    command.kill()
+    command.wait()
+    assert alive(int(marker.read_text()))
+    slurm(jobs)  # the same command again
+    await_(lambda: not alive(int(marker.read_text())))
+    assert not alive(int(marker.read_text()))
+
+
+def await_(true, seconds=30):
+    until = time.monotonic() + seconds
+    while not true() and time.monotonic() < until:
+        time.sleep(0.05)
+
+
 def test_each_process_has_its_share_of_the_cores(tmp_path):
     found = run_tasks(calls.threads, tasks(("OMP_NUM_THREADS",)), LocalPool(2, 3))
     assert found == {"0": "3"}
@@ -102,6 +157,7 @@ def test_no_process_outlives_its_parent(tmp_path, monkeypatch):
     ended = threading.Event()
     monkeypatch.setattr(executors, "_PARENT_SECONDS", 0.01)
     monkeypatch.setattr(executors.os, "_exit", lambda status: ended.set())
+    monkeypatch.setattr(executors.os, "killpg", lambda group, signal: None)
     watcher = threading.Thread(target=executors._die_with, args=(os.getppid(),), daemon=True)
     watcher.start()
     time.sleep(0.1)

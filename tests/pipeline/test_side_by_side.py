@@ -14,8 +14,9 @@ from small import small_recipe
 
 from compressor.cli import root as cli
 from compressor.errors import DataError
-from compressor.pipeline.compare import compare_methods
+from compressor.pipeline.compare import _identity, compare_methods
 from compressor.pipeline.executors import LocalPool
+from compressor.pipeline.sweep_jobs import Job
 from compressor.recipe import parse_recipe
 
 RAW = small_recipe(
@@ -73,6 +74,17 @@ def test_runs_side_by_side_give_what_they_give_in_turn(in_turn, tmp_path):
     assert max(list(states.values()).count("running") for states in seen) == 2
     assert json.loads((out / "failures.json").read_text()) == json.loads((whole / "failures.json").read_text())
     assert not pool._workers
+
+
+def test_a_taught_network_is_no_twin_of_one_that_is_not(tmp_path):
+    (tmp_path / "architecture.json").write_text("{}")
+    recipe = parse_recipe(RAW)
+    taught = parse_recipe(RAW, ["train.distill.teacher=reference", "baselines=[reference]"])
+    plain, again, other = (
+        _identity(Job("uniform", "1x", 3, one, folder, ""), tmp_path)
+        for one, folder in ((recipe, "a"), (recipe, "b"), (taught, "c"))
+    )
+    assert plain == again != other
 
 
 def test_an_error_of_a_run_is_said_once(tmp_path):

@@ -1,7 +1,9 @@
 """What tests have workers do; importable without torch."""
 
+import multiprocessing
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -44,3 +46,33 @@ def die(number):
 def wait_for_ever(marker):
     Path(marker).write_text(str(os.getpid()))
     time.sleep(600)
+
+
+def in_a_child(number):
+    """Start a process of one's own, as loaders of data do."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(double, (number,))
+
+
+def leave_a_child(marker):
+    """Start a process that stays, and be killed."""
+    child = subprocess.Popen(["sleep", "600"])
+    Path(marker).write_text(str(child.pid))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class ElsewhereError(Exception):
+    """An error that can be read where it was raised alone."""
+
+    def __reduce__(self):
+        return known_to, (os.getpid(),)
+
+
+def known_to(process):
+    if os.getpid() != process:
+        raise ModuleNotFoundError("no such module here")
+    return ElsewhereError()
+
+
+def raise_elsewhere(number):
+    raise ElsewhereError(f"no {number}")
