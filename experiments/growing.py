@@ -41,6 +41,7 @@ FIRST_FRESH = 30  # seeds from here on chose no setting of growth by utility
 FEWER = 3  # of them for what is compared beside uniform scaling
 METHODS: dict[str, dict[str, Any]] = {
     "growing": {"method": "growing"},
+    "growing, returns 6": {"method": "growing", "returns": 6},
     "growing, price 0.05": {"method": "growing", "price": 0.05},
     "random": {"method": "growing", "sampling": "random"},
     "global temperature": {"method": "growing", "temperature": "global"},
@@ -173,7 +174,7 @@ def fresh(arguments: argparse.Namespace) -> Iterator[tuple[str, Case, dict[str, 
     small, dense = ("vgg16_bn", 0.25), ("resnet20", 1.0)
     beside = [(*small, "params", "0.1x"), (*small, "macs", "0.1x")]
     turns = [
-        (beside, ("uniform", "growing"), arguments.seeds),
+        (beside, ("uniform", "growing", "growing, returns 6"), arguments.seeds),
         (beside, ("direct design", "random"), min(FEWER, arguments.seeds)),
         ([(*dense, "params", "0.2x")], ("uniform", "growing"), min(FEWER, arguments.seeds)),
     ]

@@ -34,6 +34,11 @@ class GrowingConfig(MethodConfig):
         description="what moves the indicators of channels beside the penalty; gradient: that of the loss (the paper), "
         "which cannot compare layers; utility: its mean square per cost, with diminishing returns",
     )
+    returns: Annotated[float, Field(ge=0, le=100)] = Field(
+        3.0,
+        description="with signal: utility, how fast further channels of a group are worth less; the larger, the nearer "
+        "widths stay to uniform proportions",
+    )
     temperature: Literal["structure", "global"] = Field(
         "structure", description="β rises with the draws of each indicator, or for all with every round"
     )

@@ -22,7 +22,6 @@ from compressor.search.problem import Finetuning, Problem, SearchResult, Unfinis
 from compressor.training.trainer import EpochRecord, Paused, Settings
 
 _PULL = 0.001  # κ of the utility of channels, beside a penalty of up to 0.05 λ
-_RETURNS = 6.0  # ρ: how fast further channels of a group are worth less
 _FLOOR = 0.75  # of the mean share of a group that is drawn: what is known of a narrow layer is mostly noise
 _ROUNDS = 30  # at least, where the recipe leaves their length open and there are as many steps
 
@@ -96,7 +95,7 @@ def _settings(config: GrowingConfig, problem: Problem, space: Space, final: Sett
         seed=problem.seed,
         fixed=_even_chance(problem, space) if config.sampling == "random" else None,
         pull=_PULL if config.signal == "utility" else 0.0,
-        returns=_RETURNS,
+        returns=config.returns,
         floor=_FLOOR if config.signal == "utility" else 0.0,
         even=config.counts == "expected" and config.sampling == "learned",
     )
@@ -146,7 +145,7 @@ def _check_budget(problem: Problem, space: Space) -> None:
 
 def _checkpoint(problem: Problem, config: GrowingConfig) -> Path | None:
     """Where growth to this budget goes on from; searches for other budgets, or otherwise set, have another file."""
-    own = [_PULL, _RETURNS, _FLOOR, _ROUNDS]  # another version's growth would go on otherwise
+    own = [_PULL, _FLOOR, _ROUNDS]  # another version's growth would go on otherwise
     key = json.dumps([dict(problem.budget.limits), config.model_dump(mode="json"), own], sort_keys=True)
     return problem.checkpoint(f"growing-{digest_of(key, 12)}.safetensors")
 
