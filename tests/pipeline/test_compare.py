@@ -10,7 +10,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 from safetensors.torch import load_file
-from small import small_recipe
+from small import NEURALSCALE, small_recipe
 
 from compressor.cli import root as cli
 from compressor.errors import RecipeError, RunError, TrainingError
@@ -24,14 +24,7 @@ pytestmark = pytest.mark.usefixtures("quick_export", "no_figures")  # which have
 
 RAW = small_recipe(
     data={"name": "digits", "image_size": 8, "limit": 256},
-    search={
-        "method": "neuralscale",
-        "iterations": 1,
-        "pretrain_epochs": 1,
-        "batch_size": 32,
-        "prune_every": 1,
-        "prune_channels": 1,
-    },
+    search=NEURALSCALE,
     train={"epochs": 2, "batch_size": 32},
     bench={"provider": "cpu", "batch": 2, "warmup": 1, "runs": 5, "threads": 1},
     widths={"round_to": 1},  # in whole blocks, methods and budgets would find the same few networks

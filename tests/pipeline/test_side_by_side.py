@@ -10,7 +10,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 from safetensors.torch import load_file
-from small import small_recipe
+from small import NEURALSCALE, small_recipe
 
 from compressor.cli import root as cli
 from compressor.errors import DataError
@@ -21,14 +21,7 @@ from compressor.recipe import parse_recipe
 
 RAW = small_recipe(
     data={"name": "digits", "image_size": 8, "limit": 128},
-    search={
-        "method": "neuralscale",
-        "iterations": 1,
-        "pretrain_epochs": 1,
-        "batch_size": 32,
-        "prune_every": 1,
-        "prune_channels": 2,
-    },
+    search=NEURALSCALE | {"prune_channels": 2},
     train={"epochs": 1, "batch_size": 32},
     bench={"provider": "cpu", "batch": 2, "warmup": 1, "runs": 2, "threads": 1},
     threads=1,

@@ -19,6 +19,15 @@ SMALL = {
     "threads": 1,
 }
 
+NEURALSCALE = {  # the `search` section of one short iteration
+    "method": "neuralscale",
+    "iterations": 1,
+    "pretrain_epochs": 1,
+    "batch_size": 32,
+    "prune_every": 1,
+    "prune_channels": 1,
+}
+
 
 def small_recipe(**sections: Any) -> dict[str, Any]:
     """A recipe as YAML gives it, with these sections instead of the small ones; None takes a section out."""

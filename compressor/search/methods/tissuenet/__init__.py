@@ -38,7 +38,8 @@ class TissueNetConfig(MethodConfig):
         "every second of a residual stage; a list of the pairs' first layers; auto: the best of the three",
     )
     k: WholeOrAuto = Field(
-        "auto", description="hidden nodes of a unit (n0, k, n2); auto: the best of 1, 2, 4 and 8 times n0, up to 32"
+        "auto",
+        description="hidden nodes of a unit (n0, k, n2); auto: the best of 1, 2, 4 and 8 times n0, up to 16 or 2 n0",
     )
     nodes: WholeOrAuto = Field(
         "auto",
