@@ -263,13 +263,15 @@ class RunContext:
             checkpoint_seconds=self.recipe.checkpoint_seconds,
             progress=self.show,
             pause=self._pausing,
+            team=self.team,
+            sync_batch_norm=config.sync_batch_norm,
             metric=self._metric,
             on_epoch=self._on_epoch,
         )
         return plain if config.function is None else self._own_trainer(plain, config.function)
 
     def _on_epoch(self, label: str, record: EpochRecord) -> None:
-        if self.tracker is not None and not (self.team is not None and self.team.rank):
+        if self.tracker is not None:
             self.tracker.epoch(label, record)
 
     def _own_trainer(self, plain: Trainer, name: str) -> Trainer:

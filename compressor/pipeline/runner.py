@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from compressor.data import DataSet
 from compressor.errors import RecipeError
 from compressor.files import read_json
 from compressor.pipeline import run_folder
@@ -22,7 +23,6 @@ from compressor.pipeline.lock import alone_in
 from compressor.pipeline.precision_plan import resolved
 from compressor.pipeline.stages import STAGES as STAGES
 from compressor.pipeline.stages.export import export_current
-from compressor.pipeline.stages.train import train_network
 from compressor.recipe import Recipe, costs, method_of, methods
 from compressor.search import Unfinished
 from compressor.training.distributed import Team
@@ -102,13 +102,16 @@ def continue_run(
 
 
 def join(out: Path | str, team: Team) -> None:
-    """In the processes of torchrun beside the first: train along whatever that one trains in a run folder."""
+    """In the processes of torchrun beside the first: take part in whatever that one trains in a run folder."""
+    contexts: dict[str, RunContext] = {}
 
-    def train(task: dict[str, Any]) -> None:
-        context = RunContext(task["recipe"], Path(out), lambda stage, text, share: None, stage="train")
-        train_network(context, next(n for n in context.networks() if n.name == task["name"]))
+    def data(recipe: Recipe) -> DataSet:
+        key = recipe.to_yaml()
+        if key not in contexts:
+            contexts[key] = RunContext(recipe, Path(out), lambda stage, text, share: None)
+        return contexts[key].data
 
-    team.serve(train)
+    team.serve(data)
 
 
 def _run_stages(context: RunContext, until: str) -> dict[str, Any]:
@@ -121,6 +124,8 @@ def _run_stages(context: RunContext, until: str) -> dict[str, Any]:
     run_folder.tidy(context.out)
     run_folder.check_files(context.out)
     recipe = context.recipe
+    if context.team is not None:
+        context.team.recipe = recipe
     for name in asked:
         context.stage = name
         context.stop_if_asked()

@@ -72,6 +72,9 @@ class TrainConfig(Section):
     accumulate: PositiveInt = Field(
         1, description="parts of a batch that are trained one after another, for less memory; batch-norms see the parts"
     )
+    sync_batch_norm: bool = Field(
+        False, description="under torchrun: batch-norms see the samples of all processes, not only their own"
+    )
     keep: Literal["last", "best"] = Field("last", description="weights of the last epoch or of the best validation one")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on CUDA, fp32 on a CPU")
     channels_last: Literal[True, False, "auto"] = Field("auto", description="auto: for networks with 2-d convolutions")

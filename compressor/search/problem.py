@@ -73,8 +73,8 @@ class Problem:
         given: state dict that the reference comes with; None: it is trained from scratch
         engine: what removes channels, see `compressor.dependency.ChannelRemover`
         trainer_for: (network whose widths stay) → what trains it in the end; None: `trainer`
-        alone: whether fresh weights are trained by `trainer.fit` with `final` in the end too: no teacher and no other
-            processes take part
+        alone: whether fresh weights are trained by `trainer.fit` with `final` in the end too: no teacher takes
+            part
         side_by_side: (networks) → milliseconds of each, untrained and exported quickly, measured in turns, of use
             beside each other only; None: nothing measures them
     """

@@ -7,7 +7,8 @@ checkpoint to the same weights (same machine, same number of threads).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -20,8 +21,10 @@ from compressor.errors import TrainingError, UnavailableError
 from compressor.models import channels_last_
 from compressor.training.checkpoint import Snapshot, Tensors, load_snapshot, named, save_snapshot
 from compressor.training.distillation import Teacher
+from compressor.training.objective import Objective
 from compressor.training.optimization import Optimizer, averaged, make_optimizer, restore_state, state_tensors
 from compressor.training.own_metric import OwnMetric
+from compressor.training.sharing import Lead, Sharing, Work
 from compressor.training.tasks import Evaluation, Task, task_of
 
 _CHECK_EVERY = 50  # steps between two looks at the loss: a look waits for the GPU
@@ -117,19 +120,6 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-class Sharing(Protocol):
-    """Processes that train one network together, see `compressor.training.distributed.Team`."""
-
-    rank: int
-    pausing: bool
-
-    def part(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, float]:
-        """This process's samples of a batch, and their share of it."""
-
-    def average(self, model: nn.Module, loss: torch.Tensor, share: float, pause: bool) -> torch.Tensor:
-        """Average gradients and running statistics; returns the loss of all samples."""
-
-
 @dataclass(frozen=True)
 class Trainer:
     """Trains networks on one data set and one device.
@@ -144,6 +134,7 @@ class Trainer:
         progress: called with one line of text and the share done (None: unknown) as training goes on
         pause: called after every step with the epochs done; True writes a checkpoint and raises `Paused`
         team: processes that share out every batch, see `compressor.training.distributed`; None: this one trains alone
+        sync_batch_norm: whether batch-norms see the samples of all of them
         teacher: a trained network that is learnt from beside the labels
         metric: judges networks in place of the task's own
         on_epoch: called with the label of a training and each of its epochs that ends
@@ -158,6 +149,7 @@ class Trainer:
     progress: Callable[[str, float | None], None] = lambda text, share: None
     pause: Callable[[float], bool] = lambda epochs: False
     team: Sharing | None = None
+    sync_batch_norm: bool = False
     teacher: Teacher | None = None
     metric: OwnMetric | None = None
     on_epoch: Callable[[str, EpochRecord], None] = lambda label, record: None
@@ -267,7 +259,15 @@ class _Fit:
             nesterov=settings.nesterov,
             weight_decay=settings.weight_decay,
         )
-        self.attention = None if trainer.teacher is None else trainer.teacher.watching(model)
+        self.objective = Objective(
+            trainer.task,
+            trainer.device.type,
+            trainer.bf16,
+            settings.label_smoothing,
+            settings.accumulate,
+            trainer.teacher,
+        )
+        self.lead: Lead | None = None
         self.average = averaged(model, settings.average) if settings.average else None
         self.step = 0
         self.history: list[EpochRecord] = []
@@ -278,11 +278,27 @@ class _Fit:
         self.saved_at = time.monotonic()
 
     def run(self) -> list[EpochRecord]:
-        try:
-            return self._trained()
-        finally:
-            if self.attention is not None:
-                self.attention.close()
+        with self._led():
+            self.objective.watch(self.model)
+            try:
+                return self._trained()
+            finally:
+                self.objective.close()
+
+    @contextmanager
+    def _led(self) -> Iterator[None]:
+        """Let other processes take part, if there are any and they can."""
+        trainer = self.trainer
+        if trainer.team is None:
+            yield
+            return
+        sizes = self.seed, self.settings.batch_size, tuple(trainer.augment), trainer.channels_last
+        with trainer.team.leading(Work(self.objective, *sizes, trainer.sync_batch_norm), self.model) as lead:
+            if isinstance(lead, str):
+                trainer.progress(f"{self.label}: in one process, since {lead}", None)
+            else:
+                self.lead = lead
+            yield
 
     def _trained(self) -> list[EpochRecord]:
         if self.observer is not None:
@@ -316,7 +332,7 @@ class _Fit:
             if self.step % _CHECK_EVERY == 0:
                 self._look()
                 self._report(begun)
-            pausing = self.step % per_epoch and self._pausing(self.step / per_epoch)
+            pausing = self.step % per_epoch and self.trainer.pause(self.step / per_epoch)
             if self.step % per_epoch and (pausing or self._due()):
                 now = time.monotonic()
                 self.seconds += now - begun
@@ -326,7 +342,7 @@ class _Fit:
                 raise Paused(self.step / per_epoch)
         self._look()
         self._end_epoch(begun)
-        if len(self.history) != self.settings.epochs and self._pausing(float(len(self.history))):
+        if len(self.history) != self.settings.epochs and self.trainer.pause(float(len(self.history))):
             self._save()
             raise Paused(float(len(self.history)))
         return False
@@ -335,13 +351,11 @@ class _Fit:
         lr = self.settings.lr_at(self.step, len(self.batches))
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        team, share = self.trainer.team, 1.0
-        if team is not None:
-            x, y, share = team.part(x, y)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self._backward(x, y)
-        if team is not None:
-            loss = team.average(self.model, loss, share, self.trainer.pause((self.step + 1) / len(self.batches)))
+        if self.lead is None:
+            loss = self.objective.backward(self.model, x, y, share=1.0, least=len(x))
+        else:
+            loss = self.lead.backward(self.model, self.step, x, y)
         if self.settings.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         if self.observer is not None:
@@ -352,30 +366,6 @@ class _Fit:
         self.losses.append(loss)
         self.step += 1
         return self.observer.after_step() if self.observer is not None else False
-
-    def _backward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Add up the gradients of a batch, part by part; its mean loss."""
-        parts = max(1, min(self.settings.accumulate, len(x) // 2))  # batch-norm needs two images
-        losses = []
-        for some, targets in zip(x.tensor_split(parts), y.tensor_split(parts), strict=True):
-            loss = self._loss(some, targets) * (len(some) / len(x))
-            loss.backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
-        return losses[0] if parts == 1 else torch.stack(losses).sum()
-
-    def _loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        task, teacher, smoothing = self.trainer.task, self.trainer.teacher, self.settings.label_smoothing
-        with torch.autocast(self.trainer.device.type, torch.bfloat16, enabled=self.trainer.bf16):
-            output = self.model(x)
-            taught = None if teacher is None else teacher.outputs(x)
-        if teacher is None or taught is None:
-            return task.loss(output, y, smoothing)
-        loss = teacher.loss(task, output, taught, y, smoothing)
-        return loss if self.attention is None else loss + teacher.attention * self.attention.loss()
-
-    def _pausing(self, epochs: float) -> bool:
-        team = self.trainer.team
-        return self.trainer.pause(epochs) if team is None else team.pausing
 
     def _look(self) -> None:
         """Add the losses since the last look to the epoch's sum; stop if one is not a number."""
@@ -435,7 +425,7 @@ class _Fit:
         return self.checkpoint is not None and time.monotonic() - self.saved_at >= self.trainer.checkpoint_seconds
 
     def _save(self, stopped: bool = False) -> None:
-        if self.checkpoint is None or (self.trainer.team is not None and self.trainer.team.rank):
+        if self.checkpoint is None:
             return
         self._look()
         seen = Snapshot({}, {}) if self.observer is None else self.observer.state()

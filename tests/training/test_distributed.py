@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -28,6 +29,29 @@ RAW = small_recipe(
     data={"name": "digits", "image_size": 8, "limit": 600},
     train={"epochs": 6, "batch_size": 48, "lr": 0.05, "precision": "fp32"},
 )
+FAILING = """
+import os
+from torch import nn
+
+class Failing(nn.Linear):
+    def forward(self, x):
+        if self.training and x.shape[0] > 4 and os.environ.get("RANK") == "1":
+            raise ValueError("the second process is out of luck")
+        return super().forward(x)
+
+def network(num_classes=10):
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), Failing(288, 32), nn.ReLU(), nn.Linear(32, 10))
+"""
+OWN_FORWARD = (
+    NETWORK
+    + """
+class Doubled(nn.AvgPool2d):
+    def __init__(self, size):
+        super().__init__(size)
+        self.forward = lambda x: 2 * nn.AvgPool2d.forward(self, x)
+nn.AvgPool2d = Doubled
+"""
+)
 SUPPORT = Path(__file__).parents[1] / "support"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
@@ -45,8 +69,11 @@ def finish(process):
 
 @pytest.fixture
 def trained(start_command, folder):
-    def work(where, out, processes, *more):
-        """Run the recipe in so many processes, told what torchrun tells them; what each of them printed."""
+    def work(where, out, processes, *more, codes=(0,)):
+        """Run the recipe in so many processes, told what torchrun tells them; what each of them printed.
+
+        One whose exit code is not among `codes` fails the test; process 0 must have the first of them.
+        """
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         team = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -60,7 +87,9 @@ def trained(start_command, folder):
             )
             for rank, log in enumerate(logs)
         ]
-        assert [process.wait() for process in started] == [0] * processes, [log.read_text() for log in logs]
+        ended = [process.wait() for process in started]
+        assert ended[0] == codes[0], [log.read_text() for log in logs]
+        assert {*ended} <= {*codes}, [log.read_text() for log in logs]
         return [log.read_text() for log in logs]
 
     return work
@@ -68,9 +97,8 @@ def trained(start_command, folder):
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "mynet.py").write_text(NETWORK)
-
-    def write(**sections):
+    def write(network=NETWORK, **sections):
+        (tmp_path / "mynet.py").write_text(network)
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RAW | sections))
         return tmp_path
 
@@ -116,6 +144,71 @@ def test_a_signal_pauses_all_and_a_resumed_run_ends_as_one_without(folder, train
     trained(where, "cut", 2, "--resume")
     whole, cut = (load_file(where / name / "weights.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(tensor, cut[name]) for name, tensor in whole.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "search",
+    [
+        {"method": "growing", "settle": 0.5, "steps_per_round": 3},
+        {"method": "neuralscale", "iterations": 1, "pretrain_epochs": 2, "prune_every": 4, "prune_channels": 4},
+    ],
+    ids=["growing", "neuralscale"],
+)
+def test_what_two_processes_search_together_one_finds_alone(folder, trained, search):
+    """Networks change their shape meanwhile; no batch-norm, so that gradients are the same but for rounding."""
+    where = folder(model="mynet:network", search=search)
+    for processes, out in ((1, "one"), (2, "two")):
+        trained(where, out, processes)
+    one, two = (json.loads((where / name / "architecture.json").read_text())["widths"] for name in ("one", "two"))
+    assert one == two
+    assert json.loads((where / "two" / "report.json").read_text())["budget"]["met"]
+
+
+@pytest.mark.slow
+def test_a_process_killed_ends_the_run_with_one_sentence_and_it_goes_on_to_the_same_weights(folder, trained):
+    growing = {"method": "growing", "settle": 0.5, "steps_per_round": 3}
+    settings = {"checkpoint_seconds": 0, "search": growing, "train": RAW["train"] | {"epochs": 12}}
+    where = folder(model={"name": "vgg11_bn", "width": 0.125}, data=RAW["data"] | {"image_size": 32}, **settings)
+    trained(where, "whole", 2)
+    process = start(where, "cut")
+    deadline = time.monotonic() + 120
+    while not [*where.glob("cut/checkpoints/search/growing*")] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    second = [pid for pid in children(process.pid) if b"RANK=1" in environment(pid)]
+    assert len(second) == 1
+    os.kill(second[0], signal.SIGKILL)
+    code, _, told = finish(process)
+    assert code != 0
+    assert len(re.findall("^error: torchrun: another process of this run has ended.*--resume", told, re.MULTILINE)) == 1
+    trained(where, "cut", 2, "--resume")
+    whole, cut = (load_file(where / name / "weights.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(tensor, cut[name]) for name, tensor in whole.items())
+
+
+def children(pid):
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def environment(pid):
+    return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+
+
+@pytest.mark.slow
+def test_what_fails_in_another_process_process_0_tells(folder, trained):
+    where = folder(FAILING, model="mynet:network", search={"method": "uniform"})
+    told = trained(where, "two", 2, codes=(3, 0))
+    assert "error: process 1 of torchrun: ValueError: the second process is out of luck" in told[0]
+
+
+@pytest.mark.slow
+def test_a_network_that_cannot_be_sent_one_process_trains(folder, trained):
+    where = folder(OWN_FORWARD, model="mynet:network", search={"method": "uniform"})
+    trained(where, "one", 1)
+    told = trained(where, "two", 2)
+    assert "in one process, since" in told[0]
+    one, two = (load_file(where / name / "weights.safetensors") for name in ("one", "two"))
+    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 9, 10])

@@ -199,7 +199,7 @@ def _problem(context: RunContext, unscaled: Architecture, limited: Limited, trai
         given=trained.tensors if trained is not None and method_of(recipe.search).keeps_weights else None,
         engine=recipe.widths.engine,
         trainer_for=context.trainer,
-        alone=recipe.train.distill is None and context.team is None,
+        alone=recipe.train.distill is None,
         # Under a limit of time all networks found are as fast.
         side_by_side=None if timed else lambda networks: context.runtime(unscaled).side_by_side(networks),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 
 from compressor.errors import TrainingError
@@ -48,8 +47,8 @@ def _alike(network: RunNetwork) -> tuple[object, ...]:
 
 
 def train_network(context: RunContext, network: RunNetwork) -> None:
-    """Train one network; in the processes of torchrun, all of them train it together."""
-    recipe, team = context.recipe, context.team
+    """Train one network."""
+    recipe = context.recipe
     fresh, start = network.begins == "fresh", network.folder / "start.safetensors"
     settings = final_settings(recipe.train) if fresh else finetuning_settings(recipe, network.finetuning)
     if network.begins in ("given", "trained") or settings.epochs == 0:
@@ -57,22 +56,18 @@ def train_network(context: RunContext, network: RunNetwork) -> None:
         history = context.searched.training if network.begins in ("found", "trained") else []
         TrainRecord.of(history).write(network.folder / "training.json")
         return
-    trainer = replace(context.trainer(network.architecture), team=team)
+    trainer = context.trainer(network.architecture)
     if network.distilled:
         trainer = replace(trainer, teacher=teacher_of(context, trainer))
     architecture, seed = network.architecture, recipe.seed
     model = trainer.prepare(build(architecture, seed) if fresh else load_weights(architecture, start, seed))
     checkpoint = context.checkpoints / f"train-{network.name}.safetensors"
-    joined = nullcontext() if team is None else team.together({"recipe": recipe, "name": network.name})
     try:
-        with joined:
-            label = f"{'training' if fresh else 'fine-tuning'} {network.name}"
-            history = trainer.fit(model, settings, seed=recipe.seed, label=label, checkpoint=checkpoint)
+        label = f"{'training' if fresh else 'fine-tuning'} {network.name}"
+        history = trainer.fit(model, settings, seed=recipe.seed, label=label, checkpoint=checkpoint)
     except TrainingError:
         checkpoint.unlink(missing_ok=True)  # it leads to the same end; train.lr may be changed now
         raise
-    if team is not None and team.rank:
-        return
     TrainRecord.of(history).write(network.folder / "training.json")
     note = {"architecture": network.architecture.to_json()}
     save_tensors(network.folder / "weights.safetensors", model.state_dict(), note)
