@@ -29,7 +29,8 @@ HERE = Path(__file__).parent
 METHODS: dict[str, dict[str, Any]] = {
     "uniform": {"method": "uniform"},
     "neuralscale": {
-        "method": "neuralscale", "iterations": 1, "pretrain_epochs": 6, "prune_every": 5, "prune_channels": 16, "lr": 0.05
+        "method": "neuralscale", "iterations": 1, "pretrain_epochs": 6, "lr": 0.05, "prune_every": 5,
+        "prune_channels": 16,
     },
     "growing": {"method": "growing", "settle": 0.8},
 }  # fmt: skip
