@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from compressor.errors import CompressorError
@@ -70,13 +70,18 @@ def imported(key: str, name: str, kind: type[CompressorError]) -> Callable[..., 
             raise kind(f"{key}: {name} is a function that only the process held that began this; call it from there")
         return _OFFERED[name.removeprefix(GIVEN)]
     module, _, function = name.partition(":")
-    if os.getcwd() not in sys.path:  # noqa: PTH109 - the user's own module lies beside the recipe's caller
-        sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    find_here()
     found = called(f"{key}: cannot import {name}", lambda: getattr(importlib.import_module(module), function), kind)
     if not callable(found):
         raise kind(f"{key}: {name} is a {type(found).__name__}, not a function or class")
     made: Callable[..., Any] = found
     return made
+
+
+def find_here() -> None:
+    """Let modules of the working directory be found: the user's own lie beside the recipe's caller."""
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
 
 
 def call(function: Callable[..., Any], given: Mapping[str, Any]) -> Any:

@@ -16,7 +16,7 @@ from olive.search.search_parameter import Categorical, SearchParameter
 from compressor.files import copy_atomic, digest_of
 from compressor.integrations.olive.ending import BudgetMissedError, PassFailed, loud
 from compressor.integrations.olive.networks import reference_of
-from compressor.integrations.olive.parameters import PASS, check_names, check_points, recipe_of
+from compressor.integrations.olive.parameters import INPUTS, PASS, check_names, check_points, inputs_of, recipe_of
 from compressor.pipeline.runner import run
 
 _EVIDENCE = ("report.html", "report.json", "recipe.yaml")
@@ -25,6 +25,12 @@ _log = logging.getLogger("olive.passes.compressor")  # below the logger that Oli
 
 class CompressToBudget(Pass):  # type: ignore[misc]  # olive has no types
     """Search, train, export and measure as `compressor run` does, for the model that Olive hands in."""
+
+    def __init__(self, accelerator_spec: AcceleratorSpec, config: BasePassConfig, host_device: Any = None) -> None:
+        with loud():
+            read = inputs_of(config.model_dump())
+        # Olive takes results from its cache by the configuration, which only names recipe files, data and code.
+        super().__init__(accelerator_spec, config.model_copy(update={INPUTS: read}), host_device)
 
     @classmethod
     def _default_config(cls, accelerator_spec: AcceleratorSpec) -> dict[str, PassConfigParam]:
@@ -58,6 +64,7 @@ class CompressToBudget(Pass):  # type: ignore[misc]  # olive has no types
                 description="what a missed budget does: fail ends `olive run` with exit code 1; prune leaves this "
                 "point out of a search",
             ),
+            INPUTS: PassConfigParam(type_=str, description="set by the pass: a hash of recipe files, data and code"),
         }
 
     @classmethod
@@ -93,7 +100,7 @@ class CompressToBudget(Pass):  # type: ignore[misc]  # olive has no types
 def _compressed(model: OliveModelHandler, parameters: dict[str, Any], folder: Path) -> ONNXModelHandler:
     """Run the pipeline below Olive's folder for this output; goes on where an earlier, interrupted one stopped."""
     recipe = recipe_of(parameters, reference_of(model))
-    out = folder / f"run-{digest_of(recipe.to_yaml(), 12)}"
+    out = folder / f"run-{digest_of(recipe.to_yaml() + (parameters[INPUTS] or ''), 12)}"
     report = run(recipe, out, resume=True, progress=_Logged())
     verdict = report["budget"]
     if not verdict["met"]:

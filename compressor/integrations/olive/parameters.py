@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import itertools
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from compressor.errors import RecipeError, not_one_of
+from compressor.files import digest_of, sha256_of
 from compressor.pipeline.sweep_jobs import budget_section, search_section
 from compressor.recipe import Recipe, load_recipe, parse_recipe
+from compressor.user_functions import find_here
 
 PASS = "CompressToBudget"
 NAMES = ("budget", "method", "data", "epochs", "weights", "recipe", "overrides", "missed")
 SEARCHABLE = ("budget", "method")
+INPUTS = "inputs"  # what the pass itself adds to its configuration, see `inputs_of`
 MISSED = ("fail", "prune")
 
 
@@ -61,8 +69,41 @@ def check_names(parameters: Iterable[str]) -> None:
         RecipeError: names the nearest one
     """
     for name in parameters:
-        if name not in NAMES:
+        if name not in (*NAMES, INPUTS):
             raise RecipeError(f"{PASS}: unknown parameter: {not_one_of(name, NAMES)}")
+
+
+def inputs_of(parameters: Mapping[str, Any]) -> str:
+    """A hash of what the parameters only name: recipe files, data and code, with the version of this package.
+
+    Olive takes a result from its cache when input model and configuration are the same. Of a folder of data, names,
+    sizes and times of change count: reading all images may take minutes.
+
+    Raises:
+        RecipeError: as `recipe_of`
+    """
+    recipe = recipe_of(parameters, "given:network")
+    found = [recipe.to_yaml(), version("onnx-compressor")]
+    find_here()
+    for name, _ in recipe.code.values():
+        with contextlib.suppress(ImportError, ValueError, SyntaxError):  # the run says what is wrong with it
+            spec = importlib.util.find_spec(name.partition(":")[0])
+            if spec is not None and spec.origin and Path(spec.origin).is_file():
+                found.append(f"{name} {sha256_of(Path(spec.origin))}")
+    for path in (recipe.data.path, *(value for value in recipe.data.options.values() if isinstance(value, str))):
+        found += _listing(Path(path)) if path and os.path.lexists(path) else ()
+    return digest_of("\n".join(found), 16)
+
+
+def _listing(path: Path) -> Iterator[str]:
+    """Name, size and time of change of a file, or of all files in a folder."""
+    for root, folders, files in os.walk(path):
+        folders.sort()
+        for name in sorted(files):
+            yield from _listing(Path(root, name))
+    if not path.is_dir():
+        about = path.stat()
+        yield f"{path} {about.st_size} {about.st_mtime_ns}"
 
 
 def check_points(fixed: Mapping[str, Any], searched: Mapping[str, Iterable[Any]]) -> None:

@@ -61,12 +61,12 @@ def package(tmp_path_factory):
 
 
 def olive(folder, package, script=NET, **changed):
-    engine = changed.pop("engine", {})
+    engine, given = changed.pop("engine", {}), changed.pop("model", None)
     (folder / "net.py").write_text(script, encoding="utf-8")
     io = {"input_names": ["input"], "input_shapes": [[1, 1, 32, 32]], "output_names": ["output"]}
     model = {"model_loader": "load", "model_script": "net.py", "io_config": io}
     run = {
-        "input_model": {"type": "PyTorchModel", "config": model},
+        "input_model": given or {"type": "PyTorchModel", "config": model},
         "passes": {"compress": {"type": "CompressToBudget", "config": GIVEN | changed}},
         "output_dir": "out",
         "cache_dir": "cache",
@@ -105,6 +105,32 @@ def test_a_run_gives_a_model_within_budget_that_computes_what_pytorch_does(packa
     (logits,) = session.run(None, {session.get_inputs()[0].name: images})
     with torch.no_grad():
         assert numpy.allclose(network(torch.from_numpy(images)).numpy(), logits, atol=1e-4)
+
+
+def test_an_onnx_file_is_an_input_model_too(package, tmp_path):
+    space = {}
+    exec(NET, space)
+    network = space["load"]().eval()
+    torch.onnx.export(network, (torch.zeros(1, 1, 32, 32),), tmp_path / "given.onnx", dynamo=True)
+    given = {"type": "ONNXModel", "config": {"model_path": "given.onnx"}}
+    ended = olive(tmp_path, package, model=given, recipe=BENCH | {"finetune": {"epochs": 1}})
+    assert ended.returncode == 0, ended.stderr
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert 0 < report["params"] <= sum(parameter.numel() for parameter in network.parameters()) / 2
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx", providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape[1:] == [1, 32, 32]
+
+
+def test_a_changed_recipe_file_is_no_hit_of_the_cache(package, tmp_path):
+    results = []
+    for epochs in (1, 1, 2):
+        recipe = {"model": "lenet5", "data": "digits", "budget": {"params": "0.5x"}, "search": {"method": "uniform"}}
+        (tmp_path / "some.yaml").write_text(json.dumps(recipe | BENCH | {"train": {"epochs": epochs}}))
+        ended = olive(tmp_path, package, recipe="some.yaml", epochs=None, weights="fresh")
+        assert ended.returncode == 0, ended.stderr
+        results.append(sorted(tmp_path.glob("cache/**/run-*/recipe.yaml")))
+    assert [len(runs) for runs in results] == [1, 1, 2]
+    assert {load_recipe(path).train.epochs for path in results[-1]} == {1, 2}
 
 
 @pytest.mark.parametrize(

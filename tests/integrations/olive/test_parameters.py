@@ -3,7 +3,7 @@
 import pytest
 
 from compressor.errors import RecipeError
-from compressor.integrations.olive.parameters import check_points, recipe_of
+from compressor.integrations.olive.parameters import check_points, inputs_of, recipe_of
 
 GOOD = {"budget": {"params": "0.5x"}, "method": "uniform", "data": "digits"}
 
@@ -57,3 +57,28 @@ def test_every_point_of_a_search_is_checked():
     check_points(GOOD, {"budget": ["0.25x", "0.5x"], "method": ["uniform", "l1"]})
     with pytest.raises(RecipeError, match="did you mean uniform"):
         check_points(GOOD, {"budget": ["0.25x", "0.5x"], "method": ["l1", "unifrm"]})
+
+
+@pytest.mark.parametrize("change", ["recipe", "image", "new image", "code"])
+def test_what_is_only_named_counts_for_the_cache_of_olive(tmp_path, monkeypatch, change):
+    monkeypatch.chdir(tmp_path)
+    images, recipe, code = tmp_path / "images" / "train" / "cat", tmp_path / "some.yaml", tmp_path / "judge.py"
+    images.mkdir(parents=True)
+    (images / "one.png").write_bytes(b"an image")
+    recipe.write_text(
+        "{model: {name: lenet5}, budget: {params: 0.5x}, data: digits, search: {method: uniform}, train: {epochs: 2}}"
+    )
+    code.write_text("def score(model, data, device): return 1.0\n")
+    data = {"name": "imagefolder", "path": "images"}
+    given = GOOD | {"data": data, "recipe": str(recipe), "overrides": ["evaluate=judge:score"]}
+    before = inputs_of(given)
+    assert inputs_of(given) == before
+    if change == "recipe":
+        recipe.write_text(recipe.read_text().replace("epochs: 2", "epochs: 3"))
+    elif change == "image":
+        (images / "one.png").write_bytes(b"another image")
+    elif change == "new image":
+        (images / "two.png").write_bytes(b"an image")
+    else:
+        code.write_text("def score(model, data, device): return 2.0\n")
+    assert inputs_of(given) != before
