@@ -10,8 +10,9 @@ import pytest
 import torch
 from small import small_recipe
 
-from compressor.bench import Conditions
+from compressor.bench import Conditions, Pairs
 from compressor.errors import RecipeError
+from compressor.exporters import layouts
 from compressor.exporters.layouts import allowed, fastest, forms, probed
 from compressor.models import build, reference_architecture
 from compressor.models.architecture import Architecture
@@ -58,11 +59,12 @@ def test_the_shipped_file_is_within_the_budget_and_equals_pytorch(finished):
     ).read_text(encoding="utf-8")
 
 
-def test_the_form_shipped_is_the_fastest_measured(finished):
+def test_no_form_is_shipped_that_is_slower_than_what_searches_measure(finished):
     report, _ = finished
     measured = report["stacked"]["forms"]
     assert {"grouped", "blocks", "dense"} <= set(measured) <= {"grouped", "blocks", "dense", "per layer"}
-    assert min(measured, key=lambda form: measured[form]["median_ms"]) == report["stacked"]["chosen"]
+    first, chosen = report["stacked"]["searched"], report["stacked"]["chosen"]
+    assert chosen == first or measured[chosen]["median_ms"] < measured[first]["median_ms"]
     assert report["baseline"]["reference"]["stacked"] is None
 
 
@@ -118,7 +120,7 @@ def test_zeros_are_not_stored_under_a_limit_of_the_file(tmp_path):
     report = run(recipe(budget={"onnx_bytes": 150_000}), tmp_path / "out")
     assert report["onnx_bytes"] <= 150_000
     assert set(report["stacked"]["forms"]) == {"grouped"}
-    assert report["onnx_bytes"] > 0.95 * 150_000
+    assert report["budget"]["slack"]["onnx_bytes"] < report["budget"]["one_channel"]["onnx_bytes"]
 
 
 def test_a_search_measures_what_may_be_shipped(monkeypatch):
@@ -131,13 +133,39 @@ def test_a_search_measures_what_may_be_shipped(monkeypatch):
         budget = {"params": "0.3x"} | ({"onnx_bytes": 100_000} if bytes_too else {})
         given = recipe(budget=budget, export={"stacked": stacked}, bench={"batch": 2, "threads": 1})
         probe = probed(model, architecture, allowed(given), conditions)
-        assert repr(probe) in {repr(form) for form in forms(model, architecture, given).values()}
+        assert repr(probe) == repr(next(iter(forms(model, architecture, given).values())))
 
 
 def test_equal_layouts_are_one():
     stacks = {"fc1": Stack("fc2", (Kind(1, BasicUnit(64, 40, 32)),))}  # of one unit, all are alike
     architecture = Architecture("mlp", 10, (1, 8, 8), {"fc1": 40, "fc2": 32}, {}, stacks)
     assert len(forms(build(architecture).eval(), architecture, recipe())) == 1
+
+
+@pytest.mark.parametrize(
+    ("times", "chosen"),
+    [
+        ({"a": 1.0, "b": 1.3, "c": 0.97}, "a"),  # no doubt about b, some about c
+        ({"a": 1.0, "b": 0.8, "c": 0.7}, "c"),
+        ({"a": 1.0, "b": 0.8, "c": 1.2}, "b"),
+    ],
+)
+def test_another_form_than_the_first_has_to_be_faster_beyond_doubt(tmp_path, monkeypatch, times, chosen):
+    def pairs(base, candidate, *given, **named):
+        assert base.name == "a"
+        values = np.ones((4, 2, 2))
+        values[:, :, 1] = times[candidate.name]
+        values[1, :, 1] *= 1.1
+        zero = np.zeros_like(values)
+        return Pairs(values, zero, "wall", "cpu", 1, 0.0, 0, np.zeros((4, 2)), ())
+
+    monkeypatch.setattr(layouts, "measure_pairs", pairs)
+    paths = {name: tmp_path / name for name in times}
+    for path in paths.values():
+        path.write_bytes(b"a file")
+    found = fastest(paths, BenchConfig(provider="cpu"))
+    assert found["chosen"] == chosen
+    assert found["forms"]["b"]["median_ms"] == pytest.approx(times["b"])
 
 
 def test_one_form_is_not_measured(tmp_path):
