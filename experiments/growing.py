@@ -177,6 +177,7 @@ def fresh(arguments: argparse.Namespace) -> Iterator[tuple[str, Case, dict[str, 
         (beside, ("uniform", "growing", "growing, returns 6"), arguments.seeds),
         (beside, ("direct design", "random"), min(FEWER, arguments.seeds)),
         ([(*dense, "params", "0.2x")], ("uniform", "growing"), min(FEWER, arguments.seeds)),
+        (beside, ("global temperature",), 1),
     ]
     for budgets, arms, seeds in turns:
         for seed in range(FIRST_FRESH, FIRST_FRESH + seeds):
