@@ -1,4 +1,4 @@
-# make quickstart: set everything up and run the main job.   make test: linters, types, tests.   make test-portable: other CPUs.
+# make quickstart: set everything up and run the main job.   make test: linters, types, tests.   make docs: pages in site/.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,11 +9,14 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 TRAINING := tests/search tests/models tests/exporters tests/pipeline tests/training tests/report/test_growth.py \
     tests/test_golden.py
 
-.PHONY: quickstart test pytest test-portable lint types clean
+.PHONY: quickstart test docs pytest test-portable lint types clean
 
 quickstart: $(STAMP)
 	rm -rf runs/quickstart
 	$(BIN)/compressor run recipes/quickstart.yaml -o runs/quickstart
+
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # Types are checked beside the tests, whose workers leave a core idle now and then.
 test: $(STAMP)
@@ -44,4 +47,4 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) .mypy .mypy_cache .ruff_cache .pytest_cache build runs
+	rm -rf $(VENV) .mypy .mypy_cache .ruff_cache .pytest_cache build runs site

@@ -15,16 +15,19 @@ from compressor.cli.root import main
 from compressor.recipe import load_recipe, parse_recipe
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, RECIPES, RESULTS = (
+    (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/recipes.md", "docs/results.md")
+)
 
 
-def test_the_recipe_it_explains_is_the_shipped_one():
-    block = README.split("```yaml")[1].split("```")[0]
+@pytest.mark.parametrize("page", [README, RECIPES], ids=["README", "recipes"])
+def test_the_recipe_it_explains_is_the_shipped_one(page):
+    block = page.split("```yaml")[1].split("```")[0]
     assert parse_recipe(yaml.safe_load(block)) == load_recipe(ROOT / "recipes" / "cifar10-vgg11.yaml")
 
 
 def test_the_latency_budgets_it_shows_are_valid():
-    shown = [line for line in README.split("```yaml")[2].split("```")[0].splitlines() if line]
+    shown = [line for line in RECIPES.split("```yaml")[2].split("```")[0].splitlines() if line]
     assert len(shown) == 2
     for line in shown:
         raw = {"model": "mlp", "data": "digits", "search": {"method": "uniform"}, **yaml.safe_load(line)}
@@ -35,7 +38,7 @@ def test_the_commands_it_names_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^    make (\w+)", README, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
-    listed = README.split("Other commands: ")[1].split("\n\n")[0]
+    listed = RECIPES.split("Other commands: ")[1].split("\n\n")[0]
     for command in re.findall(r"`(?:compressor )?([a-z |]+?)(?: [A-Z][\w.]*)?`", listed):
         for name in command.split(" | ") if "list" not in command else ["recipes"]:
             assert CliRunner().invoke(main, [name.strip(), "--help"]).exit_code == 0, name
@@ -52,7 +55,7 @@ def test_the_python_example_names_what_there_is():
     named = re.findall(r"compressor\.(\w+)\(", code)
     import compressor
 
-    assert {"run", "compress", "load"} <= set(named) <= set(compressor.__all__)
+    assert {"compress", "load"} <= set(named) <= set(compressor.__all__)
 
 
 @pytest.mark.parametrize("name", ["neuralscale", "uniform", "reference"])
@@ -60,22 +63,22 @@ def test_the_accuracies_are_those_that_were_measured(name):
     measured = json.loads((ROOT / "experiments" / "cifar10_vgg11.json").read_text())["networks"][name]
     accuracies = measured["accuracy_percent"]
     text = f"{statistics.mean(accuracies):.2f} ± {statistics.stdev(accuracies):.2f} %"
-    assert text in README
+    assert text in RESULTS
     low, high = min(measured["params"]), max(measured["params"])
-    assert (f"{low:,}" if low == high else f"{low:,} – {high:,}") in README
+    assert (f"{low:,}" if low == high else f"{low:,} – {high:,}") in RESULTS
 
 
 def test_the_gain_and_the_time_ratio_are_those_that_were_measured():
     gain = json.loads((ROOT / "experiments" / "cifar10_vgg11.json").read_text())
-    assert f"{gain['gain_mean']:.1f} points ahead" in README
+    assert f"{gain['gain_mean']:.1f} points ahead" in RESULTS
     full = json.loads((ROOT / "experiments" / "pruning_speed_full.json").read_text())
     quarter = json.loads((ROOT / "experiments" / "pruning_speed.json").read_text())
     shares = {"physical": f"**{full['ratio']:.2f}**", "torch_pruning": f"{full['ratio_torch_pruning']:.2f}"}
     for name, share in shares.items():
         seconds, speed = full["seconds"][name], full["steps_per_second"][name]
-        assert f"| {seconds:.0f} s | {speed:.2f} | {share} |" in README
+        assert f"| {seconds:.0f} s | {speed:.2f} | {share} |" in RESULTS
     assert full["events"] == 131
-    assert f"**{quarter['ratio']:.2f}** of the masked time" in README
+    assert f"**{quarter['ratio']:.2f}** of the masked time" in RESULTS
 
 
 @pytest.mark.parametrize("network", ["preact_resnet18", "mobilenetv2"])
@@ -83,14 +86,14 @@ def test_whole_iterations_of_other_networks_took_what_was_measured(network):
     found = json.loads((ROOT / "experiments" / f"pruning_speed_whole_{network}.json").read_text())
     told, theirs = f"**{found['whole_ratio']:.2f}**", f"{found['whole_ratio_torch_pruning']:.2f}"
     title = {"preact_resnet18": "PreAct-ResNet-18", "mobilenetv2": "MobileNetV2"}[network]
-    text = " ".join(README.split())
+    text = " ".join(RESULTS.split())
     after = text[text.index(f"{title} at half of its width: {told}") :][:90]
     assert theirs in after
 
 
 def test_the_accuracy_at_equal_macs_is_that_which_was_measured():
     found = json.loads((ROOT / "experiments" / "cifar10_equal_macs.json").read_text())
-    assert f"{found['accuracy_mean']:.2f} ± {found['accuracy_std']:.2f} %" in README
+    assert f"{found['accuracy_mean']:.2f} ± {found['accuracy_std']:.2f} %" in RESULTS
     assert all(row["macs"] <= row["limits"]["macs"] for row in found["seeds"])
 
 
@@ -101,7 +104,7 @@ def test_the_table_of_methods_is_what_was_measured():
         accuracy, macs = group["accuracy"], group["macs"]["mean"]
         text = f"{100 * accuracy['mean']:.2f} ± {100 * accuracy['std']:.2f}"
         text = f"**{text}**" if group["best"] else text
-        (row,) = [line for line in README.splitlines() if f"| {text} ({macs / 1e6:.2f} M) |" in line]
+        (row,) = [line for line in RESULTS.splitlines() if f"| {text} ({macs / 1e6:.2f} M) |" in line]
         assert row.startswith(f"| `{group['method'].partition(':')[0]}` |") or group["method"] == "unscaled"
         assert len(group["seeds"]) == 3
 
@@ -116,10 +119,10 @@ def test_the_latency_budgets_are_those_that_were_measured():
         cells = [f"{names[name]}, batch {batch}", share.replace("x", "×"), f"{100 * own['used_of_limit']:.1f} %"]
         cells += [f"{100 * own['used_of_limit_upper']:.1f} %", own["verdict"], f"{own['search_seconds']:.0f} s"]
         cells += [f"{hand[cost]['used_of_limit']:.2f}×" for cost in ("params", "macs")]
-        assert f"| {' | '.join(cells)} |" in README
+        assert f"| {' | '.join(cells)} |" in RESULTS
     steps = found["mobilenet_v2_half_params_in_steps"]
     for batch in ("1", "100"):
-        assert " / ".join(f"{steps[batch][step]:.2f}" for step in ("1", "4", "8")) in README
+        assert " / ".join(f"{steps[batch][step]:.2f}" for step in ("1", "4", "8")) in RESULTS
 
 
 def test_the_gate_is_as_right_as_was_measured():
@@ -128,7 +131,7 @@ def test_the_gate_is_as_right_as_was_measured():
         rows = [table[f"vgg11/{batch}/{slowdown}"] for batch in (1, 100)]
         alarms = [f"{row['regression']} of {row['trials']} ({row['inconclusive']} inconclusive)" for row in rows]
         cells = [f"{told}, {row['seconds_median']:.1f} s" for told, row in zip(alarms, rows, strict=True)]
-        assert f"| {' | '.join(cells)} |" in README
+        assert f"| {' | '.join(cells)} |" in RESULTS
 
 
 def test_the_peer_is_told_as_it_was_measured():
@@ -143,11 +146,11 @@ def test_the_peer_is_told_as_it_was_measured():
         taken = [round(row["search_seconds"]) for row in rows]
         seconds = " to ".join(str(one) for one in sorted({min(taken), max(taken)}))
         accuracies = ", ".join(f"{100 * row['accuracy']:.1f}" for row in rows)
-        assert f"| {ratios} ({over} %) | {seconds} s | {accuracies} % |" in README
+        assert f"| {ratios} ({over} %) | {seconds} s | {accuracies} % |" in RESULTS
 
 
 def test_the_growing_results_are_the_experiments_numbers():
-    text = README.split("### Growing")[1].split("### ")[0] + (ROOT / "docs" / "growing.md").read_text(encoding="utf-8")
+    text = RESULTS.split("## Growing")[1].split("## ")[0] + (ROOT / "docs" / "growing.md").read_text(encoding="utf-8")
     methods, time, layers, budgets = (
         json.loads((ROOT / "experiments" / f"growing_{name}.json").read_text())
         for name in ("methods", "time", "layers", "budgets")
@@ -171,7 +174,7 @@ def test_growing_on_seeds_that_chose_nothing_is_as_measured(budget):
     runs = json.loads((ROOT / "experiments" / "growing_fresh.json").read_text())["runs"]
     growing, uniform = (runs[f"vgg16_bn {budget} 0.1x {name}"] for name in ("growing", "uniform"))
     assert [row["seed"] for row in growing] == [row["seed"] for row in uniform] == [30, 31, 32, 33, 34]
-    text = " ".join(README.split("### Growing")[1].split("### ")[0].split())
+    text = " ".join(RESULTS.split("## Growing")[1].split("## ")[0].split())
     found = [[row["accuracy_percent"] for row in rows] for rows in (growing, uniform)]
     accuracies = [f"{statistics.mean(one):.2f} ± {statistics.stdev(one):.2f}" for one in found]
     p = ttest_ind(*found, equal_var=False).pvalue
@@ -241,7 +244,7 @@ def test_stacked_networks_on_cifar10_are_told_as_they_were_measured(network):
         lines = [line for line in TISSUE.splitlines() if f"| {row['method']} |" in line and told in line]
         assert any(f"| {row['seeds']} |" in line for line in lines)
         if network == "vgg16" and row["method"] != "unscaled":
-            assert f"{told} %" in README
+            assert f"{told} %" in RESULTS
 
 
 @pytest.mark.parametrize("network", ["vgg11", "resnet20", "mobilenetv2"])
@@ -256,7 +259,7 @@ def test_the_precisions_are_those_that_were_measured(network):
         accuracy = f"{statistics.mean(percents):.2f} ± {statistics.stdev(percents):.2f} %"
         ratios = [f"{statistics.mean(file['ratio'][batch][0] for file in files):.2f}" for batch in ("1", "100")]
         size = round(statistics.mean(file["onnx_bytes"] for file in files))
-        assert f"| {title} | {name} | {size:,} | {accuracy} | {ratios[0]} | {ratios[1]} |" in README
+        assert f"| {title} | {name} | {size:,} | {accuracy} | {ratios[0]} | {ratios[1]} |" in RESULTS
 
 
 def test_further_networks_and_budgets_are_those_that_were_measured():
@@ -267,7 +270,7 @@ def test_further_networks_and_budgets_are_those_that_were_measured():
         "0.25× multiply-adds": "macs quarter",
         "0.5× latency, batch 100": "latency 100",
     }
-    table = README[README.index("| one seed (10) |") :].split("\n\n")[0].splitlines()[2:]
+    table = RESULTS[RESULTS.index("| one seed (10) |") :].split("\n\n")[0].splitlines()[2:]
     assert len(table) == 7
     for line in table:
         title, *cells = [cell.strip() for cell in line.strip("|").split("|")]
@@ -283,7 +286,7 @@ def test_the_budgets_of_int8_are_those_that_were_measured():
     rows = json.loads((ROOT / "experiments" / "precision_budgets.json").read_text())["rows"]
     found = {row["network"]: row for row in rows}
     ratio, low, high = found["vgg11"]["searched with int8"]["ratio"]
-    text = " ".join(README.split())
+    text = " ".join(RESULTS.split())
     assert f"takes {ratio:.3f} ({low:.3f} to {high:.3f})" in text
     assert f"with float32 files {found['vgg11']['searched with fp32']['ratio'][0]:.3f} in int8" in text
     for network in ("resnet20", "mobilenetv2"):
@@ -293,7 +296,7 @@ def test_the_budgets_of_int8_are_those_that_were_measured():
 def test_preprocessing_is_as_it_was_measured():
     rows = json.loads((ROOT / "experiments" / "precision_preprocessing.json").read_text())["rows"]
     small, large, cost = (next(row for row in rows if row["size"] == size) for size in (24, 48, None))
-    text = " ".join(README.split())
+    text = " ".join(RESULTS.split())
     assert f"to {small['mean_grey_levels']:.2f} grey levels" in text
     assert f"24 × 24 ({small['largest_grey_levels']:.1f} at most)" in text
     assert f"to {large['mean_grey_levels']:.2f} ({large['largest_grey_levels']:.1f})" in text
@@ -311,7 +314,7 @@ def test_preprocessing_is_as_it_was_measured():
 )
 def test_the_onnx_files_are_those_that_were_compressed(budget, title):
     rows = json.loads((ROOT / "experiments" / "onnx_accuracy.json").read_text())["rows"]
-    line = next(line for line in README.splitlines() if line.startswith(f"| {title} |"))
+    line = next(line for line in RESULTS.splitlines() if line.startswith(f"| {title} |"))
     for arm, cell in zip(("onnx", "onnx, no labels"), line.split("|")[3:5], strict=True):
         found = [r["percent"] for r in rows if (r["budget"], r["method"], r["arm"]) == (budget, "taylor", arm)]
         assert len(found) == 3
@@ -331,11 +334,11 @@ def test_the_removals_are_those_that_were_measured():
     rows = json.loads((ROOT / "experiments" / "removal_engines.json").read_text())["rows"]
     assert all(row["bitwise_equal"] for row in rows.values())
     whole = sum(row["by_torch_pruning"] == row["groups"] for row in rows.values())
-    text = " ".join(README.split())
+    text = " ".join(RESULTS.split())
     assert f"Of {len(rows)} networks, torch-pruning removes the channels of every width group" in text
     assert f"that can lose some in {whole};" in text
     assert f"all {len(rows)} networks were equal to the last bit" in text
-    table = README.split("### Removing channels")[1].split("### ")[0]
+    table = RESULTS.split("## Removing channels")[1].split("## ")[0]
     shown = re.findall(r"^\| (\w+) \| (\d+) of (\d+) \| (\d+) ms \| (\d+) ms \|$", table, re.MULTILINE)
     assert len(shown) == 7
     for name, theirs, groups, fast, slow in shown:
@@ -348,7 +351,7 @@ def test_the_removals_are_those_that_were_measured():
 def test_what_groups_at_their_minimum_change_is_what_was_measured():
     found = json.loads((ROOT / "experiments" / "pruning_records.json").read_text())
     (skip, stop), (skip_std, stop_std) = found["accuracy"]["mean"], found["accuracy"]["std"]
-    text = " ".join(README.split())
+    text = " ".join(RESULTS.split())
     assert f"({skip:.2f} ± {skip_std:.2f} against {stop:.2f} ± {stop_std:.2f} %, three seeds" in text
     assert f"Welch p {found['accuracy']['welch_p']:.2f}" in text
     rows = {setting: found["rows"][f"resnet20 {setting} seed 0 epochs 1"] for setting in ("skip", "stop")}

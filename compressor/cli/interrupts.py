@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -55,3 +56,14 @@ class Interrupts:
             interrupt(number, frame)
         self.pressed = True
         print("\nstopping after this step; press Ctrl-C again to stop at once", file=sys.stderr, flush=True)
+
+
+def silence_all_but_first() -> int:
+    """Under torchrun let process 0 alone be heard, since the others say the same; how many processes there are."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size > 1 and int(os.environ.get("RANK", "0")):
+        sys.stdout.flush()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(nowhere, stream)
+    return size

@@ -18,18 +18,17 @@ from compressor import __version__
 from compressor.cli.bench import bench_command
 from compressor.cli.command import command
 from compressor.cli.inspect import inspect_command
+from compressor.cli.interrupts import silence_all_but_first
 from compressor.cli.latency_gate import baseline_command, gate_command
 from compressor.cli.olive_config import olive_config_command
 from compressor.cli.recipes import recipes
 from compressor.cli.side_by_side import executor_of, side_by_side
+from compressor.cli.working import carry_out, console, go_on, run_recipe, show, tables_of
 from compressor.errors import RecipeError
 from compressor.failures import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from compressor.cli.progress import Console
-    from compressor.pipeline.runner import Progress, Stopped
+    pass
 
 
 class _Commands(click.Group):
@@ -96,7 +95,9 @@ def run_command(
     open_page: bool,
 ) -> None:
     """Search, train, export, measure and report: everything."""
-    _run(recipe, out, overrides, resume=resume, until="report", stop_at=stop_at, open_page=open_page, trackers=trackers)
+    run_recipe(
+        recipe, out, overrides, resume=resume, until="report", stop_at=stop_at, open_page=open_page, trackers=trackers
+    )
 
 
 @command(
@@ -153,6 +154,7 @@ def shrink_command(
     A classifier is fine-tuned on the classes of the folder; without these, and any other network, learns to give what
     the file gave, on images alone.
     """
+    silence_all_but_first()
     from compressor.cli.shrink import check_folder, parse_budget, parse_channels
     from compressor.pipeline.shrinking import assumed, checked, shrink_recipe
 
@@ -174,7 +176,8 @@ def shrink_command(
         click.echo(line)
     from compressor.pipeline.runner import run
 
-    _carry_out(
+    carry_out(
+        loaded,
         out,
         "report",
         lambda progress, pause: run(loaded, out, resume=resume, progress=progress, pause=pause),
@@ -190,7 +193,7 @@ def shrink_command(
 @_stop_at
 def search_command(recipe: Path, out: Path, overrides: tuple[str, ...], resume: bool, stop_at: float | None) -> None:
     """Only find the architecture; writes OUT/architecture.json."""
-    _run(recipe, out, overrides, resume=resume, until="search", stop_at=stop_at)
+    run_recipe(recipe, out, overrides, resume=resume, until="search", stop_at=stop_at)
 
 
 @command(main, "train", "compressor train runs/first")
@@ -198,7 +201,7 @@ def search_command(recipe: Path, out: Path, overrides: tuple[str, ...], resume: 
 @_trust
 def train_command(out: Path, trust: bool) -> None:
     """Go on in a run folder up to trained weights."""
-    _continue(out, "train", trust)
+    go_on(out, "train", trust)
 
 
 @command(main, "export", "compressor export runs/first")
@@ -213,7 +216,7 @@ def train_command(out: Path, trust: bool) -> None:
 def export_command(out: Path, trust: bool, triton: Path | None) -> None:
     """Go on in a run folder up to OUT/model.onnx, checked against PyTorch."""
     if triton is None or out.suffix != ".onnx":
-        _continue(out, "export", trust)
+        go_on(out, "export", trust)
     if triton is not None:
         from compressor.cli.triton import add_to_repository
 
@@ -227,9 +230,9 @@ def export_command(out: Path, trust: bool, triton: Path | None) -> None:
 @_open
 def report_command(out: Path, trust: bool, tables: bool, open_page: bool) -> None:
     """Go on in a run folder to its end, or write its report anew."""
-    _continue(out, "report", trust, open_page)
+    go_on(out, "report", trust, open_page)
     if tables:
-        _write_tables(out / "report.html")
+        tables_of(out / "report.html")
 
 
 @command(
@@ -267,6 +270,8 @@ def sweep_command(
     from compressor.pipeline.sweep_jobs import make_sweep
     from compressor.recipe import load_recipe
 
+    if silence_all_but_first() > 1:
+        raise RecipeError("sweep: torchrun is for one run; runs go side by side by --workers, --ray or --slurm")
     loaded = load_recipe(recipe, overrides)  # before torch: bad input is refused at once
     make_sweep(loaded, methods.split(","), budgets.split(","), seeds)
     executor = executor_of(loaded, workers=workers, ray=ray, slurm=slurm)
@@ -274,7 +279,7 @@ def sweep_command(
     from compressor.pipeline.compare import compare_methods
 
     try:
-        with Interrupts(), _console() as console:
+        with Interrupts(), console() as terminal:
             record = compare_methods(
                 loaded,
                 methods.split(","),
@@ -282,9 +287,9 @@ def sweep_command(
                 seeds,
                 out,
                 resume=resume,
-                progress=console.progress,
+                progress=terminal.progress,
                 executor=executor,
-                watch=console.table,
+                watch=terminal.table,
             )
     except KeyboardInterrupt as error:
         raise Failure("interrupted; the comparison goes on with the same command and --resume", 130) from error
@@ -294,9 +299,9 @@ def sweep_command(
         click.echo(line)
     click.echo(f"page: {out / 'comparison.html'}")
     if tables:
-        _write_tables(out / "comparison.html")
+        tables_of(out / "comparison.html")
     if open_page:
-        _show(out / "comparison.html")
+        show(out / "comparison.html")
     if not record["met"]:
         sys.exit(1)
 
@@ -377,123 +382,3 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
-
-
-def _run(
-    recipe: Path,
-    out: Path,
-    overrides: tuple[str, ...],
-    *,
-    resume: bool,
-    until: str,
-    stop_at: float | None,
-    open_page: bool = False,
-    trackers: tuple[str, ...] = (),
-) -> None:
-    from compressor.integrations.trackers import Trackers
-    from compressor.recipe import load_recipe
-
-    loaded = load_recipe(recipe, overrides)  # before torch: bad input is refused at once
-    tracker = Trackers(trackers, loaded, out, lambda text: click.echo(f"warning: {text}", err=True))
-    from compressor.pipeline.runner import run
-
-    try:
-        _carry_out(
-            out,
-            until,
-            lambda progress, pause: run(
-                loaded,
-                out,
-                resume=resume,
-                until=until,
-                progress=progress,
-                pause=pause,
-                stop_at=stop_at,
-                tracker=tracker if trackers else None,
-            ),
-            open_page,
-        )
-    finally:
-        tracker.close()
-
-
-def _continue(out: Path, until: str, trust: bool, open_page: bool = False) -> None:
-    from compressor.pipeline import run_folder
-
-    run_folder.load(out, trust)  # before torch: bad input is refused at once
-    from compressor.pipeline.runner import continue_run
-
-    _carry_out(out, until, lambda progress, pause: continue_run(out, until, progress, pause, trust=trust), open_page)
-
-
-def _carry_out(
-    out: Path, until: str, work: Callable[[Progress, Callable[[], bool]], dict[str, Any]], open_page: bool
-) -> None:
-    """Run stages with progress on the terminal, and say what they led to."""
-    from compressor.cli.interrupts import Interrupts
-    from compressor.pipeline.runner import Stopped, join
-    from compressor.training.distributed import silence_all_but_first, teamwork
-    from compressor.training.trainer import pick_device
-
-    silence_all_but_first()
-    interrupts = Interrupts()
-    try:
-        with teamwork(pick_device("auto")) as team:
-            if team is not None and team.rank:
-                join(out, team)
-                return
-            with interrupts, _console() as console:
-                report = work(console.progress, interrupts)
-    except Stopped as stopped:
-        _conclude_early(stopped, out, interrupts.pressed)
-        return
-    if open_page:
-        _show(out / "report.html")
-    _conclude(report, out, until)
-
-
-def _write_tables(page: Path) -> None:
-    from compressor.files import read_text
-    from compressor.report.tables import write_tables
-
-    written = write_tables(read_text(page), page.parent / "tables")
-    click.echo(f"tables: {page.parent / 'tables'} ({len(written)} files)")
-
-
-def _show(page: Path) -> None:
-    """Open a page in the browser; without one, the run is as good."""
-    if click.launch(str(page)) != 0:
-        click.echo(f"no browser opens: {page}", err=True)
-
-
-def _conclude_early(stopped: Stopped, out: Path, interrupted: bool) -> None:
-    """Say what a run has that was stopped while it trained; raises Failure if that was by Ctrl-C."""
-    if current := stopped.current:
-        metric, budget = current["metric"], current["budget"]
-        parts = [f"{name} {budget['costs'][name]:,.0f} of {limit:,.0f}" for name, limit in budget["limits"].items()]
-        click.echo(f"current network: {out / 'now' / 'model.onnx'}")
-        click.echo(f"  {', '.join(parts)}; {metric['name']} {metric['onnx']:.4f}")
-    message = f"{stopped}; {out} goes on with the same command and --resume"
-    if interrupted:
-        raise Failure(message, 130)
-    click.echo(message)
-
-
-def _console() -> Console:
-    from compressor.cli.progress import Console
-
-    return Console()
-
-
-def _conclude(report: dict[str, Any], out: Path, until: str) -> None:
-    if until != "report":
-        written = {"search": "architecture.json", "train": "weights.safetensors", "export": "model.onnx"}[until]
-        click.echo(f"{until} done: {out / written}")
-        return
-    from compressor.report import summary_lines
-
-    for line in summary_lines(report):
-        click.echo(line)
-    click.echo(f"model:  {out / 'model.onnx'}\nreport: {out / 'report.html'}")
-    if not report["budget"]["met"]:
-        sys.exit(1)

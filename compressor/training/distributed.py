@@ -13,17 +13,18 @@ statistics are averaged after every step; or they see those of all, see `compres
 from __future__ import annotations
 
 import io
+import operator
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from compressor.data import DataSet, training_batches
 from compressor.errors import CompressorError, UnavailableError
@@ -34,6 +35,7 @@ _PATIENCE = timedelta(days=30)  # between two steps a network may be measured fo
 _SLOWEST = timedelta(minutes=30)  # a process that computes its part of a batch for longer is stuck
 _LEAST = 2  # samples for each process: batch-norm needs two
 _END, _NETWORK, _STEP = range(3)  # what process 0 orders
+_LAST_WORDS = "compressor/last_words"  # of a process that ends, in the store that torchrun keeps
 
 
 class Team:
@@ -49,7 +51,8 @@ class Team:
         self.rank, self.size, self.device = rank, size, device
         self.recipe: Any = None  # of the run; process 0 says which
         self.lost = False  # whether another one has ended, or this one must: no more is said then
-        dist.init_process_group("gloo", rank=rank, world_size=size, timeout=_PATIENCE)
+        self._store, _, _ = next(rendezvous("env://"))
+        dist.init_process_group("gloo", store=self._store, rank=rank, world_size=size, timeout=_PATIENCE)
         # Without a backend for CUDA, gradients would go through the CPU.
         self._group: Any = dist.new_group(backend="nccl" if device.type == "cuda" else "gloo", timeout=_SLOWEST)
 
@@ -58,6 +61,8 @@ class Team:
     @contextmanager
     def leading(self, work: Work, model: nn.Module) -> Iterator[_Lead | str]:
         """Let the other processes take part in a training of process 0; gives why they cannot, if that is so."""
+        if self.lost:
+            raise self._ended()
         try:
             task = _packed((self.recipe, work))
             _packed(model)
@@ -94,8 +99,12 @@ class Team:
         Args:
             data: that a recipe trains on
         """
-        while (task := self._heard()) is not None:
-            _Part(self, task, data).follow()
+        try:
+            while (task := self._heard()) is not None:
+                _Part(self, task, data).follow()
+        except Exception as error:
+            self._say_why(error)
+            raise
 
     def _heard(self) -> bytes | None:
         heard: list[Any] = [None]
@@ -120,8 +129,8 @@ class Team:
         return held[0]
 
     def give_weights(self, model: nn.Module) -> None:
-        """Replace weights and running statistics by those of process 0."""
-        tensors = [*model.parameters(), *_statistics(model)]
+        """Replace weights and buffers by those of process 0."""
+        tensors = _values(model)
         flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
         with self._talking():
             dist.broadcast(flat, src=0, group=self._group)
@@ -135,28 +144,30 @@ class Team:
         own = x[self.rank :: self.size], y[self.rank :: self.size]
         return *own, len(own[0]) / len(x)
 
-    def backward(self, model: nn.Module, x: Tensor, y: Tensor, work: Work) -> Tensor:
+    def backward(self, model: nn.Module, batch: Callable[[], tuple[Tensor, Tensor]], work: Work) -> Tensor:
         """Replace gradients and running statistics by those of a whole batch; returns its mean loss.
 
         Args:
             model: the same in all processes
-            x: all samples of the batch
-            y: their targets
+            batch: gives all samples of the batch and their targets
             work: what is minimised, and how
 
         Raises:
             CompressorError: what kept one of the processes from it; all of them raise
         """
-        own, targets, share = self.part(x, y)
-        least = len(x) if len(own) == len(x) else len(x) // self.size
         failure: Exception | None = None
-        loss = torch.zeros((), device=self.device)
+        share, loss = 0.0, torch.zeros((), device=self.device)
         try:
+            x, y = batch()
+            own, targets, share = self.part(x, y)
+            least = len(x) if len(own) == len(x) else len(x) // self.size
+            weight = work.objective.weight_of(targets, y) if len(own) < len(x) else share
             with synchronized(self.sum) if work.sync_batch_norm else nullcontext():
-                loss = work.objective.backward(model, own, targets, share, least)
+                loss = work.objective.backward(model, own, targets, weight, least)
         except Exception as error:
             if work.sync_batch_norm:  # the others wait within their forward passes: this process has to end
                 self.lost = True
+                self._say_why(error)
                 raise
             failure = error
         return self._added_up(model, loss, share, failure)
@@ -189,11 +200,8 @@ class Team:
             CompressorError: of the first process that has one
         """
         told: list[Any] = [None] * self.size
-        known = failure
-        if failure is not None and not isinstance(failure, CompressorError):
-            known = UnavailableError(f"process {self.rank} of torchrun: {type(failure).__name__}: {failure}")
         with self._talking():
-            dist.all_gather_object(told, known)
+            dist.all_gather_object(told, None if failure is None else self._told(failure))
         if failure is not None and self.rank == 0:
             raise failure
         for one in told:
@@ -204,15 +212,36 @@ class Team:
     def _talking(self) -> Iterator[None]:
         try:
             yield
+        except torch.OutOfMemoryError:
+            self.lost = True
+            raise
         except RuntimeError as error:
             self.lost = True
-            raise UnavailableError(
-                "torchrun: another process of this run has ended or cannot be reached; the same command with --resume "
-                "goes on from the last checkpoint"
-            ) from error
+            raise self._ended() from error
         except BaseException:
             self.lost = True
             raise
+
+    def _ended(self) -> UnavailableError:
+        """What to say when another process has ended: its last words, if it had any."""
+        with suppress(RuntimeError):  # the store may be gone as well
+            if self._store.check([_LAST_WORDS]):
+                return UnavailableError(self._store.get(_LAST_WORDS).decode())
+        return UnavailableError(
+            "torchrun: another process of this run has ended or cannot be reached; the same command with --resume "
+            "goes on from the last checkpoint"
+        )
+
+    def _say_why(self, error: Exception) -> None:
+        """Leave for process 0 why this one ends."""
+        with suppress(RuntimeError):
+            self._store.set(_LAST_WORDS, str(self._told(error)))
+
+    def _told(self, error: Exception) -> CompressorError:
+        """An error of this process, as process 0 tells it."""
+        if isinstance(error, CompressorError):
+            return error
+        return UnavailableError(f"process {self.rank} of torchrun: {type(error).__name__}: {error}")
 
 
 class _Lead:
@@ -221,22 +250,27 @@ class _Lead:
     def __init__(self, team: Team, work: Work) -> None:
         self.team, self.work = team, work
         self._sent: list[nn.Parameter] = []
+        self._shapes: list[torch.Size] = []
 
     def backward(self, model: nn.Module, step: int, x: Tensor, y: Tensor) -> Tensor:
         """Have all processes compute the gradients of a batch; the mean loss of all its samples."""
-        parameters = list(model.parameters())
-        if len(parameters) != len(self._sent) or any(a is not b for a, b in zip(parameters, self._sent, strict=True)):
+        parameters, shapes = list(model.parameters()), [buffer.shape for buffer in model.buffers()]
+        known = len(parameters) == len(self._sent) and all(map(operator.is_, parameters, self._sent))
+        if not known or shapes != self._shapes:
             self._send(model)
-            self._sent = parameters  # kept: no later parameter can have the place in memory of one of these
+            # Kept: no later parameter can have the place in memory of one of these.
+            self._sent, self._shapes = parameters, shapes
         self.team.order(_STEP, step)
         self.team.give_weights(model)
-        return self.team.backward(model, x, y, self.work)
+        return self.team.backward(model, lambda: (x, y), self.work)
 
     def _send(self, model: nn.Module) -> None:
+        self.work.objective.close()  # the others watch their own
         try:
             packed = _packed(model)
         except _Unsendable as reason:
             raise UnavailableError(f"torchrun: {reason}; train in one process") from reason
+        self.work.objective.watch(model)
         self.team.order(_NETWORK)
         self.team.send(packed)
         self.team.agree(None)
@@ -290,10 +324,9 @@ class _Part:
         self.team.give_weights(self.model)
         for parameter in self.model.parameters():
             parameter.grad = None
-        x, y = self._batch(number)
         # Dropout differs from process to process, and is the same when an interrupted run goes on.
         torch.manual_seed((self.work.seed * 1_000_003 + number) * self.team.size + self.team.rank)
-        self.team.backward(self.model, x, y, self.work)
+        self.team.backward(self.model, lambda: self._batch(number), self.work)
 
     def _batch(self, number: int) -> tuple[Tensor, Tensor]:
         epoch, first = divmod(number, len(self.batches))
@@ -326,8 +359,15 @@ def _packed(thing: Any) -> bytes:
 
 
 def _statistics(model: nn.Module) -> list[Tensor]:
-    """The running statistics of a network: its buffers, less what counts."""
-    return [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+    """What batch-norms know of the samples that they have seen."""
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    found = [statistic for norm in norms for statistic in (norm.running_mean, norm.running_var)]
+    return [statistic for statistic in found if statistic is not None]
+
+
+def _values(model: nn.Module) -> list[Tensor]:
+    """Parameters and buffers that are numbers, not counts."""
+    return [*model.parameters(), *(buffer for buffer in model.buffers() if buffer.is_floating_point())]
 
 
 @torch.no_grad()
@@ -357,9 +397,13 @@ def teamwork(device: torch.device) -> Iterator[Team | None]:
         return
     rank = int(os.environ["RANK"])
     if rank:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # torchrun passes signals to all; process 0 decides
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # torchrun passes signals to all; process 0 decides
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
     if device.type == "cuda":
+        local, there = int(os.environ.get("LOCAL_WORLD_SIZE", size)), torch.cuda.device_count()
+        if local > there:
+            raise UnavailableError(f"torchrun: {local} processes on this machine, but torch finds {there} CUDA devices")
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     _TEAM = Team(rank, size, device)
     try:
@@ -367,12 +411,3 @@ def teamwork(device: torch.device) -> Iterator[Team | None]:
     finally:
         left, _TEAM = _TEAM, None
         left.leave()
-
-
-def silence_all_but_first() -> None:
-    """Let process 0 alone be heard: the others say the same."""
-    if int(os.environ.get("RANK", "0")) and "WORLD_SIZE" in os.environ:
-        sys.stdout.flush()
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        for stream in (1, 2):
-            os.dup2(nowhere, stream)

@@ -42,6 +42,27 @@ class Failing(nn.Linear):
 def network(num_classes=10):
     return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), Failing(288, 32), nn.ReLU(), nn.Linear(32, 10))
 """
+BAD_DATA = (
+    NETWORK
+    + """
+import os
+import torch
+
+class Samples(torch.utils.data.Dataset):
+    classes = [str(number) for number in range(10)]
+
+    def __len__(self):
+        return 200
+
+    def __getitem__(self, place):
+        if place == 77 and os.environ.get("RANK") == "1":
+            raise OSError("the disk of the second process")
+        return torch.randn(1, 8, 8), place % 10
+
+def data():
+    return Samples(), Samples()
+"""
+)
 OWN_FORWARD = (
     NETWORK
     + """
@@ -199,6 +220,39 @@ def test_what_fails_in_another_process_process_0_tells(folder, trained):
     where = folder(FAILING, model="mynet:network", search={"method": "uniform"})
     told = trained(where, "two", 2, codes=(3, 0))
     assert "error: process 1 of torchrun: ValueError: the second process is out of luck" in told[0]
+
+
+@pytest.mark.slow
+def test_the_last_words_of_a_process_that_ends_are_told(folder, trained):
+    """With batch-norms of all samples it cannot go on, since the others wait within their forward passes."""
+    settings = RAW["train"] | {"sync_batch_norm": True}
+    where = folder(FAILING, model="mynet:network", search={"method": "uniform"}, train=settings)
+    told = trained(where, "two", 2, codes=(3, 70))
+    assert "error: process 1 of torchrun: ValueError: the second process is out of luck" in told[0]
+
+
+@pytest.mark.slow
+def test_data_that_another_process_cannot_read_end_the_run(folder, trained):
+    where = folder(BAD_DATA, model="mynet:network", data="mynet:data", search={"method": "uniform"})
+    told = trained(where, "two", 2, codes=(2, 3, 0))
+    assert "the disk of the second process" in told[0]
+
+
+@pytest.mark.slow
+def test_a_teacher_whose_maps_are_looked_at_teaches_in_all_processes(folder, trained):
+    distill = {"teacher": "reference", "layers": ["0"]}
+    where = folder(model="mynet:network", train=RAW["train"] | {"distill": distill}, baselines=["reference"])
+    for processes, out in ((1, "one"), (2, "two")):
+        trained(where, out, processes)
+    one, two = (load_file(where / name / "weights.safetensors") for name in ("one", "two"))
+    assert all(torch.allclose(tensor, two[name], rtol=1e-2, atol=1e-4) for name, tensor in one.items())
+
+
+@pytest.mark.slow
+def test_a_wrong_recipe_is_told_once(folder, trained):
+    where = folder(model="mynet:network", search={"method": "unifrm"})
+    told = trained(where, "two", 2, codes=(2,))
+    assert ["error:" in text for text in told] == [True, False]
 
 
 @pytest.mark.slow

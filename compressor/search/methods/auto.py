@@ -7,7 +7,7 @@ race, after Maron and Moore, NIPS 1993); where all do, the next round is as long
 Every training has the whole learning-rate schedule in its time. A round has 200 steps at least, or else half of the
 final epochs. A candidate that trains while it searches, such as growing, is trained in full by that: it meets the best
 of the others in a last round, for which that one is trained as long. Who wins a round of the whole training from fresh
-weights is not trained again, unless a teacher or other processes take part in the end.
+weights is not trained again, unless a teacher takes part in the end.
 """
 
 from __future__ import annotations
