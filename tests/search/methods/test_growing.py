@@ -472,6 +472,13 @@ def test_so_much_of_the_weights_is_fresh_when_growth_settles(tiny, quick_trainer
         torch.testing.assert_close(parameter, (1 - renew) * kept[name] + renew * fresh[name])
 
 
+@pytest.mark.parametrize(("name", "renew"), [("mlp", 1.0), ("resnet20", 0.5)])
+def test_without_batch_norm_all_weights_are_fresh(quick_trainer, name, renew):
+    reference = models.reference_architecture(name, {}, 10, (1, 8, 8))
+    found = growing.search(problem_of(reference, quick_trainer(), 0.5), GrowingConfig(settle=0.5, steps_per_round=3))
+    assert found.trace["growth"]["settings"]["renew"] == renew
+
+
 def test_nothing_is_renewed_that_no_step_would_train(tiny, quick_trainer):
     problem = problem_of(tiny, quick_trainer(), 0.5)
     whole, none = (

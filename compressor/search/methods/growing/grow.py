@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from compressor.costs import params_macs
 from compressor.errors import BudgetError, RunError, TrainingError
 from compressor.files import digest_of
-from compressor.models import units
+from compressor.models import build, units
 from compressor.search.methods.growing import GrowingConfig
 from compressor.search.methods.growing.grower import Grower, GrowthSettings
 from compressor.search.methods.growing.indicators import IndicatorSettings
@@ -23,6 +24,7 @@ from compressor.training.trainer import EpochRecord, Paused, Settings
 
 _PULL = 0.001  # κ of the utility of channels, beside a penalty of up to 0.05 λ
 _FLOOR = 0.75  # of the mean share of a group that is drawn: what is known of a narrow layer is mostly noise
+_HALF_FRESH = 0.5
 _ROUNDS = 30  # at least, where the recipe leaves their length open and there are as many steps
 
 
@@ -73,6 +75,12 @@ def grow(problem: Problem, config: GrowingConfig) -> SearchResult:
     )
 
 
+def _renewal(problem: Problem) -> float:
+    """How much of the weights is to be fresh: half, unless their scale counts, which mixing takes down."""
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    return _HALF_FRESH if any(isinstance(one, norms) for one in build(problem.reference).modules()) else 1.0
+
+
 def _settings(config: GrowingConfig, problem: Problem, space: Space, final: Settings) -> GrowthSettings:
     """Lay out the rounds."""
     per_epoch, samples = problem.trainer.epoch_size(final.batch_size)
@@ -107,7 +115,7 @@ def _settings(config: GrowingConfig, problem: Problem, space: Space, final: Sett
         price=config.price,
         pad_to=config.pad_to,
         restart=config.restart,
-        renew=config.renew,
+        renew=_renewal(problem) if config.renew is None else config.renew,
     )
 
 
