@@ -11,6 +11,7 @@ from compressor.search.methods import growing
 from compressor.search.methods.growing import grow
 from compressor.search.methods.growing.grower import Grower, GrowthSettings
 from compressor.search.methods.growing.space import Space
+from compressor.training.trainer import Settings
 
 
 @pytest.mark.parametrize("restart", [True, False])
