@@ -202,6 +202,14 @@ def test_growing_beside_its_baselines_is_told_as_it_was_measured():
             assert f"| {told} |" in line
 
 
+def test_growing_a_language_model_is_told_as_it_was_measured():
+    page = " ".join((ROOT / "docs" / "growing.md").read_text(encoding="utf-8").split("**Language.**")[1].split())
+    rows = json.loads((ROOT / "experiments" / "growing_lstm.json").read_text())["rows"]
+    uniform, growing = ({row["method"]: row for row in rows}[name] for name in ("uniform", "growing"))
+    assert f"perplexity {growing['perplexity']:.1f}, uniformly scaled {uniform['perplexity']:.1f}" in page
+    assert growing["widths"] == uniform["widths"]
+
+
 TISSUE = (ROOT / "docs" / "tissuenet.md").read_text(encoding="utf-8")
 
 
