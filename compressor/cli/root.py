@@ -76,6 +76,22 @@ _stop_at = click.option(
 _folder = click.argument("out", type=click.Path(path_type=Path))
 
 
+@command(main, "explain", "compressor explain recipes/quickstart.yaml --set budget.macs=0.3x")
+@_recipe
+@_set
+def explain_command(recipe: Path, overrides: tuple[str, ...]) -> None:
+    """Say what a recipe will do, what its budget means in widths, and how long training will take; runs nothing."""
+    from compressor.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides)  # before torch: bad input is refused at once
+    from compressor.pipeline.explain import explain, explanation_lines
+
+    with console() as terminal:
+        found = explain(loaded, terminal.progress)
+    for line in explanation_lines(found):
+        click.echo(line)
+
+
 @command(main, "run", "compressor run recipes/quickstart.yaml -o runs/first --set budget.macs=0.3x")
 @_recipe
 @_out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +52,8 @@ def search(context: RunContext) -> None:
     found_before = _found(context, "result", context.out)
     if found_before and all(_found(context, name, path.parent) for name, path in references.items()):
         return
-    exporters(recipe.export.also)  # now, not after hours of training
-    check_reference(recipe.model.name, recipe.model.options)
-    unscaled = context.reference()
-    check_task(unscaled, context.data.task)
-    trained = trained_weights(recipe.model, unscaled, context.data, recipe.seed)
-    _check_kept(recipe, trained)
-    check_teacher(context, trained=trained is not None)
-    limited = limited_costs(context.cost_context(unscaled))
-    if needless := limited.budget.needless(limited.own):
-        context.show(needless)
-    for remark in _remarks(context, unscaled):
-        context.show(remark)
-    problem = _problem(context, unscaled, limited, trained)
+    prepared = prepare(context)
+    unscaled, limited, trained, problem = prepared.unscaled, prepared.limited, prepared.trained, prepared.problem
     if not found_before:
         try_shipping(context, problem)
     starts = _Starts(context, problem, trained)
@@ -78,6 +67,45 @@ def search(context: RunContext) -> None:
         _keep(context, starts, limited, found)
     if again is not None:
         _repeat_result(context, again.parent)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a search begins with.
+
+    Attributes:
+        unscaled: the network that is scaled
+        limited: costs, limits and what the unscaled network has of them
+        trained: its weights, if there are some
+        problem: for the search method
+    """
+
+    unscaled: Architecture
+    limited: Limited
+    trained: Trained | None
+    problem: Problem
+
+
+def prepare(context: RunContext) -> Prepared:
+    """Find out what a recipe asks for, and refuse what cannot be; measures the unscaled network where that takes it.
+
+    Raises:
+        CompressorError: see compressor.errors
+    """
+    recipe = context.recipe
+    exporters(recipe.export.also)  # now, not after hours of training
+    check_reference(recipe.model.name, recipe.model.options)
+    unscaled = context.reference()
+    check_task(unscaled, context.data.task)
+    trained = trained_weights(recipe.model, unscaled, context.data, recipe.seed)
+    _check_kept(recipe, trained)
+    check_teacher(context, trained=trained is not None)
+    limited = limited_costs(context.cost_context(unscaled))
+    if needless := limited.budget.needless(limited.own):
+        context.show(needless)
+    for remark in _remarks(context, unscaled):
+        context.show(remark)
+    return Prepared(unscaled, limited, trained, _problem(context, unscaled, limited, trained))
 
 
 def _remarks(context: RunContext, unscaled: Architecture) -> list[str]:
