@@ -6,7 +6,7 @@
     python experiments/along.py --landscape what widths are worth at all: 16 random ones, on validation images, seed 0
     python experiments/along.py --held-out  these on 10,000 other training images
     python experiments/along.py --time      latency of the files beside the unscaled network, batch 1 and 100
-    python experiments/along.py --tables    what README.md shows
+    python experiments/along.py --tables    what docs/results.md shows
 
 CIFAR-10 as JPEG, 10,000 training images (a tenth of them for validation), 8 epochs, one thread. Accuracy is that of the
 ONNX file on the 10,000 test images; widths are in whole blocks of channels in every arm (`round_to: auto`). Settings

@@ -1,4 +1,4 @@
-"""Five methods at three budgets on CIFAR-10, three seeds (README, "Results"): what `compressor sweep` gives.
+"""Five methods at three budgets on CIFAR-10, three seeds (docs/results.md): what `compressor sweep` gives.
 
     python experiments/cifar10_methods.py --data .data/cifar10 --out runs/methods
 

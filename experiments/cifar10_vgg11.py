@@ -1,4 +1,4 @@
-"""NeuralScale against uniform scaling on CIFAR-10 at a tight budget, several seeds (README, "Results").
+"""NeuralScale against uniform scaling on CIFAR-10 at a tight budget, several seeds (docs/results.md).
 
     python experiments/cifar10_vgg11.py --data .data/cifar10 --out runs/cifar10 --seeds 3
 

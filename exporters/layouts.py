@@ -91,7 +91,7 @@ def fastest(paths: Mapping[str, Path], config: BenchConfig) -> dict[str, Any]:
 
     Returns:
         {"chosen": form, "searched": the first, "forms": {form: {"median_ms", "onnx_bytes"}}, "batch", "provider",
-        "threads"}; medians of the others are the first's times their ratio to it; None where there is one form
+        "threads"}; medians are the first's by the clock, times the others' ratio to it; None where there is one form
     """
     first, *others = paths
     conditions = Conditions(config.provider, config.batch, config.threads)

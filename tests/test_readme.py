@@ -58,6 +58,77 @@ def test_the_python_example_names_what_there_is():
     assert {"compress", "load"} <= set(named) <= set(compressor.__all__)
 
 
+def numbers(name):
+    return json.loads((ROOT / "experiments" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def row(begin):
+    """The cells of a row of the README's table, from the second on."""
+    (line,) = [line for line in README.splitlines() if line.startswith(f"| {begin}")]
+    return [cell.strip() for cell in line.strip("| ").split(" | ")][1:]
+
+
+def spread(values, digits=2):
+    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f} %"
+
+
+def test_the_table_tells_what_budgets_of_size_gave():
+    networks = numbers("cifar10_vgg11")["networks"]
+    ours, beside = row("VGG11 × 0.25, CIFAR-10")
+    assert spread(networks["neuralscale"]["accuracy_percent"]) in ours
+    assert beside.startswith(f"uniform scaling {spread(networks['uniform']['accuracy_percent'])}")
+    assert spread(networks["reference"]["accuracy_percent"]) in beside
+    grown = numbers("growing_fresh")["runs"]
+    ours, beside = row("VGG16 × 0.25 to 10 %")
+    for cell, name in ((ours, "growing"), (beside, "uniform")):
+        assert spread([one["accuracy_percent"] for one in grown[f"vgg16_bn params 0.1x {name}"]]) in cell
+    rows = [one for one in numbers("onnx_accuracy")["rows"] if one["budget"] == "0.1x params"]
+    labels, none = (
+        [one["percent"] for one in rows if (one["method"], one["arm"]) == ("taylor", arm)]
+        for arm in ("onnx", "onnx, no labels")
+    )
+    assert row("a trained VGG11")[0] == f"{spread(labels, 1)}; without labels {spread(none, 1)}"
+
+
+def test_the_table_tells_how_right_the_gate_is():
+    table = numbers("latency_gate")["table"]
+    slower, same = ([table[f"vgg11/{batch}/{what}"] for batch in (1, 100)] for what in ("+3%", "A/A"))
+    found, alarms = (sum(one["regression"] for one in rows) for rows in (slower, same))
+    theirs, false = (sum(one["separate_alarms"] for one in rows) for rows in (slower, same))
+    assert alarms == 0
+    assert row("gate at 2 %") == [
+        f"{found} found, no false alarm",
+        f"two stored means 5 % apart: {theirs} found, {false} false alarms",
+    ]
+    full, quarter = numbers("pruning_speed_full"), numbers("pruning_speed")
+    assert row("time of pruning VGG11, full width") == [
+        f"{full['ratio']:.2f} of pruning by masks",
+        f"torch-pruning {full['ratio_torch_pruning']:.2f}; at a quarter of the width {quarter['ratio']:.2f} and "
+        f"{quarter['ratio_torch_pruning']:.2f}",
+    ]
+
+
+def test_the_table_tells_what_budgets_of_time_gave():
+    cases = numbers("latency_budgets")["cases"].values()
+    used = [100 * case["budget"]["used_of_limit_upper"] for case in cases]
+    by_hand = [case["by_hand"]["params"]["used_of_limit"] for case in cases]
+    ours, beside = row("twelve latency budgets")
+    assert ours == f"all met, {min(used):.1f} to {max(used):.1f} % of the limit used"
+    assert f"{min(by_hand):.2f} to {max(by_hand):.2f} times" in beside
+    assert all(case["budget"]["verdict"] == "met" for case in cases)
+    found = numbers("latency_fastnas")["results"]
+    ratios = {
+        who: [one["ratio"] for name, one in found.items() if name.startswith(begin)]
+        for who, begin in (("ours", "ours"), ("theirs", "fastnas_latency"))
+    }
+    ours, beside = row("0.6× latency")
+    assert ours == f"{min(ratios['ours']):.3f} to {max(ratios['ours']):.3f}"
+    assert f"{min(ratios['theirs']):.3f} to {max(ratios['theirs']):.3f}" in beside
+    rows = {one["method"]: one for one in numbers("tissuenet_cifar10_vgg16")["summary"] if "latency" in one["budget"]}
+    for cell, name in zip(row("VGG16 × 0.25 at half"), ("tissuenet", "uniform"), strict=True):
+        assert f"{100 * rows[name]['accuracy']:.2f} ± {100 * rows[name]['deviation']:.2f} %" in cell
+
+
 @pytest.mark.parametrize("name", ["neuralscale", "uniform", "reference"])
 def test_the_accuracies_are_those_that_were_measured(name):
     measured = json.loads((ROOT / "experiments" / "cifar10_vgg11.json").read_text())["networks"][name]

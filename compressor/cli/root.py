@@ -10,7 +10,7 @@ import json
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -26,9 +26,6 @@ from compressor.cli.side_by_side import executor_of, side_by_side
 from compressor.cli.working import carry_out, console, go_on, run_recipe, show, tables_of
 from compressor.errors import RecipeError
 from compressor.failures import Failure
-
-if TYPE_CHECKING:
-    pass
 
 
 class _Commands(click.Group):

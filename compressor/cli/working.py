@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compressor.cli.interrupts import silence_all_but_first
+from compressor.cli.interrupts import Interrupts, silence_all_but_first
 from compressor.failures import Failure
 
 if TYPE_CHECKING:
@@ -82,7 +82,6 @@ def carry_out(
     open_page: bool,
 ) -> None:
     """Run stages with progress on the terminal, and say what they led to."""
-    from compressor.cli.interrupts import Interrupts
     from compressor.pipeline.runner import Stopped, join
     from compressor.training.distributed import teamwork
     from compressor.training.trainer import pick_device
@@ -92,7 +91,7 @@ def carry_out(
         with teamwork(pick_device(recipe.device)) as team:
             if team is not None and team.rank:
                 join(out, team)
-                return
+                raise click.exceptions.Exit  # what the command says and writes then is process 0's
             with interrupts, console() as terminal:
                 report = work(terminal.progress, interrupts)
     except Stopped as stopped:

@@ -179,7 +179,7 @@ def check(folder: Path, recipe: Recipe) -> None:
             raise RunError(
                 f"{folder / 'recipe.yaml'}: {', '.join(changed)} differs from what the {stage} stage of this run used, "
                 "says stages.json; "
-                "change it back, or begin in another folder"
+                "change it back, go on with what the folder holds (compressor report OUT), or begin in another folder"
             )
 
 

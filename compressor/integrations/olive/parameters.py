@@ -7,10 +7,10 @@ import importlib.util
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from compressor import __version__
 from compressor.errors import RecipeError, not_one_of
 from compressor.files import digest_of, sha256_of
 from compressor.pipeline.sweep_jobs import budget_section, search_section
@@ -77,33 +77,54 @@ def inputs_of(parameters: Mapping[str, Any]) -> str:
     """A hash of what the parameters only name: recipe files, data and code, with the version of this package.
 
     Olive takes a result from its cache when input model and configuration are the same. Of a folder of data, names,
-    sizes and times of change count: reading all images may take minutes.
+    sizes and times of change count: reading all images may take minutes. Of code, the modules beside the named one do.
 
     Raises:
         RecipeError: as `recipe_of`
     """
     recipe = recipe_of(parameters, "given:network")
-    found = [recipe.to_yaml(), version("onnx-compressor")]
+    found = [recipe.to_yaml(), __version__]
     find_here()
     for name, _ in recipe.code.values():
-        with contextlib.suppress(ImportError, ValueError, SyntaxError):  # the run says what is wrong with it
-            spec = importlib.util.find_spec(name.partition(":")[0])
-            if spec is not None and spec.origin and Path(spec.origin).is_file():
-                found.append(f"{name} {sha256_of(Path(spec.origin))}")
-    for path in (recipe.data.path, *(value for value in recipe.data.options.values() if isinstance(value, str))):
-        found += _listing(Path(path)) if path and os.path.lexists(path) else ()
+        for path in _modules(name.partition(":")[0]):
+            found.append(f"{path} {sha256_of(path)}")
+    distill = recipe.train.distill
+    named = [recipe.data.path, recipe.model.weights, *recipe.data.options.values()]
+    named += [] if distill is None else [distill.teacher.removeprefix("onnx:")]
+    for one in named:
+        if isinstance(one, str) and os.path.lexists(one):
+            found += _listing(Path(one))
     return digest_of("\n".join(found), 16)
 
 
+def _modules(name: str) -> list[Path]:
+    """The file of a module and those beside it, which it may import."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except Exception:  # of the user's own package, which is imported for it; the run says what is wrong there
+        return []
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        return []
+    return sorted(Path(spec.origin).parent.glob("*.py"))
+
+
 def _listing(path: Path) -> Iterator[str]:
-    """Name, size and time of change of a file, or of all files in a folder."""
-    for root, folders, files in os.walk(path):
+    """Name, size and time of change of a file, or of all files in a folder and in folders that it links to."""
+    if not path.is_dir():
+        with contextlib.suppress(OSError):  # a link that leads nowhere
+            about = path.stat()
+            yield f"{path} {about.st_size} {about.st_mtime_ns}"
+        return
+    seen: set[tuple[int, int]] = set()  # a link may lead back
+    for root, folders, files in os.walk(path, followlinks=True):
+        about = Path(root).stat()
+        if (about.st_dev, about.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((about.st_dev, about.st_ino))
         folders.sort()
         for name in sorted(files):
             yield from _listing(Path(root, name))
-    if not path.is_dir():
-        about = path.stat()
-        yield f"{path} {about.st_size} {about.st_mtime_ns}"
 
 
 def check_points(fixed: Mapping[str, Any], searched: Mapping[str, Iterable[Any]]) -> None:

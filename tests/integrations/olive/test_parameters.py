@@ -59,7 +59,7 @@ def test_every_point_of_a_search_is_checked():
         check_points(GOOD, {"budget": ["0.25x", "0.5x"], "method": ["l1", "unifrm"]})
 
 
-@pytest.mark.parametrize("change", ["recipe", "image", "new image", "code"])
+@pytest.mark.parametrize("change", ["recipe", "image", "new image", "linked image", "code", "helper", "teacher"])
 def test_what_is_only_named_counts_for_the_cache_of_olive(tmp_path, monkeypatch, change):
     monkeypatch.chdir(tmp_path)
     images, recipe, code = tmp_path / "images" / "train" / "cat", tmp_path / "some.yaml", tmp_path / "judge.py"
@@ -69,8 +69,16 @@ def test_what_is_only_named_counts_for_the_cache_of_olive(tmp_path, monkeypatch,
         "{model: {name: lenet5}, budget: {params: 0.5x}, data: digits, search: {method: uniform}, train: {epochs: 2}}"
     )
     code.write_text("def score(model, data, device): return 1.0\n")
+    helper, teacher, linked = tmp_path / "helper.py", tmp_path / "teacher.onnx", tmp_path / "elsewhere" / "three.png"
+    helper.write_text("WEIGHT = 1.0\n")
+    teacher.write_bytes(b"a file")
+    linked.parent.mkdir()
+    linked.write_bytes(b"an image")
+    (images.parent / "dog").symlink_to(linked.parent)
+    (images / ".#one.png").symlink_to("nowhere")
     data = {"name": "imagefolder", "path": "images"}
-    given = GOOD | {"data": data, "recipe": str(recipe), "overrides": ["evaluate=judge:score"]}
+    overrides = ["evaluate=judge:score", "train.distill={teacher: onnx:teacher.onnx}"]
+    given = GOOD | {"data": data, "recipe": str(recipe), "overrides": overrides}
     before = inputs_of(given)
     assert inputs_of(given) == before
     if change == "recipe":
@@ -79,6 +87,12 @@ def test_what_is_only_named_counts_for_the_cache_of_olive(tmp_path, monkeypatch,
         (images / "one.png").write_bytes(b"another image")
     elif change == "new image":
         (images / "two.png").write_bytes(b"an image")
+    elif change == "linked image":
+        linked.write_bytes(b"another image")
+    elif change == "helper":
+        helper.write_text("WEIGHT = 2.0\n")
+    elif change == "teacher":
+        teacher.write_bytes(b"another file")
     else:
         code.write_text("def score(model, data, device): return 2.0\n")
     assert inputs_of(given) != before

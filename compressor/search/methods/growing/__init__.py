@@ -74,7 +74,7 @@ class GrowingConfig(MethodConfig):
     renew: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None,
         description="share of fresh values that is mixed into the weights where growth settles; null: 0.5, or 1 where "
-        "no batch-norm makes up for weights that shrink so; the paper's is 0",
+        "no normalisation makes up for weights that shrink so; the paper's is 0",
     )
     finetune_epochs: NonNegativeInt = Field(0, description="further epochs with the structure found")
     finetune_lr: PositiveFloat = Field(0.001, description="learning rate of fine-tuning, constant")

@@ -77,7 +77,7 @@ def grow(problem: Problem, config: GrowingConfig) -> SearchResult:
 
 def _renewal(problem: Problem) -> float:
     """How much of the weights is to be fresh: half, unless their scale counts, which mixing takes down."""
-    norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
     return _HALF_FRESH if any(isinstance(one, norms) for one in build(problem.reference).modules()) else 1.0
 
 
@@ -153,7 +153,7 @@ def _check_budget(problem: Problem, space: Space) -> None:
 
 def _checkpoint(problem: Problem, config: GrowingConfig) -> Path | None:
     """Where growth to this budget goes on from; searches for other budgets, or otherwise set, have another file."""
-    own = [_PULL, _FLOOR, _ROUNDS]  # another version's growth would go on otherwise
+    own = [_PULL, _FLOOR, _ROUNDS, _HALF_FRESH]  # another version's growth would go on otherwise
     key = json.dumps([dict(problem.budget.limits), config.model_dump(mode="json"), own], sort_keys=True)
     return problem.checkpoint(f"growing-{digest_of(key, 12)}.safetensors")
 
