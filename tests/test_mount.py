@@ -59,3 +59,10 @@ def test_the_example_of_a_mounted_command_line(tmp_path):
     wrong = CliRunner().invoke(tool, ["release", str(tmp_path / "nowhere")])
     assert wrong.exit_code == 2
     assert "nowhere" in wrong.stderr
+
+
+def test_commands_are_listed_in_the_order_of_the_work():
+    listed = main.list_commands(click.Context(main))
+    assert set(listed) == set(main.commands)
+    assert listed[:3] == ["recipes", "explain", "run"]
+    assert listed.index("search") < listed.index("train") < listed.index("export") < listed.index("report")

@@ -27,9 +27,21 @@ from compressor.cli.working import carry_out, console, go_on, run_recipe, show, 
 from compressor.errors import RecipeError
 from compressor.failures import Failure
 
+_ORDER = (
+    *("recipes", "explain", "run", "shrink", "sweep"),
+    *("inspect", "bench", "compare", "baseline"),
+    *("search", "train", "export", "report"),
+    *("models", "widths", "schema", "doctor", "olive-config"),
+)
+
 
 class _Commands(click.Group):
-    """The commands, some of which had another name that still works."""
+    """The commands in the order of the work, some of which had another name that still works."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """What --help lists; a command of another package's comes last."""
+        place = {name: number for number, name in enumerate(_ORDER)}
+        return sorted(super().list_commands(ctx), key=lambda name: place.get(name, len(place)))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Find a command by its name or its earlier one."""
