@@ -281,6 +281,21 @@ def test_growing_a_language_model_is_told_as_it_was_measured():
     assert growing["widths"] == uniform["widths"]
 
 
+@pytest.mark.parametrize("method", ["uniform", "neuralscale", "growing"])
+def test_two_processes_are_told_as_they_were_measured(method):
+    page = (ROOT / "docs" / "torchrun.md").read_text(encoding="utf-8")
+    lines = [line for line in page.splitlines() if line.startswith(f"| `{method}` |")]
+    found = numbers("torchrun")["summary"][method]
+    for line, arm in zip(lines, ("one", "two", "two, sync_batch_norm"), strict=True):
+        told = found[arm]
+        assert f"| {told['accuracy_mean']:.2f} ± {told['accuracy_std']:.2f} % |" in line
+        assert line.endswith(
+            f"| {told['same_widths']} of 3 | {told['apart_same_seed']:.2f} | {told['apart_other_seeds']:.2f} |"
+        )
+        assert told["met"]
+        assert told["p_beside_one"] is None or told["p_beside_one"] > 0.05
+
+
 TISSUE = (ROOT / "docs" / "tissuenet.md").read_text(encoding="utf-8")
 
 
