@@ -38,7 +38,6 @@ from compressor.training.trainer import Paused, Trainer
 
 HERE = Path(__file__).parent
 FIRST_FRESH = 30  # seeds from here on chose no setting of growth by utility
-FEWER = 3  # of them for what is compared beside uniform scaling
 METHODS: dict[str, dict[str, Any]] = {
     "growing": {"method": "growing"},
     "growing, returns 6": {"method": "growing", "returns": 6},
@@ -175,8 +174,8 @@ def fresh(arguments: argparse.Namespace) -> Iterator[tuple[str, Case, dict[str, 
     beside = [(*small, "params", "0.1x"), (*small, "macs", "0.1x")]
     turns = [
         (beside, ("uniform", "growing", "growing, returns 6"), arguments.seeds),
-        (beside, ("direct design", "random"), min(FEWER, arguments.seeds)),
-        ([(*dense, "params", "0.2x")], ("uniform", "growing"), min(FEWER, arguments.seeds)),
+        (beside, ("direct design", "random"), arguments.seeds),
+        ([(*dense, "params", "0.2x")], ("uniform", "growing"), arguments.seeds),
         (beside, ("global temperature",), 1),
     ]
     for budgets, arms, seeds in turns:
