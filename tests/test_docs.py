@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 
 import click
+import onnx
 import pytest
 import torch
 import yaml
 from torch import nn
 
+import compressor
 from compressor.cli.root import main
 from compressor.exporters.onnx_file import export_by_tracing
 from compressor.recipe import parse_recipe
@@ -44,7 +46,10 @@ def test_recipes_that_are_shown_are_valid(text):
         for key, value in yaml.safe_load(section).items():
             variants.setdefault(key, []).append(value)
     for values in itertools.product(*variants.values()):
-        parse_recipe(BASE | dict(zip(variants, values, strict=True)))
+        shown = dict(zip(variants, values, strict=True))
+        made = parse_recipe(BASE | shown)
+        assert shown.keys() <= made.model_fields_set
+        assert made.budget.names == parse_recipe(BASE | {"budget": shown.get("budget", BASE["budget"])}).budget.names
 
 
 def commands():
@@ -94,6 +99,9 @@ def train(model, data, epochs):
 def onnx_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("shown") / "model.onnx"
     export_by_tracing(network(), torch.zeros(2, 3, 32, 32), path, 18)
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {"compressor.classes": json.dumps(["a", "b", "c", "d"])})
+    onnx.save(model, path)
     return path
 
 
@@ -108,17 +116,25 @@ def space(tmp_path, monkeypatch, onnx_file):
     samples = torch.utils.data.TensorDataset(images, torch.arange(32) % 4)
     samples.classes = ["a", "b", "c", "d"]
     given = {"model": network(), "example_input": images[:2], "train_set": samples, "test_set": samples}
-    return given | {"my_data": images, "my_train": train, "my_map": lambda model, data: 1.0, "__name__": "shown"}
+    return (
+        given
+        | {"my_data": images, "my_train": train, "my_map": lambda model, data: 1.0, "__name__": "shown"}
+        | {"compressor": compressor}
+    )
 
 
 @pytest.mark.usefixtures("quick_export", "no_figures")
 @pytest.mark.parametrize("text", named((page, text) for page, text in PYTHON if text != GATE))
 def test_python_that_is_shown_runs(text, space):
-    if "import compressor" not in text:
-        text = "import compressor\n" + text
-    if "classes = session" in text:
-        text = text.replace('custom_metadata_map["', 'custom_metadata_map.get("').replace('"]  # JSON', '")')
+    before = set(space)
     exec(compile(text, "docs", "exec"), space)
+    made = {name: value for name, value in space.items() if name not in before and name != "__builtins__"}
+    assert made
+    for value in made.values():
+        if isinstance(value, compressor.Compressed):
+            assert Path(value.onnx_path).is_file()
+            assert value.report["budget"]["met"]
+    assert json.loads(made.get("classes", '["a"]'))[0] == "a"
 
 
 def test_the_test_that_is_shown_passes(space, tmp_path):

@@ -36,15 +36,10 @@ def test_the_wheel_has_every_module_and_file(built):
     assert wheel.name.startswith(f"onnx_compressor-{__version__}-")
     with zipfile.ZipFile(wheel) as opened:
         names = set(opened.namelist())
-    for folder, pattern, place in (
-        ("recipes", "*.yaml", "compressor/recipes"),
-        ("compressor/report/templates", "*", "compressor/report/templates"),
-        ("compressor/models", "zoo.json", "compressor/models"),
-    ):
-        there = [path.name for path in (ROOT / folder).glob(pattern) if path.is_file()]
-        assert there
-        assert {f"{place}/{name}" for name in there} <= names
-    assert "compressor/py.typed" in names
+    data = [path for path in (ROOT / "compressor").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+    assert {"py.typed", "zoo.json", "base.html.j2"} <= {path.name for path in data}
+    assert {str(path.relative_to(ROOT)) for path in data} <= names
+    assert {f"compressor/recipes/{path.name}" for path in (ROOT / "recipes").glob("*.yaml")} <= names
     modules = {"bench": ROOT / "bench", "exporters": ROOT / "exporters"}
     for name, folder in modules.items():
         for path in folder.rglob("*.py"):

@@ -21,7 +21,7 @@ from compressor.models import build
 from compressor.models.architecture import Architecture
 from compressor.pipeline.context import RunContext
 from compressor.pipeline.settings import final_settings, finetuning_settings
-from compressor.pipeline.stages.search import Prepared, prepare
+from compressor.pipeline.stages.search import Prepared, begins_with, prepare
 from compressor.recipe import Recipe, method_of
 from compressor.search import search
 from compressor.search.calibration import calibrated
@@ -38,12 +38,12 @@ class TrainingEstimate:
 
     Attributes:
         network: result, uniform, reference, ...
-        epochs: 0: it is taken as it is
+        epochs: 0: it is taken as it is; None: the search trains it, and says how long it trains on
         seconds: without evaluation; None: not estimated
     """
 
     network: str
-    epochs: int
+    epochs: int | None
     seconds: float | None
 
 
@@ -114,16 +114,19 @@ def explain(recipe: Recipe, progress: Callable[[str, str, float | None], None]) 
 
 def _training(context: RunContext, found: Prepared, steps: dict[str, float]) -> list[TrainingEstimate]:
     recipe, method = context.recipe, method_of(context.recipe.search)
-    kept = found.trained is not None and method.keeps_weights and getattr(recipe.search, "weights", "auto") != "fresh"
-    given = found.trained is not None and recipe.train.reference == "given" and not found.trained.fresh
-    fresh, tuned = final_settings(recipe.train), finetuning_settings(recipe)
+    scaled, unscaled = begins_with(recipe, found.problem, found.trained)
+    searched = method.anytime or (method.trains_first and found.trained is None)
     estimates = []
     for name in ("result", *recipe.baselines):
-        settings = tuned if kept and name != "reference" else fresh
-        epochs = 0 if name == "reference" and given else settings.epochs or 0
+        begins = unscaled if name == "reference" else scaled
+        settings = final_settings(recipe.train) if begins == "fresh" else finetuning_settings(recipe)
+        epochs = None if searched and name == "result" else 0 if begins == "given" else settings.epochs
         step = steps.get("unscaled" if name == "reference" else "scaled")
-        per_epoch, _ = (0, 0) if step is None else found.problem.trainer.epoch_size(settings.batch_size)
-        estimates.append(TrainingEstimate(name, epochs, None if step is None else epochs * per_epoch * step))
+        seconds = None
+        if epochs is not None and step is not None:
+            per_epoch, _ = found.problem.trainer.epoch_size(settings.batch_size)
+            seconds = epochs * per_epoch * step
+        estimates.append(TrainingEstimate(name, epochs, seconds))
     return estimates
 
 
@@ -197,7 +200,8 @@ def explanation_lines(found: Explanation) -> list[str]:
     more = "; it trains networks as well, which is not estimated" if found.trains else ""
     lines += [f"1 search  {found.method}{more}"]
     for place, one in enumerate(found.training):
-        about = "as it is" if not one.epochs else f"{one.epochs} epochs" + _about(one.seconds)
+        about = "as it is" if one.epochs == 0 else f"{one.epochs} epochs" + _about(one.seconds)
+        about = "trained by the search" if one.epochs is None else about
         lines.append(f"{'2 train ' if not place else '        '}  {one.network}: {about}")
     lines += ["3 export  4 bench  5 report"]
     if found.memory_gib is not None:

@@ -45,6 +45,12 @@ def test_what_is_evaluated_as_it_is_takes_no_epochs(tmp_path, monkeypatch):
     assert "reference: as it is" in "\n".join(explanation_lines(found))
 
 
+def test_what_the_search_trains_is_not_said_to_be_trained_afterwards():
+    found = explain(parse_recipe(small_recipe(search={"method": "growing"}, baselines=["uniform"])), quietly)
+    assert [one.network for one in found.training if one.epochs is None] == ["result"]
+    assert "result: trained by the search" in "\n".join(explanation_lines(found))
+
+
 def test_what_a_run_refuses_is_refused(tmp_path):
     with pytest.raises(BudgetError, match="cannot be met"):
         explain(parse_recipe(small_recipe(budget={"params": 3})), quietly)

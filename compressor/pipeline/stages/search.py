@@ -135,6 +135,14 @@ def _weights(recipe: Recipe) -> str:
     return getattr(recipe.search, "weights", "auto")
 
 
+def begins_with(recipe: Recipe, problem: Problem, trained: Trained | None) -> tuple[Begin, Begin]:
+    """How scaled networks begin, unless the search trains them or no channels can be kept, and the unscaled one."""
+    scaled: Begin = "fresh" if problem.given is None or _weights(recipe) == "fresh" else "kept"
+    if trained is None or recipe.train.reference == "fresh":
+        return scaled, "fresh"
+    return scaled, "kept" if trained.fresh else "given"
+
+
 class _Starts:
     """With which weights the networks of a run begin.
 
@@ -155,7 +163,9 @@ class _Starts:
 
     def write(self, name: str, folder: Path, architecture: Architecture) -> None:
         """Decide how a network begins, and write the weights that it begins with, if they are not fresh."""
-        trained, begins = self._trained, self._of_reference() if name == "reference" else self._of_scaled()
+        trained = self._trained
+        scaled, unscaled = begins_with(self.context.recipe, self.problem, trained)
+        begins = unscaled if name == "reference" else scaled
         weights: Mapping[str, torch.Tensor] | None = None
         if name == "reference" and trained is not None:
             weights = trained.tensors
@@ -174,14 +184,6 @@ class _Starts:
     def hand_over(self, folder: Path, architecture: Architecture, weights: Mapping[str, torch.Tensor]) -> None:
         """Write the weights that a network begins with."""
         save_tensors(folder / "start.safetensors", weights, {"architecture": architecture.to_json()})
-
-    def _of_reference(self) -> Begin:
-        if self._trained is None or self.context.recipe.train.reference == "fresh":
-            return "fresh"
-        return "kept" if self._trained.fresh else "given"
-
-    def _of_scaled(self) -> Begin:
-        return "fresh" if self.problem.given is None or _weights(self.context.recipe) == "fresh" else "kept"
 
     def _importance(self, architecture: Architecture) -> Importance:
         return {} if architecture == self.problem.reference else self._ranked
