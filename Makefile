@@ -1,4 +1,5 @@
 # make quickstart: set everything up and run the main job.   make test: linters, types, tests.   make docs: pages in site/.
+# make evidence: measure again what README and docs claim and whose code changed since; hours, goes on where it was.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 TRAINING := tests/search tests/models tests/exporters tests/pipeline tests/training tests/report/test_growth.py \
     tests/test_golden.py
 
-.PHONY: quickstart test docs pytest test-portable lint types clean
+.PHONY: quickstart test docs evidence pytest test-portable lint types clean
 
 quickstart: $(STAMP)
 	rm -rf runs/quickstart
@@ -17,6 +18,9 @@ quickstart: $(STAMP)
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+evidence: $(STAMP)
+	$(BIN)/python experiments/evidence.py run
 
 # Types are checked beside the tests, whose workers leave a core idle now and then.
 test: $(STAMP)

@@ -46,11 +46,11 @@ def show(stage: str, text: str, share: float | None) -> None:
     print(f"{stage:>7}  {text}", flush=True)
 
 
-def summarise(reports: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and standard deviation over the seeds, and every seed's own numbers."""
+def summarise(reports: list[dict[str, Any]], networks: tuple[str, ...] = NETWORKS) -> dict[str, Any]:
+    """Mean and standard deviation over the seeds, and every seed's own numbers; gains are of the first two networks."""
     seeds = [{"neuralscale": r, **r["baseline"]} for r in reports]
     rows = {}
-    for name in NETWORKS:
+    for name in networks:
         accuracies = [100 * seed[name]["accuracy"]["onnx"] for seed in seeds]
         rows[name] = {
             "accuracy_percent": accuracies,
@@ -62,7 +62,7 @@ def summarise(reports: list[dict[str, Any]]) -> dict[str, Any]:
             "widths": [list(seed[name]["widths"].values()) for seed in seeds],
             "efficiency": [seed[name]["efficiency"] for seed in seeds],
         }
-    gains = [a - b for a, b in zip(*(rows[name]["accuracy_percent"] for name in NETWORKS[:2]), strict=True)]
+    gains = [a - b for a, b in zip(*(rows[name]["accuracy_percent"] for name in networks[:2]), strict=True)]
     return {
         "networks": rows,
         "gain_points": gains,

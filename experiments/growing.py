@@ -1,10 +1,8 @@
 """Growing on CIFAR-10 at small scale: budgets met, accuracy beside baselines, time beside the dense network.
 
     python experiments/growing.py budgets      vgg16 and resnet20 to 10, 20 and 50 % of parameters and of MACs
-    python experiments/growing.py methods      accuracy at equal parameters and epochs: growing, random, uniform, ...
     python experiments/growing.py layers       basic3resnet and plain3net, units and channels, beside all of their units
     python experiments/growing.py time         vgg16 grown to 5 and 10 % and trained dense, epoch by epoch in turn
-    python experiments/growing.py settings     what each setting of growth is worth
     python experiments/growing.py fresh        seeds 30 to 34, 6,000 images: beside uniform, random and direct design
 
 Each writes experiments/growing_NAME.json after every run and goes on with what is missing. Accuracies are of the last
@@ -41,29 +39,10 @@ FIRST_FRESH = 30  # seeds from here on chose no setting of growth by utility
 METHODS: dict[str, dict[str, Any]] = {
     "growing": {"method": "growing"},
     "growing, returns 6": {"method": "growing", "returns": 6},
-    "growing, price 0.05": {"method": "growing", "price": 0.05},
     "random": {"method": "growing", "sampling": "random"},
     "global temperature": {"method": "growing", "temperature": "global"},
     "direct design": {"method": "growing", "weights": "fresh"},
-    "gradient": {"method": "growing", "signal": "gradient"},
     "uniform": {"method": "uniform"},
-    "l1, half of the epochs to fine-tune": {"method": "l1"},
-}
-SETTINGS: dict[str, dict[str, Any]] = {
-    "defaults": {},
-    "start 0.02": {"start": 0.02},
-    "start 0.3": {"start": 0.3},
-    "beta_max 10": {"beta_max": 10},
-    "beta_max 10,000": {"beta_max": 10000},
-    "a round is an epoch": {"steps_per_round": "epoch"},
-    "a round is 2 steps": {"steps_per_round": 2},
-    "redraw 1": {"redraw": 1},
-    "redraw 0.3": {"redraw": 0.3},
-    "settle 0.25": {"settle": 0.25},
-    "settle 0.5": {"settle": 0.5},
-    "settle 0.7": {"settle": 0.7},
-    "price 0.05": {"price": 0.05},
-    "price 0.2": {"price": 0.2},
 }
 
 
@@ -102,11 +81,6 @@ def problem_of(case: Case, recipe: Recipe, data: DataSet, trainer: Trainer, work
 
 def measure(case: Case, method: dict[str, Any], data: DataSet, path: str) -> dict[str, Any]:
     """Search, train as the pipeline would, and score."""
-    if method.get("steps_per_round") == "epoch":
-        method = {**method, "steps_per_round": len(data.train) // 128}
-    if method["method"] == "l1":  # the same epochs in all
-        half = case.epochs // 2
-        case, method = replace(case, epochs=case.epochs - half), {**method, "finetune_epochs": half}
     recipe = case.recipe(method, path)
     trainer = Trainer(data, torch.device("cpu"), recipe.data.augment, channels_last=True)
     problem = problem_of(case, recipe, data, trainer)
@@ -160,15 +134,6 @@ def budgets(arguments: argparse.Namespace) -> Iterator[tuple[str, Case, dict[str
                     yield f"{model} {name} {share}", case, {"method": "growing", "settle": 0.5}  # or too few steps
 
 
-def methods(arguments: argparse.Namespace) -> Iterator[tuple[str, Case, dict[str, Any]]]:
-    for seed in range(arguments.seeds):
-        for model, width, share in (("vgg16_bn", 0.25, "0.1x"), ("resnet20", 1.0, "0.2x")):
-            for name, method in METHODS.items():
-                case = Case(model, width, arguments.images or 4000, arguments.epochs or 20, {"params": share}, seed)
-                if model in arguments.models:
-                    yield f"{model} {share} {name}", case, method
-
-
 def fresh(arguments: argparse.Namespace) -> Iterator[tuple[str, Case, dict[str, Any]]]:
     small, dense = ("vgg16_bn", 0.25), ("resnet20", 1.0)
     beside = [(*small, "params", "0.1x"), (*small, "macs", "0.1x")]
@@ -185,13 +150,6 @@ def fresh(arguments: argparse.Namespace) -> Iterator[tuple[str, Case, dict[str, 
                     images, epochs = arguments.images or 6000, arguments.epochs or 20
                     case = Case(model, width, images, epochs, {budget: share}, seed)
                     yield f"{model} {budget} {share} {name}", case, METHODS[name]
-
-
-def settings(arguments: argparse.Namespace) -> Iterator[tuple[str, Case, dict[str, Any]]]:
-    for seed in range(arguments.seeds):
-        for name, changed in SETTINGS.items():
-            case = Case("vgg16_bn", 0.25, arguments.images or 4000, arguments.epochs or 20, {"params": "0.1x"}, seed)
-            yield name, case, {"method": "growing", **changed}
 
 
 def layers(arguments: argparse.Namespace) -> Iterator[tuple[str, Case, dict[str, Any]]]:
@@ -299,19 +257,19 @@ def growth_epochs(case: Case, data: DataSet, path: str, work: Path, until: int) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["budgets", "methods", "layers", "time", "settings", "fresh"])
+    parser.add_argument("what", choices=["budgets", "layers", "time", "fresh"])
     parser.add_argument("--data", default=".data/cifar10")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, help="training images")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--test", type=int, default=10_000, help="test images")
-    parser.add_argument("--models", nargs="+", default=["vgg16_bn", "resnet20"], help="of `methods`")
+    parser.add_argument("--models", nargs="+", default=["vgg16_bn", "resnet20"], help="of `fresh`")
     parser.add_argument("--width", type=float, default=1.0, help="of `time`")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     path = HERE / f"growing_{arguments.what}.json"
-    runs = {"budgets": budgets, "methods": methods, "layers": layers, "settings": settings, "fresh": fresh}
+    runs = {"budgets": budgets, "layers": layers, "fresh": fresh}
     if arguments.what == "time":
         measure_time(arguments, path)
     else:

@@ -12,11 +12,18 @@ import torch
 from compressor.files import write_json
 from compressor.pipeline import environment
 
+_NUMBERS = ":(exclude)experiments/*.json"
+
 
 def commit() -> str:
-    """The state of the code."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    """The state of the code; -dirty: files differ from it, other than those of numbers."""
+    head, changes = _git("rev-parse", "--short=7", "HEAD"), _git("status", "--porcelain", "-uno", "--", ".", _NUMBERS)
+    return f"{head}{'-dirty' if changes else ''}" if head else "unknown"
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent.parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def write_result(path: Path, numbers: dict[str, Any]) -> None:

@@ -1,0 +1,199 @@
+"""What README and docs claim has a command that measures it, and the page of measurements says what is old."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+MODULE = """\
+\"\"\"What it does.\"\"\"
+
+
+def double(x):
+    \"\"\"Of a number.\"\"\"
+    return 2 * x  # why
+"""
+# It goes on with what its file has, as experiments do.
+COUNTING = """\
+import json, subprocess, sys, time
+from pathlib import Path
+
+import tiny
+
+path = Path(__file__).with_suffix(".json")
+rows = json.loads(path.read_text())["rows"] if path.exists() else []
+for number in range(len(rows), int(sys.argv[1])):
+    time.sleep(float(sys.argv[2]))
+    rows.append(tiny.double(number))
+    head = subprocess.check_output(["git", "rev-parse", "--short=7", "HEAD"], text=True).strip()
+    told = {"rows": rows, "commit": head, "date": "2026-11-30", "machine": {"cpu": "one"}}
+    path.write_text(json.dumps(told))
+"""
+
+
+@pytest.fixture
+def evidence(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    import evidence
+
+    for remembered in (evidence.changed, evidence.differs):
+        remembered.cache_clear()
+    return evidence
+
+
+@pytest.fixture
+def project(evidence, monkeypatch, tmp_path):
+    """A repository with a package of one module and an experiment that counts to three in no time."""
+    root = tmp_path / "project"
+    (root / "experiments").mkdir(parents=True)
+    (root / "docs").mkdir()
+    (root / "tiny.py").write_text(MODULE)
+    (root / "setup.cfg").write_text("[metadata]\nname = tiny\nversion = 1\n[options]\npy_modules = tiny\n")
+    (root / "setup.py").write_text("from setuptools import setup\n\nsetup()\n")
+    (root / "experiments" / "counting.py").write_text(COUNTING)
+    (root / "experiments" / "evidence.yaml").write_text(table("counting.py 3 0"))
+    commit(root, "begin")
+    monkeypatch.setattr(evidence, "ROOT", root)
+    monkeypatch.setattr(evidence, "TABLE", root / "experiments" / "evidence.yaml")
+    monkeypatch.setattr(evidence, "PAGE", root / "docs" / "measured.md")
+    return root
+
+
+def table(command):
+    one = {"run": command, "minutes": 1, "areas": ["module"], "claims": ["docs/results.md#counting"]}
+    return yaml.safe_dump({"areas": {"module": ["tiny.py"]}, "experiments": {"counting": one}})
+
+
+def commit(root, message):
+    git = ["git", "-C", str(root), "-c", "user.name=me", "-c", "user.email=me@example.org"]
+    if not (root / ".git").exists():
+        subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "add", "-A"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", message], check=True)
+    return subprocess.check_output([*git, "rev-parse", "--short=7", "HEAD"], text=True).strip()
+
+
+def measured(root):
+    return json.loads((root / "experiments" / "counting.json").read_text())
+
+
+def run(evidence, root, minutes=1.0, anew=False):
+    for remembered in (evidence.changed, evidence.differs):
+        remembered.cache_clear()
+    return evidence.run([], minutes, root / "runs", anew)
+
+
+def test_every_file_of_numbers_has_its_command_and_every_command_its_script(evidence):
+    known = evidence.experiments()
+    files = {path.stem for path in (ROOT / "experiments").glob("*.json")}
+    assert files <= set(known)
+    for experiment in known.values():
+        assert all((ROOT / path).exists() for path in experiment.paths), experiment.paths
+        assert experiment.minutes > 0
+        assert experiment.claims
+
+
+def test_a_claim_stands_where_the_table_says(evidence):
+    for experiment in evidence.experiments().values():
+        script = Path(experiment.command[0]).name
+        for name, section in experiment.claims:
+            page = ROOT / name
+            titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+            assert not section or section in slugs, (name, section)
+        if experiment.numbers() is not None:
+            told = "".join((ROOT / name).read_text(encoding="utf-8") for name, _ in experiment.claims)
+            assert script in told, (script, experiment.claims)
+
+
+def test_the_commands_that_pages_name_are_those_of_the_table(evidence):
+    known = {experiment.command[0] for experiment in evidence.experiments().values()}
+    tools = {"experiments/evidence.py", "experiments/picture.py"}
+    for page in PAGES:
+        named = set(re.findall(r"experiments/\w+\.py", page.read_text(encoding="utf-8")))
+        assert named <= known | tools, page
+
+
+def test_the_page_of_measurements_says_what_is_old(evidence):
+    try:
+        expected = evidence.page()
+    except evidence.UnknownCommitError as problem:
+        pytest.skip(f"this checkout has not the history that numbers are dated by: {problem}")
+    assert evidence.PAGE.read_text(encoding="utf-8") == expected, "python experiments/evidence.py page writes it"
+
+
+def test_numbers_are_old_once_the_code_reads_otherwise(evidence, project):
+    (experiment,) = evidence.experiments().values()
+    assert experiment.since() == "never"
+    assert run(evidence, project)
+    assert measured(project)["rows"] == [0, 2, 4]
+    assert experiment.since() == "same"
+
+    (project / "tiny.py").write_text(MODULE.replace("  # why", "  # for a reason").replace("Of a number", "Of any"))
+    run(evidence, project)
+    assert experiment.since() == "same"
+    (project / "tiny.py").write_text(MODULE.replace("2 * x", "3 * x"))
+    evidence.differs.cache_clear()
+    evidence.changed.cache_clear()
+    assert experiment.since() == "changed"
+    assert "| changed |" in evidence.page()
+
+
+def test_what_was_never_committed_is_old(evidence, project):
+    run(evidence, project)
+    told = measured(project)
+    (project / "experiments" / "counting.json").write_text(json.dumps({**told, "commit": told["commit"] + "-dirty"}))
+    (experiment,) = evidence.experiments().values()
+    assert experiment.since() == "changed"
+
+
+def test_the_last_commit_is_measured_and_not_what_changes_meanwhile(evidence, project):
+    first = commit(project, "again") if (project / "tiny.py").write_text(MODULE + "\n\nX = 1\n") else ""
+    (project / "tiny.py").write_text(MODULE.replace("2 * x", "5 * x"))
+    assert run(evidence, project)
+    assert measured(project)["rows"] == [0, 2, 4]
+    assert measured(project)["commit"] == first
+    second = commit(project, "five")
+    assert run(evidence, project)  # it has been done at the first
+    assert measured(project)["commit"] == first
+    assert run(evidence, project, anew=True)
+    assert (measured(project)["rows"], measured(project)["commit"]) == ([0, 5, 10], second)
+
+
+def test_an_experiment_whose_time_is_up_goes_on_later(evidence, project, capsys):
+    (project / "experiments" / "evidence.yaml").write_text(table("counting.py 6 0.7"))
+    commit(project, "slower")
+    assert not run(evidence, project, minutes=2 / 60)
+    assert "to be gone on with" in capsys.readouterr().out
+    assert not (project / "experiments" / "counting.json").exists()
+    begun = json.loads((project / "runs" / "code" / "experiments" / "counting.json").read_text())["rows"]
+    assert 0 < len(begun) < 6
+    assert run(evidence, project)
+    assert measured(project)["rows"] == [0, 2, 4, 6, 8, 10]
+
+
+def test_one_that_fails_is_told_and_hides_no_other(evidence, project, capsys):
+    entry = yaml.safe_load(table("counting.py 3 0"))
+    missing = {**entry["experiments"]["counting"], "run": "nowhere.py"}
+    peer = {**missing, "run": "counting.py PYTHON_OF_A_PEER"}
+    entry["experiments"] = {"nowhere": missing, "peer": peer, **entry["experiments"]}
+    (project / "experiments" / "evidence.yaml").write_text(yaml.safe_dump(entry, sort_keys=False))
+    commit(project, "broken")
+    assert not run(evidence, project)
+    printed = capsys.readouterr().out
+    assert "nowhere: failed with exit code 2" in printed
+    assert "peer: left out: the environment variable PYTHON_OF_A_PEER names no Python" in printed
+    assert measured(project)["rows"] == [0, 2, 4]
+
+
+def test_a_name_that_is_none_is_refused():
+    command = [sys.executable, str(ROOT / "experiments" / "evidence.py"), "run", "nothing"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "no such experiment: nothing; valid: quickstart" in done.stderr
