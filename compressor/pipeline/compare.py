@@ -333,6 +333,7 @@ class _SweepRun:
             "samples": dig(report, "accuracy", "samples"),
             "latency_mean_ms": dig(report, "latency_ms", "mean"),
             "latency_median_ms": dig(report, "latency_ms", "median"),
+            "latency_interval_ms": dig(report, "latency_ms", "interval"),
             **{key: budget.get(key) for key in ("limits", "met", "binding")},
             "same_network_as": self.twins.get(job.folder),
         }

@@ -9,7 +9,7 @@ from typing import Any
 
 from compressor.recipe.cost import costs
 from compressor.report.format import number, numbers
-from compressor.report.values import ACCURACY, Metric, Record
+from compressor.report.values import ACCURACY, Metric, Record, interval
 
 METRICS = ("accuracy", "value", "latency_mean_ms", "latency_median_ms")  # beside the costs
 SAME = 0.01  # costs that differ by a smaller share are the same: leftovers of a budget, noise of a clock
@@ -26,16 +26,17 @@ def summarise(runs: Sequence[Record], metric: Metric = ACCURACY) -> list[dict[st
 
     Returns:
         one group for each method and budget, in order of appearance: `seeds` and `failed` (lists of seeds), `met`
-        (whether every run met its budget; None for the unscaled network), {metric: {"mean", "std"}} where known,
+        (whether every run met its budget; None for the unscaled network), {metric: {"mean", "std", "interval"}} where
+        known, the last as `interval_of` gives it,
         `front` {cost: whether no other group is better in the metric or that cost and as good in both, where costs are
         the same if they differ by less than `SAME`} and `best` (whether its metric is better than that of every other
         method at its budget by more than noise, see `ahead`)
     """
     order = dict.fromkeys((run["method"], run["budget"]) for run in runs)
     members = {key: [run for run in runs if (run["method"], run["budget"]) == key] for key in order}
-    groups = [_group(key, members[key]) for key in order]
+    groups = [_group(key, members[key], metric) for key in order]
+    mark_fronts(groups, metric)
     for group in groups:
-        group["front"] = {cost: _on_front(group, groups, cost, metric) for cost in FRONTS}
         rivals = [g for g in groups if g is not group and g["budget"] == group["budget"]]
         own = members[group["method"], group["budget"]]
         group["best"] = bool(rivals) and all(
@@ -45,13 +46,41 @@ def summarise(runs: Sequence[Record], metric: Metric = ACCURACY) -> list[dict[st
     return groups
 
 
+def mark_fronts(groups: Sequence[dict[str, Any]], metric: Metric) -> None:
+    """Set `front` of every group: {cost: whether no other is better in the metric or it and as good in both}."""
+    for group in groups:
+        group["front"] = {cost: _on_front(group, groups, cost, metric) for cost in FRONTS}
+
+
+def interval_of(key: str, values: Sequence[float], run: Record, metric: Metric) -> tuple[float, float] | None:
+    """How well a mean is known: one standard deviation of several values; of one run, what that run tells itself.
+
+    Args:
+        key: of `METRICS`, or a cost
+        values: of the runs
+        run: the first of them: `samples`, and `latency_interval_ms` of its median (95 %)
+        metric: an accuracy of one run has Wilson's interval (95 %) for so many samples
+
+    Returns:
+        lower and upper end; None: nothing is known
+    """
+    if len(values) > 1:
+        mean, spread = fmean(values), stdev(values)
+        return mean - spread, mean + spread
+    samples = number(run.get("samples"))
+    if key in ("accuracy", "value") and metric.is_accuracy and samples and 0 <= values[0] <= 1:
+        return interval(values[0], int(samples))
+    ends = numbers(run.get("latency_interval_ms") or []) if key == "latency_median_ms" else []
+    return (ends[0], ends[1]) if len(ends) == 2 else None
+
+
 def cost_columns(runs: Sequence[Record]) -> list[str]:
     """The costs that tables of runs list: those of every network, and others that one of these was limited by."""
     return [name for name, cost in costs().items() if any(map(cost.shown_in, ({}, *runs)))]
 
 
-def _group(key: tuple[str, str], runs: Sequence[Record]) -> dict[str, Any]:
-    done = [run for run in runs if run["error"] is None]
+def _group(key: tuple[str, str], runs: Sequence[Record], metric: Metric) -> dict[str, Any]:
+    done: list[Record] = [run for run in runs if run["error"] is None]
     verdicts = [run["met"] for run in runs if run["met"] is not None]
     group: dict[str, Any] = {
         "method": key[0],
@@ -60,10 +89,22 @@ def _group(key: tuple[str, str], runs: Sequence[Record]) -> dict[str, Any]:
         "failed": [run["seed"] for run in runs if run["error"] is not None],
         "met": all(verdicts) if verdicts else None,
     }
-    for metric in (*cost_columns(runs), *METRICS):
-        values = numbers(run.get(metric) for run in done)
-        group[metric] = {"mean": fmean(values), "std": deviation(values)} if values else None
+    for name in (*cost_columns(runs), *METRICS):
+        group[name] = summary(name, done, metric)
     return group
+
+
+def summary(name: str, runs: Sequence[Record], metric: Metric) -> dict[str, Any] | None:
+    """One number of several runs: `mean`, `std` and `interval`; None: no run has it."""
+    known = [run for run in runs if number(run.get(name)) is not None]
+    values = numbers(run[name] for run in known)
+    if not values:
+        return None
+    return {
+        "mean": fmean(values),
+        "std": deviation(values),
+        "interval": interval_of(name, values, known[0], metric),
+    }
 
 
 def deviation(values: Sequence[float]) -> float | None:

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from markupsafe import Markup
 
 from compressor.report.format import compact, number, numbers, short_names, significant
-from compressor.report.svg import BLUE, FAINT, GREY, INK, PALE, WIDTH, draw, log_axis, log_axis_if_wide
-from compressor.report.values import Network, Record, dig, metric_of, widths_of
+from compressor.report.method_figures import UNSCALED_LOOK, Look, looks
+from compressor.report.svg import BLUE, FAINT, GREY, INK, WIDTH, draw, log_axis, log_axis_if_wide
+from compressor.report.values import Network, Record, dig, metric_of
 
 # Okabe and Ito's colours: distinct with any colour vision, and in grey by their lightness.
 COLOURS = {"result": BLUE, "uniform": "#e69f00", "reference": GREY}
 _MORE_COLOURS = ("#009e73", "#cc79a7", "#56b4e9")
 MAX_PANELS, MAX_DOTS = 60, 40
+_SMALL = (344, 250)  # pixels of a chart beside which there are others
+_MARKS = 6  # of each line, to tell it without its colour
 
 
 def colour(network: Network) -> str:
@@ -26,49 +30,22 @@ def colour(network: Network) -> str:
     return COLOURS.get(network.key) or _MORE_COLOURS[sum(network.key.encode()) % len(_MORE_COLOURS)]
 
 
-def channels_figure(order: Sequence[str], found: Sequence[Network], record: Record) -> Markup:
-    """Draw channels per layer: the unscaled network as a wide bar, the result as a narrow one, others as marks."""
-    rows = [(network, widths_of(network, record)) for network in found]
-    height = 20 * len(order) + 74
+def look(network: Network, place: int) -> Look:
+    """Its colour, matplotlib's mark for it and the same as a character, which tell it without its colour.
 
-    def paint(figure: Any) -> None:
-        axes = figure.subplots()
-        for network, widths in rows:
-            at = [i for i, name in enumerate(order) if number(widths.get(name)) is not None]
-            if at:
-                _widths(axes, network, at, [widths[order[i]] for i in at])
-        axes.set_yticks(range(len(order)), short_names(order, 46), fontsize=11, color=INK)
-        axes.set_ylim(len(order) - 0.4, -0.6)
-        axes.tick_params(axis="y", length=0, pad=7)
-        axes.spines["left"].set_visible(False)
-        axes.set_xlabel("channels")
-        axes.grid(axis="x")
-        axes.margins(x=0.09)
-        axes.set_xlim(left=0)
-        _direct_labels(axes, order, rows)
-        _legend_above(figure, axes)
-
-    return draw(paint, height, "channels", f"Bar chart of channels per layer, {len(order)} layers")
-
-
-def _widths(axes: Any, network: Network, at: list[int], values: list[int]) -> None:
+    Args:
+        network: of a page
+        place: among the networks of the page
+    """
     if network.key == "reference":
-        axes.barh(at, values, height=0.78, color=PALE, label=network.title, zorder=2)
-    elif network.key == "result":
-        axes.barh(at, values, height=0.4, color=colour(network), label=network.title, zorder=3)
-    else:
-        style = {"markersize": 13, "markeredgewidth": 2.5, "linestyle": "none", "zorder": 4}
-        axes.plot(values, at, marker="|", color=colour(network), label=network.title, **style)
+        return UNSCALED_LOOK
+    _, marker, glyph = looks(place + 1)[place]
+    return colour(network), marker, glyph
 
 
-def _direct_labels(axes: Any, order: Sequence[str], rows: Sequence[tuple[Network, Mapping[str, int]]]) -> None:
-    """Write "64 → 31" behind the longest mark of each layer, so that no value has to be read off the axis."""
-    named = {network.key: widths for network, widths in rows}
-    for i, name in enumerate(order):
-        before, after = (named.get(key, {}).get(name) for key in ("reference", "result"))
-        text = " → ".join(str(value) for value in (before, after) if value is not None)
-        end = max(numbers(widths.get(name) for _, widths in rows), default=0)
-        axes.annotate(text, (end, i), (8, 0), textcoords="offset points", va="center", fontsize=11, color=FAINT)
+def looks_of(found: Sequence[Network]) -> dict[str, Look]:
+    """The looks of networks by their titles."""
+    return {network.title: look(network, place) for place, network in enumerate(found)}
 
 
 def fit_figure(iteration: Record, title: str) -> Markup:
@@ -170,29 +147,37 @@ def _fit_scales(axes: Any, iteration: Record, shown: Sequence[int], *, dense: bo
     log_axis(axes, "y", [width for _, widths in taken for width in widths], 5 if dense else 4)
 
 
-def training_figure(found: Sequence[Network]) -> Markup:
+def training_figures(found: Sequence[Network]) -> list[dict[str, object]]:
     """Draw training loss and the validation metric against the epoch, for every network that recorded them."""
     metric = metric_of(found[0].data)
-    measured = _measured(found[0])
-    parts = [("loss", "training loss"), (measured, f"validation {metric.title}")]
-    curves = {key: [(n, c) for n in found if (c := _curve(n, key))[0]] for key, _ in parts}
-    parts = [(key, title) for key, title in parts if curves[key]]
+    measured, known = _measured(found[0]), looks_of(found)
+    charts: list[dict[str, object]] = []
+    for key, title in (("loss", "training loss"), (measured, f"validation {metric.title}")):
+        curves = [(network, curve) for network in found if (curve := _curve(network, key))[0]]
+        if not curves:
+            continue
+        scale = metric.scale if key == measured else 1
+        lines = {network.title: (epochs, [scale * y for y in values]) for network, (epochs, values) in curves}
+        wide = key == "loss" or not metric.is_share
+        ends = ", ".join(f"{name} {significant(values[-1], 3)}" for name, (_, values) in lines.items())
+        paint = partial(_paint_training, lines=lines, known=known, wide=wide)
+        figure = draw(paint, _SMALL[1], f"training-{key}", f"{title} by epoch; at the end: {ends}", width=_SMALL[0])
+        charts.append({"title": title, "figure": figure, "legend": None})
+    return charts
 
-    def paint(figure: Any) -> None:
-        grid = figure.subplots(1, len(parts), squeeze=False)
-        for axes, (key, title) in zip(grid.flat, parts, strict=True):
-            for network, (epochs, values) in curves[key]:
-                shown = [metric.scale * value for value in values] if key == measured else values
-                dot = "o" if len(epochs) == 1 else ""
-                axes.plot(epochs, shown, dot + "-", color=colour(network), lw=1.8, label=network.title)
-            if key == "loss" or not metric.is_share:
-                log_axis_if_wide(axes, [value for _, (_, values) in curves[key] for value in values])
-            epoch_axis(axes, [epoch for _, (epochs, _) in curves[key] for epoch in epochs])
-            axes.set_title(title, loc="left")
-            axes.grid()
-        _legend_above(figure, grid.flat[0])
 
-    return draw(paint, 310, "training", f"Line charts of training loss and validation {metric.name} by epoch")
+def _paint_training(
+    figure: Any, lines: Mapping[str, tuple[list[float], list[float]]], known: Mapping[str, Look], wide: bool
+) -> None:
+    axes = figure.subplots()
+    for title, (epochs, values) in lines.items():
+        shade, marker, _ = known[title]
+        axes.plot(epochs, values, color=shade, lw=1.8, marker=marker, markersize=9 if marker == "*" else 6, mew=0,
+                  markevery=max(1, -(-len(epochs) // _MARKS)))  # fmt: skip
+    if wide:
+        log_axis_if_wide(axes, [value for _, values in lines.values() for value in values])
+    epoch_axis(axes, [epoch for epochs, _ in lines.values() for epoch in epochs])
+    axes.grid()
 
 
 def has_training(network: Network) -> bool:
@@ -222,33 +207,33 @@ def epoch_axis(axes: Any, epochs: Sequence[float]) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True))
 
 
-def latency_figure(found: Sequence[Network]) -> Markup:
+def latency_figures(found: Sequence[Network]) -> list[dict[str, object]]:
     """Draw the raw latency samples of every network as overlaid histograms, medians as dashed lines."""
     import numpy as np
 
     samples = {network.key: latency_samples(network) for network in found}
     everything = np.array([value for values in samples.values() for value in values])
+    medians = {
+        network.title: number(dig(network.data, "latency_ms", "median")) or float(np.median(samples[network.key]))
+        for network in found
+    }
 
     def paint(figure: Any) -> None:
         axes = figure.subplots()
         edges = _bins(everything)
         for network in found:
-            values = samples[network.key]
-            if not values:
-                continue
-            recorded = number(dig(network.data, "latency_ms", "median"))
-            median = float(np.median(values)) if recorded is None else recorded
-            label = f"{network.title}: median {significant(median)} ms, {len(values)} samples"
-            axes.hist(values, bins=edges, histtype="stepfilled", color=colour(network), alpha=0.3)
-            axes.hist(values, bins=edges, histtype="step", color=colour(network), lw=1.4, label=label)
-            axes.axvline(median, color=colour(network), linestyle=(0, (4, 3)), linewidth=1.4)
-        log_axis_if_wide(axes, list(edges), axis="x", ratio=5)
+            shade = colour(network)
+            axes.hist(samples[network.key], bins=edges, histtype="stepfilled", color=shade, alpha=0.3)
+            axes.hist(samples[network.key], bins=edges, histtype="step", color=shade, lw=1.4)
+            axes.axvline(medians[network.title], color=shade, linestyle=(0, (4, 3)), linewidth=1.4)
+        log_axis_if_wide(axes, list(edges), axis="x", ratio=5, most=4)
         axes.set_xlabel("milliseconds per batch")
-        axes.set_ylabel("samples")
+        axes.set_ylabel("batches")
         axes.grid(axis="y")
-        _legend_above(figure, axes, columns=3)
 
-    return draw(paint, 300, "latency", "Histogram of latency samples in milliseconds")
+    told = ", ".join(f"{title} {significant(median)} ms" for title, median in medians.items())
+    figure = draw(paint, _SMALL[1], "latency", f"Histogram of the times of batches; medians: {told}", width=_SMALL[0])
+    return [{"title": "times of batches", "figure": figure, "legend": None}]
 
 
 def latency_samples(network: Network) -> list[float]:
@@ -257,20 +242,11 @@ def latency_samples(network: Network) -> list[float]:
 
 
 def _bins(values: Any) -> Any:
-    """Edges of 80 bins over all samples, equally wide on the scale that `log_axis_if_wide` will choose."""
+    """Edges of 60 bins over all samples, equally wide on the scale that `log_axis_if_wide` will choose."""
     import numpy as np
 
     low, high = float(values.min()), float(values.max())
     pad = 0.02 * (high - low) or 0.05 * high
     if high > 5 * low:
-        return np.geomspace(low * 0.95, high * 1.05, 81)
-    return np.linspace(max(low - pad, 0), high + pad, 81)
-
-
-def _legend_above(figure: Any, axes: Any, columns: int = 5) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        # matplotlib lists lines before bars whatever they show; the result is to come first.
-        pairs = sorted(zip(labels, handles, strict=True), key=lambda pair: not pair[0].startswith("result"))
-        labels, handles = zip(*pairs, strict=True)
-        figure.legend(handles, labels, loc="outside upper left", ncols=columns, fontsize=12, borderpad=0.2)
+        return np.geomspace(low * 0.95, high * 1.05, 61)
+    return np.linspace(max(low - pad, 0), high + pad, 61)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from markupsafe import Markup
-
 from compressor.report.format import compact
 from compressor.report.svg import BLUE, GREY, PAPER, draw, log_axis_if_wide, themed
 from compressor.report.values import Metric
 
+Look = tuple[str, str, str]
 # Okabe and Ito's colours, each with a mark of its own: (colour, matplotlib's marker, the same as a character).
 _LOOKS = (
     (BLUE, "o", "●"),
@@ -29,26 +28,35 @@ _APART = 3.0  # pixels between the marks of neighbouring methods
 
 def legend(methods: Sequence[str], unscaled: str | None = None) -> list[dict[str, str]]:
     """Say which colour and mark stands for which method, for `legend` of the templates."""
-    names = [(method, *look) for method, look in zip(methods, looks(len(methods)), strict=True)]
-    every = [*names, *([] if unscaled is None else [(unscaled, *UNSCALED_LOOK)])]
-    return [{"name": name, "colour": themed(colour), "glyph": glyph} for name, colour, _, glyph in every]
+    known = dict(zip(methods, looks(len(methods)), strict=True))
+    return legend_of(known if unscaled is None else {**known, unscaled: UNSCALED_LOOK})
 
 
-def cost_chart(groups: Sequence[Mapping[str, Any]], methods: Sequence[str], cost: str, metric: Metric) -> Markup:
-    """Draw a metric's mean with its standard deviation against the mean of a cost.
+def legend_of(known: Mapping[str, Look]) -> list[dict[str, str]]:
+    """The same of names whose looks are given."""
+    return [{"name": name, "colour": themed(look[0]), "glyph": look[2]} for name, look in known.items()]
+
+
+def cost_chart(
+    groups: Sequence[Mapping[str, Any]], methods: Mapping[str, Look], cost: str, metric: Metric
+) -> dict[str, object]:
+    """Draw a metric's mean against the mean of a cost, with the intervals of both.
 
     Args:
         groups: as `summarise` gives them
-        methods: in the order of the legend; groups of other methods are the unscaled network
+        methods: looks in the order of the legend; groups of other methods are the unscaled network
         cost: one of `TITLES`
         metric: what the methods are compared by
+
+    Returns:
+        `title`, `figure` and no `legend`, for `charts` of the templates
     """
     known = [group for group in groups if group[metric.column] and group[cost]]
     places = [group[cost]["mean"] for group in known]
 
     def paint(figure: Any) -> None:
         axes = figure.subplots()
-        for index, (method, look) in enumerate(zip(methods, looks(len(methods)), strict=True)):
+        for index, (method, look) in enumerate(methods.items()):
             mine = sorted((g for g in known if g["method"] == method), key=lambda g: float(g[cost]["mean"]))
             aside = (index - (len(methods) - 1) / 2) * _APART
             _line(figure, axes, mine, cost=cost, metric=metric, look=look, aside=aside)
@@ -62,11 +70,26 @@ def cost_chart(groups: Sequence[Mapping[str, Any]], methods: Sequence[str], cost
         axes.margins(x=0.09, y=0.08)
         axes.grid()
 
-    label = f"{metric.heading} against {TITLES[cost]}, a line for each of {len(methods)} methods"
-    return draw(paint, _HEIGHT, f"against-{cost}", label, width=_WIDTH)
+    front = [str(group.get("title") or group["method"]) for group in known if group["front"][cost]]
+    label = f"{metric.heading} against {TITLES[cost]}; on the Pareto front: {', '.join(front)}"
+    return {
+        "title": TITLES[cost],
+        "figure": draw(paint, _HEIGHT, f"against-{cost}", label, width=_WIDTH),
+        "legend": None,
+    }
 
 
-def looks(count: int) -> list[tuple[str, str, str]]:
+def bars_note(metric: Metric, seeds: int) -> str:
+    """What the bars of charts of that metric over so many seeds are."""
+    if seeds > 1:
+        return "Mean over the seeds; bars are one standard deviation (n − 1)."
+    share = "of the share of test images (Wilson) and " if metric.is_accuracy else ""
+    return (
+        f"Bars are 95 % intervals {share}of the median time of the batches measured: they say nothing of other seeds."
+    )
+
+
+def looks(count: int) -> list[Look]:
     """Colour, matplotlib's marker and the same as a character, for so many lines."""
     return [_LOOKS[index % len(_LOOKS)] for index in range(count)]
 
@@ -78,7 +101,7 @@ def _line(
     *,
     cost: str,
     metric: Metric,
-    look: tuple[str, str, str],
+    look: Look,
     aside: float,
 ) -> None:
     """One method: its bars and line, then its marks, filled where they are on the Pareto front."""
@@ -87,9 +110,11 @@ def _line(
     colour, marker, _ = look
     xs = [group[cost]["mean"] for group in groups]
     ys = [metric.scale * group[metric.column]["mean"] for group in groups]
-    spread = [metric.scale * (group[metric.column]["std"] or 0) for group in groups]
+    up = _bars([group[metric.column] for group in groups], metric.scale)
+    along = _bars([group[cost] for group in groups])
     place = axes.transData + ScaledTranslation(aside / 72, 0, figure.dpi_scale_trans)
-    axes.errorbar(xs, ys, spread, color=colour, lw=1.6, elinewidth=1.2, capsize=2.5, transform=place, zorder=3)
+    style = {"color": colour, "lw": 1.6, "elinewidth": 1.2, "capsize": 2.5, "transform": place, "zorder": 3}
+    axes.errorbar(xs, ys, up, along, **style)
     for x, y, group in zip(xs, ys, groups, strict=True):
         axes.plot(
             [x],
@@ -104,12 +129,22 @@ def _line(
         )
 
 
+def _bars(found: Sequence[Mapping[str, Any]], scale: float = 1) -> list[list[float]]:
+    """How far below and above its mean each interval goes."""
+    ends = [(one["mean"], one.get("interval") or (one["mean"], one["mean"])) for one in found]
+    return [
+        [scale * max(mean - low, 0) for mean, (low, _) in ends],
+        [scale * max(high - mean, 0) for mean, (_, high) in ends],
+    ]
+
+
 def _limits(axes: Any, groups: Sequence[Mapping[str, Any]], cost: str, metric: Metric) -> None:
     """Show all marks and bars; matplotlib leaves out what is drawn beside its place."""
     for group in groups:
         found = group[metric.column]
-        x, y, spread = group[cost]["mean"], found["mean"], found["std"] or 0
-        axes.update_datalim([(x, metric.scale * (y - spread)), (x, metric.scale * (y + spread))])
+        left, right = group[cost].get("interval") or (group[cost]["mean"],) * 2
+        low, high = found.get("interval") or (found["mean"],) * 2
+        axes.update_datalim([(left, metric.scale * low), (right, metric.scale * high)])
     axes.autoscale_view()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -12,8 +12,10 @@ from markupsafe import Markup
 from compressor.recipe.cost import cost_title
 from compressor.report.aggregate import FRONTS, SAME, cost_columns
 from compressor.report.format import ABSENT, Cell, quantity, significant, value_cell
-from compressor.report.method_figures import TITLES, cost_chart, legend
-from compressor.report.rendering import render
+from compressor.report.groups import UNSCALED, Group, methods_of, score_text, title_of
+from compressor.report.leads import comparison_lead
+from compressor.report.method_figures import TITLES, UNSCALED_LOOK, bars_note, cost_chart, legend_of, looks
+from compressor.report.rendering import render_page
 from compressor.report.sections import (
     blocks_of,
     csv_text_file,
@@ -25,7 +27,6 @@ from compressor.report.sections import (
 )
 from compressor.report.values import Metric, Record, conditions, metric_of
 
-UNSCALED = "unscaled network"
 _COLUMNS = (
     "method",
     "budget",
@@ -39,13 +40,12 @@ _COLUMNS = (
     "same_network_as",
     "error",
 )
-Group = Mapping[str, Any]
 
 
 def render_methods(record: Record) -> str:
     """Render the record of a comparison as one self-contained page."""
     metric = metric_of(record)
-    page = render(
+    return render_page(
         "comparison.html.j2",
         title=f"{record['name']}: methods compared",
         metric=metric,
@@ -59,7 +59,6 @@ def render_methods(record: Record) -> str:
         configuration=_configuration(record),
         environment=environment_of(record),
     )
-    return f"{page}\n"
 
 
 def runs_csv(record: Record) -> str:
@@ -78,33 +77,10 @@ def runs_csv(record: Record) -> str:
     return text.getvalue()
 
 
-def _score_text(group: Group, metric: Metric) -> str:
-    """The metric of a group without its unit."""
-    return spread_text(group[metric.column], metric.scale)
-
-
-def spread_text(found: Mapping[str, Any] | None, scale: float = 1, digits: int = 2) -> str:
-    """Write "91.20 ± 0.34"; without the spread if there is one value only."""
-    if found is None:
-        return ABSENT
-    mean = f"{scale * found['mean']:.{digits}f}"
-    return mean if found["std"] is None else f"{mean} ± {scale * found['std']:.{digits}f}"
-
-
-def title_of(group: Group) -> str:
-    """Name a method at a budget."""
-    return f"{group['method']} {group['budget']}" if group["budget"] else UNSCALED
-
-
-def _methods(record: Record) -> list[str]:
-    """The methods in the order in which they were named, which JSON's sorted keys would lose."""
-    return list(dict.fromkeys(group["method"] for group in record["groups"] if group["budget"]))
-
-
 def _facts(record: Record) -> list[tuple[str, Any]]:
     data = record.get("dataset") or {}
     return [
-        ("methods", ", ".join(_methods(record))),
+        ("methods", ", ".join(methods_of(record))),
         ("budgets", ", ".join(record["budgets"])),
         ("seeds", ", ".join(map(str, record["seeds"]))),
         ("data", data.get("name")),
@@ -117,28 +93,20 @@ def _facts(record: Record) -> list[tuple[str, Any]]:
 def _verdict(record: Record, metric: Metric) -> dict[str, Any]:
     runs = [run for run in record["runs"] if run["budget"]]
     met = sum(run["met"] is True for run in runs)
-    unit = " %" if metric.is_share else f" {metric.name}"
-    claims: list[tuple[str | None, str]] = [
-        (f"{_score_text(group, metric)}{unit}", f"{title_of(group)}, ahead of every other method")
-        for group in record["groups"]
-        if group["best"]
-    ]
-    if not claims and len(record["methods"]) > 1:
-        few = "One seed says nothing about noise: no method is called best."
-        none = "At no budget is one method ahead of all others by more than noise."
-        claims = [(None, few if len(record["seeds"]) < 2 else none)]
     return {
         "state": state(record["met"]),
         "title": "All budgets met" if record["met"] else f"{met} of {len(runs)} runs met their budget",
-        "claims": claims,
+        "lead": comparison_lead(record),
     }
 
 
 def _charts(record: Record, metric: Metric) -> dict[str, Any]:
-    methods = _methods(record)
+    methods = methods_of(record)
+    known = dict(zip(methods, looks(len(methods)), strict=True))
     return {
-        "legend": legend(methods, UNSCALED),
-        "figures": [cost_chart(record["groups"], methods, cost, metric) for cost in FRONTS],
+        "legend": legend_of({**known, UNSCALED: UNSCALED_LOOK}),
+        "figures": [cost_chart(record["groups"], known, cost, metric) for cost in FRONTS],
+        "bars": bars_note(metric, seeds=len(record["seeds"])),
         "conditions": conditions(record["measured"]),
         "interleaved": record["measured"]["interleaved"],
     }
@@ -148,7 +116,7 @@ def _means(record: Record, metric: Metric) -> dict[str, Any]:
     found = {(group["method"], group["budget"]): group for group in record["groups"]}
     rows: list[list[object]] = [
         [method, *(_mean_cell(found[method, budget], metric) for budget in record["budgets"])]
-        for method in _methods(record)
+        for method in methods_of(record)
     ]
     span = len(record["budgets"])
     rows += [[UNSCALED, _mean_cell(group, metric, span)] for group in record["groups"] if not group["budget"]]
@@ -172,7 +140,7 @@ def _mean_cell(group: Group, metric: Metric, colspan: int | None = None) -> Cell
     if group["failed"]:
         notes.append(f"{len(group['seeds'])} of {len(group['seeds']) + len(group['failed'])} seeds")
     exact = repr(group[metric.column]["mean"])
-    return Cell(_score_text(group, metric), notes, exact, badges, colspan=colspan)
+    return Cell(score_text(group, metric), notes, exact, badges, colspan=colspan)
 
 
 def _fronts(record: Record, metric: Metric) -> dict[str, Any]:
@@ -182,7 +150,7 @@ def _fronts(record: Record, metric: Metric) -> dict[str, Any]:
     return {
         "head": ["network", metric.title, *(TITLES[cost] for cost in FRONTS)],
         "rows": [
-            [title_of(group), _score_text(group, metric), *(_front_cell(group, cost) for cost in FRONTS)]
+            [title_of(group), score_text(group, metric), *(_front_cell(group, cost) for cost in FRONTS)]
             for group in groups
         ],
         "same": f"{100 * SAME:.0f}",

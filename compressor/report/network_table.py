@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from compressor.recipe.cost import cost_title
 from compressor.report.figures import colour
-from compressor.report.format import ABSENT, Cell, number, percent, significant, value_cell
+from compressor.report.format import ABSENT, Cell, number, numbers, percent, significant, value_cell
 from compressor.report.svg import themed
 from compressor.report.values import (
     Network,
@@ -30,17 +31,45 @@ _MEANINGS = {
 }
 
 
+@dataclass(frozen=True)
+class Row:
+    """One number of every network.
+
+    Attributes:
+        title: what it is, with its unit; within a group
+        cells: of the networks
+        meaning: what it means, in small print
+    """
+
+    title: str
+    cells: Sequence[Cell]
+    meaning: str = ""
+
+
 def network_table(found: Sequence[Network], record: Record) -> dict[str, Any]:
     """One column per network, one row per number; groups that no network has are left out.
 
     Returns:
-        `heads`, title and colour of each network, and `rows`, whose first cell is the row's title
+        `heads`, title and colour of each network, and `groups`: (title, [(title, meaning, cells)])
     """
-    groups = (_metric_rows, _accuracy_rows, _size_rows, _latency_rows, _score_rows, _parity_rows)
-    return {
-        "heads": [(network.title, themed(colour(network))) for network in found],
-        "rows": [row for group in groups for row in group(found, record)],
+    groups = {
+        metric_of(record).heading: [*_metric_rows(found, record), *_accuracy_rows(found, record)],
+        "Size": _size_rows(found, record),
+        "Latency, ms per batch": _latency_rows(found, record),
+        "Efficiency": _score_rows(found, record),
+        "Parity of ONNX Runtime with PyTorch": _parity_rows(found, record),
     }
+    return {
+        "heads": heads_of(found),
+        "groups": [
+            (title, [(row.title, row.meaning, row.cells) for row in rows]) for title, rows in groups.items() if rows
+        ],
+    }
+
+
+def heads_of(found: Sequence[Network]) -> list[tuple[str, str]]:
+    """(title, colour) of networks, for `columns_of` of the templates."""
+    return [(network.title, themed(colour(network))) for network in found]
 
 
 def network_notes(found: Sequence[Network], record: Record) -> list[str]:
@@ -51,13 +80,6 @@ def network_notes(found: Sequence[Network], record: Record) -> list[str]:
         notes.append(f"{ranges}One MAC is one multiply-add.")
     if metric.name in _MEANINGS:
         notes.append(_MEANINGS[metric.name])
-    if any(scores(network, record) != (None, None) for network in found):
-        parts = (metric.name, f"{metric.name} of the unscaled network")
-        kept = " / ".join(reversed(parts) if metric.lower else parts)
-        notes.append(
-            f"CE = ({kept}) × (its MACs / MACs); SE = ({kept}) × (its parameters / parameters). "
-            "The unscaled network scores 1; more is better."
-        )
     return notes
 
 
@@ -65,11 +87,11 @@ def _has_accuracy(network: Network) -> bool:
     return number(dig(network.data, "accuracy", "onnx")) is not None
 
 
-def _row(title: str, found: Sequence[Network], cell: Callable[[Network], Cell]) -> list[object]:
-    return [title, *(cell(network) for network in found)]
+def _row(title: str, found: Sequence[Network], cell: Callable[[Network], Cell], meaning: str = "") -> Row:
+    return Row(title, [cell(network) for network in found], meaning)
 
 
-def _metric_rows(found: Sequence[Network], record: Record) -> list[list[object]]:
+def _metric_rows(found: Sequence[Network], record: Record) -> list[Row]:
     """The metric, unless that is the accuracy."""
     metric = metric_of(record)
     if metric.is_accuracy:
@@ -82,7 +104,7 @@ def _metric_rows(found: Sequence[Network], record: Record) -> list[list[object]]
     return [_row(f"{metric.name}, {title}", found, cell(side)) for side, title in sides.items()]
 
 
-def _accuracy_rows(found: Sequence[Network], record: Record) -> list[list[object]]:
+def _accuracy_rows(found: Sequence[Network], record: Record) -> list[Row]:
     metric = metric_of(record)
 
     def onnx(network: Network) -> Cell:
@@ -100,7 +122,7 @@ def _accuracy_rows(found: Sequence[Network], record: Record) -> list[list[object
         under = "" if weights is None else f"weights of the {weights_text(weights)}"
         return value_cell(accuracy.get("samples"), under=under)
 
-    title, rows = metric.accuracy_title, []
+    title, rows = metric.accuracy_title, list[Row]()
     if metric.is_accuracy or (
         metric.has_accuracy_beside and any(map(_has_accuracy, found))
     ):  # a metric of the user's comes without
@@ -111,7 +133,7 @@ def _accuracy_rows(found: Sequence[Network], record: Record) -> list[list[object
     return rows
 
 
-def _size_rows(found: Sequence[Network], record: Record) -> list[list[object]]:
+def _size_rows(found: Sequence[Network], record: Record) -> list[Row]:
     def size(key: str) -> Callable[[Network], Cell]:
         base = number(dig(record, "baseline", "reference", key))
 
@@ -125,20 +147,28 @@ def _size_rows(found: Sequence[Network], record: Record) -> list[list[object]]:
     return [_row(cost_title(name), found, size(name)) for name in recorded_costs(found)]
 
 
-def _latency_rows(found: Sequence[Network], record: Record) -> list[list[object]]:
+def _latency_rows(found: Sequence[Network], record: Record) -> list[Row]:
     if not any(network.data.get("latency_ms") for network in found):
         return []
 
     def part(key: str) -> Callable[[Network], Cell]:
         return lambda network: value_cell(dig(network.data, "latency_ms", key), significant)
 
-    rows = [_row(f"latency, {key}, ms", found, part(key)) for key in ("mean", "median", "p90", "p99")]
-    rows.append(_row("throughput, samples/s", found, part("throughput_per_s")))
+    def median(network: Network) -> Cell:
+        ends = numbers(dig(network.data, "latency_ms", "interval") or [])
+        under = f"{significant(ends[0])} to {significant(ends[1])}" if len(ends) == 2 else ""
+        return value_cell(dig(network.data, "latency_ms", "median"), significant, under)
+
+    rows = [_row("median", found, median, "half of the batches took less; small print: 95 % interval of it")]
+    rows.append(_row("mean", found, part("mean")))
+    rows.append(_row("p90", found, part("p90"), "nine in ten batches took less"))
+    rows.append(_row("p99", found, part("p99"), "99 in a hundred took less"))
+    rows.append(_row("samples per second", found, part("throughput_per_s")))
     rows.append(_row("measured with", found, lambda n: Cell(conditions(n.data.get("latency_ms")) or ABSENT)))
     return rows
 
 
-def _score_rows(found: Sequence[Network], record: Record) -> list[list[object]]:
+def _score_rows(found: Sequence[Network], record: Record) -> list[Row]:
     values = {network.key: scores(network, record) for network in found}
     if all(pair == (None, None) for pair in values.values()):
         return []
@@ -146,11 +176,17 @@ def _score_rows(found: Sequence[Network], record: Record) -> list[list[object]]:
     def two_decimals(which: int) -> Callable[[Network], Cell]:
         return lambda network: value_cell(values[network.key][which], lambda value: f"{value:.2f}")
 
-    titles = ("computational efficiency, CE", "storage efficiency, SE")
-    return [_row(title, found, two_decimals(which)) for which, title in enumerate(titles)]
+    metric = metric_of(record)
+    parts = (metric.name, f"{metric.name} of the unscaled network")
+    kept = " / ".join(reversed(parts) if metric.lower else parts)
+    titles = {
+        "computational efficiency, CE": f"({kept}) × (its MACs / MACs); the unscaled network has 1, more is better",
+        "storage efficiency, SE": f"({kept}) × (its parameters / parameters); likewise",
+    }
+    return [_row(title, found, two_decimals(which), meaning) for which, (title, meaning) in enumerate(titles.items())]
 
 
-def _parity_rows(found: Sequence[Network], record: Record) -> list[list[object]]:
+def _parity_rows(found: Sequence[Network], record: Record) -> list[Row]:
     if not any(network.data.get("parity") for network in found):
         return []
 
@@ -163,9 +199,9 @@ def _parity_rows(found: Sequence[Network], record: Record) -> list[list[object]]
         return value_cell(parity.get("max_abs_error"), _tiny, "; ".join(part for part in parts if part))
 
     return [
-        _row("parity with PyTorch, largest absolute error", found, largest),
+        _row("largest absolute error", found, largest),
         _row(
-            "parity with PyTorch, largest relative error",
+            "largest relative error",
             found,
             lambda n: value_cell(dig(n.data, "parity", "max_rel_error"), _tiny),
         ),

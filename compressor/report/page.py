@@ -15,9 +15,12 @@ from compressor.recipe.method import sections_of
 from compressor.report import figures
 from compressor.report.distillation import distillation_line
 from compressor.report.format import Cell, value_cell
+from compressor.report.leads import run_lead
+from compressor.report.method_figures import legend_of
+from compressor.report.network_charts import channels_of, fronts_of
 from compressor.report.network_table import network_notes, network_table
 from compressor.report.precision import precision_section
-from compressor.report.rendering import render
+from compressor.report.rendering import render_page
 from compressor.report.sections import (
     blocks_of,
     csv_file,
@@ -29,20 +32,15 @@ from compressor.report.sections import (
 )
 from compressor.report.values import (
     Limit,
-    Network,
     Record,
     budget_met,
     conditions,
     dig,
-    layer_order,
     limits,
     metric_of,
     networks,
-    recorded_costs,
-    score_of,
     slack_text,
     unsteady,
-    widths_of,
 )
 
 _GROUP = "compressor.report_sections"
@@ -51,14 +49,16 @@ _GROUP = "compressor.report_sections"
 def render_html(record: Record) -> str:
     """Render a run record as one self-contained page; sections whose data is absent are left out."""
     name = str(record.get("name") or "run")
-    page = render(
+    return render_page(
         "run.html.j2",
         title=f"{name}: compression report",
         name=name,
         facts=_facts(record),
         verdict=_verdict(record),
+        metric=metric_of(record),
         networks=_networks(record),
-        channels=_channels(record),
+        fronts=fronts_of(record),
+        channels=channels_of(record),
         of_method=_sections(record, sections_of(record)),
         training=_training(record),
         latency=_latency(record),
@@ -70,7 +70,6 @@ def render_html(record: Record) -> str:
         configuration=blocks_of({"recipe": record["recipe"]}) if record.get("recipe") else None,
         environment=environment_of(record),
     )
-    return f"{page}\n"
 
 
 def _sections(record: Record, functions: Sequence[Callable[[Record], Any]]) -> list[Markup]:
@@ -120,6 +119,7 @@ def _verdict(record: Record) -> dict[str, Any]:
         "state": state(met),
         "title": words[met] if rows else "No budget was set",
         "limits": [_limit_row(row) for row in rows],
+        "lead": run_lead(record),
         "binding": cost_title(binding) if len(rows) > 1 and binding else None,
         "remarks": [
             text
@@ -131,7 +131,6 @@ def _verdict(record: Record) -> dict[str, Any]:
             )
             if text
         ],
-        "claims": _claims(record),
     }
 
 
@@ -141,62 +140,9 @@ def _limit_row(row: Limit) -> list[object]:
     return [row.title, value_cell(row.limit), value_cell(row.got), slack_text(row), badge]
 
 
-def _claims(record: Record) -> list[tuple[str, str]]:
-    """(number, what it is): one on the metric, others that compare it, for whoever reads no further."""
-    metric, own = metric_of(record), score_of(record)
-    if own is None:
-        return []
-    claims = [(metric.text(own), f"{metric.name}{metric.remark} on the ONNX file")]
-    for other in networks(record)[1:]:
-        its = score_of(other.data)
-        if its is not None:
-            claims.append((metric.difference(own, its).replace("-", "−"), f"against {_in_words(other)}"))
-    return claims
-
-
-def _in_words(network: Network) -> str:
-    known = {
-        "uniform": "uniform scaling to the same budget",
-        "undistilled": "the same network without distillation",
-        "reference": "the unscaled network",
-    }
-    return known.get(network.key, network.title)
-
-
 def _networks(record: Record) -> dict[str, Any]:
     found = networks(record)
-    return {**network_table(found, record), "notes": network_notes(found, record), "csv": _numbers(found, record)}
-
-
-def _numbers(found: Sequence[Network], record: Record) -> dict[str, str]:
-    """The networks as comma-separated values, numbers in full."""
-    metric = metric_of(record)
-    paths: dict[str, tuple[str, ...]] = {
-        **{name: (name,) for name in recorded_costs(found)},
-        "accuracy": ("accuracy", "onnx"),
-        "accuracy_pytorch": ("accuracy", "torch"),
-        **({} if metric.is_accuracy else {metric.name: ("metric", "onnx")}),
-        "max_rel_error": ("parity", "max_rel_error"),
-        "latency_median_ms": ("latency_ms", "median"),
-        "latency_p99_ms": ("latency_ms", "p99"),
-    }
-    rows = [[network.title, *(dig(network.data, *path) for path in paths.values())] for network in found]
-    return csv_file("networks.csv", ["network", *paths], rows)
-
-
-def _channels(record: Record) -> dict[str, Any] | None:
-    order = layer_order(record)
-    found = [network for network in networks(record) if widths_of(network, record)]
-    if record.get("reference_widths") and not any(network.key == "reference" for network in found):
-        found.append(Network("reference", "unscaled network", {}))
-    if not order or not found:
-        return None
-    columns = [widths_of(network, record) for network in found]
-    rows = [[layer, *(widths.get(layer) for widths in columns)] for layer in order]
-    return {
-        "figure": figures.channels_figure(order, found, record),
-        "csv": csv_file("channels.csv", ["layer", *(network.title for network in found)], rows),
-    }
+    return {**network_table(found, record), "notes": network_notes(found, record)}
 
 
 def _training(record: Record) -> dict[str, Any] | None:
@@ -205,7 +151,11 @@ def _training(record: Record) -> dict[str, Any] | None:
         return None
     keys = ("epoch", "loss", "validation_loss", "validation_accuracy", "lr", "seconds")
     rows = [[n.title, *(epoch.get(key) for key in keys)] for n in found for epoch in n.data.get("training") or []]
-    return {"figure": figures.training_figure(found), "csv": csv_file("training.csv", ["network", *keys], rows)}
+    return {
+        "legend": legend_of(figures.looks_of(found)),
+        "figures": figures.training_figures(found),
+        "csv": csv_file("training.csv", ["network", *keys], rows),
+    }
 
 
 def _latency(record: Record) -> dict[str, Any] | None:
@@ -221,7 +171,7 @@ def _latency(record: Record) -> dict[str, Any] | None:
         text = f"The networks were not measured alike (see the table): compare with care. {text}"
     if shaky:
         text += f" The machine was unsteady (p90 above 1.5 × median: {'; '.join(shaky)}): compare with care."
-    return {"figure": figures.latency_figure(found), "text": text}
+    return {"legend": legend_of(figures.looks_of(found)), "figures": figures.latency_figures(found), "text": text}
 
 
 def _usage(record: Record) -> str | None:

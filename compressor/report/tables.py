@@ -1,11 +1,14 @@
 """The tables of a page as files: comma-separated values for programs, Markdown for people.
 
-They are read off the finished page, so they are all of its tables, those of plug-ins too.
+They are read off the finished page, so they are all of its tables, those of plug-ins too. A page has the first kind in
+itself, behind each table.
 """
 
 from __future__ import annotations
 
+import base64
 import csv
+import html
 import io
 import re
 from dataclasses import dataclass, field
@@ -16,6 +19,10 @@ from compressor.files import write_atomic
 
 _LONGEST = 60  # characters of a file's name
 _HEADINGS = ("h1", "h2", "h3")
+_TABLE = re.compile(r"<table\b.*?</table>", re.DOTALL)
+_WITHOUT = {"facts", "runs"}  # classes of tables that are short, or have another file beside
+_SHORTEST = 3  # rows of a table that is worth a file
+_PICTURE = "bar"  # class of cells that draw what others say
 
 
 @dataclass(frozen=True)
@@ -38,10 +45,17 @@ class Table:
     Attributes:
         title: the heading above it
         rows: the first one holds the titles of the columns
+        kind: its CSS classes
     """
 
     title: str
     rows: list[list[Cell]] = field(default_factory=list)
+    kind: frozenset[str] = frozenset()
+
+    @property
+    def slug(self) -> str:
+        """What its file is called, without ending."""
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")[:_LONGEST] or "table"
 
     def csv(self) -> str:
         """Comma-separated values, numbers in full."""
@@ -59,10 +73,28 @@ class Table:
 
 def tables_of(page: str) -> list[Table]:
     """The tables of an HTML page, in their order; those without rows are left out."""
+    return [table for table in _all(page) if table.rows]
+
+
+def with_downloads(page: str) -> str:
+    """Put a link behind every table of an HTML page that gives it as comma-separated values."""
+    found = iter(_all(page))
+    return _TABLE.sub(lambda table: table[0] + _link(next(found)), page)
+
+
+def _all(page: str) -> list[Table]:
     reader = _Reader()
     reader.feed(page)
     reader.close()
-    return [table for table in reader.tables if table.rows]
+    return reader.tables
+
+
+def _link(table: Table) -> str:
+    if len(table.rows) < _SHORTEST or table.kind & _WITHOUT:
+        return ""
+    data = base64.b64encode(table.csv().encode()).decode()
+    told = f'aria-label="{html.escape(table.title)} as comma-separated values"'
+    return f'\n<p class="csv"><a href="data:text/csv;base64,{data}" download="{table.slug}.csv" {told}>CSV</a></p>'
 
 
 def write_tables(page: str, folder: Path) -> list[Path]:
@@ -73,9 +105,8 @@ def write_tables(page: str, folder: Path) -> list[Path]:
     """
     written: list[Path] = []
     for number, table in enumerate(tables_of(page), 1):
-        slug = re.sub(r"[^a-z0-9]+", "-", table.title.lower()).strip("-")[:_LONGEST] or "table"
         for ending, text in (("csv", table.csv()), ("md", table.markdown())):
-            path = folder / f"{number:02}-{slug}.{ending}"
+            path = folder / f"{number:02}-{table.slug}.{ending}"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(path, text)
             written.append(path)
@@ -91,25 +122,33 @@ class _Reader(HTMLParser):
         self._text: list[str] | None = None
         self._exact: str | None = None
         self._span = 1
+        self._title_cell = self._muted = False
+        self._group, self._heads = "", False  # the title of a group of rows, and whether this cell is one
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
+        classes = frozenset((given.get("class") or "").split())
         if tag in _HEADINGS:
             self._title, self._heading = "", True
         elif tag == "table":
-            self.tables.append(Table(" ".join(self._title.split())))
+            self.tables.append(Table(" ".join(self._title.split()), kind=classes))
+            self._group = ""
         elif tag == "tr" and self.tables:
             self._row = []
         elif tag in ("td", "th") and self._row is not None:
-            self._text, self._exact = [], given.get("title")
+            self._text, self._exact = (None if _PICTURE in classes else []), given.get("title")
             self._span = int(given.get("colspan") or 1)
+            self._heads = given.get("scope") == "rowgroup"
+            self._title_cell, self._muted = tag == "th", False
+        elif tag == "small" and self._title_cell:
+            self._muted = True  # an explanation
         elif tag == "small" and self._text:
             self._text.append("; ")
 
     def handle_data(self, data: str) -> None:
         if self._heading:
             self._title += data
-        elif self._text is not None:
+        elif self._text is not None and not self._muted:
             self._text.append(data)
 
     def handle_endtag(self, tag: str) -> None:
@@ -117,6 +156,11 @@ class _Reader(HTMLParser):
             self._heading = False
         elif tag in ("td", "th") and self._row is not None and self._text is not None:
             text = " ".join("".join(self._text).split()).strip("; ")
+            if self._heads:
+                self._group, self._text = text, None
+                return
+            if self._group and not self._row:
+                text = f"{self._group}: {text}"
             exact = self._exact if self._exact is not None and _is_number(self._exact) else text
             self._row += [Cell(text, exact), *[Cell("", "")] * (self._span - 1)]
             self._text = None

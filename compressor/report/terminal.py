@@ -6,7 +6,7 @@ from compressor.recipe.cost import cost_title, costs
 from compressor.recipe.method import lines_of
 from compressor.report.distillation import distillation_line
 from compressor.report.format import number, percent, quantity, significant
-from compressor.report.methods import spread_text, title_of
+from compressor.report.groups import spread_text, title_of
 from compressor.report.precision import precision_line
 from compressor.report.values import (
     Limit,
