@@ -10,15 +10,48 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console as RichConsole
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
+
+from compressor.report.format import duration
 
 if TYPE_CHECKING:
     from compressor.pipeline.compare import JobState
 
 _LINE_SECONDS = 10.0
 _AROUND = 4  # lines of the terminal that a table leaves free
+_STAGES = ("search", "train", "export", "bench", "report")  # in their order; whoever has them imports torch
+_SEEN = (5.0, 0.01)  # seconds, and share of the work, after which a guess is made of what is left
+
+
+class Pace:
+    """How long the work that goes on will take, by how it went since it was first seen.
+
+    Work whose share falls, or is not known for a while, is other work, which begins anew.
+    """
+
+    def __init__(self) -> None:
+        self._first: tuple[float, float] | None = None  # seconds, share
+        self._last = 0.0
+
+    def left(self, share: float | None, now: float) -> float | None:
+        """Seconds that are left of it; None: nothing is known.
+
+        Args:
+            share: done, 0 to 1; None: not known
+            now: seconds by any clock
+        """
+        if share is None:
+            self._first = None
+            return None
+        if self._first is None or share < self._last:
+            self._first = (now, share)
+        self._last = share
+        spent, done = now - self._first[0], share - self._first[1]
+        if spent < _SEEN[0] or done < _SEEN[1]:
+            return None
+        return spent * (1 - share) / done
 
 
 class Console:
@@ -28,15 +61,20 @@ class Console:
         self._rich = RichConsole(stderr=True, highlight=False)
         self._bar: Progress | None = None
         self._stage, self._printed = "", 0.0
+        self._begun, self._pace = time.monotonic(), Pace()
         self._states: dict[str, str] = {}
         self._live: Live | None = None
 
     def __enter__(self) -> Console:
         if self._rich.is_terminal:
-            columns = (TextColumn("{task.fields[stage]:>7}"), BarColumn(24), TextColumn("{task.description}"))
-            self._bar = Progress(*columns, TimeElapsedColumn(), console=self._rich, transient=True)
+            columns = ("{task.fields[stage]}", BarColumn(16), "{task.fields[time]}", "{task.description}")
+            self._bar = Progress(
+                *(TextColumn(one, markup=False) if isinstance(one, str) else one for one in columns),
+                console=self._rich,
+                transient=True,
+            )
             self._bar.start()
-            self._task = self._bar.add_task("", stage="", total=None)
+            self._task = self._bar.add_task("", stage="", time="", total=None)
         return self
 
     def __exit__(
@@ -48,17 +86,27 @@ class Console:
             self._bar.stop()
 
     def progress(self, stage: str, text: str, share: float | None) -> None:
-        """Show what a stage is doing; `share` is the part done, 0 to 1, or None."""
+        """Show what a stage is doing.
+
+        Args:
+            stage: its name
+            text: what it does
+            share: the part done of what it does, of `train` of all trainings; 0 to 1, or None
+        """
+        now = time.monotonic()
+        left = self._pace.left(share, now)
         if self._live is not None:
             return  # the table says more
+        used = f"{duration(now - self._begun)} used" + ("" if left is None else f", about {duration(left)} left")
+        place = f"{_STAGES.index(stage) + 1}/{len(_STAGES)} {stage}" if stage in _STAGES else stage
         if self._bar is not None:
             total = None if share is None else 1.0
-            self._bar.update(self._task, description=text, stage=stage, total=total, completed=share or 0.0)
-            return
-        now = time.monotonic()
-        if stage != self._stage or now - self._printed >= _LINE_SECONDS:
+            self._bar.update(
+                self._task, total=total, completed=share or 0.0, description=text, stage=f"{place:<10}", time=used
+            )
+        elif stage != self._stage or now - self._printed >= _LINE_SECONDS:
             self._stage, self._printed = stage, now
-            self._rich.print(f"{stage:>7}  {text}", soft_wrap=True, markup=False)
+            self._rich.print(f"  {place:<10}  {text}  ({used})", soft_wrap=True, markup=False)
 
     def table(self, runs: Sequence[JobState]) -> None:
         """Show runs that go on side by side: a live table, or a line for each that begins or ends."""

@@ -10,16 +10,17 @@ import json
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
 import click
 
 from compressor import __version__
 from compressor.cli.bench import bench_command
 from compressor.cli.command import command
+from compressor.cli.completion import completion_command
 from compressor.cli.inspect import inspect_command
 from compressor.cli.interrupts import silence_all_but_first
 from compressor.cli.latency_gate import baseline_command, gate_command
+from compressor.cli.networks import models_command, widths_command
 from compressor.cli.olive_config import olive_config_command
 from compressor.cli.recipes import recipes
 from compressor.cli.side_by_side import executor_of, side_by_side
@@ -31,7 +32,7 @@ _ORDER = (
     *("recipes", "explain", "run", "shrink", "sweep"),
     *("inspect", "bench", "compare", "baseline"),
     *("search", "train", "export", "report"),
-    *("models", "widths", "schema", "doctor", "olive-config"),
+    *("models", "widths", "schema", "doctor", "completion", "olive-config"),
 )
 
 
@@ -337,6 +338,9 @@ main.add_command(baseline_command)
 main.add_command(inspect_command)
 main.add_command(olive_config_command)
 main.add_command(recipes)
+main.add_command(models_command)
+main.add_command(widths_command)
+main.add_command(completion_command)
 
 
 @command(main, "schema", "compressor schema > recipe.schema.json")
@@ -345,45 +349,6 @@ def schema_command() -> None:
     from compressor.recipe import schema
 
     click.echo(json.dumps(schema(), indent=2))
-
-
-@command(main, "models", "compressor models")
-def models_command() -> None:
-    """List the networks of the zoo with their parameters, multiply-adds and options."""
-    from compressor.cli import listing
-
-    click.echo(
-        f"{'name':<18}{'params':>12}{'MACs':>15}  options (3×32×32 images, 10 classes; texts: 35 of 10,000 words)"
-    )
-    for name, row in listing.rows().items():
-        click.echo(f"{name:<18}{row['params']:>12,}{row['macs']:>15,}  {row['options']}")
-    click.echo(
-        "also: torchvision:NAME, timm:NAME, package.module:factory (compressor widths MODEL lists their width groups)"
-    )
-
-
-@command(main, "widths", "compressor widths torchvision:resnet18 --shape 3,64,64")
-@click.argument("model")
-@click.option("--shape", default="3,32,32", show_default=True, help="Channels, height and width of an image.")
-@click.option("--classes", default=10, show_default=True, help="Number of outputs.")
-@click.option("--option", "options", multiple=True, help="Option of the model, such as shortcut=conv; may repeat.")
-def widths_command(model: str, shape: str, classes: int, options: tuple[str, ...]) -> None:
-    """List the width groups of a network: the names for `widths.minimum` and `widths.frozen`, and what is fixed."""
-    from compressor.cli import listing
-
-    sides = [int(side) if side.strip().isdecimal() else 0 for side in shape.split(",")]
-    if len(sides) != 3 or min(sides) < 1:
-        raise RecipeError(f"--shape {shape!r}: must be three whole numbers such as 3,32,32")
-    pairs = [option.partition("=") for option in options]
-    if bad := next((option for option, pair in zip(options, pairs, strict=True) if not (pair[0] and pair[2])), None):
-        raise RecipeError(f"--option {bad!r}: must look like shortcut=conv")
-    named = {key: _value(value) for key, _, value in pairs}
-    found = listing.width_groups(model, (sides[0], sides[1], sides[2]), classes, named)
-    click.echo(f"{'group':<52}{'channels':>9}{'in steps of':>13}")
-    for name, channels, step in found["groups"]:
-        click.echo(f"{name:<52}{channels:>9}{step:>13}")
-    for reason in found["fixed"]:
-        click.echo(f"fixed: {reason}")
 
 
 @command(main, "doctor", "compressor doctor")
@@ -399,11 +364,3 @@ def doctor_command() -> None:
         click.echo(f"{key:<18} {reading}")
     for provider, answer in doctor.providers().items():
         click.echo(f"provider {provider:<9} {answer}")
-
-
-def _value(text: str) -> Any:
-    """A number, list or mapping if the text is one in JSON, else the text."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text

@@ -88,6 +88,7 @@ class RunContext:
         pause: asked after every step of training; True ends the run there
         stop_at: end the run after so many epochs of a search that has a network at any time
         stage: that runs now
+        span: what has been done of the stage before, and the share of it that is done now; each from 0 to 1
         team: the processes of torchrun, if there are several
         tracker: is told of epochs and of the report
     """
@@ -99,6 +100,7 @@ class RunContext:
     pause: Callable[[], bool] = lambda: False
     stop_at: float | None = None
     stage: str = "search"
+    span: tuple[float, float] = (0.0, 1.0)
     team: Team | None = field(default_factory=team)
     tracker: Tracker | None = None
     _data: DataSet | None = field(default=None, repr=False)
@@ -333,7 +335,8 @@ class RunContext:
         """Say what is done now, and how much of it."""
         if self.team is not None and self.team.rank:
             return
-        self.progress(self.stage, text, share)
+        before, width = self.span
+        self.progress(self.stage, text, None if share is None else before + width * share)
         self.log.beat(text)
 
     def stop_if_asked(self) -> None:

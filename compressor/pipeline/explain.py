@@ -23,6 +23,7 @@ from compressor.pipeline.context import RunContext
 from compressor.pipeline.settings import final_settings, finetuning_settings
 from compressor.pipeline.stages.search import Prepared, begins_with, prepare
 from compressor.recipe import Recipe, method_of
+from compressor.report.format import duration
 from compressor.search import search
 from compressor.search.calibration import calibrated
 from compressor.search.methods.uniform import UniformConfig
@@ -214,9 +215,4 @@ def _number(value: float) -> str:
 
 
 def _about(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f", about {seconds / size:.0f} {unit}"
-    return f", about {seconds:.0f} s"
+    return "" if seconds is None else f", about {duration(seconds)}"

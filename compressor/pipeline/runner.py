@@ -127,7 +127,7 @@ def _run_stages(context: RunContext, until: str) -> dict[str, Any]:
     if context.team is not None:
         context.team.recipe = recipe
     for name in asked:
-        context.stage = name
+        context.stage, context.span = name, (0.0, 1.0)
         context.stop_if_asked()
         run_folder.record(context.out, name, recipe)
         context.recipe = resolved(context)

@@ -83,6 +83,14 @@ def significant(value: Any, digits: int = 4) -> str:
     return f"{found:,.{max(0, digits - 1 - math.floor(math.log10(abs(found))))}f}"
 
 
+def duration(seconds: float) -> str:
+    """Write a time as people do who do not know it well: "40 s", "12 min", "3 h"."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def percent(fraction: Any) -> str:
     """Write a fraction as a percentage with two decimals."""
     found = number(fraction)

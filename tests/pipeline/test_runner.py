@@ -60,6 +60,20 @@ def finished(tmp_path_factory):
     return out, run(parse_recipe(RAW), out)
 
 
+def test_training_tells_how_much_of_all_of_it_is_done(finished, tmp_path):
+    out, _ = finished
+    told = []
+    shutil.copytree(out, tmp_path / "again")
+    for name in ("weights.safetensors", "training.json"):
+        (tmp_path / "again" / name).unlink()
+        (tmp_path / "again" / "baselines" / "uniform" / name).unlink()
+    continue_run(tmp_path / "again", "train", lambda stage, text, share: told.append((stage, share)))
+    shares = [share for stage, share in told if stage == "train" and share is not None]
+    assert shares == sorted(shares)
+    assert len(set(shares)) >= 6  # epochs of two networks
+    assert shares[-1] == pytest.approx(1.0)
+
+
 def test_a_run_leaves_these_files_and_no_others(finished):
     out, _ = finished
     assert {path.name for path in out.iterdir()} == {
