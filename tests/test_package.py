@@ -1,6 +1,7 @@
 """What is published: a source distribution that builds, and a wheel that has everything and works."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,11 +11,21 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 
 from compressor import __version__
 
 ROOT = Path(__file__).parents[1]
+RELEASE = re.compile(r"^## \[(\d+\.\d+\.\d+)\] - (\d{4}-\d{2}-\d{2})$", re.MULTILINE)
 LEFT_OUT = {".git", ".venv", ".data", "runs", "build", "site", "tests", "experiments", "docs"}
+
+
+def test_the_version_is_the_last_one_of_the_changelog_and_what_is_cited():
+    version, day = RELEASE.findall((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))[0]
+    assert version == __version__
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (cited["version"], cited["date-released"]) == (version, day)
+    assert len(cited["references"]) == 3
 
 
 @pytest.fixture(scope="module")
