@@ -6,23 +6,29 @@
     python experiments/evidence.py page                write docs/measured.md
 
 `run` checks out the last commit in runs/evidence and installs it beside, so that the code may change meanwhile; what is
-not committed is not measured. An experiment that has used its minutes (experiments/evidence.yaml) is interrupted, and
-goes on the next time; its numbers come here when it has ended by itself. Code has changed where a file under one of the
-experiment's areas reads otherwise, comments, docstrings and layout aside.
+not committed is not measured. An experiment that has used its minutes (experiments/evidence.yaml) is interrupted, as by
+Ctrl-C, and goes on the next time; one that cannot go on is begun only where its minutes are left, and then from its
+beginning. Numbers come here when an experiment has ended by itself. When all that is old is done at that commit, the
+next `run` begins at the last one. Code has changed where a file under one of the experiment's areas, or a script that
+it imports, reads otherwise, comments, docstrings and layout aside.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import fcntl
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -35,10 +41,11 @@ PAGE = ROOT / "docs" / "measured.md"
 TABLE = ROOT / "experiments" / "evidence.yaml"
 _HEAD = """# What was measured when
 
-Numbers in README and docs come from files in experiments/, each written by one command, `python experiments/SCRIPT`. A
-file names the commit that it was measured at; *changed* says that code which the numbers depend on reads otherwise
-since, comments aside, or that what was measured was never committed. `make evidence` measures those again, all at one
-commit. Written by `python experiments/evidence.py page`.
+Numbers in README and docs come from files in experiments/, each written by one script, `python experiments/SCRIPT` with
+the arguments of `experiments/evidence.yaml`. A file names the commit that it was measured at; *changed* says that code
+which the numbers depend on reads otherwise since, comments aside, that they were measured with other arguments, or that
+what was measured was never committed. `make evidence` measures those again, all at one commit. Written by
+`python experiments/evidence.py page`.
 
 | claimed in | by | numbers | commit | code since | date | processor |
 |---|---|---|---|---|---|---|
@@ -47,8 +54,11 @@ _NOTED = 10  # seconds between two notes of how long an experiment has worked
 _PATIENCE = 120  # seconds that an interrupted experiment has for ending
 
 
-class UnknownCommitError(Exception):
-    """A state of the code that this checkout's history has not."""
+_MADE = ("code", "site", "logs", "cache", "state.json", "state.part")  # in the folder of a bench
+
+
+class GitError(Exception):
+    """What git said when it failed."""
 
 
 @dataclass(frozen=True)
@@ -57,21 +67,31 @@ class Experiment:
 
     Attributes:
         name: of its file of numbers, experiments/NAME.json
-        command: arguments of Python, from the script on
+        commands: arguments of Python, from the script on, one after the other
         minutes: wall clock that it may use, on two cores
         paths: files and folders whose code the numbers depend on
         claims: (page, section or "")
+        pieces: it goes on where it was interrupted
+        needs: experiments whose run folders it reads
+        pages: of docs/ that it writes
     """
 
     name: str
-    command: tuple[str, ...]
+    commands: tuple[tuple[str, ...], ...]
     minutes: float
     paths: tuple[str, ...]
     claims: tuple[tuple[str, str], ...]
+    pieces: bool = True
+    needs: tuple[str, ...] = ()
+    pages: tuple[str, ...] = ()
 
     @property
     def file(self) -> Path:
         return ROOT / "experiments" / f"{self.name}.json"
+
+    @property
+    def script(self) -> str:
+        return self.commands[0][0]
 
     def numbers(self) -> dict[str, Any] | None:
         """What was measured last; None: nothing."""
@@ -81,18 +101,23 @@ class Experiment:
         return found
 
     def since(self) -> str:
-        """`same`, `changed` or `never`: what became of the code since it was measured.
+        """`same`, `changed`, `never` or `unknown`: what became of the code since it was measured.
 
-        Raises:
-            UnknownCommitError: the history has not the measured commit
+        Unknown are commits that this checkout's history has not.
         """
         numbers = self.numbers()
         if numbers is None:
             return "never"
-        commits = re.findall(r"\b[0-9a-f]{7,40}\b", numbers["commit"])
-        if "dirty" in numbers["commit"] or not commits:
+        if "dirty" in numbers["commit"] or numbers.get("commands", self.told()) != self.told():
             return "changed"
+        commits = [word for word in re.findall(r"\b[0-9a-f]{7,40}\b", numbers["commit"]) if known(word)]
+        if not commits:
+            return "unknown"
         return "changed" if any(changed(commit, self.paths) for commit in commits) else "same"
+
+    def told(self) -> list[str]:
+        """Its command lines, as its file of numbers has them."""
+        return [shlex.join(command) for command in self.commands]
 
 
 def experiments() -> dict[str, Experiment]:
@@ -107,45 +132,82 @@ def experiments() -> dict[str, Experiment]:
 
     result = {}
     for name, entry in table["experiments"].items():
-        script, *arguments = entry["run"].split()
+        lines = [entry["run"]] if isinstance(entry["run"], str) else entry["run"]
+        commands = tuple(tuple(shlex.split(f"experiments/{line}")) for line in lines)
         claims = tuple((page, section) for page, _, section in (claim.partition("#") for claim in entry["claims"]))
-        code = (*sorted(paths(entry["areas"])), f"experiments/{script}")
-        command = (f"experiments/{script}", *arguments)
-        result[name] = Experiment(name, command, entry["minutes"], code, claims)
+        code = (*sorted(paths(entry["areas"]) | scripts(commands[0][0])),)
+        more = {key: tuple(entry.get(key, ())) for key in ("needs", "pages")}
+        result[name] = Experiment(name, commands, entry["minutes"], code, claims, entry.get("pieces", True), **more)
     return result
+
+
+def scripts(first: str) -> set[str]:
+    """A script of experiments/ and those beside it that it imports."""
+    found, waiting = set[str](), [first]
+    while waiting:
+        name = waiting.pop()
+        path = ROOT / name
+        if name in found or not path.exists():
+            continue
+        found.add(name)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom | ast.Import):
+                modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names]
+                waiting += [f"experiments/{module}.py" for module in modules if module != "record"]
+    return found or {first}
 
 
 def git(*arguments: str) -> str:
     """What git says.
 
     Raises:
-        UnknownCommitError: it fails
+        GitError: it fails
     """
     done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise UnknownCommitError(done.stderr.strip())
+        raise GitError(done.stderr.strip())
     return done.stdout
 
 
 @cache
+def known(commit: str) -> bool:
+    """Whether this checkout's history has a commit."""
+    try:
+        return bool(git("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}"))
+    except GitError:
+        return False
+
+
+@cache
 def changed(commit: str, paths: tuple[str, ...]) -> tuple[str, ...]:
-    """The files under `paths` whose code reads otherwise than at a commit; see `UnknownCommitError`."""
-    names = git("diff", "--name-only", commit, "--", *paths).split()
-    return tuple(name for name in names if differs(commit, name))
+    """The files under `paths` whose code reads otherwise than at a commit that is known."""
+    names = git("diff", "--name-only", "-z", commit, "--", *paths).split("\0")
+    names += git("ls-files", "--others", "--exclude-standard", "-z", "--", *paths).split("\0")
+    return tuple(name for name in names if name and differs(commit, name))
 
 
 @cache
 def differs(commit: str, name: str) -> bool:
     """Whether a file's code reads otherwise than at a commit, comments and docstrings aside."""
+    path = ROOT / name
     try:
         before = git("show", f"{commit}:{name}")
-    except UnknownCommitError:
+    except GitError:
         return True  # it is new
-    path = ROOT / name
     if not path.exists():
         return True
     now = path.read_text(encoding="utf-8")
-    return code_of(before) != code_of(now) if path.suffix == ".py" else before != now
+    read = {".py": code_of, ".yaml": yaml.safe_load}.get(path.suffix, str)
+    try:
+        return bool(read(before) != read(now))
+    except (SyntaxError, yaml.YAMLError):  # it is being written
+        return True
+
+
+def look_again() -> None:
+    """Forget what files read like: hours may have passed."""
+    for remembered in (known, changed, differs):
+        remembered.cache_clear()
 
 
 def code_of(text: str) -> str:
@@ -160,12 +222,15 @@ def code_of(text: str) -> str:
 
 
 def page() -> str:
-    """The text of docs/measured.md: a row for every experiment; see `UnknownCommitError`."""
+    """The text of docs/measured.md: a row for every experiment."""
+    look_again()
     rows = []
     for experiment in experiments().values():
         numbers = experiment.numbers()
         claims = ", ".join(dict.fromkeys(_link(page, section) for page, section in experiment.claims))
-        by = " ".join(experiment.command).removeprefix("experiments/")
+        by = experiment.script.removeprefix("experiments/")
+        if experiment.name != Path(by).stem and len(experiment.commands) == 1:
+            by = shlex.join(experiment.commands[0]).removeprefix("experiments/")
         cells = [claims, f"`{by}`"]
         if numbers is None:
             cells += ["not measured yet", "", "", "", ""]
@@ -193,9 +258,9 @@ def status() -> bool:
         fresh = fresh and since == "same"
         print(f"{name:36} {since:8} {numbers['commit'][:16] if numbers else '':16} {experiment.minutes:5.0f} min")
         if since == "changed" and numbers:
-            for commit in re.findall(r"\b[0-9a-f]{7,40}\b", numbers["commit"]):
-                for path in changed(commit, experiment.paths)[:4]:
-                    print(f"    {path}")
+            found = [word for word in re.findall(r"\b[0-9a-f]{7,40}\b", numbers["commit"]) if known(word)]
+            files = dict.fromkeys(path for commit in found for path in changed(commit, experiment.paths))
+            print("".join(f"    {path}\n" for path in list(files)[:4]), end="")
     return fresh
 
 
@@ -210,20 +275,18 @@ class Bench:
     def __init__(self, folder: Path, anew: bool) -> None:
         self.folder, self.code, self.site = folder, folder / "code", folder / "site"
         self._state = folder / "state.json"
-        if anew:
-            self._remove()
-        if not self._state.exists():
-            self._remove()
-            self._make()
+        if anew or not self._state.exists():
+            self.begin()
         self.state: dict[str, Any] = json.loads(self._state.read_text(encoding="utf-8"))
 
-    def _remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def begin(self) -> None:
+        """Take the last commit, with nothing done."""
+        for name in _MADE:
+            path = self.folder / name
+            (shutil.rmtree if path.is_dir() else Path.unlink)(path) if path.exists() else None
         git("worktree", "prune")
-
-    def _make(self) -> None:
-        commit = git("rev-parse", "--short=7", "HEAD").strip()
-        self.folder.mkdir(parents=True)
+        commit = head()
+        self.folder.mkdir(parents=True, exist_ok=True)
         git("worktree", "add", "--detach", str(self.code), commit)
         data = ROOT / ".data"
         if data.exists():
@@ -231,94 +294,153 @@ class Bench:
         install = ("install", "--quiet", "--no-deps", "--no-build-isolation", "--target")
         subprocess.run([sys.executable, "-m", "pip", *install, str(self.site), str(self.code)], check=True)
         shutil.rmtree(self.code / "build", ignore_errors=True)
-        self._write({"commit": commit, "seconds": {}, "done": []})
+        self.state = {"commit": commit, "seconds": {}, "done": []}
+        self._keep()
 
-    def _write(self, state: dict[str, Any]) -> None:
-        part = self._state.with_suffix(".part")
-        part.write_text(json.dumps(state, indent=1), encoding="utf-8")
-        part.replace(self._state)
+    def _keep(self) -> None:
+        _write(self._state, json.dumps(self.state, indent=1))
 
     def run(self, experiment: Experiment, minutes: float) -> str:
         """Run an experiment for so long, or as long as it may; `done`, `to be gone on with`, or why it is left out."""
-        command = []
-        for word in experiment.command:
-            if word.startswith("PYTHON_") and word not in os.environ:
-                return f"left out: the environment variable {word} names no Python"
-            command.append(os.environ[word] if word.startswith("PYTHON_") else word)
-        used = self.state["seconds"].get(experiment.name, 0.0)
+        name, seconds = experiment.name, self.state["seconds"]
+        commands = [[os.environ.get(word, word) for word in command] for command in experiment.commands]
+        if missing := [word for command in commands for word in command if word.startswith("PYTHON_")]:
+            return f"left out: the environment variable {missing[0]} names no Python"
         numbers = self.code / "experiments" / experiment.file.name
-        if experiment.name not in self.state["seconds"]:
+        if name not in seconds or not experiment.pieces:
             numbers.unlink(missing_ok=True)  # scripts go on with what their file has
-        allowed = min(60 * minutes, 60 * experiment.minutes - used)
+            seconds[name] = 0.0
+        allowed = 60 * experiment.minutes - seconds[name]
         if allowed <= 0:
             return f"left: its {experiment.minutes:g} minutes are used; raise them in experiments/evidence.yaml"
-        code = self._go(command, experiment.name, allowed, used)
-        if code is None:
-            return "to be gone on with"
-        if code:
-            return f"failed with exit code {code}: {self.folder / 'logs' / experiment.name}.log"
-        shutil.copy(numbers, experiment.file)
+        if not experiment.pieces and 60 * minutes < allowed:
+            return f"left for later: it cannot be interrupted, and may take {experiment.minutes:g} minutes"
+        end = time.monotonic() + min(60 * minutes, allowed)
+        for command in commands:
+            code = self._go(command, name, end)
+            if code is None:
+                return "to be gone on with"
+            if code:
+                seconds.pop(name)  # what is mended may have its minutes again
+                self._keep()
+                return f"failed with exit code {code}: {self.folder / 'logs' / name}.log"
+        return self._take(experiment, numbers)
+
+    def _take(self, experiment: Experiment, numbers: Path) -> str:
+        """Bring numbers and pages here."""
+        try:
+            found = json.loads(numbers.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as problem:
+            self.state["seconds"].pop(experiment.name)
+            self._keep()
+            return f"failed: it ended without its numbers: {problem}"
+        told = json.dumps(found | {"commands": experiment.told()}, indent=2, sort_keys=True)
+        _write(experiment.file, told + "\n")
+        for page in experiment.pages:
+            _write(ROOT / page, (self.code / page).read_text(encoding="utf-8"))
         self.state["done"].append(experiment.name)
-        self._write(self.state)
+        self._keep()
         return "done"
 
-    def _go(self, command: list[str], name: str, allowed: float, used: float) -> int | None:
-        """The exit code; None: it was interrupted after so many seconds."""
+    def _go(self, command: list[str], name: str, end: float) -> int | None:
+        """The exit code; None: it was interrupted at the end of its time."""
         path = os.pathsep.join((str(self.site), str(self.code / "experiments")))
         environment = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
         environment["COMPRESSOR_CACHE"] = str(self.folder / "cache")
         logs = self.folder / "logs"
         logs.mkdir(exist_ok=True)
-        begun = written = time.monotonic()
+        before, begun = self.state["seconds"][name], time.monotonic()
+        written = begun
         with (logs / f"{name}.log").open("a") as log:
             process = subprocess.Popen(
                 [sys.executable, *command], cwd=self.code, env=environment, stdout=log, stderr=log,
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+                start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )  # fmt: skip
             try:
-                while process.poll() is None and time.monotonic() - begun < allowed:
-                    time.sleep(0.2)
-                    self.state["seconds"][name] = used + time.monotonic() - begun
+                while process.poll() is None and time.monotonic() < end:
+                    time.sleep(0.1)
+                    self.state["seconds"][name] = before + time.monotonic() - begun
                     if time.monotonic() - written > _NOTED:
                         written = time.monotonic()
-                        self._write(self.state)
+                        self._keep()
             finally:
-                self._write(self.state)
                 ended = process.poll()
-                if ended is None:
-                    process.send_signal(signal.SIGINT)
-                    try:
-                        process.wait(_PATIENCE)
-                    except subprocess.TimeoutExpired:
-                        process.kill()
-                        process.wait()
+                _stop(process)
+                self._keep()
         return ended
 
 
-def run(names: list[str], minutes: float, folder: Path, anew: bool) -> bool:
-    """Run experiments, those that are old or missing unless named, one after the other; whether all are done."""
-    known = experiments()
-    if unknown := [name for name in names if name not in known]:
-        raise SystemExit(f"no such experiment: {', '.join(unknown)}; valid: {', '.join(known)}")
-    bench = Bench(folder, anew)
-    head = git("rev-parse", "--short=7", "HEAD").strip()
-    measured = bench.state["commit"]
-    print(f"measuring commit {measured}{'' if measured == head else f', not {head}: --anew takes that'}", flush=True)
-    chosen = [known[name] for name in names] or [one for one in known.values() if one.since() != "same"]
-    end, complete = time.monotonic() + 60 * minutes, True
-    for experiment in chosen:
-        if experiment.name in bench.state["done"]:
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it began, none of which may run beside what is measured next."""
+    for sent in (signal.SIGINT, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, sent)
+            process.wait(_PATIENCE)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
             continue
-        left = (end - time.monotonic()) / 60
-        if left <= 0:
-            return False
-        print(f"{experiment.name}: at most {min(left, experiment.minutes):.0f} minutes", flush=True)
-        said = bench.run(experiment, left)
-        print(f"{experiment.name}: {said}", flush=True)
-        complete = complete and said == "done"
-        if said == "done":
-            PAGE.write_text(page(), encoding="utf-8")
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def head() -> str:
+    """The last commit."""
+    return git("rev-parse", "--short=7", "HEAD").strip()
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One process measures at a time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SystemExit(f"{folder}: another process measures there") from None
+        yield
+
+
+def run(names: list[str], minutes: float, folder: Path, anew: bool) -> bool:
+    """Run experiments, those that are old or missing unless named, one after the other; whether none is left."""
+    every = experiments()
+    if unknown := [name for name in names if name not in every]:
+        raise SystemExit(f"no such experiment: {', '.join(unknown)}; valid: {', '.join(every)}")
+    with alone(folder):
+        bench = Bench(folder, anew)
+        chosen = _ordered([every[name] for name in names] or [e for e in every.values() if e.since() != "same"], every)
+        measured = bench.state["commit"]
+        if measured != head() and all(one.name in bench.state["done"] for one in chosen):
+            bench.begin()
+            measured = bench.state["commit"]
+        print(f"measuring commit {measured}{'' if measured == head() else f', not {head()}: --anew takes that'}")
+        end, complete = time.monotonic() + 60 * minutes, True
+        for experiment in chosen:
+            if experiment.name in bench.state["done"]:
+                continue
+            left = (end - time.monotonic()) / 60
+            if left <= 0:
+                return False
+            print(f"{experiment.name}: begun", flush=True)
+            said = bench.run(experiment, left)
+            print(f"{experiment.name}: {said}", flush=True)
+            complete = complete and (said == "done" or said.startswith("left out"))
+            if said == "done":
+                _write(PAGE, page())
     return complete
+
+
+def _ordered(chosen: list[Experiment], every: Mapping[str, Experiment]) -> list[Experiment]:
+    """The experiments, each behind those whose run folders it needs."""
+    found: dict[str, Experiment] = {}
+    for experiment in chosen:
+        for name in (*experiment.needs, experiment.name):
+            found.setdefault(name, every[name])
+    return list(found.values())
 
 
 def main() -> None:
@@ -329,7 +451,6 @@ def main() -> None:
     running = commands.add_parser("run")
     running.add_argument("names", nargs="*", metavar="NAME", help="none: all that are old or missing")
     running.add_argument("--minutes", type=float, default=float("inf"), help="for all together")
-    running.add_argument("--folder", type=Path, default=ROOT / "runs" / "evidence")
     running.add_argument("--anew", action="store_true", help="at the last commit, from the beginning")
     arguments = parser.parse_args()
     try:
@@ -338,8 +459,10 @@ def main() -> None:
         elif arguments.command == "status":
             sys.exit(not status())
         else:
-            sys.exit(not run(arguments.names, arguments.minutes, arguments.folder.resolve(), arguments.anew))
-    except UnknownCommitError as problem:
+            for ended in (signal.SIGTERM, signal.SIGHUP):
+                signal.signal(ended, signal.default_int_handler)
+            sys.exit(not run(arguments.names, arguments.minutes, ROOT / "runs" / "evidence", arguments.anew))
+    except GitError as problem:
         sys.exit(f"git: {problem}")
     except KeyboardInterrupt:
         sys.exit(130)

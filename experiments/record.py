@@ -12,12 +12,12 @@ import torch
 from compressor.files import write_json
 from compressor.pipeline import environment
 
-_NUMBERS = ":(exclude)experiments/*.json"
+_WRITTEN = (":(exclude)experiments/*.json", ":(exclude)docs")
 
 
 def commit() -> str:
-    """The state of the code; -dirty: files differ from it, other than those of numbers."""
-    head, changes = _git("rev-parse", "--short=7", "HEAD"), _git("status", "--porcelain", "-uno", "--", ".", _NUMBERS)
+    """The state of the code; -dirty: files differ from it, other than numbers and pages."""
+    head, changes = _git("rev-parse", "--short=7", "HEAD"), _git("status", "--porcelain", "-uno", "--", ".", *_WRITTEN)
     return f"{head}{'-dirty' if changes else ''}" if head else "unknown"
 
 

@@ -58,7 +58,7 @@ def _names(context: click.Context, parameter: click.Parameter, incomplete: str) 
     from compressor.cli import listing
 
     found = [CompletionItem(name) for name in listing.rows() if name.startswith(incomplete)]
-    return [*found, CompletionItem(incomplete, type="file")]
+    return [CompletionItem(incomplete, type="file"), *found]  # click's script of bash forgets what came before a file
 
 
 @click.command("widths", cls=Command, epilog="compressor widths torchvision:resnet18 --shape 3,64,64")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console as RichConsole
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from compressor.report.format import duration
@@ -25,6 +26,9 @@ _STAGES = ("search", "train", "export", "bench", "report")  # in their order; wh
 _SEEN = (5.0, 0.01)  # seconds, and share of the work, after which a guess is made of what is left
 
 
+_RUN = re.compile(r"run \d+/\d+ ")  # as the texts of a sweep begin
+
+
 class Pace:
     """How long the work that goes on will take, by how it went since it was first seen.
 
@@ -33,21 +37,22 @@ class Pace:
 
     def __init__(self) -> None:
         self._first: tuple[float, float] | None = None  # seconds, share
-        self._last = 0.0
+        self._work, self._last = "", 0.0
 
-    def left(self, share: float | None, now: float) -> float | None:
+    def left(self, work: str, share: float | None, now: float) -> float | None:
         """Seconds that are left of it; None: nothing is known.
 
         Args:
+            work: its name; another one is other work
             share: done, 0 to 1; None: not known
             now: seconds by any clock
         """
         if share is None:
             self._first = None
             return None
-        if self._first is None or share < self._last:
+        if self._first is None or work != self._work or share < self._last:
             self._first = (now, share)
-        self._last = share
+        self._work, self._last = work, share
         spent, done = now - self._first[0], share - self._first[1]
         if spent < _SEEN[0] or done < _SEEN[1]:
             return None
@@ -67,14 +72,18 @@ class Console:
 
     def __enter__(self) -> Console:
         if self._rich.is_terminal:
-            columns = ("{task.fields[stage]}", BarColumn(16), "{task.fields[time]}", "{task.description}")
+            last = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # all others keep their width
             self._bar = Progress(
-                *(TextColumn(one, markup=False) if isinstance(one, str) else one for one in columns),
+                TextColumn("{task.fields[place]}", markup=False),
+                BarColumn(10),
+                TextColumn("{task.fields[time]}", markup=False),
+                TextColumn("{task.description}", markup=False, table_column=last),
                 console=self._rich,
                 transient=True,
+                expand=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task("", stage="", time="", total=None)
+            self._task = self._bar.add_task("", place="", time="", total=None)
         return self
 
     def __exit__(
@@ -91,19 +100,20 @@ class Console:
         Args:
             stage: its name
             text: what it does
-            share: the part done of what it does, of `train` of all trainings; 0 to 1, or None
+            share: the part done of what it does; of `train`, of all trainings of a run; 0 to 1, or None
         """
-        now = time.monotonic()
-        left = self._pace.left(share, now)
         if self._live is not None:
             return  # the table says more
-        used = f"{duration(now - self._begun)} used" + ("" if left is None else f", about {duration(left)} left")
+        now = time.monotonic()
+        # Training is one work, whose share is known; a search, or a run of several, does one thing after another.
+        work = stage if stage == "train" and not _RUN.match(text) else f"{stage} {text.partition(': epoch')[0]}"
+        left = self._pace.left(work, share, now)
+        of = "" if work == stage else " of this"
+        used = f"{duration(now - self._begun)} used" + ("" if left is None else f", about {duration(left)} left{of}")
         place = f"{_STAGES.index(stage) + 1}/{len(_STAGES)} {stage}" if stage in _STAGES else stage
         if self._bar is not None:
             total = None if share is None else 1.0
-            self._bar.update(
-                self._task, total=total, completed=share or 0.0, description=text, stage=f"{place:<10}", time=used
-            )
+            self._bar.update(self._task, total=total, completed=share or 0.0, description=text, place=place, time=used)
         elif stage != self._stage or now - self._printed >= _LINE_SECONDS:
             self._stage, self._printed = stage, now
             self._rich.print(f"  {place:<10}  {text}  ({used})", soft_wrap=True, markup=False)
@@ -117,8 +127,11 @@ class Console:
                 self._rich.print(f"{run.state:>7}  {run.name}", soft_wrap=True, markup=False)
             return
         counts = Counter(run.state for run in runs)
+        now = time.monotonic()
+        left = self._pace.left("runs", counts["done"] / len(runs), now)
+        used = f"{duration(now - self._begun)} used" + ("" if left is None else f", about {duration(left)} left")
         grid = Table.grid(padding=(0, 2))
-        grid.add_row(_short(f"{counts['done']} of {len(runs)} runs done, {counts['running']} running"))
+        grid.add_row(_short(f"{counts['done']} of {len(runs)} runs done, {counts['running']} running; {used}"))
         busy = [run for run in runs if run.state == "running"]
         for run in busy[: max(0, self._rich.height - _AROUND)]:
             grid.add_row(_short(run.name), _short(run.stage), _short(run.text))

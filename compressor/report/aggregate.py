@@ -53,7 +53,7 @@ def mark_fronts(groups: Sequence[dict[str, Any]], metric: Metric) -> None:
 
 
 def interval_of(key: str, values: Sequence[float], run: Record, metric: Metric) -> tuple[float, float] | None:
-    """How well a mean is known: one standard deviation of several values; of one run, what that run tells itself.
+    """How well a mean is known: one standard deviation of several values; of one run, the interval of its measurement.
 
     Args:
         key: of `METRICS`, or a cost
@@ -91,6 +91,8 @@ def _group(key: tuple[str, str], runs: Sequence[Record], metric: Metric) -> dict
     }
     for name in (*cost_columns(runs), *METRICS):
         group[name] = summary(name, done, metric)
+        if group[name] and len(runs) > len(done) == 1:  # of the others' bars this would be another kind
+            group[name]["interval"] = None
     return group
 
 

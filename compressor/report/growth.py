@@ -14,7 +14,7 @@ from typing import Any
 from markupsafe import Markup
 
 from compressor.recipe.cost import cost_title, costs
-from compressor.report.format import Cell, compact, number, quantity, significant, value_cell
+from compressor.report.format import ABSENT, Cell, compact, number, quantity, significant, value_cell
 from compressor.report.growth_figures import Line, flops_unit, growth_chart
 from compressor.report.rendering import render
 from compressor.report.values import Record, dig
@@ -132,12 +132,12 @@ def _totals(own: list[Training], dense: Training) -> dict[str, Any]:
         [
             training.title,
             value_cell(len(training.flops)),
-            value_cell(math.fsum(training.flops), lambda value: significant(value / size)),
+            value_cell(math.fsum(training.flops) / size, significant),
             _UNSEEN if training is dense and dense.seconds is None else value_cell(training.total_seconds, significant),
         ]
         for training in rows
     ]
-    lines.append(["savings", Cell(), *(value_cell(ratio, _times) for ratio in (flops, seconds))])
+    lines.append(["savings", Cell(), *(Cell(_times(ratio) if ratio else ABSENT) for ratio in (flops, seconds))])
     return {"unit": unit, "rows": lines}
 
 
@@ -263,7 +263,7 @@ def _epoch_table(growth: Record) -> dict[str, Any]:
             *([value_cell(sum(row["units"].values()))] if layered else []),
             value_cell(row["added"]),
             value_cell(row["removed"]),
-            value_cell(row["flops"], lambda value: significant(value / size)),
+            value_cell(row["flops"] / size, significant),
             value_cell(row["seconds"], lambda value: significant(value, 3)),
         ]
         for row in rows

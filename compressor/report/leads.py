@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from compressor.recipe.cost import cost_title
-from compressor.report.format import number, percent, quantity, significant
-from compressor.report.groups import Group, methods_of, score_text
+from compressor.report.format import number, numbers, percent, quantity, significant
+from compressor.report.groups import Group, score_text
 from compressor.report.values import (
     Limit,
     Metric,
     Network,
     Record,
+    conditions,
     dig,
     limits,
     metric_of,
@@ -29,7 +30,6 @@ _OTHERS = {
     "undistilled": "the same network without distillation",
     "reference": "the unscaled network",
 }
-_SAME_SPEED = 0.005  # shares of a time that nobody notices
 
 
 def run_lead(record: Record) -> str:
@@ -37,24 +37,26 @@ def run_lead(record: Record) -> str:
     spent, reached = _spent(record), _reached(record)
     if not spent:
         return f"The result {reached}." if reached else ""
-    return f"With {spent} the result {reached}." if reached else f"The result has {spent}."
+    told = ", ".join(spent)
+    if not reached:
+        return f"The result has {told}."
+    return f"With {told}{',' if len(spent) > 1 else ''} the result {reached}."
 
 
-def _spent(record: Record) -> str:
-    """Of several limits the one that is missed, or else binds."""
-    rows = limits(record)
+def _spent(record: Record) -> list[str]:
+    """Of several limits the one that is missed, or else binds: what there is of it, and what that compares with."""
+    rows = [row for row in limits(record) if row.got is not None and row.limit is not None]
     if not rows:
-        return ""
+        return []
     binding = dig(record, "budget", "binding")
     missed = [row for row in rows if row.met is False]
-    row = next(iter(missed), None) or next((one for one in rows if one.name == binding), rows[0])
-    if row.got is None:
-        return ""
-    text = f"{quantity(row.got)} {_words(row)} of {quantity(row.limit)} allowed"
-    if missed:
-        text = f"{quantity(row.got)} {_words(row)}, more than the {quantity(row.limit)} that are allowed"
-    own = _unscaled_cost(row.name, record)
-    return f"{text}, {percent(row.got / own)} of the unscaled network's," if own else f"{text},"
+    row = (missed or [one for one in rows if one.name == binding] or rows)[0]
+    text, own = f"{quantity(row.got)} {_words(row)}", _unscaled_cost(row.name, record)
+    share = [f"{percent(row.got / own)} of the unscaled network's"] if own and row.got is not None else []
+    if not missed:
+        return [f"{text} of {quantity(row.limit)} allowed", *share]
+    over = f"more than the {quantity(row.limit)} that are allowed"
+    return [text, f"{share[0]} but {over}" if share else over]
 
 
 def _words(row: Limit) -> str:
@@ -72,20 +74,33 @@ def _reached(record: Record) -> str:
     others = {network.key: network for network in networks(record)[1:]}
     parts = []
     if own is not None:
-        value = metric.text(own) if metric.is_share else f"{metric.name} {metric.text(own)}"
-        parts.append(f"reaches {value} {metric.name}" if metric.is_share else f"reaches {value}")
+        parts.append(
+            f"reaches {metric.text(own)} {metric.name}"
+            if metric.is_share
+            else f"reaches {metric.name} {metric.text(own)}"
+        )
         parts += [
-            f"{_difference(metric, own, its)} {_OTHERS.get(key, network.title)}"
+            f"{_difference(metric, own, its)} {_named(others[key], record)}"
             for key in ("reference", "uniform", "undistilled")
-            if (network := others.get(key)) is not None and (its := score_of(network.data)) is not None
+            if key in others and (its := score_of(others[key].data)) is not None
         ]
     speed = _speed(record, others.get("reference"))
     text = parts[0] if parts else ""
     if len(parts) > 1:
         text += f": {', '.join(parts[1:])}{metric.remark}"
     if speed:
-        text += f"{'; it' if text else ''} {speed}"
-    return text.strip()
+        text += f"; it {speed}" if text else speed
+    return text
+
+
+def _named(network: Network, record: Record) -> str:
+    """The network in words; uniform scaling may miss a budget that the result meets."""
+    if network.key == "uniform" and any(
+        row.limit is not None and (its := number(network.data.get(row.name))) is not None and its > row.limit
+        for row in limits(record)
+    ):
+        return "uniform scaling, which misses the budget"
+    return _OTHERS.get(network.key, network.title)
 
 
 def _difference(metric: Metric, own: float, its: float) -> str:
@@ -96,68 +111,64 @@ def _difference(metric: Metric, own: float, its: float) -> str:
 
 
 def _speed(record: Record, reference: Network | None) -> str:
-    ours, theirs = (number(dig(one, "latency_ms", "median")) for one in (record, reference and reference.data))
+    """How fast the result is beside the unscaled network; "" unless both were measured alike."""
+    if reference is None or conditions(record.get("latency_ms")) != conditions(reference.data.get("latency_ms")):
+        return ""
+    ours, theirs = (number(dig(one, "latency_ms", "median")) for one in (record, reference.data))
     if not ours or not theirs:
         return ""
-    times = theirs / ours
-    took = f"({significant(ours, 3)} against {significant(theirs, 3)} ms for a batch of {_batch(record)})"
-    if abs(times - 1) < _SAME_SPEED:
-        return f"is as fast as that one {took}"
-    return (
-        f"is {significant(times, 3)} times as fast as the unscaled network {took}"
-        if times > 1
-        else f"takes {significant(1 / times, 3)} times as long as the unscaled network {took}"
-    )
+    batch = dig(record, "latency_ms", "batch")
+    took = f"({significant(ours, 3)} against {significant(theirs, 3)} ms{f' for a batch of {batch}' if batch else ''})"
+    if _overlap(record, reference.data):
+        return f"is about as fast as the unscaled network {took}"
+    if ours < theirs:
+        return f"is {significant(theirs / ours, 3)} times as fast as the unscaled network {took}"
+    return f"takes {significant(ours / theirs, 3)} times as long as the unscaled network {took}"
 
 
-def _batch(record: Record) -> str:
-    return str(dig(record, "latency_ms", "batch") or 1)
+def _overlap(one: Record, other: Record) -> bool:
+    """Whether two medians are not known to differ."""
+    ends = [numbers(dig(network, "latency_ms", "interval") or []) for network in (one, other)]
+    if any(len(found) != 2 for found in ends):
+        return bool(dig(one, "latency_ms", "median") == dig(other, "latency_ms", "median"))
+    return ends[0][0] <= ends[1][1] and ends[1][0] <= ends[0][1]
 
 
 def comparison_lead(record: Record) -> str:
-    """Which method is ahead at which budget, beyond the noise of the seeds."""
+    """Which method is ahead at which budget, and whether that is more than the noise of the seeds."""
     metric = metric_of(record)
-    parts, level = [], []
-    for budget in record["budgets"]:
-        found = [group for group in record["groups"] if group["budget"] == budget and group[metric.column]]
-        best = next((group for group in found if group["best"]), None)
-        if best is None:
-            level.append(budget)
-        else:
-            parts.append(f"at {budget} {best['method']} is ahead of every other method, {_beside(best, found, metric)}")
-    if level and len(methods_of(record)) > 1:
-        where = f"at {', '.join(level)} " if parts else ""
-        if len(record["seeds"]) < 2:
-            parts.append(f"{where}one seed says nothing about noise, and no method is called best")
-        else:
-            parts.append(
-                f"{where}no method is ahead of all others by more than the noise of {len(record['seeds'])} seeds"
-            )
-    elif level:
-        parts += [f"at {b} {_scores(record, b, metric)}" for b in level]
     own = next((group for group in record["groups"] if not group["budget"] and group[metric.column]), None)
+    text = "; ".join(_clause(budget, record, metric, own) for budget in record["budgets"])
     if own is not None:
-        parts.append(f"the unscaled network has {score_text(own, metric)}{_unit(metric)}")
-    text = "; ".join(part for part in parts if part)
+        text += f"; the unscaled network has {score_text(own, metric)}{_unit(metric)}"
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
-def _beside(best: Group, found: list[Group], metric: Metric) -> str:
-    others = [group for group in found if group is not best]
-    told = f"{score_text(best, metric)}{_unit(metric)}"
-    if not others:
-        return told
+def _clause(budget: str, record: Record, metric: Metric, own: Group | None) -> str:
+    """What there is to say of a budget."""
+    every = [group for group in record["groups"] if group["budget"] == budget]
+    done = [group for group in every if group[metric.column]]
+    if not done:
+        return f"at {budget} no run has a result"
     sign = -1 if metric.lower else 1
-    second = max(others, key=lambda group: sign * float(group[metric.column]["mean"]))
-    return f"{told} against {score_text(second, metric)}{_unit(metric)} of {second['method']}"
-
-
-def _scores(record: Record, budget: str, metric: Metric) -> str:
-    return ", ".join(
-        f"{group['method']} has {score_text(group, metric)}{_unit(metric)}"
-        for group in record["groups"]
-        if group["budget"] == budget and group[metric.column]
-    )
+    ranked = sorted(done, key=lambda group: (group["best"], sign * float(group[metric.column]["mean"])), reverse=True)
+    first, second = ranked[0], ranked[1] if len(ranked) > 1 else None
+    score = f"{score_text(first, metric)}{_unit(metric)}"
+    if second is None:
+        text = f"at {budget} {first['method']} has {score}"
+        text = f"{text}, and no other method a result" if len(every) > 1 else text
+    else:
+        beside = f"{score} against {score_text(second, metric)}{_unit(metric)} of {second['method']}"
+        seeds = min(len(first["seeds"]), len(second["seeds"]))
+        noise = f"within the noise of {seeds} seeds" if seeds > 1 else "and one seed says nothing about noise"
+        told = f"{first['method']} has {beside}, {noise}"
+        ahead = f"{first['method']} is ahead of every other method, {beside}"
+        text = f"at {budget} {ahead if first['best'] else told}"
+    if own is not None:
+        text += (
+            f", {_difference(metric, first[metric.column]['mean'], own[metric.column]['mean'])} the unscaled network"
+        )
+    return f"{text}, but misses the budget" if first.get("met") is False else text
 
 
 def _unit(metric: Metric) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compressor.report.format import compact
+from compressor.report.groups import title_of
 from compressor.report.svg import BLUE, GREY, PAPER, draw, log_axis_if_wide, themed
 from compressor.report.values import Metric
 
@@ -70,7 +71,7 @@ def cost_chart(
         axes.margins(x=0.09, y=0.08)
         axes.grid()
 
-    front = [str(group.get("title") or group["method"]) for group in known if group["front"][cost]]
+    front = [title_of(group) if group["budget"] else str(group["method"]) for group in known if group["front"][cost]]
     label = f"{metric.heading} against {TITLES[cost]}; on the Pareto front: {', '.join(front)}"
     return {
         "title": TITLES[cost],

@@ -160,7 +160,9 @@ def _fronts(record: Record, metric: Metric) -> dict[str, Any]:
 def _front_cell(group: Group, cost: str) -> Cell:
     value = group[cost]["mean"]
     show = significant(value) if cost == "latency_median_ms" else quantity(round(value))
-    return Cell(show, badges=[("front", "met")]) if group["front"][cost] else Cell(show, class_="behind")
+    if group["front"][cost]:
+        return Cell(show, title=repr(value), badges=[("front", "met")])
+    return Cell(show, title=repr(value), class_="behind")
 
 
 def _runs(record: Record, metric: Metric) -> dict[str, Any]:

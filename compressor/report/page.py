@@ -1,4 +1,4 @@
-"""The report page: one HTML file that needs no network, no script and no other file."""
+"""The report page: one HTML file that needs no network and no other file."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from compressor.files import write_atomic
 
 _LONGEST = 60  # characters of a file's name
-_HEADINGS = ("h1", "h2", "h3")
-_TABLE = re.compile(r"<table\b.*?</table>", re.DOTALL)
+_HEADINGS = ("h1", "h2", "h3", "summary")
+_TABLE = re.compile(r"<table\b.*?</table>", re.DOTALL | re.IGNORECASE)
 _WITHOUT = {"facts", "runs"}  # classes of tables that are short, or have another file beside
 _SHORTEST = 3  # rows of a table that is worth a file
 _PICTURE = "bar"  # class of cells that draw what others say
@@ -78,8 +78,11 @@ def tables_of(page: str) -> list[Table]:
 
 def with_downloads(page: str) -> str:
     """Put a link behind every table of an HTML page that gives it as comma-separated values."""
-    found = iter(_all(page))
-    return _TABLE.sub(lambda table: table[0] + _link(next(found)), page)
+    found, places = _all(page), _TABLE.findall(page)
+    if len(found) != len(places):  # nested or commented out by a plug-in: which is which would be a guess
+        return page
+    tables = iter(found)
+    return _TABLE.sub(lambda table: table[0] + _link(next(tables)), page)
 
 
 def _all(page: str) -> list[Table]:
@@ -137,7 +140,8 @@ class _Reader(HTMLParser):
             self._row = []
         elif tag in ("td", "th") and self._row is not None:
             self._text, self._exact = (None if _PICTURE in classes else []), given.get("title")
-            self._span = int(given.get("colspan") or 1)
+            span = given.get("colspan") or ""
+            self._span = int(span) if span.isdecimal() else 1
             self._heads = given.get("scope") == "rowgroup"
             self._title_cell, self._muted = tag == "th", False
         elif tag == "small" and self._title_cell:

@@ -131,8 +131,16 @@ class Metric:
         return " (less is better)" if self.lower else ""
 
     def difference(self, own: float, its: float) -> str:
-        """How far a value is from another: "+1.39 points", or "-3.20 %" where values are no shares; signs in ASCII."""
-        return points(own - its) if self.is_share else f"{100 * (own / its - 1):+.2f} %"
+        """How far a value is from another: "+1.39 points", "-3.20 %" where values are no shares, "-0.3" where none
+        of them is a base for per cent; signs in ASCII.
+        """
+        if self.is_share:
+            return points(own - its)
+        return (
+            f"{100 * (own / its - 1):+.2f} %"
+            if its > 0
+            else f"{'-' if own < its else '+'}{significant(abs(own - its))}"
+        )
 
 
 ACCURACY = Metric("accuracy", lower=False)

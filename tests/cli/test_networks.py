@@ -62,6 +62,6 @@ def test_a_shell_is_told_commands_networks_and_files():
         return done.stdout.splitlines()
 
     assert completed("compressor wi") == ["plain,widths"]
-    assert completed("compressor widths vgg11") == ["plain,vgg11_bn", "file,vgg11"]
+    assert completed("compressor widths vgg11") == ["file,vgg11", "plain,vgg11_bn"]
     assert completed("compressor run rec") == ["file,rec"]
     assert "plain,--budget" in completed("compressor shrink --b")

@@ -17,20 +17,27 @@ def test_the_stages_are_numbered_as_they_come():
 
 def test_what_is_left_follows_from_how_it_went():
     pace = Pace()
-    assert pace.left(0.5, 100.0) is None  # it goes on where it was: half of it took none of this time
-    assert pace.left(0.505, 101.0) is None
-    assert pace.left(0.6, 120.0) == pytest.approx(80.0)
-    assert pace.left(0.8, 160.0) == pytest.approx(40.0)
-    assert pace.left(1.0, 200.0) == 0
+    assert pace.left("one", 0.5, 100.0) is None  # it goes on where it was: half of it took none of this time
+    assert pace.left("one", 0.505, 101.0) is None
+    assert pace.left("one", 0.6, 120.0) == pytest.approx(80.0)
+    assert pace.left("one", 0.8, 160.0) == pytest.approx(40.0)
+    assert pace.left("one", 1.0, 200.0) == 0
 
 
 @pytest.mark.parametrize("other", [0.1, None])
 def test_other_work_has_a_pace_of_its_own(other):
     pace = Pace()
-    pace.left(0.0, 0.0)
-    assert pace.left(0.5, 10.0) == pytest.approx(10.0)
-    assert pace.left(other, 1000.0) is None
-    assert pace.left(0.2, 1010.0) in (None, pytest.approx(80.0))
+    pace.left("one", 0.0, 0.0)
+    assert pace.left("one", 0.5, 10.0) == pytest.approx(10.0)
+    assert pace.left("one", other, 1000.0) is None
+    assert pace.left("one", 0.2, 1010.0) in (None, pytest.approx(80.0))
+
+
+def test_another_name_is_other_work():
+    pace = Pace()
+    pace.left("one", 0.3, 0.0)
+    assert pace.left("two", 0.4, 6.0) is None
+    assert pace.left("two", 0.5, 16.0) == pytest.approx(50.0)
 
 
 class Clock:
@@ -46,7 +53,7 @@ def shown(monkeypatch, terminal, *steps):
     """What is written in all, a step every ten seconds."""
     told = io.StringIO()
     monkeypatch.setattr(
-        progress, "RichConsole", lambda **_: RichConsole(file=told, force_terminal=terminal, width=100, highlight=False)
+        progress, "RichConsole", lambda **_: RichConsole(file=told, force_terminal=terminal, width=80, highlight=False)
     )
     clock = Clock()
     monkeypatch.setattr(progress, "time", clock)
@@ -63,20 +70,25 @@ def test_a_line_says_which_stage_of_five_and_how_long(monkeypatch):
         monkeypatch,
         False,
         ("search", "[bold]looking", None),
+        ("search", "race: a: epoch 1.0/9", 0.0),
+        ("search", "race: a: epoch 2.0/9", 0.5),
         ("train", "training result: epoch 1.0/4", 0.25),
         ("train", "training result: epoch 2.0/4", 0.5),
         ("elsewhere", "something", None),
     ).splitlines()
     assert lines == [
         "  1/5 search  [bold]looking  (10 s used)",
-        "  2/5 train   training result: epoch 1.0/4  (20 s used)",
-        "  2/5 train   training result: epoch 2.0/4  (30 s used, about 20 s left)",
-        "  elsewhere   something  (40 s used)",
+        "  1/5 search  race: a: epoch 1.0/9  (20 s used)",
+        "  1/5 search  race: a: epoch 2.0/9  (30 s used, about 10 s left of this)",
+        "  2/5 train   training result: epoch 1.0/4  (40 s used)",
+        "  2/5 train   training result: epoch 2.0/4  (50 s used, about 20 s left)",
+        "  elsewhere   something  (60 s used)",
     ]
 
 
 def test_a_terminal_has_it_in_one_line(monkeypatch):
-    text = shown(monkeypatch, True, ("train", "epoch [1]", 0.25), ("train", "epoch [2]", 0.5))
+    long = "training result: epoch [2]/300  loss 0.234  validation 91.20 %"
+    text = shown(monkeypatch, True, ("train", "epoch [1]", 0.25), ("train", long, 0.5))
     assert "2/5 train" in text
-    assert "about 20 s left" in text
-    assert "epoch [2]" in text
+    assert "20 s used, about 20 s left" in text
+    assert "training result: epoch [2]" in text

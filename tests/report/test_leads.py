@@ -33,18 +33,18 @@ def test_it_says_what_the_result_costs_and_what_that_is_worth():
     [
         (
             {"budget": {"limits": {"params": 900}, "costs": {"params": 990}}},
-            "990 parameters, more than the 900 that are",
+            "With 990 parameters, 10.00 % of the unscaled network's but more than the 900 that are allowed, the",
         ),
         ({"budget": {}}, "The result reaches 90.00 % accuracy: "),
-        ({"baseline": {}}, "With 990 parameters of 1,000 allowed, the result reaches 90.00 % accuracy."),
+        ({"baseline": {}}, "With 990 parameters of 1,000 allowed the result reaches 90.00 % accuracy."),
         (
-            {"latency_ms": {"median": 10.0, "batch": 1}},
+            {"latency_ms": {"median": 10.0, "batch": 8}},
             "it takes 2.00 times as long as the unscaled network (10.0 against",
         ),
         ({"accuracy": {"onnx": 0.95}}, "as much as the unscaled network, 10.00 points more than uniform"),
         (
             {"budget": {"limits": {"latency_ms": 3.0, "params": 900}, "costs": {"latency_ms": 2.5, "params": 990}}},
-            "With 990 parameters, more than the 900",
+            "With 990 parameters, 10.00 % of the unscaled network's but more than the 900",
         ),
         (
             {
@@ -58,7 +58,7 @@ def test_it_says_what_the_result_costs_and_what_that_is_worth():
         ),
         (
             {"budget": {"limits": {"latency_ms": 3.0}, "costs": {"latency_ms": 2.5}}},
-            "With 2.5 ms of latency of 3 allowed, the",
+            "With 2.5 ms of latency of 3 allowed the",
         ),
     ],
 )
@@ -70,34 +70,91 @@ def test_of_nothing_it_says_nothing():
     assert run_lead({}) == ""
 
 
+def test_speeds_that_were_not_measured_alike_are_not_compared():
+    assert "unscaled network (" not in run_lead(run(latency_ms={"median": 2.0, "batch": 64}))
+
+
+def test_speeds_within_their_noise_are_about_the_same():
+    timed = {"latency_ms": {"median": 2.0, "batch": 8, "interval": [1.9, 2.3]}}
+    other = {"latency_ms": {"median": 2.2, "batch": 8, "interval": [2.1, 2.4]}}
+    told = run_lead(run(**timed, baseline={"reference": network(0.95, 9900) | other}))
+    assert told.endswith("it is about as fast as the unscaled network (2.00 against 2.20 ms for a batch of 8).")
+
+
+def test_uniform_scaling_that_misses_the_budget_is_not_at_the_same():
+    told = run_lead(run(baseline={"uniform": network(0.85, 1001)}))
+    assert told.endswith("5.00 points more than uniform scaling, which misses the budget.")
+
+
+def test_without_a_score_there_is_no_comma_too_many():
+    told = run_lead(run(accuracy=None, latency_ms=None))
+    assert told == "The result has 990 parameters of 1,000 allowed, 10.00 % of the unscaled network's."
+
+
+@pytest.mark.parametrize(
+    ("own", "its", "told"),
+    [(0.5, 0.0, "0.5000 more than"), (-1.0, -2.0, "1.000 more than"), (-3.0, -2.0, "1.000 less than")],
+)
+def test_a_metric_that_is_no_base_for_per_cent_is_compared_by_its_difference(own, its, told):
+    metric = {"name": "r2", "better": "higher"}
+    given = run(
+        metric={**metric, "onnx": own}, baseline={"reference": network(0, 9900, metric={**metric, "onnx": its})}
+    )
+    assert f"{told} the unscaled network" in run_lead(given)
+
+
 def comparison(groups, seeds=(0, 1, 2)):
     found = [
-        {"method": m, "budget": b, "accuracy": {"mean": mean, "std": 0.01 if len(seeds) > 1 else None}, "best": best}
-        for m, b, mean, best in groups
+        {
+            "method": m,
+            "budget": b,
+            "accuracy": None if mean is None else {"mean": mean, "std": 0.01 if len(seeds) > 1 else None},
+            "best": best,
+            "seeds": list(seeds),
+            "met": met,
+        }
+        for m, b, mean, best, met in groups
     ]
-    return {"groups": found, "budgets": list(dict.fromkeys(b for _, b, _, _ in groups if b)), "seeds": list(seeds)}
+    return {"groups": found, "budgets": list(dict.fromkeys(b for _, b, _, _, _ in groups if b)), "seeds": list(seeds)}
+
+
+ROWS = [("a", "0.5x", 0.9, True, True), ("b", "0.5x", 0.8, False, True), ("c", "0.5x", 0.7, False, True)]
+UNSCALED = ("unscaled", "", 0.95, False, None)
 
 
 def test_a_comparison_names_who_is_ahead_and_of_whom():
-    rows = [
-        ("a", "0.5x", 0.9, True),
-        ("b", "0.5x", 0.8, False),
-        ("c", "0.5x", 0.7, False),
-        ("unscaled", "", 0.95, False),
-    ]
-    assert comparison_lead(comparison(rows)) == (
-        "At 0.5x a is ahead of every other method, 90.00 ± 1.00 % against 80.00 ± 1.00 % of b; "
-        "the unscaled network has 95.00 ± 1.00 %."
+    assert comparison_lead(comparison([*ROWS, UNSCALED])) == (
+        "At 0.5x a is ahead of every other method, 90.00 ± 1.00 % against 80.00 ± 1.00 % of b, 5.00 points less than "
+        "the unscaled network; the unscaled network has 95.00 ± 1.00 %."
     )
 
 
 def test_a_comparison_says_where_nobody_is_ahead():
-    rows = [("a", "0.5x", 0.9, True), ("b", "0.5x", 0.8, False), ("a", "0.2x", 0.5, False), ("b", "0.2x", 0.5, False)]
-    told = comparison_lead(comparison(rows))
-    assert told.endswith("; at 0.2x no method is ahead of all others by more than the noise of 3 seeds.")
-    assert "One seed says nothing about noise" in comparison_lead(comparison(rows[2:], seeds=[0]))
+    level = [("a", "0.2x", 0.5, False, True), ("b", "0.2x", 0.6, False, True)]
+    told = comparison_lead(comparison([*ROWS, *level]))
+    assert told.endswith("; at 0.2x b has 60.00 ± 1.00 % against 50.00 ± 1.00 % of a, within the noise of 3 seeds.")
+    assert comparison_lead(comparison(level, seeds=[0])) == (
+        "At 0.2x b has 60.00 % against 50.00 % of a, and one seed says nothing about noise."
+    )
 
 
-def test_a_comparison_of_one_method_gives_its_scores():
-    rows = [("a", "0.5x", 0.9, False), ("a", "0.2x", 0.8, False)]
-    assert comparison_lead(comparison(rows, seeds=[0])) == "At 0.5x a has 90.00 %; at 0.2x a has 80.00 %."
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (
+            [("a", "0.5x", 0.9, False, True), ("a", "0.2x", 0.8, False, True)],
+            "At 0.5x a has 90.00 %; at 0.2x a has 80.00 %.",
+        ),
+        (
+            [("a", "0.5x", 0.9, True, True), ("b", "0.5x", None, False, None)],
+            "At 0.5x a has 90.00 %, and no other method a result.",
+        ),
+        (
+            [("a", "0.5x", None, False, None), ("a", "0.2x", 0.8, False, True)],
+            "At 0.5x no run has a result; at 0.2x a has 80.00 %.",
+        ),
+        ([("a", "0.5x", 0.9, False, False)], "At 0.5x a has 90.00 %, but misses the budget."),
+    ],
+)
+def test_a_comparison_says_no_more_than_there_is(rows, told):
+    assert comparison_lead(comparison(rows, seeds=[0])) == told

@@ -3,6 +3,7 @@
 const NEXT = { none: "ascending", ascending: "descending", descending: "none" };
 
 function key(cell) {
+  if (cell.tagName === "TH") return cell.textContent.trim();
   const exact = cell.title.trim(), text = (cell.firstChild ? cell.firstChild.textContent : "").trim();
   const written = text.replace(/,/g, "").replace("−", "-").match(/^[+-]?\d*\.?\d+(e[+-]?\d+)?/i);
   if (exact !== "" && Number.isFinite(Number(exact))) return Number(exact);
