@@ -68,7 +68,7 @@ def probed(page, folder, width, scheme, script):
     """What an expression says in a page: a copy may run it beside the page's own script."""
     text = re.sub(r"<meta http-equiv=[^>]*>", "", page.read_text(encoding="utf-8"))
     told = f'<script>parent.postMessage(JSON.stringify({script}), "*");</script></body>'
-    copy = folder / page.name
+    copy = folder / f"probed-{page.name}"
     copy.write_text(text.replace("</body>", told), encoding="utf-8")
     found, _ = browse(copy, folder, width, scheme, "--dump-dom")
     return json.loads(html.unescape(re.search(r"<title>(.*?)</title>", found, re.DOTALL)[1]))
@@ -105,6 +105,12 @@ SORTED = """(() => {
   for (let click = 0; click < 3; click += 1) { button.click(); orders.push(told()); }
   return { orders, label: button.textContent, keyboard: button.tabIndex };
 })()"""
+OPEN = """(() => {
+  dispatchEvent(new Event("beforeprint"));
+  return { folded: document.querySelectorAll("details:not([open])").length,
+    over: [...document.querySelectorAll(".wide")].filter((box) => box.scrollWidth > box.clientWidth + 1)
+      .map((box) => [box.textContent.trim().slice(0, 60), box.scrollWidth, box.clientWidth]) };
+})()"""
 WIDE = """({ page: document.documentElement.scrollWidth, window: innerWidth,
   boxes: [...document.querySelectorAll(".wide")].map((box) => [box.scrollWidth > box.clientWidth, box.tabIndex]),
   smallest: Math.min(...[...document.querySelectorAll("svg text")].filter((one) => one.getClientRects().length)
@@ -135,6 +141,17 @@ def test_a_telephone_scrolls_within_tables_and_can_read_the_figures(pages, tmp_p
         assert found["smallest"] >= 8  # pixels
         for scrolls, reached in found["boxes"]:
             assert reached == (0 if scrolls else -1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_nothing_is_cut_on_paper(pages, tmp_path):
+    for page in pages:
+        printed = tmp_path / f"printed-{page.name}"
+        printed.write_text(page.read_text(encoding="utf-8").replace("@media print", "@media screen"), encoding="utf-8")
+        found = probed(printed, tmp_path, 718, 1, OPEN)  # A4 within usual margins
+        assert found["over"] == []
+        assert found["folded"] == 0
 
 
 @pytest.mark.slow
