@@ -146,6 +146,21 @@ def test_the_gain_and_the_time_ratio_are_those_that_were_measured():
     assert f"**{quarter['ratio']:.2f}** of the masked time" in RESULTS
 
 
+@pytest.mark.parametrize("name", ["neuralscale", "uniform"])
+def test_the_headline_is_what_was_measured(name):
+    found = numbers("headline")
+    one = found["networks"][name]
+    accuracies = one["accuracy_percent"]
+    told = spread(accuracies) if len(accuracies) > 1 else f"{accuracies[0]:.2f} %"
+    (line,) = [line for line in RESULTS.splitlines() if line.startswith(f"| `{name}` | 579,")]
+    cells = [cell.strip() for cell in line.strip("| ").split(" | ")]
+    assert cells[3] == told
+    assert all(f"{value:,}" in cells[1] for value in (min(one["params"]), max(one["params"])))
+    assert all(f"{value / 1e6:.1f}" in cells[2] for value in (min(one["macs"]), max(one["macs"])))
+    assert all(f"{value:.1f}" in cells[4] for value in (min(one["latency_median_ms"]), max(one["latency_median_ms"])))
+    assert f"The difference is {found['gain_mean']:.1f} points" in RESULTS
+
+
 @pytest.mark.parametrize("network", ["preact_resnet18", "mobilenetv2"])
 def test_whole_iterations_of_other_networks_took_what_was_measured(network):
     found = json.loads((ROOT / "experiments" / f"pruning_speed_whole_{network}.json").read_text())
