@@ -6,10 +6,11 @@
     python experiments/evidence.py page                write docs/measured.md
 
 `run` checks out the last commit in runs/evidence and installs it beside, so that the code may change meanwhile; what is
-not committed is not measured. An experiment that has used its minutes (experiments/evidence.yaml) is interrupted, as by
-Ctrl-C, and goes on the next time; one that cannot go on is begun only where its minutes are left, and then from its
-beginning. Numbers come here when an experiment has ended by itself. When all that is old is done at that commit, the
-next `run` begins at the last one. Code has changed where a file under one of the experiment's areas, or a script that
+not committed is not measured. When the time of a `run` is up, the experiment is interrupted, as by Ctrl-C, and goes on
+the next time; one that cannot go on is begun only where all of its minutes (experiments/evidence.yaml) are left.
+Nothing takes more than its minutes in all. Numbers come here when an experiment has ended by itself. The next `run`
+begins at the last commit, when nothing that is old can be gone on with at the one before. Code has changed where a file
+under one of the experiment's areas, or a script that
 it imports, reads otherwise, comments, docstrings and layout aside.
 """
 
@@ -28,7 +29,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -54,7 +55,8 @@ _NOTED = 10  # seconds between two notes of how long an experiment has worked
 _PATIENCE = 120  # seconds that an interrupted experiment has for ending
 
 
-_MADE = ("code", "site", "logs", "cache", "state.json", "state.part")  # in the folder of a bench
+_MADE = ("state.json", "state.part", "code", "site", "logs", "cache")  # in the folder of a bench
+_VARIABLE = "PYTHON_"  # how words begin that environment variables stand for
 
 
 class GitError(Exception):
@@ -110,10 +112,16 @@ class Experiment:
             return "never"
         if "dirty" in numbers["commit"] or numbers.get("commands", self.told()) != self.told():
             return "changed"
-        commits = [word for word in re.findall(r"\b[0-9a-f]{7,40}\b", numbers["commit"]) if known(word)]
-        if not commits:
-            return "unknown"
-        return "changed" if any(changed(commit, self.paths) for commit in commits) else "same"
+        commits = re.findall(r"\b(?=[a-f]*\d)[0-9a-f]{7,40}\b", numbers["commit"])
+        found = [commit for commit in commits if known(commit)]
+        if any(changed(commit, self.paths) for commit in found):
+            return "changed"
+        return "same" if found and len(found) == len(commits) else "unknown"
+
+    def missing(self) -> list[str]:
+        """Environment variables without which it cannot run."""
+        words = [word for command in self.commands for word in command if word.startswith(_VARIABLE)]
+        return [word for word in words if word not in os.environ]
 
     def told(self) -> list[str]:
         """Its command lines, as its file of numbers has them."""
@@ -222,8 +230,14 @@ def code_of(text: str) -> str:
 
 
 def page() -> str:
-    """The text of docs/measured.md: a row for every experiment."""
+    """The text of docs/measured.md: a row for every experiment.
+
+    Raises:
+        GitError: this checkout's history has not what numbers were measured at
+    """
     look_again()
+    if lost := [name for name, one in experiments().items() if one.since() == "unknown"]:
+        raise GitError(f"this checkout has not the commits of {', '.join(lost)}")
     rows = []
     for experiment in experiments().values():
         numbers = experiment.numbers()
@@ -281,11 +295,11 @@ class Bench:
 
     def begin(self) -> None:
         """Take the last commit, with nothing done."""
+        commit = head()
         for name in _MADE:
             path = self.folder / name
             (shutil.rmtree if path.is_dir() else Path.unlink)(path) if path.exists() else None
         git("worktree", "prune")
-        commit = head()
         self.folder.mkdir(parents=True, exist_ok=True)
         git("worktree", "add", "--detach", str(self.code), commit)
         data = ROOT / ".data"
@@ -294,7 +308,7 @@ class Bench:
         install = ("install", "--quiet", "--no-deps", "--no-build-isolation", "--target")
         subprocess.run([sys.executable, "-m", "pip", *install, str(self.site), str(self.code)], check=True)
         shutil.rmtree(self.code / "build", ignore_errors=True)
-        self.state = {"commit": commit, "seconds": {}, "done": []}
+        self.state = {"commit": commit, "seconds": {}, "done": [], "failed": []}
         self._keep()
 
     def _keep(self) -> None:
@@ -303,9 +317,14 @@ class Bench:
     def run(self, experiment: Experiment, minutes: float) -> str:
         """Run an experiment for so long, or as long as it may; `done`, `to be gone on with`, or why it is left out."""
         name, seconds = experiment.name, self.state["seconds"]
-        commands = [[os.environ.get(word, word) for word in command] for command in experiment.commands]
-        if missing := [word for command in commands for word in command if word.startswith("PYTHON_")]:
+        if missing := experiment.missing():
             return f"left out: the environment variable {missing[0]} names no Python"
+        if waits := [need for need in experiment.needs if need not in self.state["done"]]:
+            return f"left for later: it needs the runs of {waits[0]}"
+        commands = [
+            [os.environ[word] if word.startswith(_VARIABLE) else word for word in command]
+            for command in experiment.commands
+        ]
         numbers = self.code / "experiments" / experiment.file.name
         if name not in seconds or not experiment.pieces:
             numbers.unlink(missing_ok=True)  # scripts go on with what their file has
@@ -319,11 +338,9 @@ class Bench:
         for command in commands:
             code = self._go(command, name, end)
             if code is None:
-                return "to be gone on with"
+                return "to be gone on with" if experiment.pieces else "interrupted: it begins anew the next time"
             if code:
-                seconds.pop(name)  # what is mended may have its minutes again
-                self._keep()
-                return f"failed with exit code {code}: {self.folder / 'logs' / name}.log"
+                return self._failed(name, f"exit code {code}, {self.folder / 'logs' / name}.log")
         return self._take(experiment, numbers)
 
     def _take(self, experiment: Experiment, numbers: Path) -> str:
@@ -331,9 +348,7 @@ class Bench:
         try:
             found = json.loads(numbers.read_text(encoding="utf-8"))
         except (OSError, ValueError) as problem:
-            self.state["seconds"].pop(experiment.name)
-            self._keep()
-            return f"failed: it ended without its numbers: {problem}"
+            return self._failed(experiment.name, f"it ended without its numbers, {problem}")
         told = json.dumps(found | {"commands": experiment.told()}, indent=2, sort_keys=True)
         _write(experiment.file, told + "\n")
         for page in experiment.pages:
@@ -341,6 +356,19 @@ class Bench:
         self.state["done"].append(experiment.name)
         self._keep()
         return "done"
+
+    def _failed(self, name: str, why: str) -> str:
+        """Its minutes and rows are kept; what is mended is another commit."""
+        self.state["failed"] = sorted({*self.state["failed"], name})
+        self._keep()
+        return f"failed: {why}"
+
+    def waiting(self) -> set[str]:
+        """Experiments that were begun and can go on."""
+        return {name for name, spent in self.state["seconds"].items() if spent} - {
+            *self.state["done"],
+            *self.state["failed"],
+        }
 
     def _go(self, command: list[str], name: str, end: float) -> int | None:
         """The exit code; None: it was interrupted at the end of its time."""
@@ -372,14 +400,15 @@ class Bench:
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """End a process and all that it began, none of which may run beside what is measured next."""
-    for sent in (signal.SIGINT, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, sent)
-            process.wait(_PATIENCE)
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            continue
+    try:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(_PATIENCE)
+    except (ProcessLookupError, subprocess.TimeoutExpired):
+        pass  # it has ended, or will not by itself
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _write(path: Path, text: str) -> None:
@@ -413,25 +442,34 @@ def run(names: list[str], minutes: float, folder: Path, anew: bool) -> bool:
     with alone(folder):
         bench = Bench(folder, anew)
         chosen = _ordered([every[name] for name in names] or [e for e in every.values() if e.since() != "same"], every)
-        measured = bench.state["commit"]
-        if measured != head() and all(one.name in bench.state["done"] for one in chosen):
+        past = {*bench.state["done"], *bench.state["failed"], *(one.name for one in chosen if one.missing())}
+        if (
+            chosen
+            and bench.state["commit"] != head()
+            and not bench.waiting()
+            and all(one.name in past for one in chosen)
+        ):
             bench.begin()
-            measured = bench.state["commit"]
+        measured = bench.state["commit"]
         print(f"measuring commit {measured}{'' if measured == head() else f', not {head()}: --anew takes that'}")
-        end, complete = time.monotonic() + 60 * minutes, True
+        end = time.monotonic() + 60 * minutes
         for experiment in chosen:
             if experiment.name in bench.state["done"]:
                 continue
             left = (end - time.monotonic()) / 60
             if left <= 0:
-                return False
+                break
             print(f"{experiment.name}: begun", flush=True)
             said = bench.run(experiment, left)
             print(f"{experiment.name}: {said}", flush=True)
-            complete = complete and (said == "done" or said.startswith("left out"))
             if said == "done":
-                _write(PAGE, page())
-    return complete
+                with suppress(GitError):
+                    _write(PAGE, page())
+    look_again()
+    left_over = [one.name for one in chosen if not one.missing() and one.since() != "same"]
+    if left_over:
+        print(f"still old: {', '.join(left_over)}")
+    return not left_over
 
 
 def _ordered(chosen: list[Experiment], every: Mapping[str, Experiment]) -> list[Experiment]:

@@ -22,18 +22,20 @@ def double(x):
 """
 # It goes on with what its file has, as experiments do.
 COUNTING = """\
-import json, subprocess, sys, time
+import json, os, subprocess, sys, time
 from pathlib import Path
 
 import tiny
 
 path = Path(__file__).with_suffix(".json")
-rows = json.loads(path.read_text())["rows"] if path.exists() else []
+found = json.loads(path.read_text()) if path.exists() else {"rows": [], "by": []}
+rows, kept = found["rows"], found["by"]
 for number in range(len(rows), int(sys.argv[1])):
     time.sleep(float(sys.argv[2]) if number else 0)
     rows.append(tiny.double(number))
     head = subprocess.check_output(["git", "rev-parse", "--short=7", "HEAD"], text=True).strip()
-    told = {"rows": rows, "commit": head, "date": "2026-11-30", "machine": {"cpu": "one"}}
+    kept.append(os.getpid())
+    told = {"rows": rows, "by": kept, "commit": head, "date": "2026-11-30", "machine": {"cpu": "one"}}
     path.with_suffix(".part").write_text(json.dumps(told))
     path.with_suffix(".part").replace(path)
 """
@@ -152,7 +154,7 @@ def test_what_was_never_committed_is_old(evidence, project):
 def test_the_last_commit_is_measured_and_not_what_changes_meanwhile(evidence, project, capsys):
     first = evidence.head()
     (project / "tiny.py").write_text(MODULE.replace("2 * x", "5 * x"))
-    assert run(evidence, project)
+    assert not run(evidence, project)  # what is measured is old already
     assert measured(project)["rows"] == [0, 2, 4]
     assert measured(project)["commit"] == first
     second = commit(project, "five")
@@ -223,8 +225,9 @@ def test_what_an_experiment_began_ends_with_it(evidence, project):
         "time.sleep(60)\n"
     )
     commit(project, "a child")
-    assert not run(evidence, project, minutes=1.5 / 60)
+    assert not run(evidence, project, minutes=4 / 60)
     begun = [int(line) for line in (project / "runs" / "logs" / "counting.log").read_text().split() if line.isdigit()]
+    assert begun
     for number in begun:
         for _ in range(100):
             if not running(number):
@@ -241,15 +244,18 @@ def running(number):
 
 
 def test_an_experiment_whose_time_is_up_goes_on_later(evidence, project, capsys):
-    (project / "experiments" / "evidence.yaml").write_text(table("counting.py 6 0.7"))
+    (project / "experiments" / "evidence.yaml").write_text(table("counting.py 7 1"))
     commit(project, "slower")
-    assert not run(evidence, project, minutes=2 / 60)
+    assert not run(evidence, project, minutes=4 / 60)
     assert "to be gone on with" in capsys.readouterr().out
     assert not (project / "experiments" / "counting.json").exists()
     kept = project / "runs" / "code" / "experiments" / "counting.json"
-    assert not kept.exists() or len(json.loads(kept.read_text())["rows"]) < 6
+    begun = json.loads(kept.read_text())["by"]
+    assert 0 < len(begun) < 7
     assert run(evidence, project)
-    assert measured(project)["rows"] == [0, 2, 4, 6, 8, 10]
+    assert measured(project)["rows"] == [0, 2, 4, 6, 8, 10, 12]
+    assert measured(project)["by"][: len(begun)] == begun
+    assert len(set(measured(project)["by"])) == 2
 
 
 def test_one_that_cannot_go_on_waits_for_its_minutes(evidence, project, capsys):
@@ -271,7 +277,7 @@ def test_one_that_fails_is_told_and_hides_no_other(evidence, project, capsys):
     commit(project, "broken")
     assert not run(evidence, project)
     printed = capsys.readouterr().out
-    assert "nowhere: failed with exit code 2" in printed
+    assert "nowhere: failed: exit code 2" in printed
     assert "peer: left out: the environment variable PYTHON_OF_A_PEER names no Python" in printed
     assert measured(project)["rows"] == [0, 2, 4]
 
@@ -281,3 +287,44 @@ def test_a_name_that_is_none_is_refused():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "no such experiment: nothing; valid: quickstart" in done.stderr
+
+
+def test_what_failed_is_tried_again_once_it_is_mended(evidence, project):
+    right = (project / "experiments" / "counting.py").read_text()
+    (project / "experiments" / "counting.py").write_text("raise SystemExit(3)\n")
+    commit(project, "broken")
+    assert not run(evidence, project)
+    assert not run(evidence, project)
+    (project / "experiments" / "counting.py").write_text(right)
+    mended = commit(project, "mended")
+    assert run(evidence, project)
+    assert measured(project)["commit"] == mended
+
+
+def test_one_waits_for_those_whose_runs_it_needs(evidence, project):
+    given = yaml.safe_load(table("counting.py 3 0"))
+    one = given["experiments"]["counting"]
+    given["experiments"] = {"after": {**one, "needs": ["counting"]}, "counting": {**one, "run": "counting.py 60 1"}}
+    (project / "experiments" / "evidence.yaml").write_text(yaml.safe_dump(given, sort_keys=False))
+    commit(project, "two")
+    bench, every = evidence.Bench(project / "runs", anew=False), evidence.experiments()
+    assert [one.name for one in evidence._ordered([every["after"]], every)] == ["counting", "after"]
+    assert bench.run(every["after"], 1) == "left for later: it needs the runs of counting"
+    assert bench.run(every["counting"], 2 / 60) == "to be gone on with"
+    assert bench.run(every["after"], 1) == "left for later: it needs the runs of counting"
+
+
+def test_what_waits_is_not_forgotten_for_a_later_commit(evidence, project):
+    given = yaml.safe_load(table("counting.py 40 0.2"))
+    given["experiments"]["quick"] = {**given["experiments"]["counting"], "run": "quick.py"}
+    quick = COUNTING.replace("int(sys.argv[1])", "1").replace("float(sys.argv[2])", "0")
+    (project / "experiments" / "quick.py").write_text(quick)
+    (project / "experiments" / "evidence.yaml").write_text(yaml.safe_dump(given, sort_keys=False))
+    first = commit(project, "two")
+    evidence.look_again()
+    assert not evidence.run(["counting"], 3 / 60, project / "runs", anew=False)
+    assert evidence.run(["quick"], 1, project / "runs", anew=False)
+    (project / "readme").write_text("more")
+    commit(project, "later")
+    evidence.run(["quick"], 1, project / "runs", anew=False)
+    assert json.loads((project / "runs" / "state.json").read_text())["commit"] == first

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console as RichConsole
+from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column, Table
@@ -37,7 +38,7 @@ class Pace:
 
     def __init__(self) -> None:
         self._first: tuple[float, float] | None = None  # seconds, share
-        self._work, self._last = "", 0.0
+        self._work, self._last = "", (0.0, 0.0)  # seconds and share when that last grew
 
     def left(self, work: str, share: float | None, now: float) -> float | None:
         """Seconds that are left of it; None: nothing is known.
@@ -50,13 +51,16 @@ class Pace:
         if share is None:
             self._first = None
             return None
-        if self._first is None or work != self._work or share < self._last:
-            self._first = (now, share)
-        self._work, self._last = work, share
-        spent, done = now - self._first[0], share - self._first[1]
+        if self._first is None or work != self._work or share < self._last[1]:
+            self._first = self._last = (now, share)
+        if share > self._last[1]:
+            self._last = (now, share)
+        self._work = work
+        spent, done = (last - first for last, first in zip(self._last, self._first, strict=True))
         if spent < _SEEN[0] or done < _SEEN[1]:
             return None
-        return spent * (1 - share) / done
+        # As it stood when the share last grew: coarse steps do not make it longer.
+        return max(0.0, spent * (1 - share) / done - (now - self._last[0]))
 
 
 class Console:
@@ -106,7 +110,11 @@ class Console:
             return  # the table says more
         now = time.monotonic()
         # Training is one work, whose share is known; a search, or a run of several, does one thing after another.
-        work = stage if stage == "train" and not _RUN.match(text) else f"{stage} {text.partition(': epoch')[0]}"
+        run = _RUN.match(text)
+        if stage == "train":
+            work = f"{stage} {run[0]}" if run else stage
+        else:
+            work = f"{stage} {text.partition(': epoch')[0]}"
         left = self._pace.left(work, share, now)
         of = "" if work == stage else " of this"
         used = f"{duration(now - self._begun)} used" + ("" if left is None else f", about {duration(left)} left{of}")
@@ -131,15 +139,15 @@ class Console:
         left = self._pace.left("runs", counts["done"] / len(runs), now)
         used = f"{duration(now - self._begun)} used" + ("" if left is None else f", about {duration(left)} left")
         grid = Table.grid(padding=(0, 2))
-        grid.add_row(_short(f"{counts['done']} of {len(runs)} runs done, {counts['running']} running; {used}"))
+        shown = Group(_short(f"{counts['done']} of {len(runs)} runs done, {counts['running']} running; {used}"), grid)
         busy = [run for run in runs if run.state == "running"]
         for run in busy[: max(0, self._rich.height - _AROUND)]:
             grid.add_row(_short(run.name), _short(run.stage), _short(run.text))
         if self._live is None:
             self._bar.stop()
-            self._live = Live(grid, console=self._rich, transient=True, auto_refresh=False)
+            self._live = Live(shown, console=self._rich, transient=True, auto_refresh=False)
             self._live.start()
-        self._live.update(grid, refresh=True)
+        self._live.update(shown, refresh=True)
         if counts["done"] == len(runs):
             self._live.stop()
             self._live = None

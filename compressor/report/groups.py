@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,5 +32,7 @@ def spread_text(found: Mapping[str, Any] | None, scale: float = 1, digits: int =
     """Write "91.20 ± 0.34"; without the spread if there is one value only."""
     if found is None:
         return ABSENT
+    if 0 < abs(scale * found["mean"]) < 0.1:  # as many digits as count
+        digits += math.ceil(-math.log10(abs(scale * found["mean"])))
     mean = f"{scale * found['mean']:.{digits}f}"
     return mean if found["std"] is None else f"{mean} ± {scale * found['std']:.{digits}f}"

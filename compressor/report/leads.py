@@ -23,7 +23,7 @@ _WORDS = {
     "macs": "multiply-adds",
     "onnx_bytes": "bytes of ONNX file",
     "activation_bytes": "bytes of activations",
-    "latency_ms": "ms of latency",
+    "latency_ms": "ms of latency (upper end of its interval)",
 }
 _OTHERS = {
     "uniform": "uniform scaling to the same budget",
@@ -51,11 +51,14 @@ def _spent(record: Record) -> list[str]:
     binding = dig(record, "budget", "binding")
     missed = [row for row in rows if row.met is False]
     row = (missed or [one for one in rows if one.name == binding] or rows)[0]
-    text, own = f"{quantity(row.got)} {_words(row)}", _unscaled_cost(row.name, record)
-    share = [f"{percent(row.got / own)} of the unscaled network's"] if own and row.got is not None else []
+    assert row.got is not None
+    assert row.limit is not None
+    write = quantity if quantity(row.got) != quantity(row.limit) or row.got == row.limit else repr
+    text, own = f"{write(row.got)} {_words(row)}", _unscaled_cost(row.name, record)
+    share = [f"{percent(row.got / own)} of the unscaled network's"] if own else []
     if not missed:
-        return [f"{text} of {quantity(row.limit)} allowed", *share]
-    over = f"more than the {quantity(row.limit)} that are allowed"
+        return [f"{text} of {write(row.limit)} allowed", *share]
+    over = f"more than the {write(row.limit)} that are allowed"
     return [text, f"{share[0]} but {over}" if share else over]
 
 
@@ -96,11 +99,15 @@ def _reached(record: Record) -> str:
 def _named(network: Network, record: Record) -> str:
     """The network in words; uniform scaling may miss a budget that the result meets."""
     if network.key == "uniform" and any(
-        row.limit is not None and (its := number(network.data.get(row.name))) is not None and its > row.limit
+        row.limit is not None and (its := _cost(network, row.name)) is not None and its > row.limit
         for row in limits(record)
     ):
         return "uniform scaling, which misses the budget"
     return _OTHERS.get(network.key, network.title)
+
+
+def _cost(network: Network, name: str) -> float | None:
+    return number(dig(network.data, name, "median") if name == "latency_ms" else network.data.get(name))
 
 
 def _difference(metric: Metric, own: float, its: float) -> str:
@@ -119,7 +126,7 @@ def _speed(record: Record, reference: Network | None) -> str:
         return ""
     batch = dig(record, "latency_ms", "batch")
     took = f"({significant(ours, 3)} against {significant(theirs, 3)} ms{f' for a batch of {batch}' if batch else ''})"
-    if _overlap(record, reference.data):
+    if _overlap(record, reference.data) or significant(ours / theirs, 3) == "1.00":
         return f"is about as fast as the unscaled network {took}"
     if ours < theirs:
         return f"is {significant(theirs / ours, 3)} times as fast as the unscaled network {took}"
@@ -141,7 +148,7 @@ def comparison_lead(record: Record) -> str:
     text = "; ".join(_clause(budget, record, metric, own) for budget in record["budgets"])
     if own is not None:
         text += f"; the unscaled network has {score_text(own, metric)}{_unit(metric)}"
-    return f"{text[:1].upper()}{text[1:]}." if text else ""
+    return f"{text[:1].upper()}{text[1:]}{metric.remark}." if text else ""
 
 
 def _clause(budget: str, record: Record, metric: Metric, own: Group | None) -> str:
@@ -154,21 +161,22 @@ def _clause(budget: str, record: Record, metric: Metric, own: Group | None) -> s
     ranked = sorted(done, key=lambda group: (group["best"], sign * float(group[metric.column]["mean"])), reverse=True)
     first, second = ranked[0], ranked[1] if len(ranked) > 1 else None
     score = f"{score_text(first, metric)}{_unit(metric)}"
+    if own is not None:
+        lag = _difference(metric, first[metric.column]["mean"], own[metric.column]["mean"])
+        score += f" ({lag} the unscaled network)"
     if second is None:
         text = f"at {budget} {first['method']} has {score}"
         text = f"{text}, and no other method a result" if len(every) > 1 else text
     else:
         beside = f"{score} against {score_text(second, metric)}{_unit(metric)} of {second['method']}"
         seeds = min(len(first["seeds"]), len(second["seeds"]))
-        noise = f"within the noise of {seeds} seeds" if seeds > 1 else "and one seed says nothing about noise"
-        told = f"{first['method']} has {beside}, {noise}"
+        beside += ", which misses the budget" if second.get("met") is False else ""
+        noise = "no method is ahead of all others by more than the noise of"
+        noise = f"{noise} {seeds} seeds" if seeds > 1 else "one seed says nothing about noise"
+        told = f"{first['method']} has {beside}, but {noise}"
         ahead = f"{first['method']} is ahead of every other method, {beside}"
         text = f"at {budget} {ahead if first['best'] else told}"
-    if own is not None:
-        text += (
-            f", {_difference(metric, first[metric.column]['mean'], own[metric.column]['mean'])} the unscaled network"
-        )
-    return f"{text}, but misses the budget" if first.get("met") is False else text
+    return f"{text}; {first['method']} misses the budget there" if first.get("met") is False else text
 
 
 def _unit(metric: Metric) -> str:

@@ -138,7 +138,7 @@ class Metric:
             return points(own - its)
         return (
             f"{100 * (own / its - 1):+.2f} %"
-            if its > 0
+            if min(own, its) > 0
             else f"{'-' if own < its else '+'}{significant(abs(own - its))}"
         )
 

@@ -33,6 +33,14 @@ def test_other_work_has_a_pace_of_its_own(other):
     assert pace.left("one", 0.2, 1010.0) in (None, pytest.approx(80.0))
 
 
+def test_coarse_steps_do_not_make_it_longer():
+    pace = Pace()
+    pace.left("runs", 0.0, 0.0)
+    assert pace.left("runs", 0.25, 100.0) == pytest.approx(300.0)
+    assert pace.left("runs", 0.25, 190.0) == pytest.approx(210.0)
+    assert pace.left("runs", 0.25, 900.0) == 0
+
+
 def test_another_name_is_other_work():
     pace = Pace()
     pace.left("one", 0.3, 0.0)

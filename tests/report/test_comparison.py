@@ -153,10 +153,10 @@ def test_one_seed_has_no_spread_and_no_best():
 
 
 def test_the_verdict_says_when_nothing_can_be_said():
-    assert "and one seed says nothing about noise" in " ".join(Page(render_methods(make_comparison(make_runs(1)))).text)
+    assert "but one seed says nothing about noise" in " ".join(Page(render_methods(make_comparison(make_runs(1)))).text)
     level = [{**run, "accuracy": 0.9 + 0.01 * run["seed"]} for run in make_runs()]
     text = " ".join(Page(render_methods(make_comparison(level))).text)
-    assert "within the noise of 3 seeds" in text
+    assert "by more than the noise of 3 seeds" in text
 
 
 def front(*points):

@@ -58,7 +58,7 @@ def test_it_says_what_the_result_costs_and_what_that_is_worth():
         ),
         (
             {"budget": {"limits": {"latency_ms": 3.0}, "costs": {"latency_ms": 2.5}}},
-            "With 2.5 ms of latency of 3 allowed the",
+            "With 2.5 ms of latency (upper end of its interval) of 3 allowed the",
         ),
     ],
 )
@@ -93,7 +93,12 @@ def test_without_a_score_there_is_no_comma_too_many():
 
 @pytest.mark.parametrize(
     ("own", "its", "told"),
-    [(0.5, 0.0, "0.5000 more than"), (-1.0, -2.0, "1.000 more than"), (-3.0, -2.0, "1.000 less than")],
+    [
+        (0.5, 0.0, "0.5000 more than"),
+        (-1.0, -2.0, "1.000 more than"),
+        (-3.0, -2.0, "1.000 less than"),
+        (-0.5, 0.5, "1.000 less than"),
+    ],
 )
 def test_a_metric_that_is_no_base_for_per_cent_is_compared_by_its_difference(own, its, told):
     metric = {"name": "r2", "better": "higher"}
@@ -124,17 +129,20 @@ UNSCALED = ("unscaled", "", 0.95, False, None)
 
 def test_a_comparison_names_who_is_ahead_and_of_whom():
     assert comparison_lead(comparison([*ROWS, UNSCALED])) == (
-        "At 0.5x a is ahead of every other method, 90.00 ± 1.00 % against 80.00 ± 1.00 % of b, 5.00 points less than "
-        "the unscaled network; the unscaled network has 95.00 ± 1.00 %."
+        "At 0.5x a is ahead of every other method, 90.00 ± 1.00 % (5.00 points less than the unscaled "
+        "network) against 80.00 ± 1.00 % of b; the unscaled network has 95.00 ± 1.00 %."
     )
 
 
 def test_a_comparison_says_where_nobody_is_ahead():
     level = [("a", "0.2x", 0.5, False, True), ("b", "0.2x", 0.6, False, True)]
     told = comparison_lead(comparison([*ROWS, *level]))
-    assert told.endswith("; at 0.2x b has 60.00 ± 1.00 % against 50.00 ± 1.00 % of a, within the noise of 3 seeds.")
+    assert told.endswith(
+        "; at 0.2x b has 60.00 ± 1.00 % against 50.00 ± 1.00 % of a, but no method is ahead of all others by more than "
+        "the noise of 3 seeds."
+    )
     assert comparison_lead(comparison(level, seeds=[0])) == (
-        "At 0.2x b has 60.00 % against 50.00 % of a, and one seed says nothing about noise."
+        "At 0.2x b has 60.00 % against 50.00 % of a, but one seed says nothing about noise."
     )
 
 
@@ -153,7 +161,7 @@ def test_a_comparison_says_where_nobody_is_ahead():
             [("a", "0.5x", None, False, None), ("a", "0.2x", 0.8, False, True)],
             "At 0.5x no run has a result; at 0.2x a has 80.00 %.",
         ),
-        ([("a", "0.5x", 0.9, False, False)], "At 0.5x a has 90.00 %, but misses the budget."),
+        ([("a", "0.5x", 0.9, False, False)], "At 0.5x a has 90.00 %; a misses the budget there."),
     ],
 )
 def test_a_comparison_says_no_more_than_there_is(rows, told):

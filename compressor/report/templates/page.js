@@ -3,7 +3,8 @@
 const NEXT = { none: "ascending", ascending: "descending", descending: "none" };
 
 function key(cell) {
-  if (cell.tagName === "TH") return cell.textContent.trim();
+  // Budgets such as 0.25x and 0.5x are numbers; the parts of a layer's name are not.
+  if (cell.tagName === "TH") return cell.textContent.trim().replace(/\d*\.\d+(?=x)/g, (one) => Number(one).toFixed(6));
   const exact = cell.title.trim(), text = (cell.firstChild ? cell.firstChild.textContent : "").trim();
   const written = text.replace(/,/g, "").replace("−", "-").match(/^[+-]?\d*\.?\d+(e[+-]?\d+)?/i);
   if (exact !== "" && Number.isFinite(Number(exact))) return Number(exact);
