@@ -79,7 +79,7 @@ def test_its_recipe_runs(installed, tmp_path):
 def test_wrong_values_for_it_get_one_sentence(installed, refused, override, told):
     printed = refused(installed, "--set", override)
     assert told in printed
-    assert len([line for line in printed.splitlines() if not line.startswith(" search")]) == 1
+    assert len([line for line in printed.splitlines() if not line.startswith("  ")]) == 1
 
 
 def test_without_it_its_names_are_unknown(refused, tmp_path):

@@ -33,7 +33,7 @@ RAW = small_recipe(
     seed=3,
 )
 METHODS, BUDGETS, SEEDS = ["neuralscale", "uniform"], ["0.25x", "params=2.5k"], 2
-MEASURED = ("latency_mean_ms", "latency_median_ms")
+MEASURED = ("latency_mean_ms", "latency_median_ms", "latency_interval_ms")
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ RAW = small_recipe(
     seed=3,
 )
 WHAT = ["neuralscale", "uniform"], ["0.25x", "params=9"], 1
-MEASURED = ("latency_mean_ms", "latency_median_ms", "onnx_bytes", "activation_bytes")
+MEASURED = ("latency_mean_ms", "latency_median_ms", "latency_interval_ms", "onnx_bytes", "activation_bytes")
 
 
 @pytest.fixture(scope="module")
