@@ -22,7 +22,7 @@ COLOURS = {"result": BLUE, "uniform": "#e69f00", "reference": GREY}
 _MORE_COLOURS = ("#009e73", "#cc79a7", "#56b4e9")
 MAX_PANELS, MAX_DOTS = 60, 40
 _SMALL = (344, 250)  # pixels of a chart beside which there are others
-_MARKS = 6  # of each line, to tell it without its colour
+_MARKS = 6  # of each line, which distinguish it without its colour
 
 
 def colour(network: Network) -> str:
@@ -31,7 +31,7 @@ def colour(network: Network) -> str:
 
 
 def look(network: Network, place: int) -> Look:
-    """Its colour, matplotlib's mark for it and the same as a character, which tell it without its colour.
+    """Its colour, matplotlib's mark for it and the same as a character, which distinguish it without its colour.
 
     Args:
         network: of a page
