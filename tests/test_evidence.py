@@ -62,8 +62,9 @@ def project(evidence, monkeypatch, tmp_path):
     (root / "experiments" / "counting.py").write_text(COUNTING)
     (root / "experiments" / "evidence.yaml").write_text(table("counting.py 3 0"))
     commit(root, "begin")
-    monkeypatch.setattr(evidence, "ROOT", root)
-    monkeypatch.setattr(evidence, "TABLE", root / "experiments" / "evidence.yaml")
+    table_module = sys.modules["evidence_table"]
+    monkeypatch.setattr(table_module, "ROOT", root)
+    monkeypatch.setattr(table_module, "TABLE", root / "experiments" / "evidence.yaml")
     monkeypatch.setattr(evidence, "PAGE", root / "docs" / "measured.md")
     return root
 
@@ -201,7 +202,10 @@ def test_a_new_file_of_an_area_makes_numbers_old(evidence, project):
 
 
 def test_what_a_script_imports_beside_itself_belongs_to_it(evidence):
-    assert evidence.scripts("experiments/headline.py") == {"experiments/headline.py", "experiments/cifar10_vgg11.py"}
+    assert sys.modules["evidence_table"].scripts("experiments/headline.py") == {
+        "experiments/headline.py",
+        "experiments/cifar10_vgg11.py",
+    }
 
 
 def test_the_folder_of_others_is_left_alone(evidence, project):
@@ -213,7 +217,7 @@ def test_the_folder_of_others_is_left_alone(evidence, project):
 
 
 def test_two_do_not_measure_at_once(evidence, project):
-    with evidence.alone(project / "runs"), pytest.raises(SystemExit, match="another process measures there"):
+    with evidence.alone_in(project / "runs"), pytest.raises(evidence.RunError, match="another process"):
         run(evidence, project)
 
 

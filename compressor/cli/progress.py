@@ -25,8 +25,6 @@ _LINE_SECONDS = 10.0
 _AROUND = 4  # lines of the terminal that a table leaves free
 _STAGES = ("search", "train", "export", "bench", "report")  # in their order; whoever has them imports torch
 _SEEN = (5.0, 0.01)  # seconds, and share of the work, after which a guess is made of what is left
-
-
 _RUN = re.compile(r"run \d+/\d+ ")  # as the texts of a sweep begin
 
 

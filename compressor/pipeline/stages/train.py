@@ -21,7 +21,7 @@ from compressor.recipe import Recipe
 from compressor.training.checkpoint import save_tensors
 from compressor.training.trainer import Settings
 
-# What a sample takes beside its multiply-adds, in such: fits the times of the quickstart's networks and of VGG11.
+# What a sample takes beside its multiply-adds, in such: a guess, for the time that is left of training.
 _BESIDE = 4e6
 
 

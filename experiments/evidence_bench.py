@@ -1,0 +1,154 @@
+"""Measuring experiments at one commit, which is checked out and installed in a folder of its own: for `evidence.py`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import evidence_table
+from evidence_table import VARIABLE, Experiment, git, head
+
+from compressor.files import write_atomic, write_json
+
+_MADE = ("state.json", "code", "site", "logs", "cache")  # in the folder of a bench
+_NOTED = 10  # seconds between two notes of how long an experiment has worked
+_PATIENCE = 120  # seconds that an interrupted experiment has for ending
+
+
+class Bench:
+    """One commit's code, checked out and installed in a folder, and how far each experiment came there.
+
+    Args:
+        folder: is made if it is not there; holds `code`, `site` (the installed package), `logs` and `state.json`
+        anew: forget what is there, and take the last commit
+    """
+
+    def __init__(self, folder: Path, anew: bool) -> None:
+        self.folder, self.code, self.site = folder, folder / "code", folder / "site"
+        self._state = folder / "state.json"
+        if anew or not self._state.exists():
+            self.begin()
+        self.state: dict[str, Any] = json.loads(self._state.read_text(encoding="utf-8"))
+
+    def begin(self) -> None:
+        """Take the last commit, with nothing done."""
+        commit = head()
+        for name in _MADE:
+            path = self.folder / name
+            (shutil.rmtree if path.is_dir() else Path.unlink)(path) if path.exists() else None
+        git("worktree", "prune")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        git("worktree", "add", "--detach", str(self.code), commit)
+        data = evidence_table.ROOT / ".data"
+        if data.exists():
+            (self.code / ".data").symlink_to(data)
+        install = ("install", "--quiet", "--no-deps", "--no-build-isolation", "--target")
+        subprocess.run([sys.executable, "-m", "pip", *install, str(self.site), str(self.code)], check=True)
+        shutil.rmtree(self.code / "build", ignore_errors=True)
+        self.state = {"commit": commit, "seconds": {}, "done": [], "failed": []}
+        self._keep()
+
+    def _keep(self) -> None:
+        write_json(self._state, self.state)
+
+    def run(self, experiment: Experiment, minutes: float) -> str:
+        """Run an experiment for so long, or as long as it may; `done`, `to be gone on with`, or why it is left out."""
+        name, seconds = experiment.name, self.state["seconds"]
+        if missing := experiment.missing():
+            return f"left out: the environment variable {missing[0]} names no Python"
+        if waits := [need for need in experiment.needs if need not in self.state["done"]]:
+            return f"left for later: it needs the runs of {waits[0]}"
+        commands = [
+            [os.environ[word] if word.startswith(VARIABLE) else word for word in command]
+            for command in experiment.commands
+        ]
+        numbers = self.code / "experiments" / experiment.file.name
+        if name not in seconds or not experiment.pieces:
+            numbers.unlink(missing_ok=True)  # scripts go on with what their file has
+            seconds[name] = 0.0
+        allowed = 60 * experiment.minutes - seconds[name]
+        if allowed <= 0:
+            return f"left: its {experiment.minutes:g} minutes are used; raise them in experiments/evidence.yaml"
+        if not experiment.pieces and 60 * minutes < allowed:
+            return f"left for later: it cannot be interrupted, and may take {experiment.minutes:g} minutes"
+        end = time.monotonic() + min(60 * minutes, allowed)
+        for command in commands:
+            code = self._go(command, name, end)
+            if code is None:
+                return "to be gone on with" if experiment.pieces else "interrupted: it begins anew the next time"
+            if code:
+                return self._failed(name, f"exit code {code}, {self.folder / 'logs' / name}.log")
+        return self._take(experiment, numbers)
+
+    def _take(self, experiment: Experiment, numbers: Path) -> str:
+        """Bring numbers and pages here."""
+        try:
+            found = json.loads(numbers.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as problem:
+            return self._failed(experiment.name, f"it ended without its numbers, {problem}")
+        write_json(experiment.file, found | {"commands": experiment.told()})
+        for page in experiment.pages:
+            write_atomic(evidence_table.ROOT / page, (self.code / page).read_text(encoding="utf-8"))
+        self.state["done"].append(experiment.name)
+        self._keep()
+        return "done"
+
+    def _failed(self, name: str, why: str) -> str:
+        """Its minutes and rows are kept; what is mended is another commit."""
+        self.state["failed"] = sorted({*self.state["failed"], name})
+        self._keep()
+        return f"failed: {why}"
+
+    def waiting(self) -> set[str]:
+        """Experiments that were begun and can go on."""
+        return {name for name, spent in self.state["seconds"].items() if spent} - {
+            *self.state["done"],
+            *self.state["failed"],
+        }
+
+    def _go(self, command: list[str], name: str, end: float) -> int | None:
+        """The exit code; None: it was interrupted at the end of its time."""
+        path = os.pathsep.join((str(self.site), str(self.code / "experiments")))
+        environment = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+        environment["COMPRESSOR_CACHE"] = str(self.folder / "cache")
+        logs = self.folder / "logs"
+        logs.mkdir(exist_ok=True)
+        before, begun = self.state["seconds"][name], time.monotonic()
+        written = begun
+        with (logs / f"{name}.log").open("a") as log:
+            process = subprocess.Popen(
+                [sys.executable, *command], cwd=self.code, env=environment, stdout=log, stderr=log,
+                start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            )  # fmt: skip
+            try:
+                while process.poll() is None and time.monotonic() < end:
+                    time.sleep(0.1)
+                    self.state["seconds"][name] = before + time.monotonic() - begun
+                    if time.monotonic() - written > _NOTED:
+                        written = time.monotonic()
+                        self._keep()
+            finally:
+                ended = process.poll()
+                _stop(process)
+                self._keep()
+        return ended
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it began, none of which may run beside what is measured next."""
+    try:
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):  # it has ended, or will not by itself
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(_PATIENCE)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,204 @@
+"""The experiments of evidence.yaml, behind the claims of README and docs, and whether their code changed since."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shlex
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLE = ROOT / "experiments" / "evidence.yaml"
+VARIABLE = "PYTHON_"  # how words begin that environment variables stand for
+
+
+class GitError(Exception):
+    """What git said when it failed."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A command whose numbers pages show.
+
+    Attributes:
+        name: of its file of numbers, experiments/NAME.json
+        commands: arguments of Python, from the script on, one after the other
+        minutes: wall clock that it may use, on two cores
+        paths: files and folders whose code the numbers depend on
+        claims: (page, section or "")
+        pieces: it goes on where it was interrupted
+        needs: experiments whose run folders it reads
+        pages: of docs/ that it writes
+    """
+
+    name: str
+    commands: tuple[tuple[str, ...], ...]
+    minutes: float
+    paths: tuple[str, ...]
+    claims: tuple[tuple[str, str], ...]
+    pieces: bool = True
+    needs: tuple[str, ...] = ()
+    pages: tuple[str, ...] = ()
+
+    @property
+    def file(self) -> Path:
+        return ROOT / "experiments" / f"{self.name}.json"
+
+    @property
+    def script(self) -> str:
+        return self.commands[0][0]
+
+    def numbers(self) -> dict[str, Any] | None:
+        """What was measured last; None: nothing."""
+        if not self.file.exists():
+            return None
+        found: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8"))
+        return found
+
+    def since(self) -> str:
+        """`same`, `changed`, `never` or `unknown`: what became of the code since it was measured.
+
+        Unknown are commits that this checkout's history has not.
+        """
+        numbers = self.numbers()
+        if numbers is None:
+            return "never"
+        if "dirty" in numbers["commit"] or numbers.get("commands", self.told()) != self.told():
+            return "changed"
+        if self.changes():
+            return "changed"
+        commits = self.commits()
+        return "same" if commits and all(map(known, commits)) else "unknown"
+
+    def commits(self) -> list[str]:
+        """What it was measured at; several where its rows are of several."""
+        numbers = self.numbers() or {"commit": ""}
+        return re.findall(r"\b(?=[a-f]*\d)[0-9a-f]{7,40}\b", numbers["commit"])
+
+    def changes(self) -> list[str]:
+        """The files whose code reads otherwise since."""
+        found = [commit for commit in self.commits() if known(commit)]
+        return list(dict.fromkeys(path for commit in found for path in changed(commit, self.paths)))
+
+    def missing(self) -> list[str]:
+        """Environment variables without which it cannot run."""
+        words = [word for command in self.commands for word in command if word.startswith(VARIABLE)]
+        return [word for word in words if word not in os.environ]
+
+    def told(self) -> list[str]:
+        """Its command lines, as its file of numbers has them."""
+        return [shlex.join(command) for command in self.commands]
+
+
+def experiments() -> dict[str, Experiment]:
+    """All of evidence.yaml, by name."""
+    table = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
+
+    def paths(names: list[str]) -> set[str]:
+        found: set[str] = set()
+        for name in names:
+            found |= {name} if re.search(r"[/.]", name) else paths(table["areas"][name])
+        return found
+
+    result = {}
+    for name, entry in table["experiments"].items():
+        lines = [entry["run"]] if isinstance(entry["run"], str) else entry["run"]
+        commands = tuple(tuple(shlex.split(f"experiments/{line}")) for line in lines)
+        claims = tuple((page, section) for page, _, section in (claim.partition("#") for claim in entry["claims"]))
+        code = (*sorted(paths(entry["areas"]) | scripts(commands[0][0])),)
+        more = {key: tuple(entry.get(key, ())) for key in ("needs", "pages")}
+        result[name] = Experiment(name, commands, entry["minutes"], code, claims, entry.get("pieces", True), **more)
+    return result
+
+
+def scripts(first: str) -> set[str]:
+    """A script of experiments/ and those beside it that it imports."""
+    found, waiting = set[str](), [first]
+    while waiting:
+        name = waiting.pop()
+        path = ROOT / name
+        if name in found or not path.exists():
+            continue
+        found.add(name)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom | ast.Import):
+                modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names]
+                waiting += [f"experiments/{module}.py" for module in modules if module != "record"]
+    return found or {first}
+
+
+def git(*arguments: str) -> str:
+    """What git says.
+
+    Raises:
+        GitError: it fails
+    """
+    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise GitError(done.stderr.strip())
+    return done.stdout
+
+
+@cache
+def known(commit: str) -> bool:
+    """Whether this checkout's history has a commit."""
+    try:
+        return bool(git("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}"))
+    except GitError:
+        return False
+
+
+@cache
+def changed(commit: str, paths: tuple[str, ...]) -> tuple[str, ...]:
+    """The files under `paths` whose code reads otherwise than at a commit that is known."""
+    names = git("diff", "--name-only", "-z", commit, "--", *paths).split("\0")
+    names += git("ls-files", "--others", "--exclude-standard", "-z", "--", *paths).split("\0")
+    return tuple(name for name in names if name and differs(commit, name))
+
+
+@cache
+def differs(commit: str, name: str) -> bool:
+    """Whether a file's code reads otherwise than at a commit, comments and docstrings aside."""
+    path = ROOT / name
+    try:
+        before = git("show", f"{commit}:{name}")
+    except GitError:
+        return True  # it is new
+    if not path.exists():
+        return True
+    now = path.read_text(encoding="utf-8")
+    read = {".py": code_of, ".yaml": yaml.safe_load}.get(path.suffix, str)
+    try:
+        return bool(read(before) != read(now))
+    except (SyntaxError, yaml.YAMLError):  # it is being written
+        return True
+
+
+def look_again() -> None:
+    """Forget what files read like: hours may have passed."""
+    for remembered in (known, changed, differs):
+        remembered.cache_clear()
+
+
+def code_of(text: str) -> str:
+    """A module's code, without comments, docstrings and layout."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node, clean=False
+        ):
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+def head() -> str:
+    """The last commit."""
+    return git("rev-parse", "--short=7", "HEAD").strip()
