@@ -3,7 +3,7 @@
     python experiments/evidence.py status              every experiment: commit, day, whether its code changed since
     python experiments/evidence.py run                 what is old or missing, all at one commit; goes on where it was
     python experiments/evidence.py run headline --minutes 15    one of them, for a quarter of an hour
-    python experiments/evidence.py page                write docs/measured.md
+    python experiments/evidence.py page                write docs/measured.md, and tables of README and docs (tables.py)
 
 `run` checks out the last commit in runs/evidence and installs it beside, so that the code may change meanwhile; what is
 not committed is not measured. When the time of a `run` is up, the experiment is interrupted, as by Ctrl-C, and goes on
@@ -26,6 +26,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+import tables
 from evidence_bench import Bench
 from evidence_table import ROOT, Experiment, GitError, experiments, head, look_again
 
@@ -123,6 +124,7 @@ def run(names: list[str], minutes: float, folder: Path, anew: bool) -> bool:
             said = bench.run(experiment, left)
             print(f"{experiment.name}: {said}", flush=True)
             if said == "done":
+                tables.write()
                 with suppress(GitError):
                     write_atomic(PAGE, page())
     look_again()
@@ -145,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("status", help="exit code 1: something is old or missing")
-    commands.add_parser("page")
+    commands.add_parser("page", help="write docs/measured.md, and the rows of the tables that show numbers")
     running = commands.add_parser("run")
     running.add_argument("names", nargs="*", metavar="NAME", help="none: all that are old or missing")
     running.add_argument("--minutes", type=float, default=float("inf"), help="for all together")
@@ -153,6 +155,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         if arguments.command == "page":
+            tables.write()
             write_atomic(PAGE, page())
         elif arguments.command == "status":
             sys.exit(not status())

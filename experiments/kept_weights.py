@@ -2,7 +2,6 @@
 
     python experiments/kept_weights.py --tune    learning rates of fine-tuning, on validation images, seed 100
     python experiments/kept_weights.py --seeds 0,1,2    about 150 short trainings, one thread; goes on where it was
-    python experiments/kept_weights.py --tables    what docs/your-network.md shows
 
 A network is trained first, for 10 epochs on 10,000 images (a tenth of these for validation). VGG11 at a quarter of its
 width is cut to 0.1x and 0.25x of its parameters and to 0.25x of its multiply-adds by three methods; torchvision's
@@ -17,14 +16,11 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
-import statistics
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from record import write_result
-from scipy import stats
 
 from compressor import Recipe, run
 from compressor.pipeline.runner import Shared
@@ -71,12 +67,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=lambda text: [int(one) for one in text.split(",")], default=[0, 1, 2])
     parser.add_argument("--networks", type=lambda text: text.split(","), default=list(NETWORKS))
     parser.add_argument("--tune", action="store_true")
-    parser.add_argument("--tables", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    if arguments.tables:
-        tables()
-    elif arguments.tune:
+    if arguments.tune:
         tune(arguments)
     else:
         for network in arguments.networks:
@@ -204,43 +197,6 @@ def tune(arguments: argparse.Namespace) -> None:
                 run(recipe_of("vgg11", 100, arguments, **sections), out, resume=True, until="train", shared=shared)
                 last = json.loads((out / "training.json").read_text(encoding="utf-8"))[-1]
                 print(method, limit, lr, f"{100 * last['validation_metric']:.1f} %", flush=True)
-
-
-def groups() -> Iterator[tuple[str, str, str, dict[str, list[float]]]]:
-    """(network, method, budget, {arm: accuracies})."""
-    for network, known in NETWORKS.items():
-        for budget in known["budgets"]:
-            for method in known["methods"]:
-                limit = named((method, budget, ""))[1]
-                of_group = [r for r in rows() if (r["network"], r["method"], r["budget"]) == (network, method, limit)]
-                found = {arm: [r["percent"] for r in of_group if r["arm"] == arm] for arm in known["arms"]}
-                yield network, method, limit, found
-
-
-def tables() -> None:
-    """Means and deviations, and Welch's test of kept against fresh, as markdown."""
-    arms = NETWORKS["vgg11"]["arms"]
-    print(f"| network | budget | method | {' | '.join(arms)} | kept − fresh |")
-    print("|" + "---|" * (len(arms) + 4))
-    for network, method, limit, found in groups():
-        cells = [spread(found.get(arm, [])) for arm in arms]
-        kept, fresh = found["kept"], found["fresh"]
-        gain = ""
-        if len(kept) > 1 and len(fresh) > 1:
-            p = stats.ttest_ind(kept, fresh, equal_var=False).pvalue
-            gain = f"{statistics.mean(kept) - statistics.mean(fresh):+.1f} (p {p:.2g})"
-        print(f"| {network} | {limit} | {method} | {' | '.join(cells)} | {gain} |")
-    for network in NETWORKS:
-        own = {row["seed"]: row["trained_percent"] for row in rows() if row["network"] == network}
-        print(network, "trained:", spread(list(own.values())))
-
-
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation."""
-    if not values:
-        return ""
-    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{deviation}"
 
 
 def show(stage: str, text: str, share: float | None) -> None:

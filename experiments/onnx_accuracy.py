@@ -1,7 +1,6 @@
 """Is a network that is given as an ONNX file compressed as well as the same network in PyTorch?
 
     python experiments/onnx_accuracy.py --seeds 0,1,2 [--runs DIR]    goes on where it was
-    python experiments/onnx_accuracy.py --tables                      what docs/onnx.md shows
 
 The trained VGG11 of experiments/kept_weights.py (the same seeds, data and settings; its rows `kept` are the arm in
 PyTorch) is given as its .onnx alone: with the labels of the 10,000 training images, and with these images without
@@ -13,14 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 from pathlib import Path
 from typing import Any
 
 import kept_weights
 import torch
 from record import write_result
-from scipy import stats
 
 from compressor import run
 from compressor.data import load_data, normalised
@@ -40,12 +37,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10000)
     parser.add_argument("--seeds", type=lambda text: [int(one) for one in text.split(",")], default=[0, 1, 2])
     parser.add_argument("--budgets", type=lambda text: [int(one) for one in text.split(",")], default=[0, 1, 2])
-    parser.add_argument("--tables", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    if arguments.tables:
-        tables()
-        return
     for place in arguments.budgets:
         for seed in arguments.seeds:
             weights, reference = kept_weights.trained("vgg11", seed, arguments)
@@ -120,53 +113,6 @@ def true_accuracy(path: Path, data: dict[str, Any], seed: int) -> float:
 def rows() -> list[dict[str, Any]]:
     """What was measured."""
     return json.loads(RESULT.read_text(encoding="utf-8"))["rows"] if RESULT.exists() else []
-
-
-def in_torch(method: str, budget: str) -> list[float]:
-    """The same in PyTorch: measured here, or by experiments/kept_weights.py."""
-    here = [r["percent"] for r in rows() if (r["method"], r["budget"], r["arm"]) == (method, budget, "torch")]
-    seeds = {row["seed"] for row in rows()}
-    return here or [
-        row["percent"]
-        for row in kept_weights.rows()
-        if (row["network"], row["method"], row["budget"], row["arm"]) == ("vgg11", method, budget, "kept")
-        and row["seed"] in seeds
-    ]
-
-
-def tables() -> None:
-    """Means and deviations, and Welch's test of each arm against PyTorch, as markdown."""
-    print("| budget | method | PyTorch | ONNX | ONNX, no labels | agreement, no labels |")
-    print("|---|---|---|---|---|---|")
-    for budget in BUDGETS:
-        for method in METHODS:
-            plain = in_torch(method, name_of(budget))
-            cells = [spread(plain)]
-            for arm in ARMS[:2]:
-                mine = [r for r in rows() if (r["method"], r["budget"], r["arm"]) == (method, name_of(budget), arm)]
-                found = [row["percent"] for row in mine]
-                cells.append(spread(found) + against(found, plain))
-            agreed = [row["agreement_percent"] for row in mine]
-            if any(cell != "" for cell in cells):
-                print(f"| {name_of(budget)} | `{method}` | {' | '.join(cells)} | {spread(agreed)} |")
-
-
-def spread(values: list[float]) -> str:
-    """Mean and deviation."""
-    if not values:
-        return ""
-    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{deviation}"
-
-
-def against(found: list[float], plain: list[float]) -> str:
-    """The difference to PyTorch, and Welch's p."""
-    if not found or not plain:
-        return ""
-    text = f" ({statistics.mean(found) - statistics.mean(plain):+.1f}"
-    if len(found) > 1 and len(plain) > 1:
-        text += f", p {stats.ttest_ind(found, plain, equal_var=False).pvalue:.2f}"
-    return text + ")"
 
 
 if __name__ == "__main__":

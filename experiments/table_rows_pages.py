@@ -1,0 +1,157 @@
+"""The rows of the tables of the pages of docs beside results.md."""
+
+from __future__ import annotations
+
+from statistics import mean
+
+from table_cells import NONE, Rows, deviation, ends, numbers, of_file, spread, welch
+
+
+def onnx_accuracy() -> Rows:
+    rows: Rows = []
+    for budget in ("0.1x params", "0.25x params", "0.5x latency"):
+        for method in ("taylor", "uniform"):
+            plain = of_file(budget, method, "torch")
+            both = [of_file(budget, method, arm) for arm in ("onnx", "onnx, no labels")]
+            if not all(both):
+                continue
+            files = []
+            for found in both:
+                gain = (
+                    f"{mean(found) - mean(plain):+.1f}".replace("-", "−").replace("+0.0", "0.0").replace("−0.0", "0.0")
+                )
+                files.append(f"{spread(found, 1, '')} ({gain}, p {welch(found, plain):.2f})")
+            agreed = of_file(budget, method, "onnx, no labels", "agreement_percent")
+            shown = f"{budget}, batch 1" if "latency" in budget else budget
+            rows.append((shown, f"`{method}`", spread(plain, 1, ""), *files, spread(agreed, 1, "")))
+    return rows
+
+
+def kept_weights() -> Rows:
+    cases = [("vgg11", budget) for budget in ("0.1x params", "0.25x params", "0.25x macs")] + [
+        ("resnet18", "0.25x params")
+    ]
+    arms = ("fresh", "fresh, 20 epochs", "kept", "kept, distilled", "fresh, distilled")
+    found = numbers("kept_weights")["rows"]
+    rows: Rows = []
+    for network, budget in cases:
+        for method in ("uniform", "neuralscale", "taylor"):
+            key = (network, budget, method)
+            mine = {
+                arm: [
+                    row["percent"]
+                    for row in found
+                    if (row["network"], row["budget"], row["method"], row["arm"]) == (*key, arm)
+                ]
+                for arm in arms
+            }
+            if not mine["kept"]:
+                continue
+            gain = f"{mean(mine['kept']) - mean(mine['fresh']):+.1f} (p {welch(mine['kept'], mine['fresh']):.2g})"
+            cells = [spread(values, 1, "") if values else "" for values in mine.values()]
+            rows.append((network, budget, f"`{method}`", *cells, gain))
+    return rows
+
+
+def stacked_latency() -> Rows:
+    return [
+        (
+            f"{row['channels']}, {row['side']}",
+            row["k"],
+            *(f"{row[form]:.2f}" for form in ("grouped", "blocks", "dense", "normal pair")),
+        )
+        for row in numbers("stacked_latency")["rows"]
+    ]
+
+
+def tissuenet_counts() -> Rows:
+    rows: Rows = []
+    for row in numbers("tissuenet_counts")["rows"]:
+        digits = 4 if row["paper_params"] < 1e6 else 2
+        params = f"{row['params'] / 1e6:.{digits}f} ({row['paper_params'] / 1e6:.{digits}f})"
+        macs_digits = 4 if row["macs"] < 6e5 else 2
+        macs = f"{row['macs'] / 1e6:.{macs_digits}f}"
+        if row["paper_macs"]:
+            macs += f" ({row['paper_macs'] / 1e6:.2f})"
+        ratio = NONE if row["macs_ratio"] is None else f"{row['macs_ratio']:.2f}"
+        rows.append(
+            (row["table"], row["name"], params, f"{row['params_ratio']:.3f}", macs, ratio, row["units"] or NONE)
+        )
+    return rows
+
+
+def tissuenet_fashion() -> Rows:
+    return [
+        (
+            row["name"],
+            ends(row["params"], ",d"),
+            ends(row["macs"], ",d"),
+            deviation(row),
+            *(NONE if row[gain] is None else f"{row[gain]:.2f}" for gain in ("ce", "se")),
+        )
+        for row in numbers("tissuenet_fashion")["summary"]
+    ]
+
+
+def _tissuenet_cifar10(network: str) -> Rows:
+    rows: Rows = []
+    for row in numbers(f"tissuenet_cifar10_{network}")["summary"]:
+        cost, _, share = row["budget"].partition("=")
+        words = {"params": "parameters", "macs": "multiply-adds", "latency": "latency", "": ""}
+        budget = f"{share.replace('x', '×')} {words[cost]}".strip()
+        times = row["times_uniform"]
+        slower = {"unscaled": NONE, "uniform": "1"}.get(row["method"]) or f"{times:.2f}"
+        used = NONE if row["limit_used"] is None else f"{100 * row['limit_used']:.1f} %"
+        params, macs = f"{row['params'] / 1000:.0f} k", f"{row['macs'] / 1e6:.2f} M"
+        rows.append((budget, row["method"], deviation(row), row["seeds"], params, macs, slower, used))
+    return rows
+
+
+def tissuenet_vgg16() -> Rows:
+    return _tissuenet_cifar10("vgg16")
+
+
+def tissuenet_resnet18() -> Rows:
+    return _tissuenet_cifar10("resnet18")
+
+
+def growing_baselines() -> Rows:
+    runs = numbers("growing_fresh")["runs"]
+    rows: Rows = []
+    for method in ("growing", "growing, returns 6", "uniform", "random", "direct design", "global temperature"):
+        params, macs = (runs[f"vgg16_bn {cost} 0.1x {method}"] for cost in ("params", "macs"))
+        flops = NONE
+        if "training_flops_share" in params[0] and method != "direct design":
+            shares = [f"{mean(row['training_flops_share'] for row in arm):.2f}" for arm in (params, macs)]
+            flops = " / ".join(dict.fromkeys(shares))
+        accuracies = [spread([row["accuracy_percent"] for row in arm], 2, "") for arm in (params, macs)]
+        share = f"{mean(row['macs_share'] for row in params):.2f}"
+        rows.append((method, accuracies[0], share, accuracies[1], flops, len(params)))
+    return rows
+
+
+def growing_time() -> Rows:
+    found = numbers("growing_time")
+    return [
+        (
+            f"{100 * float(share[:-1]):g} % of the parameters",
+            f"{found[share]['time_ratio']:.2f}",
+            f"{found[share]['flops_ratio']:.3f}",
+            f"{max(found[share]['ratio_by_epoch']):.2f}",
+        )
+        for share in ("0.05x", "0.1x")
+    ]
+
+
+def torchrun() -> Rows:
+    rows: Rows = []
+    found = numbers("torchrun")["summary"]
+    for method in ("uniform", "neuralscale", "growing"):
+        for arm in ("one", "two", "two, sync_batch_norm"):
+            one = found[method][arm]
+            processes = arm.replace("sync_batch_norm", "`sync_batch_norm`")
+            p = "" if one["p_beside_one"] is None else f"{one['p_beside_one']:.2f}"
+            accuracy = f"{one['accuracy_mean']:.2f} ± {one['accuracy_std']:.2f} %"
+            apart = [f"{one[column]:.2f}" for column in ("apart_same_seed", "apart_other_seeds")]
+            rows.append((f"`{method}`", processes, accuracy, p, f"{one['same_widths']} of 3", *apart))
+    return rows

@@ -1,0 +1,200 @@
+"""The rows of the tables of docs/results.md."""
+
+from __future__ import annotations
+
+from statistics import mean
+
+from table_cells import Rows, ends, numbers, of_file, spread, title
+
+
+def cifar10_vgg11() -> Rows:
+    names = {"neuralscale": "`neuralscale`", "uniform": "`uniform`", "reference": "unscaled"}
+    found = numbers("cifar10_vgg11")["networks"]
+    best = max(found, key=lambda name: mean(found[name]["accuracy_percent"]) if name != "reference" else 0)
+    rows: Rows = []
+    for name, shown in names.items():
+        one = found[name]
+        accuracy = spread(one["accuracy_percent"])
+        macs = ends([value / 1e6 for value in one["macs"]], ".2f")
+        rows.append((shown, ends(one["params"], ",d"), f"{macs} M", f"**{accuracy}**" if name == best else accuracy))
+    return rows
+
+
+def headline() -> Rows:
+    rows: Rows = []
+    found = numbers("headline")["networks"]
+    best = max(found, key=lambda name: mean(found[name]["accuracy_percent"]))
+    for name, one in found.items():
+        macs, ms = ends([value / 1e6 for value in one["macs"]], ".1f"), ends(one["latency_median_ms"], ".1f")
+        accuracy = spread(one["accuracy_percent"])
+        accuracy = f"**{accuracy}**" if name == best else accuracy
+        rows.append((f"`{name}`", ends(one["params"], ",d"), f"{macs} M", accuracy, f"{ms} ms"))
+    return rows
+
+
+def along_one_seed() -> Rows:
+    networks = {"vgg11": "VGG11", "preact_resnet18": "PreAct-ResNet-18", "mobilenetv2": "MobileNetV2 × 0.5"}
+    budgets = {
+        "macs": "0.1× multiply-adds",
+        "macs quarter": "0.25× multiply-adds",
+        "latency 100": "0.5× latency, batch 100",
+    }
+    arms = ("uniform", "along", "paper", "auto")
+    found = {
+        (row["network"], row["budget"], row["arm"]): row["percent"]
+        for row in numbers("along")["rows"]
+        if row["seed"] == 10
+    }
+    rows: Rows = []
+    for network, shown in networks.items():
+        for budget, limit in budgets.items():
+            if budget == "macs" and network != "mobilenetv2":  # the table above has it, with more seeds
+                continue
+            rows.append((f"{shown}, {limit}", *(f"{found[network, budget, arm]:.2f}" for arm in arms)))
+    return rows
+
+
+def cifar10_methods() -> Rows:
+    found = numbers("cifar10_methods")
+    rows: dict[str, list[str]] = {}
+    for group in found["groups"]:
+        accuracy = f"{100 * group['accuracy']['mean']:.2f} ± {100 * group['accuracy']['std']:.2f}"
+        accuracy = f"**{accuracy}**" if group["best"] else accuracy
+        method = group["method"].partition(":")[0]
+        method = method if method == "unscaled" else f"`{method}`"
+        rows.setdefault(method, []).append(f"{accuracy} ({group['macs']['mean'] / 1e6:.2f} M)")
+    wide = len(found["budgets"])
+    ordered = sorted(rows, key=lambda method: method == "unscaled")
+    return [[method, *[""] * (wide - len(rows[method])), *rows[method]] for method in ordered]
+
+
+def pruning_speed_full() -> Rows:
+    found = numbers("pruning_speed_full")
+    arms = {
+        "physical": ("physical (ours)", f"**{found['ratio']:.2f}**"),
+        "torch_pruning": ("torch-pruning's iterative GroupTaylor pruner", f"{found['ratio_torch_pruning']:.2f}"),
+        "masked": ("masked by gates, as the paper's authors do it", "1"),
+    }
+    return [
+        (shown, f"{found['seconds'][arm]:.0f} s", f"{found['steps_per_second'][arm]:.2f}", share)
+        for arm, (shown, share) in arms.items()
+    ]
+
+
+def removal_engines() -> Rows:
+    shown = ("vgg11_bn", "torchvision:resnet18", "torchvision:mobilenet_v2", "torchvision:densenet121")
+    shown += ("torchvision:shufflenet_v2_x1_0", "torchvision:swin_t", "timm:nfnet_l0")
+    found = numbers("removal_engines")["rows"]
+    return [
+        (
+            name.split(":")[-1],
+            f"{found[name]['by_torch_pruning']} of {found[name]['groups']}",
+            f"{found[name]['event_ms']:.0f} ms",
+            f"{found[name]['event_ms_tracer']:.0f} ms",
+        )
+        for name in shown
+    ]
+
+
+def precision_files() -> Rows:
+    networks = {"vgg11": "VGG11 × 0.5", "resnet20": "ResNet-20", "mobilenetv2": "MobileNetV2 × 0.5"}
+    rows: Rows = []
+    for network, shown in networks.items():
+        found = [row["files"] for row in numbers("precision_files")["rows"] if row["network"] == network]
+        for name in ("fp32", "fp16", "int8", "int8 + QAT"):
+            files = [row[name] for row in found]
+            size = round(mean(file["onnx_bytes"] for file in files))
+            ratios = [f"{mean(file['ratio'][batch][0] for file in files):.2f}" for batch in ("1", "100")]
+            rows.append((shown, name, f"{size:,}", spread([file["percent"] for file in files]), *ratios))
+    return rows
+
+
+def onnx_in() -> Rows:
+    titles = {
+        "0.1x params": "0.1× parameters",
+        "0.25x params": "0.25× parameters",
+        "0.5x latency": "0.5× latency, batch 1",
+    }
+    arms = ("torch", "onnx", "onnx, no labels")
+    return [(shown, *(spread(of_file(b, "taylor", arm), 1) for arm in arms)) for b, shown in titles.items()]
+
+
+def latency_budgets() -> Rows:
+    cases = numbers("latency_budgets")["cases"]
+    rows: Rows = []
+    for network in ("vgg11", "mobilenet_v2"):
+        for name, case in cases.items():
+            of, batch, share = name.split("/")
+            if of != network:
+                continue
+            own, hand = case["budget"], case["by_hand"]
+            used = [f"{100 * own[column]:.1f} %" for column in ("used_of_limit", "used_of_limit_upper")]
+            by_hand = [f"{hand[cost]['used_of_limit']:.2f}×" for cost in ("params", "macs")]
+            limit = share.replace("x", "×")
+            row = (
+                f"{title(of)}, batch {batch}",
+                limit,
+                *used,
+                own["verdict"],
+                f"{own['search_seconds']:.0f} s",
+                *by_hand,
+            )
+            rows.append(row)
+    return rows
+
+
+def latency_model() -> Rows:
+    order = (
+        "vgg11_bn",
+        "vgg11_bn x 0.25",
+        "torchvision:resnet18",
+        "torchvision:mobilenet_v2",
+        "preact_resnet18 x 0.25",
+    )
+    found = sorted(numbers("latency_model")["rows"], key=lambda row: (order.index(row["network"]), row["batch"]))
+    rows: Rows = []
+    for row in found:
+        errors = [
+            " / ".join(f"{100 * error:.1f}" for error in row[column])
+            for column in ("leave_one_out", "fresh", "line_fresh")
+        ]
+        ms, taken = f"{row['unscaled_ms']:#.3g}".rstrip("."), f"{row['probes']} in {row['seconds']:.0f} s"
+        rows.append((title(row["network"]), row["batch"], f"{ms} ms", taken, *errors))
+    return rows
+
+
+def latency_gate() -> Rows:
+    table = numbers("latency_gate")["table"]
+    rows: Rows = []
+    for slowdown in ("A/A", "+3%", "+6%", "+12%"):
+        both = [table[f"vgg11/{batch}/{slowdown}"] for batch in (1, 100)]
+        measured = ", ".join(f"{100 * (row['true_ratio'][0] - 1):+.1f} %" for row in both)
+        shown = "the same model" if slowdown == "A/A" else f"{slowdown.replace('%', ' %')} ({measured})"
+        gate = [
+            f"{row['regression']} of {row['trials']} ({row['inconclusive']} inconclusive), "
+            f"{row['seconds_median']:.1f} s"
+            for row in both
+        ]
+        trials = sum(row["trials"] for row in both)
+        means = [f"{sum(row[column] for row in both)} of {trials}" for column in ("stored_alarms", "separate_alarms")]
+        rows.append((shown, *gate, *means))
+    return rows
+
+
+def latency_fastnas() -> Rows:
+    sides = {
+        "fastnas_latency": "FastNAS, 60 % of the latency",
+        "fastnas_params": "FastNAS, 60 % of the parameters",
+        "ours_uniform": "ours, `latency: 0.6x`, uniform",
+        "ours_neuralscale": "ours, `latency: 0.6x`, neuralscale",
+    }
+    found = numbers("latency_fastnas")["results"]
+    rows: Rows = []
+    for side, shown in sides.items():
+        mine = [row for name, row in sorted(found.items()) if name.split("/")[0] == side]
+        ratios = ", ".join(f"{row['ratio']:.3f}" for row in mine)
+        over = ", ".join(f"{100 * (row['ratio'] / 0.6 - 1):+.0f}" for row in mine)
+        seconds = ends([row["search_seconds"] for row in mine], ".0f", " to ")
+        accuracies = ", ".join(f"{100 * row['accuracy']:.1f}" for row in mine)
+        rows.append((shown, f"{ratios} ({over} %)", f"{seconds} s", f"{accuracies} %"))
+    return rows
