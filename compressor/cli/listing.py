@@ -53,12 +53,12 @@ def row(name: str, family: Family) -> Row:
     }
 
 
-def width_groups(model: str, shape: tuple[int, int, int], classes: int, options: Mapping[str, Any]) -> Row:
+def width_groups(model: str, shape: tuple[int, ...], classes: int, options: Mapping[str, Any]) -> Row:
     """The width groups of a network: {groups: [name, channels, step], fixed: reasons}.
 
     Args:
         model: as in a recipe
-        shape: (C, H, W) of an image
+        shape: (C, H, W) of an image, or (T,) of a text
         classes: number of outputs
         options: of the model
 

@@ -50,7 +50,7 @@ def models_command() -> None:
         click.echo(line)
     click.echo("Counted for images of 3×32×32 and 10 classes, or texts of 35 of 10,000 words.")
     click.echo("Also: torchvision:NAME, timm:NAME, onnx:FILE, package.module:factory.")
-    click.echo("`compressor widths MODEL` lists their width groups.")
+    click.echo("`compressor widths MODEL` lists their width groups (--shape 35 for texts).")
 
 
 def _names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -63,7 +63,7 @@ def _names(context: click.Context, parameter: click.Parameter, incomplete: str) 
 
 @click.command("widths", cls=Command, epilog="compressor widths torchvision:resnet18 --shape 3,64,64")
 @click.argument("model", shell_complete=_names)
-@click.option("--shape", default="3,32,32", show_default=True, help="Channels, height and width of an image.")
+@click.option("--shape", default="3,32,32", show_default=True, help="Of an image 3,32,32; of a text 35, its length.")
 @click.option("--classes", default=10, show_default=True, help="Number of outputs.")
 @click.option("--option", "options", multiple=True, help="Option of the model, such as shortcut=conv; may repeat.")
 @reported
@@ -72,13 +72,15 @@ def widths_command(model: str, shape: str, classes: int, options: tuple[str, ...
     from compressor.cli import listing
 
     sides = [int(side) if side.strip().isdecimal() else 0 for side in shape.split(",")]
-    if len(sides) != 3 or min(sides) < 1:
-        raise RecipeError(f"--shape {shape!r}: must be three whole numbers such as 3,32,32")
+    if len(sides) not in (1, 3) or min(sides) < 1:
+        raise RecipeError(
+            f"--shape {shape!r}: must be three whole numbers such as 3,32,32, or one, the length of a text"
+        )
     pairs = [option.partition("=") for option in options]
     if bad := next((option for option, pair in zip(options, pairs, strict=True) if not (pair[0] and pair[2])), None):
         raise RecipeError(f"--option {bad!r}: must look like shortcut=conv")
     named = {key: _value(value) for key, _, value in pairs}
-    found = listing.width_groups(model, (sides[0], sides[1], sides[2]), classes, named)
+    found = listing.width_groups(model, tuple(sides), classes, named)
     rows = [(name, f"{channels:,}", str(step), "") for name, channels, step in found["groups"]]
     for line in table(
         ("group", "channels", "in steps of", ""), rows, name=min(48, max((len(row[0]) for row in rows), default=5))

@@ -344,11 +344,13 @@ main.add_command(completion_command)
 
 
 @command(main, "schema", "compressor schema > recipe.schema.json")
-def schema_command() -> None:
-    """Print the JSON schema of recipes."""
+@click.option("--markdown", is_flag=True, help="Tables of all options in place of the schema.")
+def schema_command(markdown: bool) -> None:
+    """Print the JSON schema of recipes, for editors; or every option with its values and default."""
+    from compressor.cli.options_page import options_page
     from compressor.recipe import schema
 
-    click.echo(json.dumps(schema(), indent=2))
+    click.echo(options_page(schema()) if markdown else json.dumps(schema(), indent=2), nl=not markdown)
 
 
 @command(main, "doctor", "compressor doctor")

@@ -203,6 +203,9 @@ def test_widths_lists_the_groups_that_a_recipe_may_name(call):
     listed = call("widths", "preact_resnet18", "--option", "shortcut=conv").stdout
     assert "layer1.1.conv2" in listed
     assert "layer1.1.conv2" not in call("widths", "preact_resnet18").stdout  # shares conv1's width
+    assert ["lstm1", "1,500", "1"] in [
+        line.split() for line in call("widths", "lstm", "--shape", "35").stdout.splitlines()
+    ]
 
 
 @pytest.mark.parametrize(
@@ -210,6 +213,11 @@ def test_widths_lists_the_groups_that_a_recipe_may_name(call):
     [
         (["vgg12_bn"], "'vgg12_bn' is not one of"),
         (["vgg11_bn", "--shape", "3x32"], "--shape '3x32': must be three whole numbers such as 3,32,32"),
+        (
+            ["lstm", "--shape", "35,2"],
+            "--shape '35,2': must be three whole numbers such as 3,32,32, or one, the length",
+        ),
+        (["lstm"], "lstm needs sequences of tokens"),
         (["preact_resnet18", "--option", "shortcut"], "--option 'shortcut': must look like shortcut=conv"),
         (["preact_resnet18", "--option", "shortcut=none"], "model.options.shortcut: 'none' is not one of"),
     ],
