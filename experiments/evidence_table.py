@@ -166,7 +166,7 @@ def changed(commit: str, paths: tuple[str, ...]) -> tuple[str, ...]:
 
 @cache
 def differs(commit: str, name: str) -> bool:
-    """Whether a file's code reads otherwise than at a commit, comments and docstrings aside."""
+    """Whether a file's code reads otherwise than at a commit, comments and docstrings aside, see `code_of`."""
     path = ROOT / name
     try:
         before = git("show", f"{commit}:{name}")
@@ -189,14 +189,28 @@ def look_again() -> None:
 
 
 def code_of(text: str) -> str:
-    """A module's code, without comments, docstrings and layout."""
-    tree = ast.parse(text)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
-            node, clean=False
-        ):
+    """A module's code, without comments, docstrings, descriptions of fields and layout."""
+    return ast.dump(_Unsaid().visit(ast.parse(text)))
+
+
+class _Unsaid(ast.NodeTransformer):
+    """Takes away what is only said of code."""
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if documented and ast.get_docstring(node, clean=False):
             node.body = node.body[1:]
-    return ast.dump(tree)
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        """A pydantic field without its description; with nothing but a default it is that."""
+        self.generic_visit(node)
+        if isinstance(node.func, ast.Name) and node.func.id == "Field":
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg != "description"]
+            if len(node.args) == 1 and not node.keywords:
+                return node.args[0]
+        return node
 
 
 def head() -> str:

@@ -144,6 +144,18 @@ def test_numbers_are_old_once_the_code_reads_otherwise(evidence, project):
     assert "| changed |" in evidence.page()
 
 
+def test_what_is_only_said_of_code_is_not_code():
+    sys.path.insert(0, str(ROOT / "experiments"))
+    from evidence_table import code_of
+
+    before = 'class A(B):\n    """Words."""\n    rate: float = Field(1, gt=0, description="old")\n'
+    before += "    size = 2\n    f(description=3)\n"
+    after = before.replace("Words", "More").replace("old", "new").replace("= 2", '= Field(2, description="x")  # why')
+    assert code_of(before) == code_of(after)
+    for here, there in (("gt=0", "ge=0"), ("Field(1", "Field(2"), ("= 2", "= Field(3)"), ("n=3", "n=4")):
+        assert code_of(before) != code_of(before.replace(here, there))
+
+
 def test_what_was_never_committed_is_old(evidence, project):
     run(evidence, project)
     told = measured(project)

@@ -303,10 +303,10 @@ class BenchConfig(Section):
     The names are those of `measure_latencies`.
     """
 
-    provider: Provider = "auto"
-    batch: Batch = 100
-    warmup: NonNegativeInt = 20
-    runs: PositiveInt = 80
+    provider: Provider = Field("auto", description="what runs the file; auto: CUDA where it works, else the CPU")
+    batch: Batch = Field(100, description="inputs in one run")
+    warmup: NonNegativeInt = Field(20, description="runs before what is measured")
+    runs: PositiveInt = Field(80, description="runs that are measured")
     threads: Threads | None = Field(None, description="intra-op threads; null: ONNX Runtime's choice")
 
 
@@ -331,7 +331,7 @@ class Recipe(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
     threads: Threads | None = Field(None, description="CPU threads of torch; null: torch's choice")
     checkpoint_seconds: NonNegativeFloat = Field(30.0, description="least time between two checkpoints of training")
-    seed: NonNegativeInt = 0
+    seed: NonNegativeInt = Field(0, description="of first weights, the validation split, data order and augmentation")
 
     @model_validator(mode="before")
     @classmethod

@@ -54,16 +54,16 @@ class TrainConfig(Section):
         description="package.module:function that trains in place of ours, called as (model, data, epochs, device, "
         "on_step); of this section only epochs count then",
     )
-    epochs: PositiveInt = 30
-    batch_size: BatchSize = 128
+    epochs: PositiveInt = Field(30, description="passes over the training images")
+    batch_size: BatchSize = Field(128, description="samples in a step")
     schedule: Schedule = Field(
         "onecycle",
         description="paper: steps ÷10 at 1/3, 2/3 and 5/6 of the epochs; onecycle: warm-up, then cosine to 0",
     )
-    lr: PositiveFloat = 0.1
+    lr: PositiveFloat = Field(0.1, description="largest learning rate")
     momentum: Momentum | None = Field(None, description="null: 0.5 for paper, 0.9 with Nesterov for onecycle")
-    weight_decay: NonNegativeFloat = 5e-4
-    label_smoothing: Smoothing = 0.0
+    weight_decay: NonNegativeFloat = Field(5e-4, description="on every parameter")
+    label_smoothing: Smoothing = Field(0.0, description="share of the label that is spread over all classes")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="adamw needs another lr, such as 0.001")
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="decay of a running average of the weights, which is what is evaluated and kept; 0: none"
@@ -100,12 +100,12 @@ class FinetuneConfig(Section):
     """Training of networks that keep trained weights; what is null is as `train` says."""
 
     epochs: NonNegativeInt | None = Field(None, description="0: none, the network is left as it was cut")
-    batch_size: BatchSize | None = None
-    schedule: Schedule | None = None
-    lr: PositiveFloat | None = None
-    momentum: Momentum | None = None
-    weight_decay: NonNegativeFloat | None = None
-    label_smoothing: Smoothing | None = None
+    batch_size: BatchSize | None = Field(None, description="samples in a step")
+    schedule: Schedule | None = Field(None, description="how the learning rate goes")
+    lr: PositiveFloat | None = Field(None, description="largest learning rate")
+    momentum: Momentum | None = Field(None, description="of SGD")
+    weight_decay: NonNegativeFloat | None = Field(None, description="on every parameter")
+    label_smoothing: Smoothing | None = Field(None, description="share of the label that is spread over all classes")
 
 
 class EvaluateConfig(Section):

@@ -26,7 +26,7 @@ class L1Config(MethodConfig):
     """Filters of smallest L1 norm leave a trained network, which is then fine-tuned (Li et al., ICLR 2017)."""
 
     method: Literal["l1"] = "l1"
-    ranking: Literal["l1"] = "l1"
+    ranking: Literal["l1"] = Field("l1", description="what this method ranks filters by, in each layer")
     finetune_epochs: PositiveInt = Field(40, description="NeuralScale's paper: 40 for CIFAR, 20 for Tiny-ImageNet")
     finetune_lr: PositiveFloat = Field(0.001, description="learning rate of fine-tuning, constant")
 

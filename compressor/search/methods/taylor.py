@@ -32,14 +32,14 @@ class TaylorConfig(MethodConfig):
     """Channels of least Taylor importance leave a trained network, in events, until it meets the budget."""
 
     method: Literal["taylor"] = "taylor"
-    ranking: Literal["taylor"] = "taylor"
+    ranking: Literal["taylor"] = Field("taylor", description="what this method ranks channels by, over the network")
     by_cost: bool = Field(True, description="rank by importance per cost of the budget; false: by importance alone")
     prune_epochs: PositiveInt = Field(5, description="epochs of training in which channels leave")
     prune_every: PositiveInt = Field(20, description="mini-batches between two pruning events")
     batch_size: BatchSize = Field(128, description="samples per step while channels leave")
     lr: PositiveFloat = Field(0.01, description="learning rate while channels leave")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: NonNegativeFloat = 5e-4
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of SGD while channels leave")
+    weight_decay: NonNegativeFloat = Field(5e-4, description="on every parameter while channels leave")
 
 
 def search(problem: Problem, config: TaylorConfig) -> SearchResult:

@@ -62,7 +62,7 @@ class GrowingConfig(MethodConfig):
         0.0, description="power of what a channel costs in its penalty; 0: λ1 is the same for all (the paper)"
     )
     indicator_lr: PositiveFloat = Field(0.1, description="learning rate of the indicators, for rounds of 390 steps")
-    indicator_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    indicator_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of SGD on the indicators")
     pad_to: PositiveInt = Field(1, description="while it grows, every width is a multiple of this, for speed")
     weights: Literal["grown", "fresh"] = Field(  # type: ignore[assignment]  # its own: trained ones it cannot keep
         "grown", description="fresh: train what has grown from scratch (the paper's direct design)"
