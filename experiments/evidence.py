@@ -9,9 +9,10 @@
 not committed is not measured. When the time of a `run` is up, the experiment is interrupted, as by Ctrl-C, and goes on
 the next time; one that cannot go on is begun only where all of its minutes (experiments/evidence.yaml) are left.
 Nothing takes more than its minutes in all. Numbers come here when an experiment has ended by itself. The next `run`
-begins at the last commit, when nothing that is old can be gone on with at the one before. Code has changed where a file
-under one of the experiment's areas, or a script that it imports, reads otherwise, comments, docstrings and layout
-aside.
+begins at the last commit, when nothing that is old can be gone on with at the one before. Two at once need a folder
+each (`--folder`), and are for experiments that take no times and use one thread. Code has changed where a file under one of
+the experiment's areas, or a script that it imports, reads otherwise, what is only said of it aside: comments,
+docstrings, descriptions of options and layout.
 """
 
 from __future__ import annotations
@@ -151,6 +152,7 @@ def main() -> None:
     running = commands.add_parser("run")
     running.add_argument("names", nargs="*", metavar="NAME", help="none: all that are old or missing")
     running.add_argument("--minutes", type=float, default=float("inf"), help="for all together")
+    running.add_argument("--folder", type=Path, default=ROOT / "runs" / "evidence", help="of checkout, logs and runs")
     running.add_argument("--anew", action="store_true", help="at the last commit, from the beginning")
     arguments = parser.parse_args()
     try:
@@ -162,7 +164,7 @@ def main() -> None:
         else:
             for ended in (signal.SIGTERM, signal.SIGHUP):
                 signal.signal(ended, signal.default_int_handler)
-            sys.exit(not run(arguments.names, arguments.minutes, ROOT / "runs" / "evidence", arguments.anew))
+            sys.exit(not run(arguments.names, arguments.minutes, arguments.folder.resolve(), arguments.anew))
     except (GitError, RunError) as problem:
         sys.exit(str(problem))
     except KeyboardInterrupt:
