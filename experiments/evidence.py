@@ -10,8 +10,8 @@ not committed is not measured. When the time of a `run` is up, the experiment is
 the next time; one that cannot go on is begun only where all of its minutes (experiments/evidence.yaml) are left.
 Nothing takes more than its minutes in all. Numbers come here when an experiment has ended by itself. The next `run`
 begins at the last commit, when nothing that is old can be gone on with at the one before. Two at once need a folder
-each (`--folder`), and are for experiments that take no times and use one thread. Code has changed where a file under one of
-the experiment's areas, or a script that it imports, reads otherwise, what is only said of it aside: comments,
+each (`--folder`), and are for experiments that take no times and use one thread. Code has changed where a file under
+one of the experiment's areas, or a script that it imports, reads otherwise, what is only said of it aside: comments,
 docstrings, descriptions of options and layout.
 """
 
