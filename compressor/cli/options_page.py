@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -47,7 +48,8 @@ def _rows(properties: Iterable[tuple[str, Schema]], known: Mapping[str, Schema],
         parts = _parts(one)
         values = "the keys below, or null" if parts else _values(one)
         default = "" if "default" not in one else f"`{json.dumps(one['default'], ensure_ascii=False)}`"
-        yield f"| `{before}{name}` | {_cell(values)} | {_cell(default)} | {_cell(one.get('description', ''))} |\n"
+        what = _marked(one.get("description", ""))
+        yield f"| `{before}{name}` | {_cell(values)} | {_cell(default)} | {_cell(what)} |\n"
         for part in parts:
             yield from _rows(known[part]["properties"].items(), known, f"{before}{name}.")
 
@@ -81,6 +83,11 @@ def _bounds(one: Schema) -> str:
         given = [f"{sign} {one[key]:g}" for key, sign in signs.items() if key in one and one[key] < 2**31 - 1]
         found += given[:1]
     return f" {', '.join(found)}" if found else ""
+
+
+def _marked(text: str) -> str:
+    """A description with its mappings as code: some readers of Markdown take braces that end a cell for attributes."""
+    return re.sub(r"\{[^{}]*\}", lambda found: f"`{found[0]}`", text)
 
 
 def _sentence(text: str) -> str:
