@@ -10,9 +10,9 @@ not committed is not measured. When the time of a `run` is up, the experiment is
 the next time; one that cannot go on is begun only where all of its minutes (experiments/evidence.yaml) are left.
 Nothing takes more than its minutes in all. Numbers come here when an experiment has ended by itself. The next `run`
 begins at the last commit, when nothing that is old can be gone on with at the one before. Two at once need a folder
-each (`--folder`), and are for experiments that take no times and use one thread. Code has changed where a file under
-one of the experiment's areas, or a script that it imports, reads otherwise, what is only said of it aside: comments,
-docstrings, descriptions of options and layout.
+each (`--folder`) and names, each experiment with those that it needs, and are for what takes no times, on one thread.
+Code has changed where a file under one of the experiment's areas, or a script that it imports, reads otherwise, what is
+only said of it aside: comments, docstrings, descriptions of options and layout.
 """
 
 from __future__ import annotations
@@ -125,9 +125,12 @@ def run(names: list[str], minutes: float, folder: Path, anew: bool) -> bool:
             said = bench.run(experiment, left)
             print(f"{experiment.name}: {said}", flush=True)
             if said == "done":
-                tables.write()
                 with suppress(GitError):
                     write_atomic(PAGE, page())
+                try:
+                    tables.write()
+                except tables.TableError as problem:
+                    print(problem, flush=True)
     look_again()
     left_over = [one.name for one in chosen if not one.missing() and one.since() != "same"]
     if left_over:
@@ -157,15 +160,15 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         if arguments.command == "page":
-            tables.write()
             write_atomic(PAGE, page())
+            tables.write()
         elif arguments.command == "status":
             sys.exit(not status())
         else:
             for ended in (signal.SIGTERM, signal.SIGHUP):
                 signal.signal(ended, signal.default_int_handler)
             sys.exit(not run(arguments.names, arguments.minutes, arguments.folder.resolve(), arguments.anew))
-    except (GitError, RunError) as problem:
+    except (GitError, RunError, tables.TableError) as problem:
         sys.exit(str(problem))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -16,9 +16,10 @@ from typing import Any
 import evidence_table
 from evidence_table import VARIABLE, Experiment, git, head
 
+from compressor.errors import RunError
 from compressor.files import write_atomic, write_json
 
-_MADE = ("state.json", "code", "site", "logs", "cache")  # in the folder of a bench
+_MADE = ("code", "site", "logs", "cache")  # in the folder of a bench, beside state.json
 _NOTED = 10  # seconds between two notes of how long an experiment has worked
 _PATIENCE = 120  # seconds that an interrupted experiment has for ending
 
@@ -34,18 +35,23 @@ class Bench:
     def __init__(self, folder: Path, anew: bool) -> None:
         self.folder, self.code, self.site = folder, folder / "code", folder / "site"
         self._state = folder / "state.json"
-        if anew or not self._state.exists():
+        if not self._state.exists() and (others := [name for name in _MADE if (folder / name).exists()]):
+            raise RunError(f"--folder {folder}: its {', '.join(others)} are not of evidence.py; name another folder")
+        self.state: dict[str, Any] = {}
+        if self._state.exists():
+            self.state = json.loads(self._state.read_text(encoding="utf-8"))
+        if anew or not self.state.get("commit"):
             self.begin()
-        self.state: dict[str, Any] = json.loads(self._state.read_text(encoding="utf-8"))
 
     def begin(self) -> None:
         """Take the last commit, with nothing done."""
         commit = head()
-        for name in _MADE:
-            path = self.folder / name
-            (shutil.rmtree if path.is_dir() else Path.unlink)(path) if path.exists() else None
-        git("worktree", "prune")
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.state = {"commit": None, "seconds": {}, "done": [], "failed": []}
+        self._keep()  # what is made from here on is ours, also if it ends half-way
+        for name in _MADE:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        git("worktree", "prune")
         git("worktree", "add", "--detach", str(self.code), commit)
         data = evidence_table.ROOT / ".data"
         if data.exists():
@@ -53,7 +59,7 @@ class Bench:
         install = ("install", "--quiet", "--no-deps", "--no-build-isolation", "--target")
         subprocess.run([sys.executable, "-m", "pip", *install, str(self.site), str(self.code)], check=True)
         shutil.rmtree(self.code / "build", ignore_errors=True)
-        self.state = {"commit": commit, "seconds": {}, "done": [], "failed": []}
+        self.state["commit"] = commit
         self._keep()
 
     def _keep(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import mean, stdev
 from typing import Any
 
@@ -13,6 +13,8 @@ from compressor.files import read_json
 
 Rows = list[Sequence[object]]
 NONE = "–"
+TABLES: dict[str, Callable[[], Rows]] = {}
+_COUNTS = {1: "one seed", 2: "two seeds", 3: "three seeds", 4: "four seeds", 5: "five seeds"}
 _TITLES = {
     "vgg11_bn": "VGG11",
     "vgg11": "VGG11",
@@ -21,6 +23,12 @@ _TITLES = {
     "torchvision:resnet18": "ResNet-18",
     "preact_resnet18": "pre-activation ResNet-18",
 }
+
+
+def table(rows: Callable[[], Rows]) -> Callable[[], Rows]:
+    """Register a table under the name of the function that gives its rows."""
+    TABLES[rows.__name__] = rows
+    return rows
 
 
 def numbers(name: str) -> dict[str, Any]:
@@ -41,15 +49,33 @@ def ends(values: Sequence[float], form: str, word: str = " – ") -> str:
     return low if low == high else f"{low}{word}{high}"
 
 
-def welch(one: Sequence[float], other: Sequence[float]) -> float:
-    """The p of Welch's test."""
-    return float(ttest_ind(one, other, equal_var=False).pvalue)
+def p_of(one: Sequence[float], other: Sequence[float]) -> str:
+    """The p of Welch's test, `p 0.05`; nothing where a side has a single value."""
+    if min(len(one), len(other)) < 2:
+        return "one seed"
+    return f"p {ttest_ind(one, other, equal_var=False).pvalue:.2g}"
 
 
-def deviation(row: dict[str, Any], unit: str = "") -> str:
+def seeds(values: Sequence[object]) -> str:
+    """How many there are: `three seeds`."""
+    return _COUNTS.get(len(values), f"{len(values)} seeds")
+
+
+def number(value: float | None, form: str) -> str:
+    """A number, or a dash where there is none."""
+    return NONE if value is None else format(value, form)
+
+
+def gain(one: Sequence[float], other: Sequence[float]) -> str:
+    """The difference of two means in points: `+1.2` or `−1.2`."""
+    text = f"{mean(one) - mean(other):+.1f}".replace("-", "−")
+    return "0.0" if text[1:] == "0.0" else text
+
+
+def deviation(row: dict[str, Any]) -> str:
     """An accuracy with its deviation, as summaries have them, in percent."""
     behind = "" if row["deviation"] is None else f" ± {100 * row['deviation']:.2f}"
-    return f"{100 * row['accuracy']:.2f}{behind}{unit}"
+    return f"{100 * row['accuracy']:.2f}{behind}"
 
 
 def title(network: str) -> str:
@@ -59,9 +85,12 @@ def title(network: str) -> str:
 
 
 def of_file(budget: str, method: str, arm: str, column: str = "percent") -> list[float]:
-    """One arm over its seeds; budgets other than of latency have that of PyTorch in `kept_weights`."""
+    """One arm over its seeds; but for latency that of PyTorch is in `kept_weights`, of which the same seeds count."""
+    files = [row for row in numbers("onnx_accuracy")["rows"] if (row["budget"], row["method"]) == (budget, method)]
     if arm == "torch" and "latency" not in budget:
+        mine = {row["seed"] for row in files}
         rows = [row for row in numbers("kept_weights")["rows"] if (row["network"], row["arm"]) == ("vgg11", "kept")]
+        rows = [row for row in rows if (row["budget"], row["method"]) == (budget, method) and row["seed"] in mine]
     else:
-        rows = [row for row in numbers("onnx_accuracy")["rows"] if row["arm"] == arm]
-    return [row[column] for row in rows if (row["budget"], row["method"]) == (budget, method)]
+        rows = [row for row in files if row["arm"] == arm]
+    return [row[column] for row in rows]

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 from statistics import mean
 
-from table_cells import NONE, Rows, deviation, ends, numbers, of_file, spread, welch
+from table_cells import NONE, Rows, deviation, ends, gain, number, numbers, of_file, p_of, spread, table
 
 
+@table
 def onnx_accuracy() -> Rows:
+    """Networks given as files beside those in PyTorch."""
     rows: Rows = []
     for budget in ("0.1x params", "0.25x params", "0.5x latency"):
         for method in ("taylor", "uniform"):
             plain = of_file(budget, method, "torch")
             both = [of_file(budget, method, arm) for arm in ("onnx", "onnx, no labels")]
-            if not all(both):
+            if not (plain and all(both)):
                 continue
             files = []
             for found in both:
-                gain = (
-                    f"{mean(found) - mean(plain):+.1f}".replace("-", "−").replace("+0.0", "0.0").replace("−0.0", "0.0")
-                )
-                files.append(f"{spread(found, 1, '')} ({gain}, p {welch(found, plain):.2f})")
+                files.append(f"{spread(found, 1, '')} ({gain(found, plain)}, {p_of(found, plain)})")
             agreed = of_file(budget, method, "onnx, no labels", "agreement_percent")
             shown = f"{budget}, batch 1" if "latency" in budget else budget
             rows.append((shown, f"`{method}`", spread(plain, 1, ""), *files, spread(agreed, 1, "")))
     return rows
 
 
+@table
 def kept_weights() -> Rows:
+    """Trained weights kept or not, distilled or not."""
     cases = [("vgg11", budget) for budget in ("0.1x params", "0.25x params", "0.25x macs")] + [
         ("resnet18", "0.25x params")
     ]
@@ -45,15 +46,17 @@ def kept_weights() -> Rows:
                 ]
                 for arm in arms
             }
-            if not mine["kept"]:
+            kept, fresh = mine["kept"], mine["fresh"]
+            if not (kept and fresh):
                 continue
-            gain = f"{mean(mine['kept']) - mean(mine['fresh']):+.1f} (p {welch(mine['kept'], mine['fresh']):.2g})"
             cells = [spread(values, 1, "") if values else "" for values in mine.values()]
-            rows.append((network, budget, f"`{method}`", *cells, gain))
+            rows.append((network, budget, f"`{method}`", *cells, f"{gain(kept, fresh)} ({p_of(kept, fresh)})"))
     return rows
 
 
+@table
 def stacked_latency() -> Rows:
+    """Milliseconds of one stacked layer."""
     return [
         (
             f"{row['channels']}, {row['side']}",
@@ -64,7 +67,9 @@ def stacked_latency() -> Rows:
     ]
 
 
+@table
 def tissuenet_counts() -> Rows:
+    """Counts beside those of the paper's tables."""
     rows: Rows = []
     for row in numbers("tissuenet_counts")["rows"]:
         digits = 4 if row["paper_params"] < 1e6 else 2
@@ -80,14 +85,16 @@ def tissuenet_counts() -> Rows:
     return rows
 
 
+@table
 def tissuenet_fashion() -> Rows:
+    """Fashion-MNIST."""
     return [
         (
             row["name"],
             ends(row["params"], ",d"),
             ends(row["macs"], ",d"),
             deviation(row),
-            *(NONE if row[gain] is None else f"{row[gain]:.2f}" for gain in ("ce", "se")),
+            *(number(row[column], ".2f") for column in ("ce", "se")),
         )
         for row in numbers("tissuenet_fashion")["summary"]
     ]
@@ -100,22 +107,28 @@ def _tissuenet_cifar10(network: str) -> Rows:
         words = {"params": "parameters", "macs": "multiply-adds", "latency": "latency", "": ""}
         budget = f"{share.replace('x', '×')} {words[cost]}".strip()
         times = row["times_uniform"]
-        slower = {"unscaled": NONE, "uniform": "1"}.get(row["method"]) or f"{times:.2f}"
+        slower = {"unscaled": NONE, "uniform": "1"}.get(row["method"]) or number(times, ".2f")
         used = NONE if row["limit_used"] is None else f"{100 * row['limit_used']:.1f} %"
         params, macs = f"{row['params'] / 1000:.0f} k", f"{row['macs'] / 1e6:.2f} M"
         rows.append((budget, row["method"], deviation(row), row["seeds"], params, macs, slower, used))
     return rows
 
 
+@table
 def tissuenet_vgg16() -> Rows:
+    """CIFAR-10, VGG16 × 0.25."""
     return _tissuenet_cifar10("vgg16")
 
 
+@table
 def tissuenet_resnet18() -> Rows:
+    """CIFAR-10, ResNet-18 × 0.25."""
     return _tissuenet_cifar10("resnet18")
 
 
+@table
 def growing_baselines() -> Rows:
+    """Growing beside its baselines."""
     runs = numbers("growing_fresh")["runs"]
     rows: Rows = []
     for method in ("growing", "growing, returns 6", "uniform", "random", "direct design", "global temperature"):
@@ -130,7 +143,9 @@ def growing_baselines() -> Rows:
     return rows
 
 
+@table
 def growing_time() -> Rows:
+    """Time of growing VGG16 at full width."""
     found = numbers("growing_time")
     return [
         (
@@ -143,15 +158,18 @@ def growing_time() -> Rows:
     ]
 
 
+@table
 def torchrun() -> Rows:
+    """Two processes beside one."""
     rows: Rows = []
-    found = numbers("torchrun")["summary"]
+    found, runs = numbers("torchrun")["summary"], numbers("torchrun")["rows"]
     for method in ("uniform", "neuralscale", "growing"):
         for arm in ("one", "two", "two, sync_batch_norm"):
             one = found[method][arm]
             processes = arm.replace("sync_batch_norm", "`sync_batch_norm`")
             p = "" if one["p_beside_one"] is None else f"{one['p_beside_one']:.2f}"
-            accuracy = f"{one['accuracy_mean']:.2f} ± {one['accuracy_std']:.2f} %"
-            apart = [f"{one[column]:.2f}" for column in ("apart_same_seed", "apart_other_seeds")]
-            rows.append((f"`{method}`", processes, accuracy, p, f"{one['same_widths']} of 3", *apart))
+            accuracy = spread([100 * run["accuracy"] for run in runs[method][arm]])
+            apart = [number(one[column], ".2f") for column in ("apart_same_seed", "apart_other_seeds")]
+            same = f"{one['same_widths']} of {len(runs[method][arm])}"
+            rows.append((f"`{method}`", processes, accuracy, p, same, *apart))
     return rows

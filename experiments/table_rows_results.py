@@ -4,10 +4,33 @@ from __future__ import annotations
 
 from statistics import mean
 
-from table_cells import Rows, ends, numbers, of_file, spread, title
+from table_cells import Rows, ends, number, numbers, of_file, p_of, spread, table, title
 
 
+@table
+def quickstart() -> Rows:
+    """A tenth of the multiply-adds of the segmentation network."""
+    found = numbers("quickstart")
+    percent, runs = found["summary"]["percent"], [row["networks"] for row in found["rows"].values()]
+    names = {
+        "result": "what won the race",
+        "uniform": "uniform scaling",
+        "uniform, lr 1": "uniform scaling at the learning rate that suits it best",
+        "reference": "unscaled",
+    }
+    rows: Rows = []
+    for name, shown in names.items():
+        macs = f"{ends([run[name]['macs'] / 1000 for run in runs], ',.0f')} k"
+        accuracy = spread(percent[name], 1)
+        if "uniform" in name:
+            accuracy += f", Welch {p_of(percent['result'], percent[name])}"
+        rows.append((shown, macs, f"**{accuracy}**" if name == "result" else accuracy))
+    return rows
+
+
+@table
 def cifar10_vgg11() -> Rows:
+    """VGG11 × 0.25 to 37,000 parameters."""
     names = {"neuralscale": "`neuralscale`", "uniform": "`uniform`", "reference": "unscaled"}
     found = numbers("cifar10_vgg11")["networks"]
     best = max(found, key=lambda name: mean(found[name]["accuracy_percent"]) if name != "reference" else 0)
@@ -20,7 +43,9 @@ def cifar10_vgg11() -> Rows:
     return rows
 
 
+@table
 def headline() -> Rows:
+    """VGG11 at its full width to 0.58 M parameters."""
     rows: Rows = []
     found = numbers("headline")["networks"]
     best = max(found, key=lambda name: mean(found[name]["accuracy_percent"]))
@@ -32,7 +57,9 @@ def headline() -> Rows:
     return rows
 
 
+@table
 def along_one_seed() -> Rows:
+    """Further networks and budgets, of seed 10."""
     networks = {"vgg11": "VGG11", "preact_resnet18": "PreAct-ResNet-18", "mobilenetv2": "MobileNetV2 × 0.5"}
     budgets = {
         "macs": "0.1× multiply-adds",
@@ -50,25 +77,32 @@ def along_one_seed() -> Rows:
         for budget, limit in budgets.items():
             if budget == "macs" and network != "mobilenetv2":  # the table above has it, with more seeds
                 continue
-            rows.append((f"{shown}, {limit}", *(f"{found[network, budget, arm]:.2f}" for arm in arms)))
+            rows.append((f"{shown}, {limit}", *(_seen(found.get((network, budget, arm))) for arm in arms)))
     return rows
 
 
+def _seen(percent: float | None) -> str:
+    return "not measured" if percent is None else f"{percent:.2f}"
+
+
+@table
 def cifar10_methods() -> Rows:
+    """All methods at three budgets."""
     found = numbers("cifar10_methods")
     rows: dict[str, list[str]] = {}
     for group in found["groups"]:
-        accuracy = f"{100 * group['accuracy']['mean']:.2f} ± {100 * group['accuracy']['std']:.2f}"
+        of, macs = group["accuracy"], group["macs"]["mean"] / 1e6
+        accuracy = f"{100 * of['mean']:.2f}" + ("" if of["std"] is None else f" ± {100 * of['std']:.2f}")
         accuracy = f"**{accuracy}**" if group["best"] else accuracy
         method = group["method"].partition(":")[0]
-        method = method if method == "unscaled" else f"`{method}`"
-        rows.setdefault(method, []).append(f"{accuracy} ({group['macs']['mean'] / 1e6:.2f} M)")
-    wide = len(found["budgets"])
-    ordered = sorted(rows, key=lambda method: method == "unscaled")
-    return [[method, *[""] * (wide - len(rows[method])), *rows[method]] for method in ordered]
+        cells = rows.setdefault(method if method == "unscaled" else f"`{method}`", [""] * len(found["budgets"]))
+        cells[found["budgets"].index(group["budget"]) if group["budget"] else -1] = f"{accuracy} ({macs:.2f} M)"
+    return [(method, *rows[method]) for method in sorted(rows, key=lambda method: method == "unscaled")]
 
 
+@table
 def pruning_speed_full() -> Rows:
+    """Time of the pruning phase."""
     found = numbers("pruning_speed_full")
     arms = {
         "physical": ("physical (ours)", f"**{found['ratio']:.2f}**"),
@@ -81,7 +115,9 @@ def pruning_speed_full() -> Rows:
     ]
 
 
+@table
 def removal_engines() -> Rows:
+    """Removing channels by torch-pruning and by the tracer."""
     shown = ("vgg11_bn", "torchvision:resnet18", "torchvision:mobilenet_v2", "torchvision:densenet121")
     shown += ("torchvision:shufflenet_v2_x1_0", "torchvision:swin_t", "timm:nfnet_l0")
     found = numbers("removal_engines")["rows"]
@@ -89,14 +125,17 @@ def removal_engines() -> Rows:
         (
             name.split(":")[-1],
             f"{found[name]['by_torch_pruning']} of {found[name]['groups']}",
-            f"{found[name]['event_ms']:.0f} ms",
-            f"{found[name]['event_ms_tracer']:.0f} ms",
+            f"{number(found[name]['event_ms'], '.0f')} ms",
+            f"{number(found[name]['event_ms_tracer'], '.0f')} ms",
         )
         for name in shown
+        if "failed" not in found.get(name, {"failed": "not tried"})
     ]
 
 
+@table
 def precision_files() -> Rows:
+    """Files in four precisions."""
     networks = {"vgg11": "VGG11 × 0.5", "resnet20": "ResNet-20", "mobilenetv2": "MobileNetV2 × 0.5"}
     rows: Rows = []
     for network, shown in networks.items():
@@ -109,7 +148,9 @@ def precision_files() -> Rows:
     return rows
 
 
+@table
 def onnx_in() -> Rows:
+    """Networks given as files, compressed by `taylor`."""
     titles = {
         "0.1x params": "0.1× parameters",
         "0.25x params": "0.25× parameters",
@@ -119,7 +160,9 @@ def onnx_in() -> Rows:
     return [(shown, *(spread(of_file(b, "taylor", arm), 1) for arm in arms)) for b, shown in titles.items()]
 
 
+@table
 def latency_budgets() -> Rows:
+    """What is used of limits of latency."""
     cases = numbers("latency_budgets")["cases"]
     rows: Rows = []
     for network in ("vgg11", "mobilenet_v2"):
@@ -143,7 +186,9 @@ def latency_budgets() -> Rows:
     return rows
 
 
+@table
 def latency_model() -> Rows:
+    """Errors of the model of layers."""
     order = (
         "vgg11_bn",
         "vgg11_bn x 0.25",
@@ -163,7 +208,9 @@ def latency_model() -> Rows:
     return rows
 
 
+@table
 def latency_gate() -> Rows:
+    """What the gate says of known slowdowns."""
     table = numbers("latency_gate")["table"]
     rows: Rows = []
     for slowdown in ("A/A", "+3%", "+6%", "+12%"):
@@ -181,7 +228,9 @@ def latency_gate() -> Rows:
     return rows
 
 
+@table
 def latency_fastnas() -> Rows:
+    """Beside NVIDIA Model Optimizer."""
     sides = {
         "fastnas_latency": "FastNAS, 60 % of the latency",
         "fastnas_params": "FastNAS, 60 % of the parameters",

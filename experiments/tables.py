@@ -7,45 +7,23 @@ Such a table stands behind a line `<!-- table: NAME -->`. Its head is written by
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import table_rows_pages as others
-import table_rows_results as results
+import table_rows_pages  # noqa: F401 - registers its tables
+import table_rows_readme  # noqa: F401
+import table_rows_results  # noqa: F401
 from evidence_table import ROOT
-from table_cells import Rows
-from table_rows_readme import reached
+from table_cells import TABLES
 
+from compressor.errors import RunError
 from compressor.files import write_atomic
 
-TABLES: dict[str, Callable[[], Rows]] = {
-    rows.__name__: rows
-    for rows in (
-        reached,
-        results.cifar10_vgg11,
-        results.headline,
-        results.along_one_seed,
-        results.cifar10_methods,
-        results.pruning_speed_full,
-        results.removal_engines,
-        results.precision_files,
-        results.onnx_in,
-        results.latency_budgets,
-        results.latency_model,
-        results.latency_gate,
-        results.latency_fastnas,
-        others.onnx_accuracy,
-        others.kept_weights,
-        others.stacked_latency,
-        others.tissuenet_counts,
-        others.tissuenet_fashion,
-        others.tissuenet_vgg16,
-        others.tissuenet_resnet18,
-        others.growing_baselines,
-        others.growing_time,
-        others.torchrun,
-    )
-}
+
+class TableError(Exception):
+    """A table that cannot be made, in one sentence."""
+
+
 _TABLE = re.compile(r"^(<!-- table: (\w+) -->\n\|.*\n\|[-|: ]+\n)(?:\|.*\n)*", re.MULTILINE)
 
 
@@ -64,17 +42,28 @@ def rewritten(text: str) -> str:
     """A page with the rows of its tables as they are now.
 
     Raises:
-        KeyError: a table has a name that there is none of
+        TableError: a table has a name that there is none of, or numbers are not there
     """
+    return _TABLE.sub(_table, text)
 
-    def table(found: re.Match[str]) -> str:
-        return found[1] + "".join(f"| {' | '.join(map(str, row))} |\n" for row in TABLES[found[2]]())
 
-    return _TABLE.sub(table, text)
+def _table(found: re.Match[str]) -> str:
+    head, name = found[1], found[2]
+    if name not in TABLES:
+        raise TableError(f"<!-- table: {name} -->: there is no such table; valid: {', '.join(sorted(TABLES))}")
+    try:
+        rows = TABLES[name]()
+    except (RunError, LookupError, TypeError, ValueError) as problem:  # half an experiment has half of its rows
+        raise TableError(f"table {name}: its numbers are not whole ({type(problem).__name__}: {problem})") from problem
+    return head + "".join(f"| {' | '.join(map(str, row))} |\n" for row in rows)
 
 
 def write() -> None:
-    """Write the rows of all tables on all pages."""
+    """Write the rows of all tables on all pages.
+
+    Raises:
+        TableError: those of a page cannot be made; the pages before are written
+    """
     for path in pages():
         text = path.read_text(encoding="utf-8")
         if (new := rewritten(text)) != text:

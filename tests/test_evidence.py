@@ -66,6 +66,7 @@ def project(evidence, monkeypatch, tmp_path):
     monkeypatch.setattr(table_module, "ROOT", root)
     monkeypatch.setattr(table_module, "TABLE", root / "experiments" / "evidence.yaml")
     monkeypatch.setattr(evidence, "PAGE", root / "docs" / "measured.md")
+    monkeypatch.setattr(evidence.tables, "write", lambda: (root / "docs" / "tables").write_text("written"))
     return root
 
 
@@ -134,6 +135,7 @@ def test_numbers_are_old_once_the_code_reads_otherwise(evidence, project):
     assert run(evidence, project)
     assert measured(project)["rows"] == [0, 2, 4]
     assert experiment.since() == "same"
+    assert (project / "docs" / "tables").read_text() == "written"
 
     (project / "tiny.py").write_text(MODULE.replace("  # why", "  # for a reason").replace("Of a number", "Of any"))
     run(evidence, project)
@@ -226,11 +228,35 @@ def test_the_folder_of_others_is_left_alone(evidence, project):
     run(evidence, project)
     run(evidence, project, anew=True)
     assert (project / "runs" / "precious").read_text() == "mine"
+    (project / "site").mkdir()
+    (project / "site" / "precious").write_text("mine")
+    with pytest.raises(evidence.RunError, match="its site are not of"):
+        evidence.run([], 1, project, False)
+    assert (project / "site" / "precious").read_text() == "mine"
+
+
+def test_what_was_cut_off_before_the_first_experiment_begins_again(evidence, project, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", "/bin/false")  # pip fails
+        with pytest.raises(subprocess.CalledProcessError):
+            run(evidence, project)
+    assert run(evidence, project)
+    assert measured(project)["rows"] == [0, 2, 4]
 
 
 def test_two_do_not_measure_at_once(evidence, project):
     with evidence.alone_in(project / "runs"), pytest.raises(evidence.RunError, match="another process"):
         run(evidence, project)
+
+
+def test_tables_that_cannot_be_made_end_nothing(evidence, project, monkeypatch, capsys):
+    def failing():
+        raise evidence.tables.TableError("table one: its numbers are not whole")
+
+    monkeypatch.setattr(evidence.tables, "write", failing)
+    assert run(evidence, project)
+    assert "table one" in capsys.readouterr().out
+    assert "| same |" in evidence.PAGE.read_text()
 
 
 def test_what_an_experiment_began_ends_with_it(evidence, project):

@@ -81,6 +81,32 @@ def test_the_accuracy_at_equal_macs_is_that_which_was_measured():
     assert all(row["macs"] <= row["limits"]["macs"] for row in found["seeds"])
 
 
+def test_what_growing_won_in_the_quickstart_is_what_was_measured():
+    percent = numbers("quickstart")["summary"]["percent"]
+    grown = [one for one, other in zip(percent["result"], percent["uniform"], strict=True) if one != other]
+    assert len(grown) == 4
+    (uniform,) = set(percent["result"]) - set(grown)
+    told = f"{min(grown):.1f} to {max(grown):.1f} %"
+    growing = (ROOT / "docs" / "growing.md").read_text(encoding="utf-8")
+    assert f"uniform scaling with {uniform:.1f} %, grown networks had {told}" in " ".join(RESULTS.split())
+    spread = f"{statistics.mean(percent['result']):.1f} ± {statistics.stdev(percent['result']):.1f} %"
+    assert f"mIoU {spread} ({told} where it won, {uniform:.1f} % where" in " ".join(growing.split())
+
+
+def test_a_detector_takes_what_was_measured():
+    found = numbers("ssdlite")
+    text = " ".join((ROOT / "docs" / "your-network.md").read_text(encoding="utf-8").split())
+    assert "file takes {:.1f} ms where the whole one takes {:.1f}".format(*found["median_ms"]) in text
+    assert found["met"]
+
+
+def test_what_is_said_of_every_row_holds_of_every_row():
+    assert all(row.get("verdict", "met") == "met" for row in numbers("along")["rows"])
+    peer = [row["ratio"] for name, row in numbers("latency_fastnas")["results"].items() if "fastnas_latency" in name]
+    assert len(peer) == 3
+    assert min(peer) > 0.6
+
+
 def test_widths_in_steps_take_what_was_measured():
     found = numbers("latency_budgets")
     assert len(found["cases"]) == 12

@@ -50,9 +50,12 @@ def test_other_numbers_make_another_table(monkeypatch):
     ]
 
 
-def test_a_table_that_nothing_makes_is_an_error():
-    with pytest.raises(KeyError, match="no_such"):
+def test_a_table_that_cannot_be_made_is_one_sentence(monkeypatch):
+    with pytest.raises(tables.TableError, match="no_such -->: there is no such table; valid: along_one_seed, "):
         tables.rewritten("<!-- table: no_such -->\n| a |\n|---|\n")
+    monkeypatch.setattr(sys.modules["table_rows_pages"], "numbers", lambda name: {"0.05x": {"time_ratio": None}})
+    with pytest.raises(tables.TableError, match="table growing_time: its numbers are not whole"):
+        tables.rewritten("<!-- table: growing_time -->\n| a |\n|---|\n")
 
 
 def test_cells():
@@ -60,4 +63,8 @@ def test_cells():
     assert table_cells.spread([2.345], 1, "") == "2.3"
     assert table_cells.ends([1200, 900], ",d") == "900 – 1,200"
     assert table_cells.ends([1.01, 1.04], ".1f") == "1.0"
+    assert table_cells.gain([1, 2], [2, 3]) == "−1.0"
+    assert table_cells.gain([1.01, 2], [1, 2]) == "0.0"
+    assert table_cells.p_of([1, 2], [1]) == "one seed"
+    assert table_cells.p_of([1, 2, 3], [1, 2, 3]) == "p 1"
     assert table_cells.title("vgg11_bn x 0.25") == "VGG11 × 0.25"

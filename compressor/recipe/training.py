@@ -54,7 +54,7 @@ class TrainConfig(Section):
         description="package.module:function that trains in place of ours, called as (model, data, epochs, device, "
         "on_step); of this section only epochs count then",
     )
-    epochs: PositiveInt = Field(30, description="passes over the training images")
+    epochs: PositiveInt = Field(30, description="passes over the training part")
     batch_size: BatchSize = Field(128, description="samples in a step")
     schedule: Schedule = Field(
         "onecycle",

@@ -20,8 +20,8 @@ class PruningConfig(MethodConfig):
     prune_lr: PositiveFloat = Field(0.01, description="learning rate at the start of pruning")
     prune_lr_decay: PositiveFloat = Field(1.5, description="divides it, as in the authors' code (the paper: 10)")
     prune_lr_every: PositiveInt = Field(10, description="… after this many epochs of pruning")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="of SGD, in both")
-    weight_decay: NonNegativeFloat = Field(5e-4, description="on every parameter, in both")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="of SGD, in pre-training and pruning")
+    weight_decay: NonNegativeFloat = Field(5e-4, description="on every parameter, in pre-training and pruning")
     prune_every: PositiveInt = Field(50, description="mini-batches between two pruning events")
     prune_channels: PositiveInt = Field(
         10, description="channels removed in one event, anywhere; those that go together count as one"

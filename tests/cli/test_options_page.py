@@ -9,23 +9,35 @@ from click.testing import CliRunner
 from compressor import recipe
 from compressor.cli.options_page import options_page
 from compressor.cli.root import main
+from compressor.plugins import built_in
 
 PAGE = Path(__file__).parents[2] / "docs" / "options.md"
 
 
 def test_the_page_of_docs_is_what_the_command_prints():
     printed = CliRunner().invoke(main, ["schema", "--markdown"]).stdout
-    if set(recipe.methods()) - {part[1] for part in re.finditer(r"^## search: (\w+)$", PAGE.read_text(), re.MULTILINE)}:
+    if set(recipe.methods()) != {method.name for method in built_in("compressor.search.methods", "METHOD")}:
         pytest.skip("search methods of plug-ins are installed here")
     assert printed == PAGE.read_text(encoding="utf-8"), "compressor schema --markdown > docs/options.md"
 
 
+def properties(schema, name):
+    return schema["$defs"][name].get("properties", {})
+
+
 def test_every_key_of_a_recipe_is_there():
     text, schema = options_page(recipe.schema()), recipe.schema()
-    for name, part in schema["$defs"].items():
-        for key in part.get("properties", {}):
-            if key != "method":
-                assert re.search(rf"^\| `(\w+\.)?{key}` \|", text, re.MULTILINE), (name, key)
+    sections = {part.splitlines()[0]: part for part in text.split("\n## ")[1:]}
+    assert re.findall(r"^\| `distill\.(\w+)`", sections["train"], re.MULTILINE) == list(
+        properties(schema, "DistillConfig")
+    )
+    for name in schema["$defs"]:
+        title = name.removesuffix("Config").lower()
+        section = sections.get(title) or sections.get(f"search: {title}") or ""
+        keys = [key for key in properties(schema, name) if key != "method"]
+        assert name in ("JsonValue", "DistillConfig") or [
+            key for key in re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) if key != "distill"
+        ] == [key for key in keys if key != "distill"]
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert all(len(re.findall(r"(?<!\\)\|", row)) == 5 for row in rows)
     assert not [row for row in rows if re.match(r"\| `[\w.]+` \|  \|", row)]  # what each may be is said
