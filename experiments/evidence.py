@@ -41,11 +41,13 @@ _HEAD = """# What was measured when
 Numbers in README and docs come from files in experiments/, each written by one script, `python experiments/SCRIPT` with
 the arguments of `experiments/evidence.yaml`. A file names the commit that it was measured at; *changed* says that code
 which the numbers depend on reads otherwise since, comments aside, that they were measured with other arguments, or that
-what was measured was never committed. `make evidence` measures those again, all at one commit. Written by
-`python experiments/evidence.py page`.
+what was measured was never committed. `make evidence` measures those again, all at one commit. Minutes are what that
+took, where it did. Written by `python experiments/evidence.py page`.
 
-| claimed in | by | numbers | commit | code since | date | processor |
-|---|---|---|---|---|---|---|
+{same} of {all} are of today's code.
+
+| claimed in | by | numbers | commit | code since | date | minutes | processor |
+|---|---|---|---|---|---|---|---|
 """
 
 
@@ -67,13 +69,15 @@ def page() -> str:
             by = shlex.join(experiment.commands[0]).removeprefix("experiments/")
         cells = [claims, f"`{by}`"]
         if numbers is None:
-            cells += ["not measured yet", "", "", "", ""]
+            cells += ["not measured yet", "", "", "", "", ""]
         else:
             machine = numbers.get("machine") or {}
             processor = re.sub(r"\(R\)| Processor| \(.*\)", "", machine.get("cpu") or machine["processor"])
-            cells += [experiment.file.name, numbers["commit"], experiment.since(), numbers["date"][:10], processor]
+            cells += [experiment.file.name, numbers["commit"], experiment.since(), numbers["date"][:10]]
+            cells += [f"{numbers['minutes']:.0f}" if "minutes" in numbers else "", processor]
         rows.append(f"| {' | '.join(cells)} |\n")
-    return _HEAD + "".join(rows)
+    same = sum(experiment.since() == "same" for experiment in experiments().values())
+    return _HEAD.format(same=same, all=len(rows)) + "".join(rows)
 
 
 def _link(page: str, section: str) -> str:

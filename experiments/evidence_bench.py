@@ -100,7 +100,8 @@ class Bench:
             found = json.loads(numbers.read_text(encoding="utf-8"))
         except (OSError, ValueError) as problem:
             return self._failed(experiment.name, f"it ended without its numbers, {problem}")
-        write_json(experiment.file, found | {"commands": experiment.told()})
+        minutes = round(self.state["seconds"][experiment.name] / 60, 1)
+        write_json(experiment.file, found | {"commands": experiment.told(), "minutes": minutes})
         for page in experiment.pages:
             write_atomic(evidence_table.ROOT / page, (self.code / page).read_text(encoding="utf-8"))
         self.state["done"].append(experiment.name)

@@ -135,6 +135,8 @@ def test_numbers_are_old_once_the_code_reads_otherwise(evidence, project):
     assert run(evidence, project)
     assert measured(project)["rows"] == [0, 2, 4]
     assert experiment.since() == "same"
+    assert 0 <= measured(project)["minutes"] < 1
+    assert "1 of 1 are of today's code" in evidence.page()
     assert (project / "docs" / "tables").read_text() == "written"
 
     (project / "tiny.py").write_text(MODULE.replace("  # why", "  # for a reason").replace("Of a number", "Of any"))
