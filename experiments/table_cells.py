@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from statistics import mean, stdev
 from typing import Any
@@ -35,6 +36,12 @@ def numbers(name: str) -> dict[str, Any]:
     """What experiments/NAME.json has."""
     found: dict[str, Any] = read_json(ROOT / "experiments" / f"{name}.json")
     return found
+
+
+def earlier(*names: str) -> str:
+    """The sign of numbers whose code has changed since, as docs/measured.md says of any of these experiments."""
+    page = (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
+    return "" if all(re.search(rf"\| {name}\.json \| \S+ \| same \|", page) for name in names) else " †"
 
 
 def spread(values: Sequence[float], digits: int = 2, unit: str = " %") -> str:

@@ -58,6 +58,19 @@ def test_a_table_that_cannot_be_made_is_one_sentence(monkeypatch):
         tables.rewritten("<!-- table: growing_time -->\n| a |\n|---|\n")
 
 
+def test_numbers_of_other_code_than_todays_have_a_sign(monkeypatch, tmp_path):
+    (tmp_path / "docs").mkdir()
+    rows = "| a | b | one.json | 1234567 | same | x |\n| a | b | two.json | 1234567 | changed | x |\n"
+    (tmp_path / "docs" / "measured.md").write_text(rows)
+    monkeypatch.setattr(table_cells, "ROOT", tmp_path)
+    assert [table_cells.earlier(*names) for names in (["one"], ["two"], ["one", "two"], ["on"])] == [
+        "",
+        " †",
+        " †",
+        " †",
+    ]
+
+
 def test_cells():
     assert table_cells.spread([1, 2, 3]) == "2.00 ± 1.00 %"
     assert table_cells.spread([2.345], 1, "") == "2.3"
