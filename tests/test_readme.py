@@ -107,6 +107,15 @@ def test_what_is_said_of_every_row_holds_of_every_row():
     assert min(peer) > 0.6
 
 
+def test_the_model_of_layers_errs_as_it_was_measured():
+    errors = [row["leave_one_out"] for row in numbers("latency_model")["rows"]]
+    over = sorted(100 * largest for _, largest in errors if largest > 0.15)
+    text = " ".join(RESULTS.split())
+    assert max(median for median, _ in errors) <= 0.05
+    assert len(over) == 3
+    assert f"at batch 100 are not ({over[0]:.1f} to {over[-1]:.1f} %)" in text
+
+
 def test_widths_in_steps_take_what_was_measured():
     found = numbers("latency_budgets")
     assert len(found["cases"]) == 12
