@@ -116,6 +116,18 @@ def test_the_model_of_layers_errs_as_it_was_measured():
     assert f"at batch 100 are not ({over[0]:.1f} to {over[-1]:.1f} %)" in text
 
 
+def test_the_harness_adds_what_was_measured():
+    found = numbers("latency_harness")["summary"]
+    text = " ".join(RESULTS.split())
+    for begin, column, end in (
+        ("reports is ", "sample_mean_wall", " longer"),
+        ("as a whole ", "loop_wall_turns", ", most"),
+        ("same runs tells ", "clock_over_model_run", " less"),
+    ):
+        large, small = (f"{100 * (found[network][column][0] - 1):.1f} %" for network in ("resnet20", "vgg11"))
+        assert f"{begin}{large} ({small}){end}" in text
+
+
 def test_widths_in_steps_take_what_was_measured():
     found = numbers("latency_budgets")
     assert len(found["cases"]) == 12
