@@ -75,6 +75,19 @@ def test_whole_iterations_of_other_networks_took_what_was_measured(network):
     assert theirs in after
 
 
+def test_a_whole_iteration_took_what_was_measured():
+    found, text = numbers("pruning_speed_whole"), " ".join(RESULTS.split())
+    shares = [
+        f"{found[name]:.2f}" for name in ("whole_ratio", "whole_ratio_torch_pruning", "ratio", "ratio_torch_pruning")
+    ]
+    assert (
+        "ours takes **{}** of the masked time, torch-pruning's pruner {}, of the pruning alone {} and {}:".format(
+            *shares
+        )
+        in text
+    )
+
+
 def test_the_accuracy_at_equal_macs_is_that_which_was_measured():
     found = numbers("cifar10_equal_macs")
     assert f"{found['accuracy_mean']:.2f} ± {found['accuracy_std']:.2f} %" in RESULTS
