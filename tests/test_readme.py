@@ -221,7 +221,9 @@ def test_preprocessing_is_as_it_was_measured():
     assert f"24 × 24 ({small['largest_grey_levels']:.1f} at most)" in text
     assert f"to {large['mean_grey_levels']:.2f} ({large['largest_grey_levels']:.1f})" in text
     inside = [one for name, one in cost["latency"].items() if not name.endswith("none")]
-    assert all(0.005 < one["1"][0] - 1 < 0.015 and 0.005 < one["100"][0] - 1 < 0.045 for one in inside)
+    for batch, behind in (("1", " of VGG11's time (half width) at batch 1,"), ("100", " at batch 100, of float32")):
+        more = sorted(round(100 * (one[batch][0] - 1)) for one in inside)
+        assert f"{more[0]} to {more[-1]} %{behind}" in text
 
 
 def test_the_times_in_olive_are_those_that_were_measured():
