@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,13 @@ from compressor.files import write_atomic, write_json
 _MADE = ("code", "site", "logs", "cache")  # in the folder of a bench, beside state.json
 _NOTED = 10  # seconds between two notes of how long an experiment has worked
 _PATIENCE = 120  # seconds that an interrupted experiment has for ending
+_NUMBERS = re.compile(r"\[\n\s+(-?\d[^\[\]{}\"]*?)\n\s*\]")  # a list of nothing but numbers in indented JSON
+
+
+def readable(numbers: dict[str, Any]) -> str:
+    """JSON with a line for each key, and lists of numbers on one line: some experiments keep thousands."""
+    text = json.dumps(numbers, indent=2, sort_keys=True, allow_nan=False)
+    return _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
 
 class Bench:
@@ -101,7 +109,7 @@ class Bench:
         except (OSError, ValueError) as problem:
             return self._failed(experiment.name, f"it ended without its numbers, {problem}")
         minutes = round(self.state["seconds"][experiment.name] / 60, 1)
-        write_json(experiment.file, found | {"commands": experiment.told(), "minutes": minutes})
+        write_atomic(experiment.file, readable(found | {"commands": experiment.told(), "minutes": minutes}))
         for page in experiment.pages:
             write_atomic(evidence_table.ROOT / page, (self.code / page).read_text(encoding="utf-8"))
         self.state["done"].append(experiment.name)

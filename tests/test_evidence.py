@@ -136,6 +136,7 @@ def test_numbers_are_old_once_the_code_reads_otherwise(evidence, project):
     assert measured(project)["rows"] == [0, 2, 4]
     assert experiment.since() == "same"
     assert 0 <= measured(project)["minutes"] < 1
+    assert '"rows": [0, 2, 4]' in (project / "experiments" / "counting.json").read_text()
     assert "1 of 1 are of today's code" in evidence.page()
     assert (project / "docs" / "tables").read_text() == "written"
 
@@ -146,6 +147,22 @@ def test_numbers_are_old_once_the_code_reads_otherwise(evidence, project):
     evidence.look_again()
     assert experiment.since() == "changed"
     assert "| changed |" in evidence.page()
+
+
+def test_lists_of_numbers_take_a_line_and_nothing_else_changes(evidence):
+    one = {
+        "a": [1, -2.5, 3e-07],
+        "b": ["x, y", 1],
+        "c": [],
+        "d": [[1, 2], [3]],
+        "e": [{"f": [0]}],
+        "g": [True, None],
+        "h": "[1",
+    }
+    text = sys.modules["evidence_bench"].readable(one)
+    assert json.loads(text) == one
+    assert '"a": [1, -2.5, 3e-07]' in text
+    assert '"f": [0]' in text
 
 
 def test_what_is_only_said_of_code_is_not_code():

@@ -141,6 +141,32 @@ def test_the_harness_adds_what_was_measured():
         assert f"{begin}{large} ({small}){end}" in text
 
 
+def test_the_gate_and_the_budgets_hold_what_the_pages_promise():
+    gate = numbers("latency_gate")["table"]
+    assert sum(gate[f"vgg11/{batch}/A/A"]["regression"] for batch in (1, 100)) == 0
+    assert all(case["budget"]["verdict"] == "met" for case in numbers("latency_budgets")["cases"].values())
+
+
+def test_experiments_have_all_rows_and_seeds_that_the_pages_name():
+    methods = numbers("cifar10_methods")["groups"]
+    assert len(methods) == 16
+    assert all(len(group["seeds"]) == 3 for group in methods)
+    assert len(numbers("tissuenet_counts")["rows"]) == 25
+    assert len(numbers("stacked_latency")["rows"]) == 15
+    assert len(numbers("tissuenet_fashion")["summary"]) == 10
+    precisions = [row["network"] for row in numbers("precision_files")["rows"]]
+    assert [precisions.count(name) for name in ("vgg11", "resnet20", "mobilenetv2")] == [3, 3, 3]
+    files = [(row["budget"], row["arm"]) for row in numbers("onnx_accuracy")["rows"] if row["method"] == "taylor"]
+    for budget in ("0.1x params", "0.25x params", "0.5x latency"):
+        assert [files.count((budget, arm)) for arm in ("onnx", "onnx, no labels")] == [3, 3]
+    peers = [name.split("/")[0] for name in numbers("latency_fastnas")["results"]]
+    assert sorted(map(peers.count, set(peers))) == [3, 3, 3, 3]
+    stacked = {row["method"] for row in numbers("tissuenet_cifar10_resnet18")["summary"]}
+    assert stacked == {"unscaled", "uniform", "neuralscale", "tissuenet"}
+    growing = numbers("growing_lstm")["rows"]
+    assert {row["method"] for row in growing} == {"uniform", "growing"}
+
+
 def test_widths_in_steps_take_what_was_measured():
     found = numbers("latency_budgets")
     assert len(found["cases"]) == 12
