@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import mean
 
-from table_cells import Rows, ends, number, numbers, of_file, p_of, spread, table, title
+from table_cells import NONE, Rows, ends, gain, number, numbers, of_file, p_of, spread, table, title
 
 
 @table
@@ -57,32 +57,46 @@ def headline() -> Rows:
     return rows
 
 
+def _along(network: str, budget: str, arm: str, column: str = "percent") -> list[float]:
+    """One arm over its seeds, but for the seed of the random widths."""
+    key = (network, budget, arm)
+    rows = [row for row in numbers("along")["rows"] if (row["network"], row["budget"], row["arm"]) == key]
+    return [row[column] for row in rows if row["seed"] >= 10 and row.get(column) is not None]
+
+
 @table
-def along_one_seed() -> Rows:
-    """Further networks and budgets, of seed 10."""
+def along() -> Rows:
+    """NeuralScale along the budget, the paper's and `auto`, beside uniform scaling."""
     networks = {"vgg11": "VGG11", "preact_resnet18": "PreAct-ResNet-18", "mobilenetv2": "MobileNetV2 × 0.5"}
-    budgets = {
-        "macs": "0.1× multiply-adds",
-        "macs quarter": "0.25× multiply-adds",
-        "latency 100": "0.5× latency, batch 100",
-    }
-    arms = ("uniform", "along", "paper", "auto")
-    found = {
-        (row["network"], row["budget"], row["arm"]): row["percent"]
-        for row in numbers("along")["rows"]
-        if row["seed"] == 10
-    }
+    budgets = {"macs": "0.1× multiply-adds", "latency 100": "0.5× latency, batch 100"}
     rows: Rows = []
     for network, shown in networks.items():
         for budget, limit in budgets.items():
-            if budget == "macs" and network != "mobilenetv2":  # the table above has it, with more seeds
-                continue
-            rows.append((f"{shown}, {limit}", *(_seen(found.get((network, budget, arm))) for arm in arms)))
+            base = _along(network, budget, "uniform")
+            cells = [spread(base, unit="")]
+            for arm in ("along", "paper", "auto"):
+                own = _along(network, budget, arm)
+                cells.append(f"{spread(own, unit='')} ({gain(own, base)}, {p_of(own, base)})")
+            rows.append((f"{shown}, {limit}", *cells))
     return rows
 
 
-def _seen(percent: float | None) -> str:
-    return "not measured" if percent is None else f"{percent:.2f}"
+@table
+def along_params() -> Rows:
+    """VGG11 under 0.064 of the parameters: accuracy, and latency beside the unscaled network."""
+    arms = {
+        ("params", "uniform"): "`uniform`",
+        ("params", "paper any widths"): "`neuralscale`, single channels",
+        ("params", "paper"): "`neuralscale`, in blocks",
+        ("params and latency 100", "along"): "`neuralscale`, 0.5× latency at batch 100 as well",
+    }
+    rows: Rows = []
+    for (budget, arm), shown in arms.items():
+        ratios = [_along("vgg11", budget, arm, f"ratio_{batch}") for batch in (1, 100)]
+        ratios[1] = _along("vgg11", budget, arm, "ratio") or ratios[1]  # as the limit of latency was verified
+        times = (f"{ends(ratio, '.2f', ' to ')}×" if ratio else NONE for ratio in ratios)
+        rows.append((shown, spread(_along("vgg11", budget, arm)), *times))
+    return rows
 
 
 @table

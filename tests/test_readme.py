@@ -113,6 +113,15 @@ def test_a_detector_takes_what_was_measured():
     assert found["met"]
 
 
+def test_random_widths_are_worth_what_was_measured():
+    rows = [row for row in numbers("along")["rows"] if row["seed"] == 0]
+    (uniform,) = (row["percent"] for row in rows if row["arm"] == "uniform")
+    random = [row["percent"] for row in rows if row["arm"].startswith("random")]
+    assert len(random) == 16
+    told = f"sixteen random allocations of the multiply-adds, in the same blocks, gave VGG11 {min(random):.1f} to"
+    assert f"{told} {max(random):.1f} % (one seed; uniform {uniform:.1f} %)" in " ".join(RESULTS.split())
+
+
 def test_what_is_said_of_every_row_holds_of_every_row():
     assert all(row.get("verdict", "met") == "met" for row in numbers("along")["rows"])
     peer = [row["ratio"] for name, row in numbers("latency_fastnas")["results"].items() if "fastnas_latency" in name]

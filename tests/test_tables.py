@@ -51,7 +51,7 @@ def test_other_numbers_make_another_table(monkeypatch):
 
 
 def test_a_table_that_cannot_be_made_is_one_sentence(monkeypatch):
-    with pytest.raises(tables.TableError, match="no_such -->: there is no such table; valid: along_one_seed, "):
+    with pytest.raises(tables.TableError, match="no_such -->: there is no such table; valid: along, "):
         tables.rewritten("<!-- table: no_such -->\n| a |\n|---|\n")
     monkeypatch.setattr(sys.modules["table_rows_pages"], "numbers", lambda name: {"0.05x": {"time_ratio": None}})
     with pytest.raises(tables.TableError, match="table growing_time: its numbers are not whole"):
