@@ -113,6 +113,17 @@ def test_a_detector_takes_what_was_measured():
     assert found["met"]
 
 
+def test_kept_weights_gain_what_was_measured():
+    percent = {}
+    for row in numbers("kept_weights")["rows"]:
+        percent.setdefault((row["network"], row["budget"], row["method"]), {}).setdefault(row["arm"], []).append(
+            row["percent"]
+        )
+    gains = [statistics.mean(arms["kept"]) - statistics.mean(arms["fresh"]) for arms in percent.values()]
+    assert len(gains) == 11
+    assert f"{min(gains):.1f} to {max(gains):.1f} points over training the same widths anew" in README
+
+
 def test_random_widths_are_worth_what_was_measured():
     rows = [row for row in numbers("along")["rows"] if row["seed"] == 0]
     (uniform,) = (row["percent"] for row in rows if row["arm"] == "uniform")
