@@ -1,7 +1,6 @@
 """Networks that come as ONNX files: converted, compared, resized, and exported again.
 
     python experiments/onnx_networks.py [NAME ...]    none: all; rows that are in onnx_networks.json are not repeated
-    python experiments/onnx_networks.py --table       what docs/onnx.md shows
 
 Every network is exported by torch's two exporters at operator sets 11, 13, 17 and 20 (the newer one writes 18 where
 less is asked), and four graphs are made by hand. Each file is converted and compared with ONNX Runtime at three
@@ -48,9 +47,6 @@ SIDES = {"vit": 224, "googlenet": 96, "deeplab": 65, "vgg": 224}
 def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    if sys.argv[1:] == ["--table"]:
-        print(table())
-        return
     wanted = sys.argv[1:] or [*GRAPHS, *NAMES]
     for exporter, opset in FORMS:
         for name in wanted:
@@ -186,22 +182,6 @@ class First(nn.Module):
         if isinstance(found, torch.Tensor):
             return found
         return next(iter(found.values())) if isinstance(found, dict) else found[0]
-
-
-def table() -> str:
-    """A row a network: how many of its files went all the way, and the slowest plan."""
-    lines = ["| network | files | converted | groups free (of PyTorch's) | again, largest error | plan, s |"]
-    lines.append("|---|---|---|---|---|---|")
-    for name in dict.fromkeys(row["network"] for row in rows()):
-        mine = [row for row in rows() if row["network"] == name and "exported" not in row]
-        good = [row for row in mine if "failed" not in row]
-        groups = sorted({f"{row['groups']}" for row in good})
-        theirs = next((row["groups_in_torch"] for row in good if row["groups_in_torch"]), None)
-        of = f" ({theirs})" if theirs else ""
-        worst = max((row["again"] for row in good), default=float("nan"))
-        plan = max((row["plan_s"] for row in good), default=float("nan"))
-        lines.append(f"| {name} | {len(mine)} | {len(good)} | {' to '.join(groups)}{of} | {worst:.1g} | {plan:.1f} |")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,22 @@ def onnx_accuracy() -> Rows:
 
 
 @table
+def onnx_networks() -> Rows:
+    """Networks that come as ONNX files: how many of a network's went all the way, and the slowest plan."""
+    rows: Rows = []
+    found = numbers("onnx_networks")["rows"]
+    for name in dict.fromkeys(row["network"] for row in found):
+        mine = [row for row in found if row["network"] == name and "exported" not in row]
+        good = [row for row in mine if "failed" not in row]
+        groups = " to ".join(sorted({f"{row['groups']}" for row in good})) or NONE
+        theirs = next((row["groups_in_torch"] for row in good if row["groups_in_torch"]), None)
+        worst, plan = (max((row[key] for row in good), default=None) for key in ("again", "plan_s"))
+        of = f" ({theirs})" if theirs else ""
+        rows.append((name, len(mine), len(good), f"{groups}{of}", number(worst, ".0e"), number(plan, ".1f")))
+    return rows
+
+
+@table
 def kept_weights() -> Rows:
     """Trained weights kept or not, distilled or not."""
     cases = [("vgg11", budget) for budget in ("0.1x params", "0.25x params", "0.25x macs")] + [
@@ -172,4 +188,37 @@ def torchrun() -> Rows:
             apart = [number(one[column], ".2f") for column in ("apart_same_seed", "apart_other_seeds")]
             same = f"{one['same_widths']} of {len(runs[method][arm])}"
             rows.append((f"`{method}`", processes, accuracy, p, same, *apart))
+    return rows
+
+
+@table
+def hostile() -> Rows:
+    """Broken and hostile inputs."""
+    names = {
+        "recipes": "recipe files: bytes changed, values replaced, bombs",
+        "onnx_files": "ONNX files, their bytes or the story in them changed: inspected, and read as networks",
+        "data_folders": "folders of images of which one is cut, a pipe's kin, a loop, of another size, a bomb",
+        "run_folders": "folders of a run with a reference, after training and at its end: one file cut, changed, "
+        "exchanged, emptied, deleted, a pickle, a link, a pipe, or one JSON value another one; every other time "
+        "without the sums that would tell",
+        "comparison_folders": "the same of comparisons, before their measurement and at their end",
+        "checkpoints": "checkpoints in the middle of a search or a training, changed or pickles",
+        "arguments": "command lines at random",
+        "full_disk": "disks that are full for a while; then the run goes on",
+    }
+    kinds = numbers("hostile")["kinds"]
+    rows: Rows = []
+    for name, shown in names.items():
+        one = kinds[name]
+        counts = [f"{one[key]:,}" for key in ("tried", "accepted", "refused")]
+        most = (f"{one['longest_seconds']:.1f} s", f"{one['memory_mb']:.0f} MB")
+        rows.append((shown, *counts, len(one["unexpected"]), *most))
+    one = kinds["signals"]
+    sent = one["signals in"]
+    late = sum(count for stage, count in sent.items() if stage.endswith(": over"))
+    second = one["tried"] - sum(sent.values())
+    tried = f"{sum(sent.values()) - late} signals, {second} second processes"
+    gone_on = f"{one['accepted']} runs went on to the same bits"
+    shown = "signals to runs and comparisons, and second processes in their folders"
+    rows.append((shown, tried, gone_on, f"{one['refused']} second processes", len(one["unexpected"]), "", ""))
     return rows

@@ -124,12 +124,20 @@ def test_kept_weights_gain_what_was_measured():
     assert f"{min(gains):.1f} to {max(gains):.1f} points over training the same widths anew" in README
 
 
+def test_what_survives_pruning_is_what_was_measured():
+    text = " ".join(RESULTS.split())
+    shares = [numbers(name) for name in ("pruning_speed", "pruning_speed_full")]
+    own, peer = ([found[key] for found in shares] for key in ("mean_macs_share", "mean_macs_share_torch_pruning"))
+    assert f"{own[0]:.2f} of the multiply-adds survive in ours and {peer[0]:.2f} in torch-pruning's" in text
+    assert f"at the full width it is {own[1]:.2f} and {peer[1]:.2f}." in text
+
+
 def test_random_widths_are_worth_what_was_measured():
     rows = [row for row in numbers("along")["rows"] if row["seed"] == 0]
     (uniform,) = (row["percent"] for row in rows if row["arm"] == "uniform")
     random = [row["percent"] for row in rows if row["arm"].startswith("random")]
     assert len(random) == 16
-    told = f"sixteen random allocations of the multiply-adds, in the same blocks, gave VGG11 {min(random):.1f} to"
+    told = f"sixteen random allocations of the multiply-adds, in the same blocks, gave {min(random):.1f} to"
     assert f"{told} {max(random):.1f} % (one seed; uniform {uniform:.1f} %)" in " ".join(RESULTS.split())
 
 
@@ -257,6 +265,25 @@ def test_the_budgets_of_int8_are_those_that_were_measured():
     assert f"with float32 files {found['vgg11']['searched with fp32']['ratio'][0]:.3f} in int8" in text
     for network in ("resnet20", "mobilenetv2"):
         assert "cannot be met" in found[network]["searched with int8"]["refused"]
+
+
+def test_files_that_were_converted_or_refused_are_as_many_as_were_measured():
+    text = " ".join((ROOT / "docs" / "onnx.md").read_text(encoding="utf-8").split())
+    operators = numbers("onnx_operators")
+    counts = operators["tests"]
+    of_python = sum(count for reason, count in operators["refused"].items() if reason.split(":")[0].endswith("Error"))
+    told = f"{counts['passed']:,} pass ({len(operators['operators'])} operators), {counts['refused'] - of_python} are"
+    assert f"Of the {sum(counts.values()):,} tests" in text
+    assert f"{told} refused with a reason, {of_python} with an error of Python's" in text
+    assert f"{counts['differs']} differ from the standard" in text
+    fuzz = numbers("onnx_fuzz")
+    compared = sum(count for reason, count in fuzz["refused"].items() if "differs by" in reason)
+    assert not fuzz["wrong"]
+    assert f"{fuzz['graphs']['passed']:,} are converted and computed alike" in text
+    assert f"{fuzz['graphs']['refused']} are refused in a sentence ({compared} of them since the comparison" in text
+    files = [row for row in numbers("onnx_networks")["rows"] if "exported" not in row]
+    assert all("failed" not in row for row in files)
+    assert f"{len(files)} files in all" in text
 
 
 def test_preprocessing_is_as_it_was_measured():
