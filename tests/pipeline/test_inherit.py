@@ -103,12 +103,71 @@ def test_narrower_it_keeps_much_of_what_was_learnt(trained):
         assert accuracy(narrow, inherited(reference, given, narrow, data, ranking), data) > least, ranking
 
 
+def test_batch_norms_take_their_statistics_from_the_network_that_is_left(trained):
+    path, data = trained
+    reference = reference_of(path)
+    given = given_weights(reference, data)
+    narrow = reference.with_widths({name: width // 2 for name, width in reference.widths.items()})
+    weights = inherited(reference, given, narrow, data)
+    model = build(narrow)
+    model.load_state_dict(weights)
+    inputs = {}
+    norms = [one for one in model.named_modules() if isinstance(one[1], nn.BatchNorm2d)]
+    for name, norm in norms:
+        norm.register_forward_pre_hook(lambda _, given, name=name: inputs.update({name: given[0]}))
+        norm.momentum = None
+        norm.num_batches_tracked.zero_()
+    images, _ = data.train.samples(torch.arange(len(data.train)))
+    with torch.no_grad():
+        model.train()(data.normalise(images))
+    assert len(norms) == 2
+    for name, _ in norms:
+        mean, spread = inputs[name].mean((0, 2, 3)), inputs[name].std((0, 2, 3))
+        assert ((weights[f"{name}.running_mean"] - mean).abs() < 0.2 * spread).all()
+        assert (weights[f"{name}.running_var"].sqrt() / spread - 1).abs().max() < 0.2
+
+
+def test_all_that_is_taken_anew_are_statistics(trained):
+    path, data = trained
+    reference = reference_of(path)
+    given = given_weights(reference, data)
+    model = build(reference)
+    model.load_state_dict(given)
+    for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.running_mean += 1  # of other images
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    problem = Problem(reference, Budget({"params": 1}), params_macs.COSTS, Trainer(data, torch.device("cpu")))
+    kept.settle_statistics_(model.eval(), problem)
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {name for name in before if "running_" in name}
+    assert accuracy(reference, model.state_dict(), data) > 0.8
+    assert all(norm.momentum == 0.1 for norm in model.modules() if isinstance(norm, nn.BatchNorm2d))
+
+
+def test_statistics_that_are_no_numbers_are_not_taken(trained):
+    path, data = trained
+    reference = reference_of(path)
+    model = build(reference).eval()
+    norm = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+
+    class Broken(Trainer):
+        def fit(self, looked_at, *args, **kwargs):
+            for module in looked_at.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.running_mean.fill_(float("nan"))
+
+    before = norm.running_mean.clone()
+    trainer = Broken(data, torch.device("cpu"))
+    kept.settle_statistics_(model, Problem(reference, Budget({"params": 1}), params_macs.COSTS, trainer))
+    assert torch.equal(norm.running_mean, before)
+
+
 def test_wider_it_keeps_its_own_filters(trained):
     path, data = trained
     reference = reference_of(path)
     given = given_weights(reference, data)
     wide = reference.with_widths({name: width + 5 for name, width in reference.widths.items()})
-    weights = inherited(reference, given, wide)
+    weights = inherited(reference, given, wide, data)
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
     for name, tensor in given.items():
         corner = weights[name][tuple(slice(0, size) for size in tensor.shape)]
