@@ -57,11 +57,12 @@ def headline() -> Rows:
     return rows
 
 
-def _along(network: str, budget: str, arm: str, column: str = "percent") -> list[float]:
-    """One arm over its seeds, but for the seed of the random widths."""
-    key = (network, budget, arm)
-    rows = [row for row in numbers("along")["rows"] if (row["network"], row["budget"], row["arm"]) == key]
-    return [row[column] for row in rows if row["seed"] >= 10 and row.get(column) is not None]
+def _along(network: str, budget: str, arm: str, column: str = "percent", beside: str | None = None) -> list[float]:
+    """One arm over its seeds, but for those that settings were chosen on; of another arm, `beside`, the same seeds."""
+    rows = [row for row in numbers("along")["rows"] if (row["network"], row["budget"]) == (network, budget)]
+    seeds = {row["seed"] for row in rows if row["seed"] >= 10 and row["arm"] == (beside or arm)}
+    mine = [row for row in rows if row["arm"] == arm and row["seed"] in seeds]
+    return [row[column] for row in mine if row.get(column) is not None]
 
 
 @table
@@ -72,10 +73,9 @@ def along() -> Rows:
     rows: Rows = []
     for network, shown in networks.items():
         for budget, limit in budgets.items():
-            base = _along(network, budget, "uniform")
-            cells = [spread(base, unit="")]
+            cells = [spread(_along(network, budget, "uniform"), unit="")]
             for arm in ("along", "paper", "auto"):
-                own = _along(network, budget, arm)
+                own, base = _along(network, budget, arm), _along(network, budget, "uniform", beside=arm)
                 cells.append(f"{spread(own, unit='')} ({gain(own, base)}, {p_of(own, base)})")
             rows.append((f"{shown}, {limit}", *cells))
     return rows

@@ -99,7 +99,9 @@ class TrainConfig(Section):
 class FinetuneConfig(Section):
     """Training of networks that keep trained weights; what is null is as `train` says."""
 
-    epochs: NonNegativeInt | None = Field(None, description="0: none, the network is left as it was cut")
+    epochs: NonNegativeInt | None = Field(
+        None, description="0: none, the network is left as it was cut, but for statistics of batch-norms"
+    )
     batch_size: BatchSize | None = Field(None, description="samples in a step")
     schedule: Schedule | None = Field(None, description="how the learning rate goes")
     lr: PositiveFloat | None = Field(None, description="largest learning rate")

@@ -2,8 +2,8 @@
 
 A narrower group loses its least important channels, everywhere they are used; a wider one keeps its own and gets fresh
 ones beside them. Batch-norms then see other inputs than those that their running statistics are of, so these are taken
-anew over some mini-batches of training data (Li et al., "EagleEye", ECCV 2020, section 3.3): fine-tuning of a few steps
-would not make up for it.
+anew over some mini-batches of training data (adaptive batch normalisation: Li et al., "EagleEye", ECCV 2020), for which
+a few steps of fine-tuning may be too few.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from compressor.data import ordered
+from compressor.data.draws import generator
 from compressor.dependency import ChannelRemover, resize_
 from compressor.errors import ModelError
 from compressor.models import build, example_input, graph_of
@@ -22,10 +24,9 @@ from compressor.models.initialise import reinitialise_
 from compressor.search.importance import Importance, Ranking, importance_of, surplus
 from compressor.search.problem import Problem
 from compressor.search.streams import Streams, check_same_network
-from compressor.training.checkpoint import Snapshot
-from compressor.training.trainer import Settings
+from compressor.training.trainer import Trainer
 
-_BATCHES, _BATCH_SIZE = 16, 128  # that statistics are means over; their size where the recipe says none
+_SAMPLES, _BATCH = 2048, 32  # that statistics are of, at most; how many at once
 
 
 def channel_importance(problem: Problem, ranking: Ranking) -> dict[str, torch.Tensor]:
@@ -73,73 +74,48 @@ def inherited(problem: Problem, architecture: Architecture, importance: Importan
             reinitialise_(model, build(reference, seed), new_only=True)
     check_same_network(architecture, model)
     if removed or other:
-        settle_statistics_(model, problem)
+        take_statistics_(model, problem)
     return {
         name: tensor.detach().contiguous() for name, tensor in copy.deepcopy(model).cpu().eval().state_dict().items()
     }
 
 
-class _Held:
-    """Observer that takes every step on the weights back, and ends training after some.
+def take_statistics_(model: nn.Module, problem: Problem) -> None:
+    """Make the running statistics of batch-norms the means over mini-batches of training data, without augmentation.
 
     Args:
-        model: whose weights stay
-        steps: after which training ends
-    """
-
-    def __init__(self, model: nn.Module, steps: int) -> None:
-        self._weights = [parameter.detach().clone() for parameter in model.parameters()]
-        self._left = steps
-
-    def start(self, model: nn.Module, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> None:
-        self._parameters = list(model.parameters())
-
-    def after_backward(self) -> None:
-        """Gradients are of no interest."""
-
-    def after_step(self) -> bool:
-        with torch.no_grad():
-            for parameter, weight in zip(self._parameters, self._weights, strict=True):
-                parameter.copy_(weight)
-        self._left -= 1
-        return self._left <= 0
-
-    def state(self) -> Snapshot:
-        return Snapshot({}, {})
-
-    def restore(self, snapshot: Snapshot) -> None:
-        """Nothing is kept: it takes seconds."""
-
-
-def settle_statistics_(model: nn.Module, problem: Problem) -> None:
-    """Make the running statistics of batch-norms the means over up to 16 mini-batches of training data.
-
-    Args:
-        model: changed in place, but for its weights; without batch-norms that have statistics it stays as it is
+        model: changed in place, but for its weights; without batch-norms that have statistics it stays as it is, and
+            so it does where only functions of the user's can read the data
         problem: its trainer has the data, its seed decides which are drawn
     """
-    if not _with_statistics(model):
+    trainer = problem.trainer
+    if not (_with_statistics(model) and isinstance(trainer, Trainer)) or trainer.data.task == "own":
         return
-    looked_at = copy.deepcopy(model)
-    for norm in _with_statistics(looked_at).values():
-        norm.momentum = None  # the mean of all that it sees
-        if norm.num_batches_tracked is not None:
-            norm.num_batches_tracked.zero_()
-    looked_at = problem.trainer.prepare(looked_at)
-    batch = _BATCH_SIZE if problem.final is None else problem.final.batch_size
-    still = Settings(None, batch, lambda step, per_epoch: 0.0, momentum=0.0, weight_decay=0.0, evaluate=False)
-    held = _Held(looked_at, min(_BATCHES, problem.trainer.epoch_size(batch, looked_at)[0]))
-    problem.trainer.fit(looked_at, still, seed=problem.seed, label="statistics of batch-norms", observer=held)
-    seen = _with_statistics(looked_at)
+    order = torch.randperm(len(trainer.data.train), generator=generator("statistics", problem.seed))[:_SAMPLES]
+    chosen = trainer.data.train.subset(order)
+    network = trainer.prepare(copy.deepcopy(model)).eval()
+    norms = _with_statistics(network)
+    for norm in norms.values():
+        norm.train()
+    with torch.no_grad():
+        for count, (inputs, _) in enumerate(ordered(chosen, trainer.data, _BATCH), start=1):
+            if len(inputs) < 2:  # which has no deviation
+                continue
+            for norm in norms.values():
+                norm.momentum = 1 / count  # the mean of all that it has seen; classes of others' own need a number
+            network(inputs)
     for name, norm in _with_statistics(model).items():
-        for own, found in ((norm.running_mean, seen[name].running_mean), (norm.running_var, seen[name].running_var)):
-            if own is not None and found is not None and bool(found.isfinite().all()):
-                own.copy_(found)
+        found = (norms[name].running_mean, norms[name].running_var)
+        for own, other in zip((norm.running_mean, norm.running_var), found, strict=True):
+            if own is not None and other is not None:
+                own.copy_(other)
 
 
 def _with_statistics(model: nn.Module) -> dict[str, _BatchNorm]:
+    norms = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
+    # torch's synchronised ones would wait for other processes, which take no part.
     return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
+        name: norm
+        for name, norm in norms.items()
+        if norm.running_mean is not None and not isinstance(norm, nn.SyncBatchNorm)
     }

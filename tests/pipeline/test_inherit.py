@@ -1,6 +1,7 @@
 """Scaled networks that begin with the weights of the unscaled one."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -69,9 +70,12 @@ def reference_of(path):
     return reference_architecture(f"onnx:{path}", {}, 10, (1, 8, 8))
 
 
+def problem_of(data, reference, given=None):
+    return Problem(reference, Budget({"params": 1}), params_macs.COSTS, Trainer(data, torch.device("cpu")), given=given)
+
+
 def inherited(reference, given, architecture, data=None, ranking="l1"):
-    trainer = Trainer(data, torch.device("cpu"))
-    problem = Problem(reference, Budget({"params": 1}), params_macs.COSTS, trainer, given=given)
+    problem = problem_of(data, reference, given)
     return kept.inherited(problem, architecture, kept.channel_importance(problem, ranking))
 
 
@@ -136,30 +140,58 @@ def test_all_that_is_taken_anew_are_statistics(trained):
     for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
         norm.running_mean += 1  # of other images
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    problem = Problem(reference, Budget({"params": 1}), params_macs.COSTS, Trainer(data, torch.device("cpu")))
-    kept.settle_statistics_(model.eval(), problem)
+    kept.take_statistics_(model.eval(), problem_of(data, reference))
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {name for name in before if "running_" in name}
     assert accuracy(reference, model.state_dict(), data) > 0.8
     assert all(norm.momentum == 0.1 for norm in model.modules() if isinstance(norm, nn.BatchNorm2d))
 
 
-def test_statistics_that_are_no_numbers_are_not_taken(trained):
+class OwnNorm(nn.BatchNorm2d):
+    """A batch-norm as users write them: it reads its momentum as a number."""
+
+    def forward(self, x):
+        return nn.functional.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum, self.eps
+        )
+
+
+class WantsTargets(nn.Module):
+    """A network that cannot go forward in training without targets, as detectors."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 4, 3), OwnNorm(4)
+
+    def forward(self, images):
+        assert not self.training, "targets needed in training"
+        return self.norm(self.conv(images))
+
+
+def test_statistics_need_neither_torchs_own_batch_norm_nor_the_training_mode_of_the_network(trained):
     path, data = trained
-    reference = reference_of(path)
-    model = build(reference).eval()
-    norm = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+    network, state = WantsTargets(), torch.get_rng_state()
+    kept.take_statistics_(network.eval(), problem_of(data, reference_of(path)))
+    images, _ = data.train.samples(torch.arange(len(data.train)))
+    wanted = network.conv(data.normalise(images)).mean((0, 2, 3))
+    assert torch.allclose(network.norm.running_mean, wanted, atol=0.01)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert network.norm.momentum == 0.1
 
-    class Broken(Trainer):
-        def fit(self, looked_at, *args, **kwargs):
-            for module in looked_at.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.running_mean.fill_(float("nan"))
 
-    before = norm.running_mean.clone()
-    trainer = Broken(data, torch.device("cpu"))
-    kept.settle_statistics_(model, Problem(reference, Budget({"params": 1}), params_macs.COSTS, trainer))
-    assert torch.equal(norm.running_mean, before)
+def test_a_single_sample_leaves_statistics_as_they_are(trained):
+    path, data = trained
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.BatchNorm1d(4)).eval()
+    alone = replace(data, train=data.train.subset(torch.tensor([0])))
+    kept.take_statistics_(network, problem_of(alone, reference_of(path)))
+    assert torch.equal(network[2].running_mean, torch.zeros(4))
+
+
+def test_data_that_only_the_user_can_read_leaves_statistics_as_they_are(trained):
+    path, data = trained
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.BatchNorm1d(4)).eval()
+    kept.take_statistics_(network, problem_of(replace(data, task="own"), reference_of(path)))
+    assert torch.equal(network[2].running_mean, torch.zeros(4))
 
 
 def test_wider_it_keeps_its_own_filters(trained):
