@@ -245,6 +245,29 @@ def test_growing_on_seeds_that_chose_nothing_is_as_measured(budget):
         assert settled["added"] + settled["removed"] < 0.05 * settled["channels"]
 
 
+def test_what_growing_is_beside_its_baselines_is_told_as_it_was_measured():
+    page = " ".join(
+        (ROOT / "docs" / "growing.md").read_text(encoding="utf-8").split("## Against its baselines")[1].split()
+    )
+    runs = numbers("growing_fresh")["runs"]
+
+    def beside(budget, one, other):
+        found = [[row["accuracy_percent"] for row in runs[f"vgg16_bn {budget} 0.1x {name}"]] for name in (one, other)]
+        return abs(statistics.mean(found[0]) - statistics.mean(found[1])), ttest_ind(*found, equal_var=False).pvalue
+
+    ahead, random = (beside("params", "growing", name) for name in ("uniform", "random"))
+    assert f"by six points (Welch p {ahead[1]:.0e} and {random[1]:.0e};".replace("e-0", "e-") in page
+    assert round(ahead[0]) == round(random[0]) == 6
+    behind, less = (beside("macs", name, "uniform") for name in ("growing", "growing, returns 6"))
+    assert (
+        f"{behind[0]:.1f} points behind uniform scaling (p {behind[1]:.2f}; with ρ = 6 {less[0]:.1f}, p {less[1]:.2f})"
+        in page
+    )
+    direct = [beside(budget, "direct design", "growing") for budget in ("params", "macs")]
+    assert f"is {direct[0][0]:.1f} points ahead of it under parameters (p {direct[0][1]:.3f})" in page
+    assert f"{direct[1][0]:.1f} under multiply-adds (p {direct[1][1]:.2f})" in page
+
+
 def test_growing_a_language_model_is_told_as_it_was_measured():
     page = " ".join((ROOT / "docs" / "growing.md").read_text(encoding="utf-8").split("**Language.**")[1].split())
     rows = numbers("growing_lstm")["rows"]
