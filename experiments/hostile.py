@@ -231,8 +231,11 @@ def spoil(out: Path, names: list[Path], rng: random.Random, tally: Tally) -> str
 
 def with_another_value(value: Any, rng: random.Random) -> str:
     """A JSON text in which one value is another one, or is missing."""
+    others = (None, "x", -1, 0, 1e308, True, [], {}, [{}], "1e999", 2**70, float("nan"))
     place = value
-    while True:
+    if not isinstance(place, dict | list):
+        value = rng.choice(others)
+    while isinstance(place, dict | list):
         keys = list(place) if isinstance(place, dict) else list(range(len(place)))
         if not keys:
             break
@@ -243,7 +246,7 @@ def with_another_value(value: Any, rng: random.Random) -> str:
         if rng.random() < 0.2:
             del place[key]
         else:
-            place[key] = rng.choice((None, "x", -1, 0, 1e308, True, [], {}, [{}], "1e999", 2**70, float("nan")))
+            place[key] = rng.choice(others)
         break
     return json.dumps(value).replace('"1e999"', "1e999")
 

@@ -29,6 +29,8 @@ from torch import nn
 
 from compressor.dependency import DependencyGraph, dependency_graph, resize_
 from compressor.exporters import export_onnx
+from compressor.models.from_onnx.file import read_file
+from compressor.models.from_onnx.interface import is_channels_last
 from compressor.models.from_onnx.network import network_of
 from compressor.models.initialise import reinitialise_
 
@@ -133,7 +135,8 @@ def written(name: str, exporter: str, opset: int, path: Path) -> tuple[tuple[int
         proto = GRAPHS[name](opset)
         onnx.checker.check_model(proto)
         onnx.save(proto, path)
-        return tuple(dim.dim_value for dim in proto.graph.input[0].type.tensor_type.shape.dim[1:]), None
+        sizes = tuple(dim.dim_value for dim in proto.graph.input[0].type.tensor_type.shape.dim[1:])
+        return (sizes[-1], *sizes[:-1]) if is_channels_last(read_file(path), "auto") else sizes, None
     torch.manual_seed(0)
     model = make(name)
     side = next((size for word, size in SIDES.items() if word in name), SIDE)
