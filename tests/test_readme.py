@@ -268,6 +268,28 @@ def test_what_growing_is_beside_its_baselines_is_told_as_it_was_measured():
     assert f"{direct[1][0]:.1f} under multiply-adds (p {direct[1][1]:.2f})" in page
 
 
+def test_the_papers_mlp_is_told_as_it_was_measured():
+    percent = {}
+    for row in numbers("tissuenet_fashion")["rows"]:
+        percent.setdefault(row["name"], []).append(100 * row["accuracy"]["onnx"])
+    stacked, whole = percent["mlp tissuenet k = 4"], percent["mlp unscaled"]
+    told = [f"{statistics.mean(one):.2f} ± {statistics.stdev(one):.2f} %" for one in (stacked, whole)]
+    text = " ".join(RESULTS.split())
+    assert f"The paper's MLP on Fashion-MNIST: {told[0]} with" in text
+    assert f"the unscaled one's {told[1]} (CE" in text
+    page = " ".join((ROOT / "docs" / "tissuenet.md").read_text(encoding="utf-8").split())
+    for one, other, form in (
+        (
+            stacked,
+            percent["mlp uniform"],
+            "uniform scaling is {0:.1f} points behind, within the seeds' noise (p {3:.2f})",
+        ),
+        (percent["lenet hybrid 1:1:1"], percent["lenet single middle (2, 4, 2)"], "{1:.2f} and {2:.2f} % (p {3:.2f})"),
+    ):
+        means = statistics.mean(one), statistics.mean(other)
+        assert form.format(means[0] - means[1], *means, ttest_ind(one, other, equal_var=False).pvalue) in page
+
+
 def test_growing_a_language_model_is_told_as_it_was_measured():
     page = " ".join((ROOT / "docs" / "growing.md").read_text(encoding="utf-8").split("**Language.**")[1].split())
     rows = numbers("growing_lstm")["rows"]
