@@ -124,7 +124,43 @@ def test_kept_weights_gain_what_was_measured():
     longer = [statistics.mean(arms["kept"]) - statistics.mean(arms["fresh, 20 epochs"]) for arms in percent.values()]
     text = " ".join(README.replace("−", "-").split())
     assert f"{min(gains):.1f} to {max(gains):.1f} points over training the same widths anew" in text
-    assert f"for twice as many {min(longer):.1f} to {max(longer):+.1f}" in text
+    told = f"for twice as many {min(longer):.1f} to {max(longer):+.1f}"
+    measured = (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
+    (state,) = re.findall(r"\| kept_weights\.json \| \S+ \| (\w+) \|", measured)
+    assert f"{told}{'' if state == 'same' else ' †'} ([measured]" in text
+
+
+def test_one_search_is_ahead_of_uniform_scaling_beyond_noise_and_one_behind():
+    """Of classifiers from fresh weights, under multiply-adds or milliseconds, as the README says."""
+    pairs = []
+    runs = numbers("growing_fresh")["runs"]
+    percent = {name: [row["accuracy_percent"] for row in rows] for name, rows in runs.items()}
+    for arm in ("growing", "growing, returns 6", "random", "direct design"):
+        pairs.append((percent[f"vgg16_bn macs 0.1x {arm}"], percent["vgg16_bn macs 0.1x uniform"]))
+    fresh = {}
+    for row in numbers("kept_weights")["rows"]:
+        if (row["network"], row["budget"], row["arm"]) == ("vgg11", "0.25x macs", "fresh"):
+            fresh.setdefault(row["method"], []).append(row["percent"])
+    pairs += [(fresh[method], fresh["uniform"]) for method in ("neuralscale", "taylor")]
+    for network in ("vgg16", "resnet18"):
+        found = {}
+        for row in numbers(f"tissuenet_cifar10_{network}")["rows"]:
+            found.setdefault((row["budget"], row["method"]), []).append(row["accuracy"])
+        for (budget, method), values in found.items():
+            if method not in ("uniform", "unscaled") and ("macs" in budget or "latency" in budget):
+                pairs.append((values, found[budget, "uniform"]))
+    found = {}
+    for row in numbers("along")["rows"]:
+        if row["seed"] >= 10 and (row["budget"] == "macs" or row["budget"] == "latency 100"):
+            found.setdefault((row["network"], row["budget"], row["arm"]), []).append(row["percent"])
+    for (network, budget, arm), values in found.items():
+        base = found[network, budget, "uniform"]
+        if arm != "uniform" and min(len(values), len(base)) > 1:
+            pairs.append((values, base))
+    beyond = [one for one in pairs if ttest_ind(*one, equal_var=False).pvalue < 0.05]
+    ahead = [one for one in beyond if statistics.mean(one[0]) > statistics.mean(one[1])]
+    assert len(pairs) >= 12
+    assert (len(ahead), len(beyond) - len(ahead)) == (1, 1)
 
 
 def test_what_survives_pruning_is_what_was_measured():
@@ -314,7 +350,9 @@ def test_the_budgets_of_int8_are_those_that_were_measured():
     assert f"with float32 files {found['vgg11']['searched with fp32']['ratio'][0]:.3f} in int8" in text
     least = []
     for network in ("resnet20", "mobilenetv2"):
-        limit, cost = re.findall(r"([\d.]+) ms", found[network]["searched with int8"]["refused"])
+        refused = found[network]["searched with int8"]["refused"]
+        assert "cannot be met" in refused
+        limit, cost = re.findall(r"([\d.]+) ms", refused)
         least.append(0.3 * float(cost) / float(limit))
         assert "ratio" in found[network]["searched with fp32"]
     assert f"takes {least[0]:.2f} and {least[1]:.2f} of the unscaled file's time; in float32 both meet 0.3×." in text
