@@ -37,7 +37,7 @@ def read_weights(path: Path) -> Tensors:
     if not path.is_file():
         raise ModelError(f"model.weights: {path}: file not found")
     found = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
-    while not _tensors(found) and isinstance(found, Mapping):
+    while isinstance(found, Mapping):  # tensors beside a state dict do not make a state dict
         within = [key for key in _WITHIN if isinstance(found.get(key), Mapping)]
         if not within:
             break

@@ -110,7 +110,8 @@ def compress(
         CompressorError: see compressor.errors; nothing but a sentence is lost: the folder can be resumed
     """
     _check_types(model, budget=budget, method=method, out=out)
-    named, example = _named(model, example_input, data)
+    with drawing_at(0):  # whoever calls goes on with their own random numbers
+        named, example = _named(model, example_input, data)
     train_section, judged = _train_section(train), _evaluate_section(evaluate)
     if train_section.get("function") is not None and judged is not None:
         if example is None:
@@ -137,7 +138,7 @@ def compress(
         "search": search | dict(sections.get("search", {})),
     }
     folder = Path(out)
-    with drawing_at(0):  # whoever calls goes on with their own random numbers
+    with drawing_at(0):
         report = run(parse_recipe(raw, source="compress"), folder, resume=resume, progress=progress)
         found = _network(folder)
     _pickle(found, folder)

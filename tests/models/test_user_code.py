@@ -101,6 +101,14 @@ def meta_buffer(num_classes):
     return net
 
 
+class Noting(Net):
+    def get_extra_state(self):
+        return {"version": 1}
+
+    def set_extra_state(self, state):
+        pass
+
+
 def kept(num_classes):
     if not KEPT:
         KEPT.append(Net(num_classes))
@@ -209,6 +217,7 @@ def test_what_code_changes_around_itself_is_set_back(named, name):
     [
         ("other_device", "0.weight has no values: it lies on the meta device"),
         ("meta_buffer", "mask has no values: it lies on the meta device"),
+        ("Noting", "_extra_state is a dict, and extra state is not kept; valid: parameters and buffers"),
         ("doubles", r"a\.weight is float64, not float32 \(call \.float\(\) on the network\)"),
         ("brain_floats", r"a\.weight is bfloat16, not float32"),
         ("without_gradients_for_good", r"a\.weight cannot change: it was made under torch\.inference_mode"),

@@ -20,10 +20,10 @@ from compressor.models import build, reference_architecture
 from compressor.models.architecture import Architecture
 from compressor.pipeline.inherit import given_weights
 from compressor.pipeline.runner import run
-from compressor.recipe import parse_recipe
-from compressor.search import Problem
+from compressor.recipe import L1Config, TaylorConfig, parse_recipe
+from compressor.search import Problem, search
 from compressor.search import inherited as kept
-from compressor.training.trainer import Trainer
+from compressor.training.trainer import Settings, Trainer
 
 pytestmark = pytest.mark.usefixtures("quick_export", "no_figures")  # which have tests of their own
 
@@ -107,12 +107,24 @@ def test_narrower_it_keeps_much_of_what_was_learnt(trained):
         assert accuracy(narrow, inherited(reference, given, narrow, data, ranking), data) > least, ranking
 
 
-def test_batch_norms_take_their_statistics_from_the_network_that_is_left(trained):
+def settings(epochs, lr):
+    return Settings(epochs, batch_size=64, lr_at=lambda step, per_epoch: lr, momentum=0.9, weight_decay=0.0)
+
+
+@pytest.mark.parametrize("method", ["inherited", "taylor", "l1"])
+def test_batch_norms_take_their_statistics_from_the_network_that_is_left(trained, method):
     path, data = trained
     reference = reference_of(path)
     given = given_weights(reference, data)
     narrow = reference.with_widths({name: width // 2 for name, width in reference.widths.items()})
-    weights = inherited(reference, given, narrow, data)
+    if method == "inherited":
+        weights = inherited(reference, given, narrow, data)
+    else:  # channels leave all at once, in steps too short to change anything
+        config = L1Config() if method == "l1" else TaylorConfig(prune_epochs=1, prune_every=100, lr=1e-30)
+        budget = Budget({"params": params_macs.params(narrow)})
+        found = search(replace(problem_of(data, reference, given), budget=budget, final=settings(1, 0.1)), config)
+        narrow, weights = found.architecture, found.weights
+        assert all(width < reference.widths[name] for name, width in narrow.widths.items())
     model = build(narrow)
     model.load_state_dict(weights)
     inputs = {}

@@ -12,7 +12,7 @@ import onnx
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 import compressor
 from compressor.bench import open_session
@@ -20,7 +20,8 @@ from compressor.cli.inspection import inspect_file, inspection_lines
 from compressor.costs.params_macs import count_params
 from compressor.dependency.inputs import inputs_of
 from compressor.errors import ModelError, RecipeError, RunError, TrainingError
-from compressor.exporters import OnnxNetwork
+from compressor.exporters import OnnxNetwork, export_onnx
+from compressor.pipeline import python_call
 from compressor.report import summary_lines
 
 pytestmark = pytest.mark.usefixtures("quick_export", "no_figures")
@@ -356,6 +357,28 @@ def test_the_network_is_left_as_it_is(tmp_path):
     given = {"method": "uniform", "data": data(), "train": {"epochs": 1}, "baselines": []} | QUICK
     compressor.compress(model, torch.zeros(2, 1, 8, 8), budget="0.5x", out=tmp_path / "run", **given)
     assert type(model.body).__name__ == "OptimizedModule"
+
+
+def test_examples_of_a_shuffled_loader_are_the_same_again_and_nobody_elses_draws_change(tmp_path, monkeypatch):
+    path, seen = tmp_path / "net.onnx", []
+    export_onnx(made(Net).eval(), path, [torch.zeros(1, 1, 8, 8), torch.zeros(3, 1, 8, 8)])
+    loader = DataLoader(data()["train"], batch_size=4, shuffle=True)
+
+    def keep(example):
+        seen.append(example)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(python_call, "inputs_of", keep)
+    for _ in range(2):
+        state = torch.get_rng_state()
+        with pytest.raises(KeyboardInterrupt):
+            compressor.compress(
+                path, budget="0.5x", out=tmp_path / "run", data=loader, train=Loop(), evaluate=lambda model, data: 0.0
+            )
+        assert torch.equal(torch.get_rng_state(), state)
+    first, again = seen
+    assert first.shape == (4, 1, 8, 8)
+    assert torch.equal(first, again)
 
 
 class Rows(nn.Module):

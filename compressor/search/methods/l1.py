@@ -42,6 +42,7 @@ def search(problem: Problem, config: L1Config) -> SearchResult:
     from compressor.dependency import ChannelRemover
     from compressor.models import build, example_input, graph_of
     from compressor.search.importance import importance_of, surplus
+    from compressor.search.inherited import take_statistics_
     from compressor.search.streams import Streams, check_same_network
     from compressor.search.trained_network import check_exact, trained_reference
 
@@ -61,6 +62,7 @@ def search(problem: Problem, config: L1Config) -> SearchResult:
     norms = importance_of(config.ranking, model, graph, list(widths), problem)
     remove(model, graph, {name: surplus(graph, name, norms[name], width) for name, width in widths.items()})
     check_same_network(architecture, model)
+    take_statistics_(model, problem)
     trace: dict[str, Any] = {
         "iterations": [],
         "multiplier": solution.scale,

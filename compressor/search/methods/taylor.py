@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from compressor.costs.solver import Solution, largest_within
+from compressor.errors import TrainingError
 from compressor.files import digest_of
 from compressor.recipe.method import Method, MethodConfig
 from compressor.recipe.values import BatchSize, PositiveInt
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from compressor.costs.solver import Cost
     from compressor.search.budget_pruner import BudgetPruner
     from compressor.search.streams import Streams
+    from compressor.training.trainer import Settings
+
+_BATCH_SIZE = 128  # samples of a step while channels leave, at most
 
 
 class TaylorConfig(MethodConfig):
@@ -36,7 +40,9 @@ class TaylorConfig(MethodConfig):
     by_cost: bool = Field(True, description="rank by importance per cost of the budget; false: by importance alone")
     prune_epochs: PositiveInt = Field(5, description="epochs of training in which channels leave")
     prune_every: PositiveInt = Field(20, description="mini-batches between two pruning events")
-    batch_size: BatchSize = Field(128, description="samples per step while channels leave")
+    batch_size: BatchSize | None = Field(
+        None, description="samples per step while channels leave; null: train.batch_size, at most 128"
+    )
     lr: PositiveFloat = Field(0.01, description="learning rate while channels leave")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of SGD while channels leave")
     weight_decay: NonNegativeFloat = Field(5e-4, description="on every parameter while channels leave")
@@ -56,6 +62,7 @@ def search(problem: Problem, config: TaylorConfig) -> SearchResult:
     from compressor.models import build, example_input, follows, graph_of
     from compressor.search.budget_pruner import BudgetPruner
     from compressor.search.importance import surplus
+    from compressor.search.inherited import take_statistics_
     from compressor.search.prices import Prices
     from compressor.search.streams import Streams, check_same_network
     from compressor.search.taylor_pruner import PruneSettings
@@ -77,12 +84,13 @@ def search(problem: Problem, config: TaylorConfig) -> SearchResult:
     searched = [name for name, keep in zip(streams.names, bounds.frozen, strict=True) if not keep]
     losing = [*searched, *(name for name, (source, _) in follows(reference).items() if source in searched)]
     remover = ChannelRemover(model, graph, example_input(reference), losing, problem.engine)
+    settings = _settings(problem, config)
     pruner = BudgetPruner(
         graph,
         searched,
         follows(reference),
         PruneSettings(config.prune_every, 0, 0.0, dict(zip(streams.names, bounds.least.tolist(), strict=True))),
-        events=_events(problem, config, model),
+        events=_events(problem, config, settings.batch_size, model),
         prices=Prices(
             {name: _of_groups(cost, own) for name, cost in costs.items()},
             limits,
@@ -91,7 +99,7 @@ def search(problem: Problem, config: TaylorConfig) -> SearchResult:
         ),
         remove=remover,
     )
-    _prune(problem, config, model, pruner)
+    _prune(problem, settings, model, pruner)
     solution = _solve(problem, pruner, streams, costs)
     architecture = reference.with_widths(streams.expand(solution.widths))
     widths = streams.group_widths(architecture)
@@ -100,6 +108,7 @@ def search(problem: Problem, config: TaylorConfig) -> SearchResult:
     }
     remover(model, pruner.graph, {name: slices for name, slices in gone.items() if slices})
     check_same_network(architecture, model)
+    take_statistics_(model, problem)
     trace: dict[str, Any] = {
         "iterations": [],
         "events": [{"params": params, "widths": left} for params, left in pruner.records],
@@ -116,26 +125,48 @@ def _of_groups(cost: Cost, own: Mapping[str, int]) -> Callable[[Mapping[str, int
     return lambda widths: cost([widths.get(name, width) for name, width in own.items()])
 
 
-def _events(problem: Problem, config: TaylorConfig, model: nn.Module) -> int:
-    steps, _ = problem.trainer.epoch_size(config.batch_size, model)
+def _events(problem: Problem, config: TaylorConfig, batch_size: int, model: nn.Module) -> int:
+    steps, _ = problem.trainer.epoch_size(batch_size, model)
     return max(1, config.prune_epochs * steps // config.prune_every)
 
 
-def _prune(problem: Problem, config: TaylorConfig, model: nn.Module, pruner: BudgetPruner) -> None:
-    """Train the network while channels leave, up to the event that will bring it down to the budget."""
+def _settings(problem: Problem, config: TaylorConfig) -> Settings:
+    """How the network trains while channels leave: by default it takes no more memory than the final training."""
     from compressor.training.trainer import Settings
 
-    settings = Settings(
+    final = problem.final
+    batch_size = config.batch_size or min(_BATCH_SIZE, final.batch_size if final else _BATCH_SIZE)
+    return Settings(
         epochs=None,
-        batch_size=config.batch_size,
+        batch_size=batch_size,
         lr_at=lambda step, per_epoch: config.lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         evaluate=False,
+        clip=final.clip if final else None,
+        accumulate=_parts(batch_size, final) if final else 1,
     )
+
+
+def _parts(batch_size: int, final: Settings) -> int:
+    """Of a batch: no larger than those of the final training, if that divides its batches."""
+    return -(-batch_size * final.accumulate // final.batch_size) if final.accumulate > 1 else 1
+
+
+def _prune(problem: Problem, settings: Settings, model: nn.Module, pruner: BudgetPruner) -> None:
+    """Train the network while channels leave, up to the event that will bring it down to the budget."""
+    from compressor.search.trained_network import trained_file
+
     # Its end stays there: while a cost of what is found was only an estimate, the last event is chosen again.
     kept = problem.checkpoint(f"taylor-{digest_of(repr(sorted(problem.budget.limits.items())), 12)}.safetensors")
-    problem.trainer.fit(model, settings, seed=problem.seed, label="pruning", observer=pruner, checkpoint=kept)
+    try:
+        problem.trainer.fit(model, settings, seed=problem.seed, label="pruning", observer=pruner, checkpoint=kept)
+    except TrainingError as error:
+        if kept is not None:
+            kept.unlink(missing_ok=True)  # it leads to the same end
+        trained = problem.checkpoint(trained_file("taylor")) if problem.given is None else None
+        spared = "" if trained is None else f"; another folder with model.weights: {trained} need not train it first"
+        raise TrainingError(f"{error} (search.lr){spared}") from error
 
 
 def _solve(problem: Problem, pruner: BudgetPruner, streams: Streams, costs: Mapping[str, Cost]) -> Solution:

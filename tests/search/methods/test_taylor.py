@@ -1,6 +1,7 @@
 """A trained network is pruned to the budget while it trains: the result is a part of it, and full to the channel."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,13 +9,15 @@ import torch
 
 from compressor.costs import params_macs
 from compressor.costs.solver import Bounds
-from compressor.errors import BudgetError, ModelError
+from compressor.errors import BudgetError, ModelError, TrainingError
 from compressor.models import build, graph_of, reference_architecture
+from compressor.models.weights_file import load_trained_, read_weights
 from compressor.recipe import TaylorConfig
 from compressor.search import search
 from compressor.search.budget_pruner import BudgetPruner
 from compressor.search.prices import Prices
 from compressor.search.taylor_pruner import PruneSettings
+from compressor.training.trainer import Trainer
 
 # Every step is an event; QuickTrainer has three steps in an epoch.
 CONFIG = TaylorConfig(prune_epochs=2, prune_every=1)
@@ -89,6 +92,60 @@ def test_an_interrupted_search_goes_on_to_the_same_network(tiny, problem, quick_
     assert all(torch.equal(again.weights[name], value) for name, value in whole.weights.items())
     other = search(problem(tiny, {"params": 1_500}, quick_trainer(), tmp_path), CONFIG)
     assert params_macs.params(other.architecture) <= 1_500
+
+
+class Noting:
+    """Stops at the first training, and keeps how that was to be."""
+
+    better = "higher"
+
+    def prepare(self, model):
+        return model
+
+    def epoch_size(self, batch_size, model=None):
+        return 3, batch_size
+
+    def fit(self, model, settings, **more):
+        self.settings = settings
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("asked", "final", "batch_size", "parts"),
+    [
+        (None, {"batch_size": 8}, 8, 1),
+        (None, {"batch_size": 512}, 128, 1),
+        (None, {"batch_size": 64, "accumulate": 8}, 64, 8),
+        (None, {"batch_size": 512, "accumulate": 5}, 128, 2),
+        (96, {"batch_size": 8}, 96, 1),
+        (96, {"batch_size": 8, "accumulate": 2}, 96, 24),
+    ],
+)
+def test_pruning_needs_no_more_memory_than_training(tiny, problem, asked, final, batch_size, parts):
+    given = {name: tensor.clone() for name, tensor in build(tiny).state_dict().items()}
+    trainer, base = Noting(), problem(tiny, SMALL).final
+    settings = replace(base, clip=1.5, **final)
+    with pytest.raises(KeyboardInterrupt):
+        search(
+            problem(tiny, SMALL, trainer, given=given, final=settings),
+            CONFIG.model_copy(update={"batch_size": asked}),
+        )
+    found = trainer.settings
+    assert (found.batch_size, found.accumulate, found.clip) == (batch_size, parts, 1.5)
+    assert found.batch_size // found.accumulate <= max(asked or 0, settings.batch_size) // settings.accumulate
+
+
+def test_a_rate_that_diverges_can_be_lowered_and_what_was_trained_before_is_named(tiny, problem, tmp_path, digits):
+    """The checkpoint would lead to the same end; the network that was trained first is weights like others."""
+    trainer = Trainer(digits(200), torch.device("cpu"), checkpoint_seconds=0)
+    wild = CONFIG.model_copy(update={"lr": 1e30})
+    with pytest.raises(
+        TrainingError, match=r"pruning: the loss is .* \(search\.lr\); another folder with model.weights: "
+    ):
+        search(problem(tiny, SMALL, trainer, tmp_path), wild)
+    (kept,) = tmp_path.iterdir()
+    load_trained_(build(tiny), read_weights(kept), "it", 10)
+    search(problem(tiny, SMALL, trainer, tmp_path), CONFIG)
 
 
 def test_shuffled_channels_are_refused(problem):
