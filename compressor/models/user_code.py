@@ -33,11 +33,11 @@ def made_by(name: str, make: Callable[[], Any]) -> nn.Module:
         if isinstance(module, torch.jit.ScriptModule):
             which = f"its part {path} is" if path else "it is"
             raise ModelError(f"model.name: {name}: {which} TorchScript, which has no layers to resize; give the module")
-    for path, value in model.state_dict().items():
+    kept = called(f"model.name: {name}: it has no state dict", model.state_dict, ModelError)
+    for path, value in kept.items():
         if not isinstance(value, torch.Tensor):
-            kind = type(value).__name__
             raise ModelError(
-                f"model.name: {name}: {path} is a {kind}, and extra state is not kept; valid: parameters and buffers"
+                f"model.name: {name}: {path} is a {type(value).__name__}; valid: extra state that is a tensor"
             )
     owned = [*model.named_parameters(), *model.named_buffers()]
     for path, tensor in [(path, one) for path, one in owned if not is_lazy(one)]:

@@ -23,6 +23,7 @@ _WITHIN = (
 )
 _COUNTERS = ("n_averaged", "num_batches_tracked")  # of AveragedModel; of batch-norms saved by a torch before 0.4.1
 _NAMED = 3  # keys that a message names
+_DEEP = 3  # checkpoints within each other, at most
 
 
 def read_weights(path: Path) -> Tensors:
@@ -37,12 +38,7 @@ def read_weights(path: Path) -> Tensors:
     if not path.is_file():
         raise ModelError(f"model.weights: {path}: file not found")
     found = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
-    while isinstance(found, Mapping):  # tensors beside a state dict do not make a state dict
-        within = [key for key in _WITHIN if isinstance(found.get(key), Mapping)]
-        if not within:
-            break
-        found = found[within[0]]
-    tensors = _tensors(found)
+    tensors = _state_dict(found)
     if not tensors:
         what = f"a mapping with the keys {_some(found)}" if isinstance(found, Mapping) else f"a {type(found).__name__}"
         raise ModelError(f"model.weights: {path}: holds {what}, not a state dict; save model.state_dict()")
@@ -70,10 +66,20 @@ def _pickled(path: Path) -> Any:
         raise ModelError(f"model.weights: {path}: cannot be read: {' '.join(str(error).split())[:200]}") from error
 
 
-def _tensors(found: Any) -> Tensors:
-    """The tensors of a state dict; of anything else none."""
-    if not isinstance(found, Mapping):
+def _state_dict(found: Any, depth: int = 0) -> Tensors:
+    """The tensors of a state dict, or of one within, beside which there are few others; of anything else none."""
+    if not isinstance(found, Mapping) or depth > _DEEP:
         return {}
+    own = _tensors(found)
+    for key in _WITHIN:
+        inside = _state_dict(found.get(key), depth + 1)
+        if len(inside) >= max(1, 2 * len(own)):
+            return inside
+    return own
+
+
+def _tensors(found: Mapping[Any, Any]) -> Tensors:
+    """The tensors of a state dict; of anything else none."""
     tensors = {str(key): value for key, value in found.items() if isinstance(value, torch.Tensor)}
     return tensors if tensors and len(tensors) >= len(found) / 2 else {}
 

@@ -98,11 +98,13 @@ def take_statistics_(model: nn.Module, problem: Problem) -> None:
     for norm in norms.values():
         norm.train()
     with torch.no_grad():
-        for count, (inputs, _) in enumerate(ordered(chosen, trainer.data, _BATCH), start=1):
+        seen = 0
+        for inputs, _ in ordered(chosen, trainer.data, _BATCH):
             if len(inputs) < 2:  # which has no deviation
                 continue
+            seen += len(inputs)
             for norm in norms.values():
-                norm.momentum = 1 / count  # the mean of all that it has seen; classes of others' own need a number
+                norm.momentum = len(inputs) / seen  # a mean over samples; classes of others' own need a number
             network(inputs)
     for name, norm in _with_statistics(model).items():
         found = (norms[name].running_mean, norms[name].running_var)

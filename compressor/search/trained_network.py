@@ -43,11 +43,6 @@ def same_share(present: NDArray[np.int64]) -> Family:
     return lambda share: np.asarray(share * present, dtype=np.float64)
 
 
-def trained_file(method: str) -> str:
-    """The name of the file that keeps a network that was trained for a method, a state dict."""
-    return f"{method}-reference.safetensors"
-
-
 def trained_reference(problem: Problem, model: nn.Module, method: str) -> Snapshot:
     """The trained reference network, which serves every budget: its weights, and the history of their training.
 
@@ -62,7 +57,7 @@ def trained_reference(problem: Problem, model: nn.Module, method: str) -> Snapsh
     """
     if problem.given is not None:
         return Snapshot(dict(problem.given), {"history": []})
-    path = problem.checkpoint(trained_file(method))
+    path = problem.checkpoint(f"{method}-reference.safetensors")
     training = problem.checkpoint(f"{method}-training.safetensors")
     trained = load_snapshot(path) if path is not None else None
     if trained is None:

@@ -109,6 +109,11 @@ class Noting(Net):
         pass
 
 
+class Late(Noting):
+    def get_extra_state(self):
+        return self.seen  # which `forward` would set
+
+
 def kept(num_classes):
     if not KEPT:
         KEPT.append(Net(num_classes))
@@ -217,7 +222,8 @@ def test_what_code_changes_around_itself_is_set_back(named, name):
     [
         ("other_device", "0.weight has no values: it lies on the meta device"),
         ("meta_buffer", "mask has no values: it lies on the meta device"),
-        ("Noting", "_extra_state is a dict, and extra state is not kept; valid: parameters and buffers"),
+        ("Noting", "_extra_state is a dict; valid: extra state that is a tensor"),
+        ("Late", "it has no state dict: AttributeError: 'Late' object has no attribute 'seen'"),
         ("doubles", r"a\.weight is float64, not float32 \(call \.float\(\) on the network\)"),
         ("brain_floats", r"a\.weight is bfloat16, not float32"),
         ("without_gradients_for_good", r"a\.weight cannot change: it was made under torch\.inference_mode"),

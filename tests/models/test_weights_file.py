@@ -36,6 +36,9 @@ SAVED = {
     "both": lambda model: {f"module._orig_mod.{key}": value for key, value in model.state_dict().items()},
     "averages": lambda model: {"epoch": 3, "state_dict_ema": model.state_dict()},
     "few": lambda model: {"state_dict": model.state_dict(), "best_accuracy": torch.tensor(0.9)},
+    "averages beside": lambda model: {**model.state_dict(), "ema": net(3).state_dict()},
+    "settings beside": lambda model: {**model.state_dict(), "params": {"lr": 0.1}, "model": {}},
+    "settings before": lambda model: {"model": {"name": "net"}, "weights": {**model.state_dict(), "net": {"depth": 3}}},
     "nested": lambda model: {"model": {"model": model.state_dict()}},
     "half": lambda model: {
         key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()

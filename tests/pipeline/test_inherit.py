@@ -191,6 +191,19 @@ def test_statistics_need_neither_torchs_own_batch_norm_nor_the_training_mode_of_
     assert network.norm.momentum == 0.1
 
 
+def test_a_small_last_batch_counts_as_little_as_it_is(trained):
+    """Of 34 images the last two have a batch of their own."""
+    path, data = trained
+    few = replace(data, train=data.train.subset(torch.arange(34)))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16)).eval()
+    kept.take_statistics_(network, problem_of(few, reference_of(path)))
+    images, _ = few.train.samples(torch.arange(34))
+    with torch.no_grad():
+        inputs = network[:2](data.normalise(images))
+    torch.testing.assert_close(network[2].running_mean, inputs.mean(0))
+    assert (network[2].running_var.sqrt() / inputs.std(0) - 1).abs().max() < 0.2
+
+
 def test_a_single_sample_leaves_statistics_as_they_are(trained):
     path, data = trained
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.BatchNorm1d(4)).eval()

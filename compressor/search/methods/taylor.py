@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from compressor.costs.solver import Solution, largest_within
-from compressor.errors import TrainingError
 from compressor.files import digest_of
 from compressor.recipe.method import Method, MethodConfig
 from compressor.recipe.values import BatchSize, PositiveInt
@@ -131,7 +130,7 @@ def _events(problem: Problem, config: TaylorConfig, batch_size: int, model: nn.M
 
 
 def _settings(problem: Problem, config: TaylorConfig) -> Settings:
-    """How the network trains while channels leave: by default it takes no more memory than the final training."""
+    """How the network trains while channels leave: by default no more samples are held than in the final training."""
     from compressor.training.trainer import Settings
 
     final = problem.final
@@ -155,18 +154,10 @@ def _parts(batch_size: int, final: Settings) -> int:
 
 def _prune(problem: Problem, settings: Settings, model: nn.Module, pruner: BudgetPruner) -> None:
     """Train the network while channels leave, up to the event that will bring it down to the budget."""
-    from compressor.search.trained_network import trained_file
-
+    on = sorted(problem.budget.limits.items()), settings.batch_size, settings.accumulate, settings.clip
     # Its end stays there: while a cost of what is found was only an estimate, the last event is chosen again.
-    kept = problem.checkpoint(f"taylor-{digest_of(repr(sorted(problem.budget.limits.items())), 12)}.safetensors")
-    try:
-        problem.trainer.fit(model, settings, seed=problem.seed, label="pruning", observer=pruner, checkpoint=kept)
-    except TrainingError as error:
-        if kept is not None:
-            kept.unlink(missing_ok=True)  # it leads to the same end
-        trained = problem.checkpoint(trained_file("taylor")) if problem.given is None else None
-        spared = "" if trained is None else f"; another folder with model.weights: {trained} need not train it first"
-        raise TrainingError(f"{error} (search.lr){spared}") from error
+    kept = problem.checkpoint(f"taylor-{digest_of(repr(on), 12)}.safetensors")
+    problem.trainer.fit(model, settings, seed=problem.seed, label="pruning", observer=pruner, checkpoint=kept)
 
 
 def _solve(problem: Problem, pruner: BudgetPruner, streams: Streams, costs: Mapping[str, Cost]) -> Solution:

@@ -9,15 +9,13 @@ import torch
 
 from compressor.costs import params_macs
 from compressor.costs.solver import Bounds
-from compressor.errors import BudgetError, ModelError, TrainingError
+from compressor.errors import BudgetError, ModelError
 from compressor.models import build, graph_of, reference_architecture
-from compressor.models.weights_file import load_trained_, read_weights
 from compressor.recipe import TaylorConfig
 from compressor.search import search
 from compressor.search.budget_pruner import BudgetPruner
 from compressor.search.prices import Prices
 from compressor.search.taylor_pruner import PruneSettings
-from compressor.training.trainer import Trainer
 
 # Every step is an event; QuickTrainer has three steps in an epoch.
 CONFIG = TaylorConfig(prune_epochs=2, prune_every=1)
@@ -133,19 +131,6 @@ def test_pruning_needs_no_more_memory_than_training(tiny, problem, asked, final,
     found = trainer.settings
     assert (found.batch_size, found.accumulate, found.clip) == (batch_size, parts, 1.5)
     assert found.batch_size // found.accumulate <= max(asked or 0, settings.batch_size) // settings.accumulate
-
-
-def test_a_rate_that_diverges_can_be_lowered_and_what_was_trained_before_is_named(tiny, problem, tmp_path, digits):
-    """The checkpoint would lead to the same end; the network that was trained first is weights like others."""
-    trainer = Trainer(digits(200), torch.device("cpu"), checkpoint_seconds=0)
-    wild = CONFIG.model_copy(update={"lr": 1e30})
-    with pytest.raises(
-        TrainingError, match=r"pruning: the loss is .* \(search\.lr\); another folder with model.weights: "
-    ):
-        search(problem(tiny, SMALL, trainer, tmp_path), wild)
-    (kept,) = tmp_path.iterdir()
-    load_trained_(build(tiny), read_weights(kept), "it", 10)
-    search(problem(tiny, SMALL, trainer, tmp_path), CONFIG)
 
 
 def test_shuffled_channels_are_refused(problem):
