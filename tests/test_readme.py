@@ -166,6 +166,20 @@ def test_one_search_is_ahead_of_uniform_scaling_beyond_noise_and_one_behind():
     assert f"(`neuralscale`, ResNet-18 × 0.25, {gap:+.1f} points, p {p:.2f}), one behind." in " ".join(README.split())
 
 
+def test_growing_takes_the_time_that_was_measured():
+    taken = [numbers("growing_time")[share]["time_ratio"] for share in ("0.05x", "0.1x")]
+    told = f"took {taken[0]:.2f} and {taken[1]:.2f} of the time of training it dense"
+    assert told in " ".join(RESULTS.split())
+
+
+def test_widths_of_whole_iterations_differ_as_was_measured():
+    for network in ("preact_resnet18", "mobilenetv2"):
+        found = numbers(f"pruning_speed_whole_{network}")["widths_at_a_quarter"]
+        apart = [abs(own / masked - 1) for own, masked in zip(found["physical"], found["masked"], strict=True)]
+        told = f"widths differ by {100 * min(apart):.0f} to {100 * max(apart):.0f} %."
+        assert told in " ".join(RESULTS.split()), network
+
+
 def test_what_survives_pruning_is_what_was_measured():
     text = " ".join(RESULTS.split())
     shares = [numbers(name) for name in ("pruning_speed", "pruning_speed_full")]

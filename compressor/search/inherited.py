@@ -81,7 +81,7 @@ def inherited(problem: Problem, architecture: Architecture, importance: Importan
 
 
 def take_statistics_(model: nn.Module, problem: Problem) -> None:
-    """Make the running statistics of batch-norms the means over mini-batches of training data, without augmentation.
+    """Make the running statistics of batch-norms those of samples of training data, without augmentation.
 
     Args:
         model: changed in place, but for its weights; without batch-norms that have statistics it stays as it is, and

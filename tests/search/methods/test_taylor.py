@@ -119,7 +119,7 @@ class Noting:
         (96, {"batch_size": 8, "accumulate": 2}, 96, 24),
     ],
 )
-def test_pruning_needs_no_more_memory_than_training(tiny, problem, asked, final, batch_size, parts):
+def test_pruning_holds_no_more_samples_at_once_than_training(tiny, problem, asked, final, batch_size, parts):
     given = {name: tensor.clone() for name, tensor in build(tiny).state_dict().items()}
     trainer, base = Noting(), problem(tiny, SMALL).final
     settings = replace(base, clip=1.5, **final)
