@@ -7,10 +7,11 @@
 
 `run` checks out the last commit in runs/evidence and installs it beside, so that the code may change meanwhile; what is
 not committed is not measured. When the time of a `run` is up, the experiment is interrupted, as by Ctrl-C, and goes on
-the next time; one that cannot go on is begun only where all of its minutes (experiments/evidence.yaml) are left.
-Nothing takes more than its minutes in all. Numbers come here when an experiment has ended by itself. The next `run`
-begins at the last commit, when nothing that is old can be gone on with at the one before. Two at once need a folder
-each (`--folder`) and names, each experiment with those that it needs, and are for what takes no times, on one thread.
+the next time, as does one that failed, until a commit changes its code; one that cannot go on is begun only where all
+of its minutes (experiments/evidence.yaml) are left. Nothing takes more than its minutes in all. Numbers come here when
+an experiment has ended by itself. The next `run` begins at the last commit, when nothing that is old can be gone on
+with at the one before. Two at once need a folder each (`--folder`) and names, each experiment with those that it needs,
+and are for what takes no times, on one thread.
 Code has changed where a file under one of the experiment's areas, or a script that it imports, reads otherwise, what is
 only said of it aside: comments, docstrings, descriptions of options and layout.
 """
@@ -106,14 +107,15 @@ def run(names: list[str], minutes: float, folder: Path, anew: bool) -> bool:
     if unknown := [name for name in names if name not in every]:
         raise SystemExit(f"no such experiment: {', '.join(unknown)}; valid: {', '.join(every)}")
     with alone_in(folder):
-        bench = Bench(folder, anew)
+        bench = Bench(folder)
         chosen = _ordered([every[name] for name in names] or [e for e in every.values() if e.since() != "same"], every)
+        waiting = bench.waiting(every)
         past = {*bench.state["done"], *bench.state["failed"], *(one.name for one in chosen if one.missing())}
-        if (
-            chosen
-            and bench.state["commit"] != head()
-            and not bench.waiting()
-            and all(one.name in past for one in chosen)
+        later = bench.state["commit"] != head()
+        if anew:
+            _only(waiting, chosen, folder)
+        if (anew and (later or bench.state["seconds"])) or (
+            chosen and later and not waiting and past.issuperset(one.name for one in chosen)
         ):
             bench.begin()
         measured = bench.state["commit"]
@@ -142,6 +144,13 @@ def run(names: list[str], minutes: float, folder: Path, anew: bool) -> bool:
     return not left_over
 
 
+def _only(waiting: Mapping[str, float], chosen: list[Experiment], folder: Path) -> None:
+    """Refuse to delete what others than the chosen experiments have measured in a folder."""
+    if kept := [name for name in waiting if name not in {one.name for one in chosen}]:
+        rows = ", ".join(f"{waiting[name] / 60:.0f} minutes of {name}" for name in kept)
+        raise RunError(f"--anew would delete {rows} in {folder}: name {' '.join(kept)} too, or another --folder")
+
+
 def _ordered(chosen: list[Experiment], every: Mapping[str, Experiment]) -> list[Experiment]:
     """The experiments, each behind those whose run folders it needs."""
     found: dict[str, Experiment] = {}
@@ -160,7 +169,11 @@ def main() -> None:
     running.add_argument("names", nargs="*", metavar="NAME", help="none: all that are old or missing")
     running.add_argument("--minutes", type=float, default=float("inf"), help="for all together")
     running.add_argument("--folder", type=Path, default=ROOT / "runs" / "evidence", help="of checkout, logs and runs")
-    running.add_argument("--anew", action="store_true", help="at the last commit, from the beginning")
+    running.add_argument(
+        "--anew",
+        action="store_true",
+        help="at the last commit, from the beginning: NAMEs hold all that was begun in the folder",
+    )
     arguments = parser.parse_args()
     try:
         if arguments.command == "page":

@@ -10,12 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import evidence_table
-from evidence_table import VARIABLE, Experiment, git, head
+from evidence_table import VARIABLE, Experiment, changed, git, head, known
 
 from compressor.errors import RunError
 from compressor.files import write_atomic, write_json
@@ -37,10 +38,9 @@ class Bench:
 
     Args:
         folder: is made if it is not there; holds `code`, `site` (the installed package), `logs` and `state.json`
-        anew: forget what is there, and take the last commit
     """
 
-    def __init__(self, folder: Path, anew: bool) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder, self.code, self.site = folder, folder / "code", folder / "site"
         self._state = folder / "state.json"
         if not self._state.exists() and (others := [name for name in _MADE if (folder / name).exists()]):
@@ -48,7 +48,7 @@ class Bench:
         self.state: dict[str, Any] = {}
         if self._state.exists():
             self.state = json.loads(self._state.read_text(encoding="utf-8"))
-        if anew or not self.state.get("commit"):
+        if not self.state.get("commit"):
             self.begin()
 
     def begin(self) -> None:
@@ -117,17 +117,26 @@ class Bench:
         return "done"
 
     def _failed(self, name: str, why: str) -> str:
-        """Its minutes and rows are kept; what is mended is another commit."""
+        """Its minutes and rows are kept: the next try goes on with them, or begins at the commit that mends it."""
         self.state["failed"] = sorted({*self.state["failed"], name})
         self._keep()
         return f"failed: {why}"
 
-    def waiting(self) -> set[str]:
-        """Experiments that were begun and can go on."""
-        return {name for name, spent in self.state["seconds"].items() if spent} - {
-            *self.state["done"],
-            *self.state["failed"],
+    def waiting(self, every: Mapping[str, Experiment]) -> dict[str, float]:
+        """Seconds that experiments have worked here which can go on: what failed can, unless its code was mended."""
+        begun = {name: spent for name, spent in self.state["seconds"].items() if spent}
+        return {
+            name: spent
+            for name, spent in begun.items()
+            if name in every
+            and name not in self.state["done"]
+            and not (name in self.state["failed"] and self._mended(every[name]))
         }
+
+    def _mended(self, experiment: Experiment) -> bool:
+        """Whether the last commit has other code for an experiment, or it keeps nothing from one try to the next."""
+        commit, last = self.state["commit"], head()
+        return not experiment.pieces or not known(commit) or bool(changed(commit, experiment.paths, last))
 
     def _go(self, command: list[str], name: str, end: float) -> int | None:
         """The exit code; None: it was interrupted at the end of its time."""

@@ -157,24 +157,23 @@ def known(commit: str) -> bool:
 
 
 @cache
-def changed(commit: str, paths: tuple[str, ...]) -> tuple[str, ...]:
-    """The files under `paths` whose code reads otherwise than at a commit that is known."""
-    names = git("diff", "--name-only", "-z", commit, "--", *paths).split("\0")
-    names += git("ls-files", "--others", "--exclude-standard", "-z", "--", *paths).split("\0")
-    return tuple(name for name in names if name and differs(commit, name))
+def changed(commit: str, paths: tuple[str, ...], now: str | None = None) -> tuple[str, ...]:
+    """The files under `paths` whose code reads otherwise here, or at the commit `now`, than at one; both are known."""
+    names = git("diff", "--name-only", "-z", commit, *([now] if now else []), "--", *paths).split("\0")
+    if now is None:
+        names += git("ls-files", "--others", "--exclude-standard", "-z", "--", *paths).split("\0")
+    return tuple(name for name in names if name and differs(commit, name, now))
 
 
 @cache
-def differs(commit: str, name: str) -> bool:
-    """Whether a file's code reads otherwise than at a commit, comments and docstrings aside, see `code_of`."""
+def differs(commit: str, name: str, other: str | None = None) -> bool:
+    """Whether a file's code reads otherwise here, or at the other commit, comments and docstrings aside: `code_of`."""
     path = ROOT / name
     try:
         before = git("show", f"{commit}:{name}")
-    except GitError:
-        return True  # it is new
-    if not path.exists():
-        return True
-    now = path.read_text(encoding="utf-8")
+        now = git("show", f"{other}:{name}") if other else path.read_text(encoding="utf-8")
+    except (GitError, FileNotFoundError):
+        return True  # one of the two has it not
     read = {".py": code_of, ".yaml": yaml.safe_load}.get(path.suffix, str)
     try:
         return bool(read(before) != read(now))

@@ -75,11 +75,11 @@ def table(command):
     return yaml.safe_dump({"areas": {"module": ["tiny.py"]}, "experiments": {"counting": one}})
 
 
-def commit(root, message):
+def commit(root, message, only="."):
     git = ["git", "-C", str(root), "-c", "user.name=me", "-c", "user.email=me@example.org"]
     if not (root / ".git").exists():
         subprocess.run([*git, "init", "-q"], check=True)
-    subprocess.run([*git, "add", "-A"], check=True)
+    subprocess.run([*git, "add", only], check=True)
     subprocess.run([*git, "commit", "-q", "-m", message], check=True)
     return subprocess.check_output([*git, "rev-parse", "--short=7", "HEAD"], text=True).strip()
 
@@ -88,9 +88,9 @@ def measured(root):
     return json.loads((root / "experiments" / "counting.json").read_text())
 
 
-def run(evidence, root, minutes=1.0, anew=False):
+def run(evidence, root, minutes=1.0, anew=False, names=()):
     evidence.look_again()
-    return evidence.run([], minutes, root / "runs", anew)
+    return evidence.run(list(names), minutes, root / "runs", anew)
 
 
 def test_every_file_of_numbers_has_its_command_and_every_command_its_script(evidence):
@@ -362,13 +362,46 @@ def test_what_failed_is_tried_again_once_it_is_mended(evidence, project):
     assert measured(project)["commit"] == mended
 
 
+def test_what_failed_goes_on_until_its_code_is_mended(evidence, project):
+    failing = (
+        COUNTING + "    if number == 1 and (path.parents[3] / 'in-the-way').exists():\n        raise SystemExit(3)\n"
+    )
+    (project / "experiments" / "counting.py").write_text(failing)
+    first = commit(project, "fails where another is in the way")
+    (project / "in-the-way").touch()
+    assert not run(evidence, project)
+    (project / "in-the-way").unlink()
+    (project / "readme").write_text("more")
+    (project / "tiny.py").write_text(MODULE.replace("2 * x", "5 * x"))  # not committed: it mends nothing
+    commit(project, "another page", only="readme")
+    run(evidence, project)
+    assert (measured(project)["rows"], measured(project)["commit"]) == ([0, 2, 4], first)
+    assert len(set(measured(project)["by"])) == 2
+
+
+def test_beginning_anew_spares_what_others_have_begun(evidence, project):
+    given = yaml.safe_load(table("counting.py 40 0.2"))
+    given["experiments"]["quick"] = {**given["experiments"]["counting"], "run": "quick.py"}
+    (project / "experiments" / "quick.py").write_text(COUNTING.replace("int(sys.argv[1])", "1"))
+    (project / "experiments" / "evidence.yaml").write_text(yaml.safe_dump(given, sort_keys=False))
+    commit(project, "two")
+    assert not run(evidence, project, minutes=3 / 60, names=["counting"])
+    kept = project / "runs" / "code" / "experiments" / "counting.json"
+    begun = json.loads(kept.read_text())["by"]
+    with pytest.raises(evidence.RunError, match=r"minutes of counting in .*: name counting too, or another --folder"):
+        run(evidence, project, anew=True, names=["quick"])
+    assert json.loads(kept.read_text())["by"] == begun
+    assert not run(evidence, project, minutes=3 / 60, anew=True, names=["quick", "counting"])
+    assert json.loads(kept.read_text())["by"] != begun
+
+
 def test_one_waits_for_those_whose_runs_it_needs(evidence, project):
     given = yaml.safe_load(table("counting.py 3 0"))
     one = given["experiments"]["counting"]
     given["experiments"] = {"after": {**one, "needs": ["counting"]}, "counting": {**one, "run": "counting.py 60 1"}}
     (project / "experiments" / "evidence.yaml").write_text(yaml.safe_dump(given, sort_keys=False))
     commit(project, "two")
-    bench, every = evidence.Bench(project / "runs", anew=False), evidence.experiments()
+    bench, every = evidence.Bench(project / "runs"), evidence.experiments()
     assert [one.name for one in evidence._ordered([every["after"]], every)] == ["counting", "after"]
     assert bench.run(every["after"], 1) == "left for later: it needs the runs of counting"
     assert bench.run(every["counting"], 2 / 60) == "to be gone on with"
