@@ -154,8 +154,9 @@ class FileMaker:
                 tolerance, threads = config.tolerance_of(form.precision), recipe.measured.threads
                 return shipped_parity(model, path, form, batches, tolerance=tolerance, threads=threads)
 
+            own = replace(self.data, metric=None)  # precisions are weighed by the task's, whatever judges networks
             form, precision = finish_within(
-                chosen.path, finished, form, recipe, self.data, misses=misses, check=compare, before=before
+                chosen.path, finished, form, recipe, own, misses=misses, check=compare, before=before
             )
             shipped = replace(chosen, path=path, opset=opset_in(onnx.load_model(finished, load_external_data=False)))
             if self.architecture.stacks or not form.plain:

@@ -114,5 +114,10 @@ class EvaluateConfig(Section):
     """A metric of the user's own, in place of that of the data's task."""
 
     function: FunctionName = Field(description="package.module:function, called as (model, data, device) -> float")
-    name: str = Field("metric", min_length=1, max_length=40, description="what the report calls it")
+    name: str = Field(
+        "metric",
+        min_length=1,
+        max_length=40,
+        description="what the report calls it; accuracy, agreement and mIoU are shares from 0 to 1",
+    )
     better: Literal["higher", "lower"] = Field("higher", description="which way is good")

@@ -121,10 +121,13 @@ def _merits(runs: Sequence[Record], metric: Metric) -> list[float]:
 
 
 def _samples(runs: Sequence[Record], metric: Metric) -> float:
-    """Samples whose count an accuracy is rounded to; other metrics are not rounded."""
+    """Samples whose count an accuracy is rounded to; other metrics are not rounded, nor what functions of the user's
+    find on data that they alone can count.
+    """
     if not metric.is_accuracy:
         return math.inf
-    return min(numbers(run.get("samples") for run in runs if run["error"] is None), default=math.inf)
+    counted = numbers(run.get("samples") for run in runs if run["error"] is None)
+    return min((count for count in counted if count > 0), default=math.inf)
 
 
 def ahead(ours: Sequence[float], theirs: Sequence[float], samples: float = math.inf) -> bool:

@@ -12,6 +12,7 @@ from compressor.errors import CompressorError, RunError
 from compressor.plugins import with_plugins
 from compressor.recipe.cost import cost_title, costs
 from compressor.recipe.method import sections_of
+from compressor.recipe.model_name import ModelName
 from compressor.report import figures
 from compressor.report.distillation import distillation_line
 from compressor.report.format import Cell, value_cell
@@ -44,6 +45,7 @@ from compressor.report.values import (
 )
 
 _GROUP = "compressor.report_sections"
+_KIND = '{"float": "float32", "double": "float64"}.get(taken.type[7:-1], taken.type[7:-1])'  # what NumPy calls it
 
 
 def render_html(record: Record) -> str:
@@ -190,10 +192,12 @@ def _usage(record: Record) -> str | None:
     export = dig(record, "recipe", "export") or {}
     if own:
         return head + _own_usage()
+    head += "taken = session.get_inputs()[0]\n"
     if len(shape) == 1:
         return head + _text_usage()
     ready = ":" in str(dig(record, "recipe", "data", "name") or "")  # as transforms of the user's give them
-    return head + _image_usage(shape, export, masks=metric_of(record).name == "mIoU", ready=ready)
+    given = ModelName.of(str(dig(record, "recipe", "model", "name") or "")).file is not None
+    return head + _image_usage(shape, export, masks=metric_of(record).name == "mIoU", ready=ready, given=given)
 
 
 def _long_name(provider: str) -> str:
@@ -206,7 +210,7 @@ def _own_usage() -> str:
     return (
         "given = {}\n"
         "for taken in session.get_inputs():\n"
-        '    kind = np.int64 if taken.type == "tensor(int64)" else np.float32\n'
+        f"    kind = {_KIND}\n"
         "    shape = [size if isinstance(size, int) else 1 for size in taken.shape]\n"
         "    given[taken.name] = np.zeros(shape, dtype=kind)  # yours\n"
         "names = [made.name for made in session.get_outputs()]\n"
@@ -219,12 +223,13 @@ def _text_usage() -> str:
         'words = json.loads(notes["compressor.classes"])\n'
         "text = words[:5]  # yours, in words of the vocabulary\n"
         "tokens = np.array([[words.index(word) for word in text]], dtype=np.int64)\n"
-        'logits = session.run(None, {"tokens": tokens})[0]  # (texts, words of each, vocabulary)\n'
+        "logits = session.run(None, {taken.name: tokens})[0]  # (texts, words of each, vocabulary)\n"
         "print([words[best] for best in logits[0].argmax(axis=1)])  # after each word, the one to expect next"
     )
 
 
-def _image_usage(shape: Sequence[int], export: Mapping[str, Any], *, masks: bool, ready: bool = False) -> str:
+def _image_usage(shape: Sequence[int], export: Mapping[str, Any], *, masks: bool, ready: bool, given: bool) -> str:
+    """Of an image network; `given`: its file takes what the ONNX file took that it was made of."""
     raw = (export.get("preprocess") or "none") != "none"
     batch = export.get("batch") or 1
     channels, height, width = shape
@@ -241,15 +246,23 @@ def _image_usage(shape: Sequence[int], export: Mapping[str, Any], *, masks: bool
         remark = "of any size, " if export["preprocess"] == "resize" else ""
         return (
             f"images = np.zeros(({sizes}), dtype=np.uint8)  # yours, {remark}channels last\n"
-            'scores = session.run(None, {"images": images})[0]\n' + last
+            "scores = session.run(None, {taken.name: images})[0]\n" + last
         )
     if ready:
-        return (
-            f"images = np.zeros(({sizes}), dtype=np.float32)  # yours, as your transforms give them\n"
-            'scores = session.run(None, {"images": images})[0]\n' + last
+        made = (
+            f"values = np.zeros(({sizes}), dtype=np.float32)  # yours, channels first, as your transforms give them\n"
         )
-    return (
-        'mean, std = (np.array(json.loads(notes[f"compressor.{key}"])).reshape(-1, 1, 1) for key in ("mean", "std"))\n'
-        f"images = np.zeros(({sizes}), dtype=np.uint8)  # yours, channels first\n"
-        'scores = session.run(None, {"images": ((images / 255 - mean) / std).astype(np.float32)})[0]\n' + last
-    )
+    else:
+        made = (
+            'mean, std = (np.array(json.loads(notes[f"compressor.{key}"])).reshape(-1, 1, 1) '
+            'for key in ("mean", "std"))\n'
+            f"images = np.zeros(({sizes}), dtype=np.uint8)  # yours, channels first\n"
+            "values = (images / 255 - mean) / std\n"
+        )
+    if given:
+        made += (
+            f"if taken.shape[3] == {channels} != taken.shape[1]:  # channels last\n"
+            f"    values = values.transpose(0, 2, 3, 1)\n"
+        )
+    kind = _KIND if given else "np.float16" if export.get("half_io") else "np.float32"
+    return f"{made}scores = session.run(None, {{taken.name: values.astype({kind})}})[0]\n{last}"

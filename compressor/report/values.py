@@ -246,9 +246,11 @@ def efficiency(
 
 
 def efficiency_of(network: Record, reference: Record) -> dict[str, float] | None:
-    """CE and SE of one network's record against another's; None if the other is never right."""
+    """CE and SE of one network's record against another's; None where a value has no share of the other's: the other
+    is never right, or one is below 0, as log-likelihoods are.
+    """
     own, base = _merit(network), _merit(reference)
-    if own is None or not base:
+    if own is None or base is None or own < 0 or base <= 0:
         return None
     ce, se = efficiency(
         own,
@@ -264,7 +266,9 @@ def efficiency_of(network: Record, reference: Record) -> dict[str, float] | None
 def _merit(network: Any) -> float | None:
     """What stands for the accuracy in CE and SE: the metric, or its reciprocal where less is better."""
     score = score_of(network)
-    return 1 / score if score and metric_of(network).lower else score
+    if score is None or not metric_of(network).lower:
+        return score
+    return 1 / score if score > 0 else None
 
 
 def scores(network: Network, record: Record) -> tuple[float | None, float | None]:

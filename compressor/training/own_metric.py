@@ -18,9 +18,11 @@ from compressor.errors import TrainingError
 from compressor.training.tasks import Evaluation
 from compressor.user_functions import call, called
 
+SHARES = ("accuracy", "agreement", "mIoU")  # metrics that reports show in per cent
+
 
 class NoNumberError(TrainingError):
-    """A function of the user's ran, and what it gave is no finite number."""
+    """A function of the user's ran, and what it gave is no finite number, or none that its metric can be."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class OwnMetric:
             samples: of that split
 
         Raises:
-            TrainingError: the function fails, or gives no number
+            TrainingError: the function fails, or gives no number, or none from 0 to 1 where the metric is of `SHARES`
         """
         given = {"model": model, "data": self.given, "device": self.device, "split": split}
         training = model.training
@@ -74,5 +76,9 @@ class OwnMetric:
             raise NoNumberError(f"{self.source}: it gives a {type(value).__name__}, not a number") from error
         if not math.isfinite(found):
             raise NoNumberError(f"{self.source}: it gives {found}, not a finite number")
-        share = found if self.name == "accuracy" and 0 <= found <= 1 else None
-        return Evaluation(None, share, samples, self.name, found)
+        if self.name in SHARES and not 0 <= found <= 1:
+            raise NoNumberError(
+                f"{self.source}: it gives {found:g} as {self.name}, which is a share from 0 to 1; give a share, or "
+                "another evaluate.name"
+            )
+        return Evaluation(None, found if self.name == "accuracy" else None, samples, self.name, found)

@@ -1,5 +1,6 @@
 """`compressor shrink`: an ONNX file and a folder of images in, a file that takes its place out."""
 
+import html
 import json
 import runpy
 from pathlib import Path
@@ -101,7 +102,7 @@ def test_probabilities_may_be_learned_as_values(place, tmp_path):
     assert ports(tmp_path / "out" / "model.onnx") == ports(place / "keras.onnx")
 
 
-def test_a_classifier_learns_from_itself(place, tmp_path):
+def test_a_classifier_learns_from_itself(place, tmp_path, monkeypatch, capsys):
     arguments = ("--budget", "macs=0.6x", "--epochs", "1", "--set", "search.prune_epochs=1")
     result = shrink(place, tmp_path / "out", "keras.onnx", "any", *arguments)
     assert result.exit_code == 0, result.output
@@ -112,6 +113,11 @@ def test_a_classifier_learns_from_itself(place, tmp_path):
     assert ports(tmp_path / "out" / "model.onnx") == ports(place / "keras.onnx")
     assert "normalised by their own mean" in result.output
     assert "taken for logits of classes" in result.output
+    monkeypatch.chdir(tmp_path / "out")
+    page = Path("report.html").read_text(encoding="utf-8")
+    code = html.unescape(page.split("<pre><code>")[1].split("</code>")[0])
+    exec(compile(code, "snippet", "exec"), {})  # whose images the file takes channels last, by another name
+    assert len(eval(capsys.readouterr().out)) == 1
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,15 @@ def adapters(monkeypatch):
     monkeypatch.setattr(trackers, "import_module", lambda name: __import__("sys").modules[__name__])
 
 
+@pytest.mark.usefixtures("adapters")
+def test_a_metric_that_is_not_the_accuracy_is_told_by_its_name(tmp_path):
+    tracker = Trackers(["json"], parse_recipe(RECIPE), tmp_path, print)
+    judged = {"accuracy": {"onnx": 0.9, "torch": None}, "metric": {"name": "mIoU", "onnx": 0.5, "torch": 0.6}}
+    tracker.end({"params": 1, **judged, "baseline": {"uniform": judged}}, tmp_path)
+    ((result, _),) = made[0].told
+    assert (result["result/mIoU.onnx"], result["result/mIoU.torch"], result["uniform/mIoU.onnx"]) == (0.5, 0.6, 0.5)
+
+
 @pytest.mark.usefixtures("adapters", "quick_export", "no_figures")
 def test_every_epoch_and_the_result_are_told(tmp_path):
     said = []

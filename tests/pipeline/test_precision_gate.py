@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import onnx
 import pytest
@@ -63,6 +64,20 @@ def test_the_first_that_is_worth_it_ships(tmp_path, weighed, int8, fp16, shipped
     if shipped != "int8":
         assert f"{shipped} ships: int8 {tried['int8']}" in precision_line(report)
         assert tried["int8"] in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_files_are_weighed_by_the_tasks_metric_whatever_judges_networks(tmp_path, monkeypatch):
+    (tmp_path / "errors_of_mine.py").write_text("def rate(model, data, device):\n    return 0.25\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    scores = {"fp32": 0.9, "int8": 0.6, "fp16": 0.9}
+    monkeypatch.setattr(precision_gate, "_score", lambda path, recipe, data: scores[path.stem])
+    monkeypatch.setattr(precision_gate, "compared", lambda *given: SimpleNamespace(median=0.5, low=0.48, high=0.52))
+    judge = {"function": "errors_of_mine:rate", "name": "error rate", "better": "lower"}
+    report = run(recipe(evaluate=judge), tmp_path / "run")
+    gate = report["precision"]["gate"]
+    assert report["precision"]["name"] == "fp16"
+    assert gate["metric"] == "accuracy"
+    assert [round(one["points"], 6) for one in gate["tried"]] == [30, 0]
 
 
 def test_a_limit_of_the_file_comes_first(tmp_path, weighed):

@@ -193,6 +193,14 @@ def test_ahead_needs_two_seeds_and_more_than_one_image():
     assert ahead([0.900, 0.900], [0.899, 0.899], samples=100_000)
 
 
+def test_data_that_only_the_users_functions_count_is_not_rounded():
+    runs = [{**one, "samples": 0} for one in make_runs()]
+    found = make_comparison(runs)
+    assert [group["accuracy"]["mean"] for group in found["groups"]] == [
+        group["accuracy"]["mean"] for group in make_comparison()["groups"]
+    ]
+
+
 def test_the_degrees_of_freedom_are_welchs():
     scipy = pytest.importorskip("scipy.stats")
     ours, theirs = [0.905, 0.911, 0.916, 0.909], [0.85, 0.905, 0.88]

@@ -102,6 +102,17 @@ def test_efficiency_rewards_the_better_metric(record):
     assert kept < 1
 
 
+@pytest.mark.parametrize(
+    ("better", "own", "base"),
+    [("higher", -1.5, -1.25), ("higher", -0.5, 0.5), ("higher", 0.5, 0.0), ("lower", 0.0, 0.5), ("lower", -1.0, 2.0)],
+)
+def test_a_metric_that_has_no_shares_has_no_efficiency(better, own, base):
+    def of(value):
+        return {"metric": {"name": "mine", "better": better, "onnx": value}, "macs": 10, "params": 10}
+
+    assert efficiency_of(of(own), of(base)) is None
+
+
 def test_a_metric_that_is_missing_is_left_out(record):
     record["metric"] |= {"onnx": None, "torch": None}
     assert score_of(record) is None

@@ -15,10 +15,11 @@ from compressor.models import build, graph_of, reference_architecture
 from compressor.pipeline import run_folder
 from compressor.pipeline.runner import run
 from compressor.recipe import NeuralScaleConfig, TaylorConfig, UniformConfig, parse_recipe
+from compressor.report.values import Metric
 from compressor.search import Problem
 from compressor.search import search as run_search
 from compressor.search.importance import importance_of
-from compressor.training.own_metric import OwnMetric
+from compressor.training.own_metric import SHARES, OwnMetric
 from compressor.training.own_trainer import OwnTrainer
 from compressor.training.trainer import Paused, Settings
 from compressor.user_functions import call
@@ -218,6 +219,14 @@ def test_a_metric_is_told_the_split_if_it_asks():
     for value, message in (("much", "gives a str, not a number"), (float("nan"), "gives nan, not a finite number")):
         with pytest.raises(TrainingError, match=message):
             OwnMetric(lambda model, value=value: value, None, CPU, "mAP")(model, "test", 1)
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_what_is_shown_in_per_cent_is_a_share(name):
+    assert Metric(name, lower=False).is_share
+    with pytest.raises(TrainingError, match=rf"it gives 93\.1 as {name}, which is a share from 0 to 1"):
+        OwnMetric(lambda model: 93.1, None, CPU, name)(nn.Linear(2, 2), "test", 1)
+    assert OwnMetric(lambda model: 0.931, None, CPU, name)(nn.Linear(2, 2), "test", 1).value == 0.931
 
 
 CODE = """

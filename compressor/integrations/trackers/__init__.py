@@ -126,6 +126,9 @@ def _numbers(record: Mapping[str, Any]) -> dict[str, Any]:
     for key, names in nested.items():
         found = record.get(key) or {}
         own[key] = {name: found[name] for name in names if found.get(name) is not None}
+    metric = record.get("metric") or {}
+    if metric.get("name", "accuracy") != "accuracy":
+        own[metric["name"]] = {name: metric[name] for name in ("onnx", "torch") if metric.get(name) is not None}
     return own
 
 
