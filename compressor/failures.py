@@ -36,8 +36,10 @@ def reported(function: Callable[..., Any]) -> Callable[..., Any]:
             if _interrupts:
                 raise Failure(_INTERRUPTED, 130) from error
             raise Failure(str(error), error.exit_code) from error
-        except BrokenPipeError:
-            raise  # the reader of a pipe has gone; click ends quietly
+        except (BrokenPipeError, click.exceptions.Exit):
+            raise  # the reader of a pipe has gone, and click ends quietly; or a command has ended as it should
+        except SystemExit as error:  # no code of ours raises it within a command
+            raise Failure(f"code of others that was called ends the process: {error.code}", 2) from error
         except OSError as error:
             raise Failure(f"{error.filename or 'input or output'}: {error.strerror or error}", 2) from error
         except Exception as error:
@@ -49,7 +51,7 @@ def reported(function: Callable[..., Any]) -> Callable[..., Any]:
             code = getattr(error, "exit_code", None)
             if isinstance(code, int) and not isinstance(error, click.ClickException):
                 raise Failure(str(error), code) from error
-            if isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort):
+            if isinstance(error, click.ClickException | click.Abort):
                 raise
             traceback.print_exc()
             raise Failure(f"a bug in compressor, please report it with the lines above: {error!r}", 70) from error

@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from compressor.errors import CompressorError
+from compressor.user_functions import called
 
 
 def built_in(package: str, attribute: str) -> list[Any]:
@@ -29,10 +30,8 @@ def with_plugins(group: str, builtin: Mapping[str, Any]) -> dict[str, Any]:
     for point in _points(group, tuple(sys.path)):
         if point.name in merged:
             raise CompressorError(f"entry point {group}: the name {point.name!r} ({point.value}) is already taken")
-        try:
-            merged[point.name] = point.load()
-        except (ImportError, AttributeError) as error:
-            raise CompressorError(f"entry point {group}: {point.name!r} cannot be loaded: {error}") from error
+        where = f"entry point {group}: {point.name!r} ({point.value}) cannot be loaded"
+        merged[point.name] = called(where, point.load, CompressorError)
     return merged
 
 

@@ -26,10 +26,13 @@ def offer_function(name: str, function: Callable[..., Any]) -> str:
 
 def cause_of(error: BaseException) -> str:
     """An error of someone else's code, in one line; of one in a worker process of torch what that says in the end."""
-    text = str(error).strip()
+    try:
+        text = str(error).strip()
+    except Exception:  # its own code fails; its kind is known
+        text = ""
     if "Original Traceback" in text:
         return text.splitlines()[-1].strip()
-    return f"{type(error).__name__}: {' '.join(text.split())}"
+    return f"{type(error).__name__}: {' '.join(text.split())}" if text else type(error).__name__
 
 
 def called(what: str, function: Callable[[], _Made], kind: type[CompressorError]) -> _Made:

@@ -38,8 +38,10 @@ def test_a_name_taken_twice_is_an_error(install):
         with_plugins(GROUP, {})
 
 
-@pytest.mark.parametrize("point", ["pi = math:pie", "pi = maths_that_is_absent:pi"])
-def test_an_object_that_cannot_be_imported(install, point):
+@pytest.mark.parametrize("point", ["pi = math:pie", "pi = maths_that_is_absent:pi", "pi = maths_that_fails:pi"])
+def test_an_object_that_cannot_be_imported(install, point, tmp_path, monkeypatch):
+    (tmp_path / "maths_that_fails.py").write_text("raise RuntimeError('needs a licence')\n")
+    monkeypatch.syspath_prepend(tmp_path)
     install("broken", point)
-    with pytest.raises(CompressorError, match=r"entry point compressor.things: 'pi' cannot be loaded: "):
+    with pytest.raises(CompressorError, match=r"entry point compressor.things: 'pi' \(.*\) cannot be loaded: "):
         with_plugins(GROUP, {})

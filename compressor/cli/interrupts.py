@@ -10,6 +10,7 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
+from compressor.errors import RunError
 from compressor.failures import interrupt
 
 # A scheduler or a container that is stopped sends SIGTERM, a terminal that is closed SIGHUP, which Windows has not.
@@ -60,10 +61,24 @@ class Interrupts:
 
 def silence_all_but_first() -> int:
     """Under torchrun let process 0 alone be heard, since the others say the same; how many processes there are."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size > 1 and int(os.environ.get("RANK", "0")):
+    size, rank = (_number_in(name, default) for name, default in (("WORLD_SIZE", 1), ("RANK", 0)))
+    if size > 1 and rank:
         sys.stdout.flush()
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (1, 2):
             os.dup2(nowhere, stream)
     return size
+
+
+def _number_in(variable: str, default: int) -> int:
+    """A number that torchrun gives in an environment variable.
+
+    Raises:
+        RunError: it is something else
+    """
+    text = os.environ.get(variable, "").strip() or str(default)
+    if not text.isdecimal():
+        raise RunError(
+            f"the environment variable {variable} is {text!r}; valid: a number, as torchrun gives it, or none"
+        )
+    return int(text)

@@ -97,7 +97,7 @@ def gate_command(
     comparisons = [_compare(file, candidate, batch, max_regression=allowed, **conditions) for batch in batches]
     record = _record(comparisons, baseline)
     _write(record, json_file, picture)
-    sys.exit(record["exit_code"])
+    click.get_current_context().exit(record["exit_code"])
 
 
 def _compare(base: Path, candidate: Path, batch: int, **arguments: Any) -> Comparison:

@@ -10,15 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import CompressorError
-from compressor.files import cache_folder, digest_of, read_json, write_json
+from compressor.files import cache_folder, digest_of, keep_known, read_json
 from compressor.plugins import plugin_names
 
 if TYPE_CHECKING:
@@ -76,12 +75,8 @@ def width_groups(model: str, shape: tuple[int, ...], classes: int, options: Mapp
     graph = graph_of(prunable(architecture))
     groups = [[name, channels, graph.steps.get(name, 1)] for name, channels in architecture.widths.items()]
     found = {"groups": groups, "fixed": list(graph.fixed.values())}
-    if sources is not None:
-        try:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_json(kept, found)
-        except OSError as error:
-            print(f"note: {kept} cannot be written: {error.strerror}", file=sys.stderr)
+    if sources is not None and (error := keep_known(kept, found)) is not None:
+        print(f"note: width groups are not kept: {error}", file=sys.stderr)
     return found
 
 
@@ -95,7 +90,9 @@ def _kept(path: Path) -> Row | None:
 
 
 def _sources(model: str) -> str | None:
-    """A digest of the code that a network's width groups follow from; None if it is not known where that lies."""
+    """A digest of the code that a network's width groups follow from; None where that is more than is known here:
+    a user's code may import and read anything.
+    """
     digest = hashlib.sha256()
     from compressor.recipe.model_name import ModelName
 
@@ -105,26 +102,13 @@ def _sources(model: str) -> str | None:
             digest.update(f"{library} {version(library)}\n".encode())
         except PackageNotFoundError:
             continue
-    folders = [Path(str(files("compressor")))]
-    if named.carries_weights:  # not code but an object, or a file
+    if named.carries_weights or named.is_code:
         return None
-    if named.source == "factory":
-        module = named.name.rpartition(":")[0]
-        spec = find_spec(module.split(".")[0]) if "/" not in module else None
-        if spec is None or spec.origin is None:
-            return None
-        folders.append(Path(spec.origin).parent)
-    elif named.source == "zoo" and named.name in plugin_names("compressor.models"):
+    if named.source == "zoo" and named.name in plugin_names("compressor.models"):
         return None
-    for path in (path for folder in folders for path in _python_files(folder)):
+    for path in sorted(Path(str(files("compressor"))).rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def _python_files(folder: Path) -> Iterator[Path]:
-    """Of a package all of them, elsewhere those that lie beside each other."""
-    found = folder.rglob("*.py") if (folder / "__init__.py").exists() else folder.glob("*.py")
-    return iter(sorted(found))
 
 
 def _file() -> Path:

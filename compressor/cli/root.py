@@ -7,7 +7,6 @@ package), 4 a gate without a verdict, 70 a bug of ours, 130 interrupted.
 from __future__ import annotations
 
 import json
-import sys
 import warnings
 from pathlib import Path
 
@@ -329,7 +328,7 @@ def sweep_command(
     if open_page:
         show(out / "comparison.html")
     if not record["met"]:
-        sys.exit(1)
+        click.get_current_context().exit(1)
 
 
 main.add_command(bench_command)

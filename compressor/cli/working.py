@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,4 +147,4 @@ def _conclude(report: dict[str, Any], out: Path, until: str) -> None:
         click.echo(line)
     click.echo(f"model:  {out / 'model.onnx'}\nreport: {out / 'report.html'}")
     if not report["budget"]["met"]:
-        sys.exit(1)
+        click.get_current_context().exit(1)

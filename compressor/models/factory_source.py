@@ -40,7 +40,7 @@ class FactorySource(ReferencedSource):
         function = self._factory()
         try:
             takes = set(inspect.signature(function).parameters)
-        except ValueError:  # a function written in C may have no signature
+        except (ValueError, TypeError):  # a function written in C may have no signature, others have one that is none
             takes = set()
         named = {"num_classes": classes} if "num_classes" in takes else {}
         with _in_folder(_FOLDERS.get(self.model)):

@@ -6,7 +6,7 @@ import copy
 import json
 import weakref
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -29,6 +29,7 @@ from compressor.models.user_code import contained
 from compressor.models.wrappers import unwrapped
 from compressor.models.zoo import Shape
 from compressor.recipe.model_name import ModelName
+from compressor.user_functions import called
 
 _GIVEN: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # what code has made so far; the first is only looked at
 
@@ -232,6 +233,17 @@ def _kept_and_drawn(
     return kept, drawn
 
 
+def _try_(module: nn.Module, reset: Callable[[], object]) -> None:
+    """Let a layer's own code draw its weights; if that fails, as where it needs arguments, they stay as they are."""
+    before = [parameter.detach().clone() for parameter in module.parameters()]
+    try:
+        called("reset_parameters", reset, ModelError)
+    except ModelError:
+        with torch.no_grad():
+            for parameter, value in zip(module.parameters(), before, strict=False):
+                parameter.copy_(value)
+
+
 def _redraw_(model: nn.Module) -> None:
     """Give layers fresh weights in torch's own manner; what does not train keeps its values."""
     kept = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
@@ -242,7 +254,7 @@ def _redraw_(model: nn.Module) -> None:
             continue
         for name in ("reset_parameters", "_reset_parameters"):  # the latter is nn.MultiheadAttention's
             if callable(reset := getattr(module, name, None)):
-                reset()
+                _try_(module, reset)
                 break
     with torch.no_grad():
         for name, parameter in model.named_parameters():

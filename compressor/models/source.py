@@ -18,6 +18,7 @@ from compressor.dependency.inputs import AnyInputs
 from compressor.errors import ModelError, not_one_of
 from compressor.models.architecture import Architecture
 from compressor.models.zoo import Shape, Unit
+from compressor.user_functions import cause_of
 
 
 class ModelSource(ABC):
@@ -121,9 +122,16 @@ class ModelSource(ABC):
         return None
 
     def example(self, input_shape: Shape, batch: int) -> AnyInputs:
-        """Zeros of the network's input shape, int64 where it takes tokens; or what the user gave as its inputs."""
+        """Zeros of the network's input shape, int64 where it takes tokens; or what the user gave as its inputs.
+
+        Raises:
+            ModelError: there can be no such tensor
+        """
         kind = torch.int64 if self.takes_tokens(input_shape) else torch.float32
-        return torch.zeros(batch, *input_shape, dtype=kind)
+        try:
+            return torch.zeros(batch, *input_shape, dtype=kind)
+        except RuntimeError as error:
+            raise ModelError(f"input shape {input_shape}: {cause_of(error)}") from error
 
 
 def check_names(architecture: Architecture, known: Mapping[str, int], more: Mapping[str, Any] | None = None) -> None:

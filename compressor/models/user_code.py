@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from unittest.mock import patch
@@ -29,11 +29,22 @@ def made_by(name: str, make: Callable[[], Any]) -> nn.Module:
     model = called(f"model.name: {name} cannot be built", make, ModelError)
     if not isinstance(model, nn.Module):
         raise ModelError(f"model.name: {name} gives a {type(model).__name__}, not a torch.nn.Module")
+    return called(f"model.name: {name} gives a broken network", lambda: _checked(name, model), ModelError)
+
+
+def _checked(name: str, model: nn.Module) -> nn.Module:
+    """The network, whose methods are the user's code too.
+
+    Raises:
+        ModelError: it cannot be trained here
+    """
     for path, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             which = f"its part {path} is" if path else "it is"
             raise ModelError(f"model.name: {name}: {which} TorchScript, which has no layers to resize; give the module")
     kept = called(f"model.name: {name}: it has no state dict", model.state_dict, ModelError)
+    if not isinstance(kept, Mapping):
+        raise ModelError(f"model.name: {name}: its state dict is a {type(kept).__name__}")
     for path, value in kept.items():
         if not isinstance(value, torch.Tensor):
             raise ModelError(
@@ -45,6 +56,9 @@ def made_by(name: str, make: Callable[[], Any]) -> nn.Module:
             raise ModelError(f"model.name: {name}: {path} has no values: it lies on the meta device")
         if tensor.is_inference():
             raise ModelError(f"model.name: {name}: {path} cannot change: it was made under torch.inference_mode()")
+        if tensor.is_quantized or tensor.layout != torch.strided:
+            kind = "quantized" if tensor.is_quantized else str(tensor.layout).removeprefix("torch.")
+            raise ModelError(f"model.name: {name}: {path} is {kind}; valid: dense tensors")
     for path, parameter in [(path, one) for path, one in model.named_parameters() if not is_lazy(one)]:
         if parameter.is_floating_point() and parameter.dtype != torch.float32:
             kind = str(parameter.dtype).removeprefix("torch.")

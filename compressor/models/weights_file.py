@@ -100,7 +100,7 @@ def load_trained_(model: nn.Module, weights: Mapping[str, torch.Tensor], source:
         the parameters that were left
 
     Raises:
-        ModelError: a tensor is missing, is none of the network's, or has another shape
+        ModelError: a tensor is missing, is none of the network's, or has another shape or other kinds of values
     """
     own = model.state_dict()
     given = _renamed(weights, own)
@@ -109,16 +109,35 @@ def load_trained_(model: nn.Module, weights: Mapping[str, torch.Tensor], source:
     if missing or strange:
         problems = [f"lacks {_some(missing)}"] * bool(missing) + [f"has {_some(strange)} too"] * bool(strange)
         raise ModelError(f"model.weights: {source}: is not of this network: it {' and '.join(problems)}")
+    for key in [key for key in own if key in given]:
+        if (said := _unusable(given[key], own[key])) is not None:
+            raise ModelError(f"model.weights: {source}: {key} is {said}")
     other = [key for key in own if key in given and given[key].shape != own[key].shape]
     for key in other:
         shape, wanted = tuple(given[key].shape), tuple(own[key].shape)
         if not (wanted[:1] == (classes,) and shape[1:] == wanted[1:]):
             raise ModelError(f"model.weights: {source}: {key} is {shape}, the network's is {wanted}")
-    kept = {key: own[key] if key in other or key not in given else given[key] for key in own}
+    kept = {key: own[key] if key in other or key not in given else given[key].to(own[key].dtype) for key in own}
     if odd := [key for key, value in kept.items() if value.is_floating_point() and not bool(value.isfinite().all())]:
         raise ModelError(f"model.weights: {source}: {odd[0]} holds values that are not finite")
-    model.load_state_dict({key: value.to(own[key].dtype) for key, value in kept.items()})
+    model.load_state_dict(kept)
     return other
+
+
+def _unusable(given: torch.Tensor, own: torch.Tensor) -> str | None:
+    """What a tensor is that holds no values for one of the network's; None: it holds some.
+
+    Integers for weights are shares of a scale that lies elsewhere, if anywhere.
+    """
+    if given.is_quantized or given.layout != torch.strided:
+        kind = "quantized" if given.is_quantized else str(given.layout).removeprefix("torch.")
+        return f"{kind}; valid: dense tensors"
+    if given.is_meta:
+        return "on the meta device, without values"
+    if own.is_floating_point() and not given.is_floating_point():
+        kinds = (str(one.dtype).removeprefix("torch.") for one in (given, own))
+        return "{}, the network's is {}; valid: floating-point numbers".format(*kinds)
+    return None
 
 
 def _renamed(weights: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> Tensors:

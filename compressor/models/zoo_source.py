@@ -23,8 +23,20 @@ ZOO: dict[str, Family] = dict(
 
 
 def families() -> dict[str, Family]:
-    """All families by name, those of installed plug-ins included."""
-    return with_plugins("compressor.models", ZOO)
+    """All families by name, those of installed plug-ins included.
+
+    Raises:
+        ModelError: an entry point is no family
+        CompressorError: an entry point cannot be imported, or its name is taken
+    """
+    found = with_plugins("compressor.models", ZOO)
+    for name, family in found.items():
+        if not isinstance(family, Family):
+            raise ModelError(
+                f"entry point compressor.models: {name!r} must be a compressor.models.Family, not a "
+                f"{type(family).__name__}"
+            )
+    return found
 
 
 class ZooSource(ModelSource):

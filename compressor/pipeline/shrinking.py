@@ -55,7 +55,7 @@ def shrink_recipe(
     channels, size = _image(model, proto)
     told = {entry.key: entry.value for entry in proto.metadata_props}
     if mean is None and std is None:
-        mean, std = (parse_json(told.get(f"compressor.{key}", "null")) or None for key in ("mean", "std"))
+        mean, std = (_noted(model, told, key, channels) for key in ("mean", "std"))
     for key, given in (("mean", mean), ("std", std)):
         if given is not None and len(given) != channels:
             raise RecipeError(f"--{key}: {len(given)} values; {model} takes images of {channels} channels")
@@ -89,6 +89,26 @@ def shrink_recipe(
         "train": {"function": "compressor.training.imitation:train", "epochs": epochs},
         "evaluate": {"function": "compressor.training.imitation:agreement", "name": "R2"},
     }
+
+
+def _noted(path: Path, metadata: Mapping[str, str], key: str, channels: int) -> list[float] | None:
+    """What a file of ours says that its images are normalised by; None: nothing.
+
+    Raises:
+        ModelError: that is no number for each channel
+    """
+    text = metadata.get(f"compressor.{key}", "null")
+    try:
+        found = parse_json(text) or None
+    except ValueError:
+        found = text
+    numbers = isinstance(found, list) and all(type(one) in (int, float) for one in found)
+    if found is not None and not (numbers and len(found) == channels):
+        raise ModelError(
+            f"{path}: metadata compressor.{key}: {text[:80]!r} is not a list of {channels} numbers; --mean and --std "
+            "take its place"
+        )
+    return found
 
 
 def _image(path: Path, proto: onnx.ModelProto) -> tuple[int, int | None]:

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from compressor.cli.interrupts import Interrupts
-from compressor.errors import ExportError
+from compressor.cli.interrupts import Interrupts, silence_all_but_first
+from compressor.errors import ExportError, RunError
 from compressor.failures import Failure, reported
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows ends a process that is sent a signal")
@@ -86,3 +86,18 @@ def test_an_interrupt_that_was_caught_is_still_a_wish():
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
         assert interrupts()
+
+
+@pytest.mark.parametrize("variables", [{"WORLD_SIZE": "two"}, {"WORLD_SIZE": "2", "RANK": "first"}])
+def test_what_torchrun_would_not_give_is_refused(monkeypatch, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(
+        RunError, match=r"^the environment variable (WORLD_SIZE|RANK) is '(two|first)'; valid: a number"
+    ):
+        silence_all_but_first()
+
+
+def test_an_empty_variable_says_nothing(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "")
+    assert silence_all_but_first() == 1

@@ -142,6 +142,19 @@ def test_what_is_wrong_is_one_sentence(place, tmp_path, arguments, said):
     assert "Traceback" not in result.output
 
 
+@pytest.mark.parametrize("noted", ["not json", "0.5", "[0.5]", '["a", "b", "c"]'])
+def test_metadata_that_is_none_of_ours_is_one_sentence(place, tmp_path, noted):
+    proto = onnx.load(place / "keras.onnx")
+    onnx.helper.set_model_props(proto, {"compressor.mean": noted})
+    onnx.save(proto, tmp_path / "noted.onnx")
+    (tmp_path / "any").symlink_to(place / "any")
+    result = shrink(tmp_path, tmp_path / "out", "noted.onnx", "any", "--budget", "params=0.5x")
+    assert result.exit_code == 2
+    said = "metadata compressor.mean: "
+    assert said in result.output
+    assert "is not a list of 3 numbers; --mean and --std take its place" in " ".join(result.output.split())
+
+
 def test_compress_takes_a_file(place, tmp_path):
     """With functions of the user's: the example of its inputs is the file's own."""
 

@@ -50,6 +50,40 @@ def test_a_factory_in_the_working_directory(module):
     assert build(narrow)(torch.zeros(2, 1, 8, 8)).shape == (2, 5)
 
 
+@pytest.mark.parametrize("reset", ["self, std", "self"])
+def test_layers_that_cannot_draw_their_weights_are_drawn_as_others_are(module, reset):
+    name = module(
+        "nets_resetting",
+        f"""
+        import torch
+        from torch import nn
+
+
+        class Mixed(nn.Linear):
+            def __init__(self, *sizes):
+                nn.Module.__init__(self)
+                self.weight = nn.Parameter(torch.randn(*reversed(sizes)))
+                self.bias = nn.Parameter(torch.zeros(sizes[1]))
+
+            def reset_parameters({reset}):
+                with torch.no_grad():
+                    self.weight.fill_(float("nan"))
+                raise RuntimeError("not like this")
+
+
+        def net(num_classes):
+            torch.manual_seed(1)
+            return nn.Sequential(nn.Flatten(), Mixed(12, 7), nn.ReLU(), nn.Linear(7, num_classes))
+        """,
+    )
+    architecture = reference_architecture(f"{name}:net", {}, 5, (3, 2, 2))
+    one, other = build(architecture, 1), build(architecture, 2)
+    assert architecture.widths == {"1": 7}
+    assert torch.equal(one[1].weight, build(architecture, 1)[1].weight)
+    assert not torch.equal(one[1].weight, other[1].weight)
+    assert one[1].weight.isfinite().all()
+
+
 def test_factories_that_give_no_network(module):
     name = module(
         "my_broken_nets_of_a_test",

@@ -114,6 +114,36 @@ class Late(Noting):
         return self.seen  # which `forward` would set
 
 
+class Unhashable(Net):
+    __hash__ = None
+
+
+class NotBegun(nn.Module):
+    def __init__(self, num_classes=5):
+        pass
+
+
+def listing(num_classes):
+    net = Net(num_classes)
+    net.state_dict = lambda *arguments, **more: []
+    return net
+
+
+def sparse(num_classes):
+    net = Net(num_classes)
+    net.a.weight = nn.Parameter(net.a.weight.detach().to_sparse())
+    return net
+
+
+class Unsayable(Exception):
+    def __str__(self):
+        raise RuntimeError("hidden")
+
+
+def unsayable(num_classes):
+    raise Unsayable
+
+
 def kept(num_classes):
     if not KEPT:
         KEPT.append(Net(num_classes))
@@ -230,6 +260,11 @@ def test_what_code_changes_around_itself_is_set_back(named, name):
         ("ends", "cannot be built: it ends the process: no licence"),
         ("ends_well", "cannot be built: it ends the process: 0"),
         ("scripted", "it is TorchScript"),
+        ("Unhashable", "gives a broken network: TypeError: unhashable type"),
+        ("NotBegun", "gives a broken network: AttributeError"),
+        ("listing", "its state dict is a list"),
+        ("sparse", r"a\.weight is sparse_coo; valid: dense tensors"),
+        ("unsayable", "cannot be built: Unsayable"),
         ("partly_scripted", "its part a is TorchScript"),
     ],
 )

@@ -46,6 +46,31 @@ SAVED = {
 }
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (lambda value: value.to(torch.int8), "conv.weight is int8, the network's is float32; valid: floating-point"),
+        (lambda value: value.to(torch.complex64), "conv.weight is complex64, the network's is float32"),
+        (lambda value: value.to_sparse(), "conv.weight is sparse_coo; valid: dense tensors"),
+        (lambda value: value.to("meta"), "conv.weight is on the meta device, without values"),
+    ],
+)
+def test_what_holds_no_values_of_weights_is_refused(given, said):
+    trained, model = net(1).state_dict(), net(2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ModelError, match=said):
+        load_trained_(model, trained | {"conv.weight": given(trained["conv.weight"])}, "net.pt", 5)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16, torch.float64])
+def test_floating_point_numbers_of_other_kinds_are_converted(kind):
+    trained, model = net(1).state_dict(), net(2)
+    given = {name: value.to(kind) if value.is_floating_point() else value for name, value in trained.items()}
+    load_trained_(model, given, "net.pt", 5)
+    assert torch.equal(model.conv.weight, trained["conv.weight"].to(kind).float())
+
+
 @pytest.mark.parametrize("form", SAVED)
 def test_what_training_scripts_save_loads(tmp_path, form):
     trained, path = net(1), tmp_path / "net.pt"
