@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -56,7 +57,8 @@ class Interrupts:
             self.pressed = True  # should nobody get to see it
             interrupt(number, frame)
         self.pressed = True
-        print("\nstopping after this step; press Ctrl-C again to stop at once", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError, ValueError):  # the terminal has gone: the run ends with everything saved
+            print("\nstopping after this step; press Ctrl-C again to stop at once", file=sys.stderr, flush=True)
 
 
 def silence_all_but_first() -> int:

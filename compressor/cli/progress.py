@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,7 @@ class Console:
         self._begun, self._pace = time.monotonic(), Pace()
         self._states: dict[str, str] = {}
         self._live: Live | None = None
+        self._heard = True
 
     def __enter__(self) -> Console:
         if self._rich.is_terminal:
@@ -84,17 +86,27 @@ class Console:
                 transient=True,
                 expand=True,
             )
-            self._bar.start()
-            self._task = self._bar.add_task("", place="", time="", total=None)
+            with self._while_heard():
+                self._bar.start()
+                self._task = self._bar.add_task("", place="", time="", total=None)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live is not None:
-            self._live.stop()
-        if self._bar is not None:
-            self._bar.stop()
+        with self._while_heard():
+            if self._live is not None:
+                self._live.stop()
+            if self._bar is not None:
+                self._bar.stop()
+
+    @contextmanager
+    def _while_heard(self) -> Iterator[None]:
+        """Say nothing more once nobody hears it: a terminal that is closed ends no run."""
+        with suppress(OSError, ValueError):  # the latter of a stream that was closed
+            yield
+            return
+        self._heard = False
 
     def progress(self, stage: str, text: str, share: float | None) -> None:
         """Show what a stage is doing.
@@ -104,8 +116,12 @@ class Console:
             text: what it does
             share: the part done of what it does; of `train`, of all trainings of a run; 0 to 1, or None
         """
-        if self._live is not None:
+        if self._live is not None or not self._heard:
             return  # the table says more
+        with self._while_heard():
+            self._progress(stage, text, share)
+
+    def _progress(self, stage: str, text: str, share: float | None) -> None:
         now = time.monotonic()
         # Training is one work, whose share is known; a search, or a run of several, does one thing after another.
         run = _RUN.match(text)
@@ -126,6 +142,11 @@ class Console:
 
     def table(self, runs: Sequence[JobState]) -> None:
         """Show runs that go on side by side: a live table, or a line for each that begins or ends."""
+        if self._heard:
+            with self._while_heard():
+                self._table(runs)
+
+    def _table(self, runs: Sequence[JobState]) -> None:
         changed = [run for run in runs if self._states.get(run.name, "waiting") != run.state]
         self._states |= {run.name: run.state for run in changed}
         if self._bar is None:

@@ -255,9 +255,7 @@ def export_command(out: Path, trust: bool, triton: Path | None) -> None:
 @_open
 def report_command(out: Path, trust: bool, tables: bool, open_page: bool) -> None:
     """Go on in a run folder to its end, or write its report anew."""
-    go_on(out, "report", trust, open_page)
-    if tables:
-        tables_of(out / "report.html")
+    go_on(out, "report", trust, open_page, tables)
 
 
 @command(

@@ -19,6 +19,8 @@ def parse_budget(pairs: tuple[str, ...]) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not (equals and key.strip() and value.strip()):
             raise RecipeError(f"--budget {pair!r}: must look like latency=0.5x or params=0.5M")
+        if key.strip() in found:
+            raise RecipeError(f"--budget {pair!r}: {key.strip()} is given twice")
         found[key.strip()] = _number(value.strip())
     return found
 

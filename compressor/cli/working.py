@@ -59,7 +59,7 @@ def run_recipe(
         tracker.close()
 
 
-def go_on(out: Path, until: str, trust: bool, open_page: bool = False) -> None:
+def go_on(out: Path, until: str, trust: bool, open_page: bool = False, tables: bool = False) -> None:
     """Go on in a run folder up to a stage, and say what that led to."""
     from compressor.pipeline import run_folder
 
@@ -70,7 +70,7 @@ def go_on(out: Path, until: str, trust: bool, open_page: bool = False) -> None:
     def work(progress: Progress, pause: Callable[[], bool]) -> dict[str, Any]:
         return continue_run(out, until, progress, pause, trust=trust)
 
-    carry_out(recipe, out, until, work, open_page)
+    carry_out(recipe, out, until, work, open_page, tables)
 
 
 def carry_out(
@@ -79,6 +79,7 @@ def carry_out(
     until: str,
     work: Callable[[Progress, Callable[[], bool]], dict[str, Any]],
     open_page: bool,
+    tables: bool = False,
 ) -> None:
     """Run stages with progress on the terminal, and say what they led to."""
     from compressor.pipeline.runner import Stopped, join
@@ -96,6 +97,8 @@ def carry_out(
     except Stopped as stopped:
         _conclude_early(stopped, out, interrupts.pressed)
         return
+    if tables:
+        tables_of(out / "report.html")
     if open_page:
         show(out / "report.html")
     _conclude(report, out, until)

@@ -25,7 +25,7 @@ import torch
 
 from compressor.bench import measure_latencies
 from compressor.data import DataSet, load_data
-from compressor.errors import BudgetError, CompressorError, RunError
+from compressor.errors import BudgetError, CompressorError, ExportError, RunError, TrainingError
 from compressor.files import copy_atomic, read_json, sha256_of, write_json
 from compressor.pipeline import environment, run_folder
 from compressor.pipeline.doctor import check_provider
@@ -77,7 +77,8 @@ def compare_methods(
         the content of comparison.json: every run, means and spreads, Pareto fronts
 
     Raises:
-        CompressorError: see compressor.errors; a budget that a method cannot meet is recorded instead
+        CompressorError: see compressor.errors; of a run that cannot meet its budget, diverges or gives no valid file
+            that is recorded instead
     """
     if executor is not None and multiprocessing.parent_process() is not None:
         raise RunError(
@@ -122,6 +123,7 @@ class _SweepRun:
         self.log = RunLog(out / "log.jsonl")
         self._loaded: tuple[object, DataSet] | None = None
         self.failures = _read_failures(out / "failures.json", [job.folder for job in sweep.jobs])
+        self._for_good = set(self.failures)  # a budget stays one that cannot be met, other runs are tried again
         self.twins: dict[str, str] = {}
 
     def load(self, config: DataConfig, *, seed: int, device: torch.device) -> DataSet:
@@ -156,11 +158,14 @@ class _SweepRun:
         write_comparison(record, self.out)
         return record
 
-    def bring(self, place: int) -> str | None:
-        """Bring one run up to its ONNX file, in a worker; returns why its budget cannot be met."""
+    def bring(self, place: int) -> tuple[str, bool] | None:
+        """Bring one run up to its ONNX file, in a worker; returns why that fails, and whether it does so for good."""
         job = self.sweep.jobs[place]
+        if job.folder not in self._for_good:
+            self.failures.pop(job.folder, None)
         self._run(job, "export", keep=False)
-        return self.failures.get(job.folder)
+        why = self.failures.get(job.folder)
+        return None if why is None else (why, job.folder in self._for_good)
 
     def _all_side_by_side(self, executor: Executor) -> None:
         """Bring all runs up to their files; then nothing is left to do here but to read what was written."""
@@ -177,9 +182,7 @@ class _SweepRun:
 
         for name, failure in run_tasks(_bring, tasks, executor, look).items():
             if failure is not None:
-                self.failures[names[name].folder] = failure
-        if self.failures:
-            write_json(self.out / "failures.json", self.failures)
+                self._failed(names[name], *failure)
 
     def _tasks(self) -> list[Task]:
         """A task for every run; those that share what a search keeps come one after the other."""
@@ -205,12 +208,13 @@ class _SweepRun:
         return lambda stage, text, share: self.progress(stage, f"{head}: {text}", share)
 
     def _run(self, job: Job, until: str, keep: bool = True) -> None:
-        """Bring one run up to its search, its ONNX file or its measurements, or record why its budget cannot be met.
+        """Bring one run up to its search, its ONNX file or its measurements, or record why it has no result: its budget
+        cannot be met, its training diverged, or its file is refused. What fails otherwise would fail in all runs.
 
         Args:
             job: the run
             until: its last stage
-            keep: write that reason to the comparison's folder
+            keep: write to the comparison's folder that a budget cannot be met
         """
         if job.folder in self.failures:
             return
@@ -223,12 +227,20 @@ class _SweepRun:
                 return
             self._borrow(job)
             run(job.recipe, folder, resume=True, until=until, progress=progress, shared=shared)
-        except BudgetError as error:
-            self.failures[job.folder] = str(error)
-            if keep:
-                write_json(self.out / "failures.json", self.failures)
         except CompressorError as error:
-            raise type(error)(f"{job.name}: {error}") from error
+            of_its_own = isinstance(error, BudgetError | TrainingError | ExportError)
+            if job.method == UNSCALED or not of_its_own:
+                raise type(error)(f"{job.name}: {error}") from error
+            self._failed(job, str(error), isinstance(error, BudgetError), keep)
+
+    def _failed(self, job: Job, why: str, for_good: bool, keep: bool = True) -> None:
+        """Note why a run has no result; the others go on."""
+        self.failures[job.folder] = why
+        if for_good:
+            self._for_good.add(job.folder)
+            if keep:
+                lasting = {folder: said for folder, said in self.failures.items() if folder in self._for_good}
+                write_json(self.out / "failures.json", lasting)
 
     def _borrow(self, job: Job) -> None:
         """Take the weights of an earlier run of the same network, if there is one."""
@@ -339,12 +351,12 @@ class _SweepRun:
         }
 
 
-def _bring(sweep: Sweep, out: Path, place: int, where: Path) -> str | None:
+def _bring(sweep: Sweep, out: Path, place: int, where: Path) -> tuple[str, bool] | None:
     """What a worker does; `where` is what relative paths of the recipe are relative to."""
     os.chdir(where)
     if _LAST.get("of") != (sweep, out):  # a worker keeps the images of its last run
         _LAST.update({"of": (sweep, out), "run": _SweepRun(sweep, out, lambda stage, text, share: None)})
-    found: str | None = _LAST["run"].bring(place)
+    found: tuple[str, bool] | None = _LAST["run"].bring(place)
     return found
 
 
@@ -386,8 +398,8 @@ def _claim(folder: Path, sweep: Sweep, resume: bool) -> None:
     run_folder.check_entries(folder)
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder}: is a file, not a folder")
-    known = read_json(path) if path.exists() else None
-    if not (isinstance(known, dict) and known.keys() == wanted.keys()):
+    known = _as_now(read_json(path) if path.exists() else None, wanted, sweep)
+    if known is None:
         if folder.exists() and any(not entry.name.endswith(".tmp") for entry in folder.iterdir()):
             raise RunError(f"{folder}: is not empty and holds no comparison; name another folder")
         write_json(path, wanted)
@@ -399,6 +411,25 @@ def _claim(folder: Path, sweep: Sweep, resume: bool) -> None:
             f"{path}: {', '.join(changed)} differs from what this comparison was begun with; change it back, or begin "
             "in another folder"
         )
+
+
+def _as_now(found: Any, wanted: dict[str, Any], sweep: Sweep) -> dict[str, Any] | None:
+    """The plan of a comparison, begun by an earlier version perhaps: what that did not know has its default; None: it
+    is none.
+    """
+    own = ("methods", "budgets", "seeds")
+    if not (isinstance(found, dict) and found.keys() <= wanted.keys() and all(name in found for name in own)):
+        return None
+    known = run_folder.with_new_keys(found, wanted, sweep.jobs[0].recipe)
+    configs = {job.method: job.recipe.search for job in sweep.jobs}
+    if isinstance(known["methods"], dict):
+        known["methods"] = {
+            name: run_folder.with_defaults(values, wanted["methods"].get(name, {}), configs[name])
+            if isinstance(values, dict) and name in configs
+            else values
+            for name, values in known["methods"].items()
+        }
+    return known
 
 
 def _fixed(sweep: Sweep) -> dict[str, Any]:

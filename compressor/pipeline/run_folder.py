@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from compressor.errors import RunError
 from compressor.files import cache_folder, digest_of, read_json, sha256_of, write_atomic, write_json
 from compressor.recipe import Recipe, costs, load_recipe, method_of
 from compressor.recipe.model_name import ModelName
-from compressor.recipe.sections import USUAL_OPSET
+from compressor.recipe.sections import USUAL_OPSET, WEIGHTS_FILES
 
 # What a stage's outcome depends on. Device, threads and checkpoint times are not part of it, nor where images lie.
 _USES: dict[str, tuple[str, ...]] = {
@@ -51,8 +52,9 @@ _MARKS = ("recipe.yaml", "stages.json", "plan.json")  # a run or a comparison ha
 _KINDS = (".json", ".jsonl", ".yaml", ".safetensors", ".onnx", ".html", ".csv", ".tmp")
 _FOLDERS = ("checkpoints", "baselines", "exports", "now", "runs", "shared")
 _FORM = {"precision", "calibration", "half_io", "preprocess", "softmax", "batch"}
-_DIGESTS = {"sha256", "weights_sha256", "external_sha256"}  # of files that a network is read from
+_DIGESTS = {"sha256", "weights_sha256", "external_sha256", "teacher_sha256"}  # of files that networks are read from
 _PLACES = ("path", "download", "memory_gib")
+_HALF_MADE = re.compile(r"\.(onnx|data|tmp)$")
 _FILES = "files"  # of stages.json: {file: its SHA-256}
 
 
@@ -175,7 +177,7 @@ def check(folder: Path, recipe: Recipe) -> None:
         if stage not in known:
             raise RunError(f"{folder / 'stages.json'}: does not say what the {stage} stage was made from; begin anew")
         used = _used(stage, recipe)
-        if changed := difference(_with_new_keys(known[stage], used, recipe), used):
+        if changed := difference(with_new_keys(known[stage], used, recipe), used):
             raise RunError(
                 f"{folder / 'recipe.yaml'}: {', '.join(changed)} differs from what the {stage} stage of this run used, "
                 "says stages.json; "
@@ -183,27 +185,46 @@ def check(folder: Path, recipe: Recipe) -> None:
             )
 
 
-def _with_new_keys(before: dict[str, Any], used: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
-    """What a stage used, noted by an earlier version perhaps: keys that it did not know have their defaults."""
+def with_new_keys(before: dict[str, Any], used: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """What was used of a recipe, noted by an earlier version perhaps: what that did not know has its default."""
     found = dict(before)
-    for name, values in before.items():
+    for name, values in with_defaults(before, used, recipe).items():
         section, now = getattr(recipe, name, None), used.get(name)
         if isinstance(values, dict) and isinstance(now, dict) and isinstance(section, BaseModel):
-            fields = type(section).model_fields
-            new = {k: fields[k] for k in now if k not in values and k in fields and not fields[k].is_required()}
-            defaults = {key: field.get_default(call_default_factory=True) for key, field in new.items()}
-            found[name] = json.loads(json.dumps(defaults, default=lambda one: one.model_dump(mode="json"))) | values
+            values = with_defaults(values, now, section)
+        found[name] = values
     return found
+
+
+def with_defaults(before: dict[str, Any], now: dict[str, Any], section: BaseModel) -> dict[str, Any]:
+    """Values of a section as JSON, with defaults of keys that are there `now` and were not before."""
+    fields = type(section).model_fields
+    new = {key: fields[key] for key in now if key not in before and key in fields and not fields[key].is_required()}
+    defaults = {key: field.get_default(call_default_factory=True) for key, field in new.items()}
+    filled: dict[str, Any] = json.loads(json.dumps(defaults, default=lambda one: one.model_dump(mode="json"))) | before
+    return filled
 
 
 def tidy(folder: Path) -> None:
     """Delete what a killed process has left half-written; only while nobody else works in the folder."""
     for place in (folder, *folder.glob("baselines/*"), *folder.glob("checkpoints/*"), folder / "exports"):
-        for left in place.glob("compressor-????????"):  # folders of tempfile
-            if left.is_dir() and not left.is_symlink():
+        for left in place.glob("compressor-????????"):
+            if _is_half_made(left):
                 shutil.rmtree(left, ignore_errors=True)
         for left in place.glob(".*.tmp"):
             left.unlink(missing_ok=True)
+
+
+def _is_half_made(entry: Path) -> bool:
+    """Whether an entry is a folder of tempfile in which files were made: nothing but networks, none of them finished.
+
+    People name folders too: compressor-original, compressor-20261201.
+    """
+    if entry.is_symlink() or not entry.is_dir():
+        return False
+    inside = [path for path in entry.rglob("*") if not path.is_dir()]
+    names = re.search(r"-[a-z0-9_]{8}$", entry.name) is not None
+    return names and all(_HALF_MADE.search(path.name) and path.name != "model.onnx" for path in inside)
 
 
 def seal(folder: Path, stage: str) -> None:
@@ -284,6 +305,8 @@ def _used(stage: str, recipe: Recipe) -> dict[str, Any]:
         dumped["export"] = recipe.export.model_dump(mode="json", include=_FORM)
     if "model" in dumped:
         dumped["model"] |= _digests(recipe)
+    if "train" in dumped:
+        dumped["train"] |= _digest_of_teacher(recipe)
     if dumped.get("export", {}).get("opset", 0) is None and ModelName.of(recipe.model.name).file is None:
         dumped["export"]["opset"] = USUAL_OPSET  # as earlier versions note it
     if "data" in dumped:
@@ -303,6 +326,13 @@ def _digests(recipe: Recipe) -> dict[str, str]:
         if beside and all(path.is_file() for path in beside):
             found["external_sha256"] = digest_of(" ".join(map(sha256_of, beside)), 64)
     return found
+
+
+def _digest_of_teacher(recipe: Recipe) -> dict[str, str]:
+    """SHA-256 of the file of weights that teaches, if one does and is there."""
+    distill = recipe.train.distill
+    file = None if distill is None or not distill.teacher.endswith(WEIGHTS_FILES) else Path(distill.teacher)
+    return {} if file is None or not file.is_file() else {"teacher_sha256": sha256_of(file)}
 
 
 def used(recipe: Recipe) -> dict[str, Any]:

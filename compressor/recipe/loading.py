@@ -83,8 +83,9 @@ def parse_recipe(raw: Any, overrides: Iterable[str] = (), source: str = "recipe"
         raw = json.loads(json.dumps(raw, default=str))  # a deep copy: overrides must not reach the caller's dict
     except (TypeError, ValueError, RecursionError) as error:
         raise RecipeError(f"{source}: not a recipe: {error}") from error
+    said: set[str] = set()
     for override in overrides:
-        _override(raw, override)
+        _override(raw, override, said)
     try:
         return recipe_type().model_validate(raw)
     except ValidationError as error:
@@ -118,7 +119,8 @@ def _load_yaml(text: str) -> Any:
         raise ValueError(f"a value does not fit its type: {error}") from error
 
 
-def _override(raw: dict[str, Any], override: str) -> None:
+def _override(raw: dict[str, Any], override: str, said: set[str]) -> None:
+    """Set a value in a raw recipe; `said` has the paths that were set before it, and gets its own."""
     path, equals, text = override.partition("=")
     *parents, last = path.split(".")
     if not equals or not all((*parents, last)):
@@ -136,8 +138,10 @@ def _override(raw: dict[str, Any], override: str) -> None:
             raise RecipeError(f"--set {override!r}: {'.'.join(parents[: depth + 1])} is {inner!r}, not a mapping")
         place = inner
     if path == "search.method" and place.get("method") != value:
-        place.clear()  # options of one method mean nothing to another
+        for key in [key for key in place if f"search.{key}" not in said]:
+            del place[key]  # the file's options of one method mean nothing to another
     place[last] = value
+    said.add(path)
 
 
 _MOST_PROBLEMS = 20  # that are said of one recipe

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compressor.report.format import ABSENT
@@ -16,6 +16,17 @@ Group = Mapping[str, Any]
 def title_of(group: Group) -> str:
     """Name a method at a budget."""
     return f"{group['method']} {group['budget']}" if group["budget"] else UNSCALED
+
+
+def why_without(errors: Sequence[str]) -> str:
+    """In few words why runs have no result, of what was said of each."""
+    return "cannot be met" if all("cannot be met" in error for error in errors) else "failed"
+
+
+def errors_of(group: Group, record: Record) -> list[str]:
+    """What was said of the runs of a group that have no result."""
+    own = [run for run in record["runs"] if (run["method"], run["budget"]) == (group["method"], group["budget"])]
+    return [run["error"] for run in own if run["error"] is not None]
 
 
 def methods_of(record: Record) -> list[str]:

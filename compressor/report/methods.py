@@ -12,7 +12,7 @@ from markupsafe import Markup
 from compressor.recipe.cost import cost_title
 from compressor.report.aggregate import FRONTS, SAME, cost_columns
 from compressor.report.format import ABSENT, Cell, quantity, significant, value_cell
-from compressor.report.groups import UNSCALED, Group, methods_of, score_text, title_of
+from compressor.report.groups import UNSCALED, Group, errors_of, methods_of, score_text, title_of, why_without
 from compressor.report.leads import comparison_lead
 from compressor.report.method_figures import TITLES, UNSCALED_LOOK, bars_note, cost_chart, legend_of, looks
 from compressor.report.rendering import render_page
@@ -114,12 +114,15 @@ def _charts(record: Record, metric: Metric) -> dict[str, Any]:
 
 def _means(record: Record, metric: Metric) -> dict[str, Any]:
     found = {(group["method"], group["budget"]): group for group in record["groups"]}
+
+    def cell(group: Group, colspan: int | None = None) -> Cell:
+        return _mean_cell(group, metric, errors_of(group, record), colspan)
+
     rows: list[list[object]] = [
-        [method, *(_mean_cell(found[method, budget], metric) for budget in record["budgets"])]
-        for method in methods_of(record)
+        [method, *(cell(found[method, budget]) for budget in record["budgets"])] for method in methods_of(record)
     ]
     span = len(record["budgets"])
-    rows += [[UNSCALED, _mean_cell(group, metric, span)] for group in record["groups"] if not group["budget"]]
+    rows += [[UNSCALED, cell(group, span)] for group in record["groups"] if not group["budget"]]
     failed = {(run["method"], run["budget"], run["error"]): None for run in record["runs"] if run["error"] is not None}
     return {
         "head": ["", *record["budgets"]],
@@ -128,9 +131,9 @@ def _means(record: Record, metric: Metric) -> dict[str, Any]:
     }
 
 
-def _mean_cell(group: Group, metric: Metric, colspan: int | None = None) -> Cell:
+def _mean_cell(group: Group, metric: Metric, errors: Sequence[str], colspan: int | None = None) -> Cell:
     if group[metric.column] is None:
-        return Cell(ABSENT, ["cannot be met"])
+        return Cell(ABSENT, [why_without(errors)])
     badges = [("best", "met")] * group["best"] + [("missed", "missed")] * (group["met"] is False)
     notes = [
         f"{quantity(round(group['params']['mean']))} parameters",
@@ -177,7 +180,7 @@ def _runs(record: Record, metric: Metric) -> dict[str, Any]:
 def _run_row(run: Record, metric: Metric, sizes: Sequence[str]) -> list[object]:
     name = f"{title_of(run)}, seed {run['seed']}"
     if run["error"] is not None:
-        return [name, *(ABSENT for _ in range(3 + len(sizes))), _badge(False), "cannot be met"]
+        return [name, *(ABSENT for _ in range(3 + len(sizes))), _badge(False), why_without([run["error"]])]
     remarks = []
     if run.get("binding"):
         remarks.append(f"{run['binding']} binds")

@@ -6,7 +6,7 @@ from compressor.recipe.cost import cost_title, costs
 from compressor.recipe.method import lines_of
 from compressor.report.distillation import distillation_line
 from compressor.report.format import number, percent, quantity, significant
-from compressor.report.groups import spread_text, title_of
+from compressor.report.groups import errors_of, spread_text, title_of, why_without
 from compressor.report.precision import precision_line
 from compressor.report.values import (
     Limit,
@@ -50,12 +50,12 @@ def summary_lines(record: Record) -> list[str]:
 
 
 def comparison_lines(record: Record) -> list[str]:
-    """A table of a comparison: a line for each method at each budget, then what could not be met."""
+    """A table of a comparison: a line for each method at each budget, then why runs have no result."""
     metric = metric_of(record)
     rows: list[tuple[str, ...]] = [("", metric.title, "parameters", "MACs", "ms", "")]
     for group in record["groups"]:
         if group[metric.column] is None:
-            rows.append((title_of(group), "cannot be met", "", "", "", ""))
+            rows.append((title_of(group), why_without(errors_of(group, record)), "", "", "", ""))
             continue
         sizes = (quantity(round(group[key]["mean"])) for key in ("params", "macs"))
         remarks = ["best"] * group["best"] + ["MISSED"] * (group["met"] is False)

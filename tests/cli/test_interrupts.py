@@ -4,9 +4,12 @@ import contextlib
 import os
 import signal
 import sys
+from types import SimpleNamespace
 
+import click
 import pytest
 
+from compressor.cli import working
 from compressor.cli.interrupts import Interrupts, silence_all_but_first
 from compressor.errors import ExportError, RunError
 from compressor.failures import Failure, reported
@@ -101,3 +104,29 @@ def test_what_torchrun_would_not_give_is_refused(monkeypatch, variables):
 def test_an_empty_variable_says_nothing(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "")
     assert silence_all_but_first() == 1
+
+
+def test_a_signal_is_heard_though_the_terminal_has_gone(monkeypatch):
+    class Gone:
+        def write(self, text):
+            raise OSError(5, "Input/output error")
+
+        flush = write
+
+    interrupts = Interrupts()
+    with interrupts:
+        interrupts()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", Gone())
+            os.kill(os.getpid(), signal.SIGINT)
+            assert interrupts()
+
+
+def test_tables_are_written_of_a_run_that_missed_its_budget(monkeypatch, tmp_path):
+    written = []
+    monkeypatch.setattr(working, "tables_of", written.append)
+    monkeypatch.setattr("compressor.report.summary_lines", lambda report: [])
+    recipe = SimpleNamespace(device="cpu")
+    with pytest.raises(click.exceptions.Exit), click.Context(click.Command("report")):
+        working.carry_out(recipe, tmp_path, "report", lambda *_: {"budget": {"met": False}}, False, True)
+    assert written == [tmp_path / "report.html"]

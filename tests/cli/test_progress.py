@@ -8,6 +8,7 @@ from rich.console import Console as RichConsole
 
 from compressor.cli import progress
 from compressor.cli.progress import Console, Pace
+from compressor.pipeline.compare import JobState
 from compressor.pipeline.stages import STAGES
 
 
@@ -100,3 +101,33 @@ def test_a_terminal_has_it_in_one_line(monkeypatch):
     assert "2/5 train" in text
     assert "20 s used, about 20 s left" in text
     assert "training result: epoch [2]" in text
+
+
+class Gone(io.StringIO):
+    """A terminal that is closed after some writes."""
+
+    def __init__(self, writes):
+        super().__init__()
+        self._left = writes
+
+    def write(self, text):
+        self._left -= 1
+        if self._left < 0:
+            raise OSError(5, "Input/output error")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("writes", [0, 3])
+def test_a_terminal_that_is_closed_ends_nothing(monkeypatch, terminal, writes):
+    told = Gone(writes)
+    monkeypatch.setattr(
+        progress, "RichConsole", lambda **_: RichConsole(file=told, force_terminal=terminal, width=80, highlight=False)
+    )
+    monkeypatch.setattr(progress, "time", Clock())
+    runs = [JobState(f"run {number}", "running") for number in range(3)]
+    with Console() as console:
+        for epoch in range(9):
+            console.progress("train", f"epoch {epoch}", epoch / 9)
+            console.table(runs)
+    assert told.getvalue().count("epoch") <= writes

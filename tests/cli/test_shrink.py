@@ -126,6 +126,7 @@ def test_a_classifier_learns_from_itself(place, tmp_path, monkeypatch, capsys):
         (("keras.onnx", "nowhere", "--budget", "params=0.5x"), "is not a folder"),
         (("nothing.onnx", "any", "--budget", "params=0.5x"), "nothing.onnx: file not found"),
         (("keras.onnx", "any", "--budget", "params"), "must look like latency=0.5x"),
+        (("keras.onnx", "any", "--budget", "params=0.5x,params=0.2x"), "--budget 'params=0.2x': params is given twice"),
         (("keras.onnx", "any", "--budget", "parms=0.5x"), "parms"),
         (("keras.onnx", "any", "--budget", "params=0.5x", "--mean", "grey"), "--mean 'grey'"),
         (("keras.onnx", "any", "--budget", "params=0.5x", "--mean", "0.5"), "--mean: 1 values"),

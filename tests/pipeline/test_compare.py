@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import statistics
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from compressor.pipeline import compare as comparison
 from compressor.pipeline.compare import compare_methods
 from compressor.pipeline.runner import continue_run
 from compressor.recipe import parse_recipe
+from compressor.report import comparison_lines
 from compressor.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("quick_export", "no_figures")  # which have tests of their own
@@ -259,6 +261,53 @@ def test_equal_networks_are_trained_once(tmp_path, fits):
     weights = [(tmp_path / "out" / run["folder"] / "weights.safetensors").read_bytes() for run in (uniform, fallback)]
     assert weights[0] == weights[1]
     assert uniform["accuracy"] == fallback["accuracy"]
+
+
+@pytest.mark.parametrize("side_by_side", [False, True])
+def test_a_run_that_fails_by_itself_is_told_and_tried_again(tmp_path, monkeypatch, side_by_side):
+    if side_by_side:
+        monkeypatch.setattr(comparison, "run_tasks", in_turn)
+    executor = (lambda folder: SimpleNamespace(stop=lambda: None)) if side_by_side else None
+    comparison._LAST.clear()
+    out, search = tmp_path / "out", comparison.search
+
+    def diverging(problem, config):
+        if config.method == "random":
+            raise TrainingError("the loss is nan")
+        return search(problem, config)
+
+    monkeypatch.setattr(comparison, "search", diverging)
+    arguments = (parse_recipe(RAW), ["random", "uniform"], ["0.25x", "params=9"], 1, out)
+    record = compare_methods(*arguments, executor=executor)
+    errors = {(run["method"], run["budget"]): run["error"] for run in record["runs"]}
+    assert errors["random", "0.25x"].endswith("the loss is nan")
+    assert errors["uniform", "0.25x"] is None
+    assert "cannot be met" in errors["uniform", "params=9"]
+    assert record["met"] is False
+    said = {line.split("  ")[0]: line for line in comparison_lines(record)}
+    assert said["random 0.25x"].endswith("failed")
+    assert said["uniform params=9"].endswith("cannot be met")
+    assert len(json.loads((out / "failures.json").read_text())) == 1
+    monkeypatch.setattr(comparison, "search", search)
+    comparison._LAST.clear()
+    again = compare_methods(*arguments, resume=True, executor=executor)
+    errors = {(run["method"], run["budget"]): run["error"] for run in again["runs"]}
+    assert errors["random", "0.25x"] is errors["uniform", "0.25x"] is None
+
+
+def in_turn(function, tasks, executor, watch):
+    return {task.name: function(*task.arguments) for task in tasks}
+
+
+def test_a_comparison_of_an_earlier_version_goes_on(finished, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    plan = json.loads((out / "plan.json").read_text())
+    del plan["train"]["ema"], plan["methods"]["neuralscale"]["price"], plan["finetune"]
+    (out / "plan.json").write_text(json.dumps(plan))
+    assert same(compare_methods(parse_recipe(RAW), METHODS, BUDGETS, SEEDS, out, resume=True), finished[1])
+    with pytest.raises(RunError, match=r"train\.ema differs"):
+        compare_methods(parse_recipe(RAW, ["train.ema=0.9"]), METHODS, BUDGETS, SEEDS, out, resume=True)
 
 
 def test_another_error_stops_and_names_the_run(tmp_path):

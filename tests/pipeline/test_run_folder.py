@@ -170,10 +170,13 @@ def test_what_a_killed_process_left_is_deleted(folder, finished, no_figures):
         place.mkdir()
         (place / "half.onnx").write_bytes(b"x")
     (folder / ".model.onnx.123.tmp").write_bytes(b"x")
-    (folder / "compressor-of-mine").mkdir()  # no name of tempfile's
+    mine = [folder / name for name in ("compressor-of-mine", "compressor-original", "compressor-20261201")]
+    for place, name in zip(mine, ("half.onnx", "notes.txt", "model.onnx"), strict=True):  # the first has no such name
+        place.mkdir()
+        (place / name).write_bytes(b"x")
     continue_run(folder, "report")
     assert not [place for place in (*left, folder / ".model.onnx.123.tmp") if place.exists()]
-    assert (folder / "compressor-of-mine").is_dir()
+    assert [len(list(place.iterdir())) for place in mine] == [1, 1, 1]
 
 
 def test_what_was_made_again_with_a_deleted_file_is_no_damage(folder, monkeypatch, no_figures):

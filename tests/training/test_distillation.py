@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from compressor.data import IGNORED
-from compressor.errors import ModelError, RecipeError, TrainingError
+from compressor.errors import ModelError, RecipeError, RunError, TrainingError
 from compressor.pipeline.runner import run
 from compressor.recipe import parse_recipe
 from compressor.training.distillation import Teacher
@@ -139,6 +139,10 @@ def test_a_run_distils_what_it_found_from_the_network_it_came_with(tmp_path):
     run(recipe({"teacher": weights}, baselines=[]), tmp_path / "file", until="train")
     found = load_file(tmp_path / "file" / "weights.safetensors")
     assert all(torch.equal(found[name], value) for name, value in taught.items())
+    # another one may not take its place in the middle
+    save_file(plain, weights)
+    with pytest.raises(RunError, match=r"train\.teacher_sha256 differs from what the train stage of this run used"):
+        run(recipe({"teacher": weights}, baselines=[]), tmp_path / "file", resume=True)
 
 
 @pytest.mark.usefixtures("quick_export", "no_figures")
