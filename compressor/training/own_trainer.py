@@ -88,7 +88,7 @@ class OwnTrainer(Trainer):
                 break
         if settings.epochs is not None and observer is None:
             self._steps.setdefault("epoch", max(1, steps.count // settings.epochs))
-        if settings.evaluate and len(self.data.validation) and (self.metric is None or self.metric.by_split):
+        if settings.evaluate and self._judges_validation:
             found = self.evaluate(model, self.data.validation)
             history[-1] = replace(
                 history[-1],
@@ -102,6 +102,13 @@ class OwnTrainer(Trainer):
             values = {"history": [asdict(record) for record in history], "observer": seen.values}
             save_snapshot(checkpoint, Snapshot(tensors, values))
         return history
+
+    @property
+    def _judges_validation(self) -> bool:
+        """Whether there is a validation split and something judges it; only functions of the user's know their own."""
+        if self.metric is None:
+            return len(self.data.validation) > 0
+        return self.metric.by_split and (len(self.data.validation) > 0 or self.data.task == "own")
 
     def _pausing(self, count: int) -> bool:
         return self.pause(count / self._steps.get("epoch", count))

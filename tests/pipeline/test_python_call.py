@@ -195,7 +195,8 @@ def test_torch_and_the_file_are_judged_by_the_same_data(tmp_path):
         return float(model(**data)["boxes"].mean())
 
     pair(tmp_path / "run", evaluate=judged, baselines=[], method="uniform")
-    assert set(seen) == {"test"}
+    assert seen.count("test") == 2  # of PyTorch's network and of the file
+    assert set(seen) == {"validation", "test"}
     with pytest.raises(TrainingError, match="gives nan, not a finite number"):
         pair(tmp_path / "nan", evaluate=lambda model: float("nan"), baselines=[], method="uniform")
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from compressor.costs import params_macs
 from compressor.costs.budget import Budget
+from compressor.data.torch_data import _Hidden
 from compressor.errors import RecipeError, RunError, TrainingError
 from compressor.models import build, graph_of, reference_architecture
 from compressor.pipeline import run_folder
@@ -219,6 +220,29 @@ def test_a_metric_is_told_the_split_if_it_asks():
     for value, message in (("much", "gives a str, not a number"), (float("nan"), "gives nan, not a finite number")):
         with pytest.raises(TrainingError, match=message):
             OwnMetric(lambda model, value=value: value, None, CPU, "mAP")(model, "test", 1)
+
+
+def test_validation_data_that_only_the_users_functions_know_are_judged(digits):
+    seen = []
+
+    def judge(model, data, split):
+        seen.append(split)
+        return 0.5
+
+    data = replace(digits(), task="own", train=_Hidden(CPU), validation=_Hidden(CPU), test=_Hidden(CPU))
+    metric = OwnMetric(judge, None, CPU, "mAP")
+    for function, said in ((judge, ["validation"]), (lambda model, data: 0.5, [])):
+        seen.clear()
+        trainer = OwnTrainer(data, CPU, function=step_once, metric=replace(metric, function=function))
+        (record,) = trainer.fit(nn.Linear(3, 2), Settings(1, 8, lambda step, per_epoch: 0.1, 0.9, 0.0), seed=0)
+        assert seen == said
+        assert record.validation_metric == (0.5 if said else None)
+
+
+def step_once(model):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
 
 
 @pytest.mark.parametrize("name", SHARES)

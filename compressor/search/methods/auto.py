@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from compressor.errors import BudgetError, ModelError, TrainingError, not_one_of
+from compressor.errors import BudgetError, ModelError, RecipeError, TrainingError, not_one_of
 from compressor.files import digest_of, read_json, write_json
 from compressor.recipe.method import Method, MethodConfig, methods
 from compressor.report.descent import descent_section, fit_section
@@ -70,6 +70,7 @@ def search(problem: Problem, config: AutoConfig) -> SearchResult:
     Raises:
         BudgetError: no candidate can meet the budget
         ModelError: no candidate can change this network
+        RecipeError: the user's functions tell nothing by which candidates could be compared
         TrainingError: all trainings diverged
     """
     from compressor.search import search as run_method
@@ -94,13 +95,14 @@ def search(problem: Problem, config: AutoConfig) -> SearchResult:
     chosen = found[winner]
     if config.weights == "fresh" and not chosen.trained:
         chosen = replace(chosen, weights=None, finetuning=None)
-    in_full = rounds[-1]["scores"] if rounds and rounds[-1]["epochs"] == _whole(problem) else {}
+    whole = _whole(problem, kept)
+    in_full = rounds[-1]["scores"] if rounds and rounds[-1]["epochs"] == whole else {}
     fresh = chosen.weights is None and not kept
     if winner in in_full and fresh and problem.alone and problem.work is not None:
         chosen = _finished(problem, config, winner, chosen)
     for name in in_full:
         if name != winner or not chosen.finished:  # that one's checkpoint serves a search that is repeated
-            _forget(problem, _key(problem, name, found[name], _whole(problem), kept))
+            _forget(problem, _key(problem, name, found[name], whole, kept))
     race = {
         "rounds": rounds,
         "chosen": winner,
@@ -121,7 +123,7 @@ def _config_of(name: str, problem: Problem, config: AutoConfig) -> Any:
     changes: dict[str, Any] = {"weights": config.weights} if kept else {}
     if not isinstance(own, PruningConfig) or problem.final is None or problem.final.epochs is None:
         return own.model_copy(update=changes)
-    epochs, batch, steps = problem.final.epochs, problem.final.batch_size, _steps(problem)
+    epochs, batch, steps = problem.final.epochs, problem.final.batch_size, _steps(problem, problem.final)
     channels = sum(problem.reference.widths.values())
     events = max(1, channels // own.prune_channels)
     changes |= {
@@ -135,19 +137,23 @@ def _config_of(name: str, problem: Problem, config: AutoConfig) -> Any:
     return own.model_copy(update=changes)
 
 
-def _steps(problem: Problem) -> int:
-    """Of an epoch of the final training."""
+def _steps(problem: Problem, settings: Settings) -> int:
+    """Of an epoch of a training."""
     from compressor.models import build
 
-    assert problem.final is not None
-    steps, _ = problem.trainer.epoch_size(problem.final.batch_size, build(problem.reference, problem.seed))
+    steps, _ = problem.trainer.epoch_size(settings.batch_size, build(problem.reference, problem.seed))
     return steps
 
 
-def _whole(problem: Problem) -> int:
-    """Epochs of the final training."""
+def _in_the_end(problem: Problem, kept: bool) -> Settings:
+    """How networks are trained in the end: those that keep weights are fine-tuned."""
     assert problem.final is not None
-    return problem.final.epochs or 1
+    return problem.finetuning(None) if kept and problem.finetuning is not None else problem.final
+
+
+def _whole(problem: Problem, kept: bool) -> int:
+    """Epochs of that."""
+    return _in_the_end(problem, kept).epochs or 1
 
 
 def _race(
@@ -161,8 +167,8 @@ def _race(
     """
     done = {name: _score_of(one.history, problem.trainer.better) for name, one in found.items() if one.trained}
     alive, rounds = [name for name in found if name not in done], []
-    whole = _whole(problem)
-    enough = min(math.ceil(_LEAST_STEPS / _steps(problem)), math.ceil(whole / 2))
+    whole = _whole(problem, kept)
+    enough = min(math.ceil(_LEAST_STEPS / _steps(problem, _in_the_end(problem, kept))), math.ceil(whole / 2))
     epochs = max(1, round(config.share * whole), enough)
     diverged: TrainingError | None = None
     sign = -1 if problem.trainer.better == "higher" else 1
@@ -220,10 +226,16 @@ def _score(
     if key in known:
         return known[key]
     _, history = _fit(problem, config, name, result, epochs, kept)
+    if history[-1].validation_metric is None and history[-1].loss is None:
+        raise RecipeError(
+            "search.method: auto: nothing tells the candidates apart: evaluate.function has no argument split, and so "
+            "judges no validation data, and train.function calls no on_step(loss); valid: one of the two, or another "
+            "method"
+        )
     score = _score_of(history, problem.trainer.better)
     if path is not None:
         write_json(path, known | {key: score})
-    if epochs < _whole(problem):
+    if epochs < _whole(problem, kept):
         _forget(problem, key)
     return score
 
@@ -259,7 +271,7 @@ def _forget(problem: Problem, key: str) -> None:
 
 def _finished(problem: Problem, config: AutoConfig, name: str, result: SearchResult) -> SearchResult:
     """What was found with the weights that the whole training in the race gave it."""
-    model, history = _fit(problem, config, name, result, _whole(problem), kept=False)
+    model, history = _fit(problem, config, name, result, _whole(problem, kept=False), kept=False)
     weights = {key: tensor.detach().cpu() for key, tensor in model.state_dict().items()}
     return replace(result, weights=weights, finetuning=None, history=history, trained=True, finished=True)
 

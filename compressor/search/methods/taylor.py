@@ -96,6 +96,7 @@ def search(problem: Problem, config: TaylorConfig) -> SearchResult:
             1.0 if config.by_cost else 0.0,
             block_of(problem),
         ),
+        multiples=dict(zip(streams.names, bounds.multiple.tolist(), strict=True)),
         remove=remover,
     )
     _prune(problem, settings, model, pruner)
@@ -171,7 +172,9 @@ def _solve(problem: Problem, pruner: BudgetPruner, streams: Streams, costs: Mapp
 
     least = 0.5 / max(1, len(ranked))
     bounds = streams.bounds(problem.bounds, left)
-    return largest_within(costs, problem.budget.limits, of_share, low=least, high=1.0, bounds=bounds)
+    return largest_within(
+        costs, problem.budget.limits, of_share, low=least, high=1.0, bounds=bounds, exchange=bounds.coarse, reach=1
+    )
 
 
 METHOD = Method(

@@ -6,7 +6,7 @@ import torch
 from pydantic import ValidationError
 
 from compressor.costs import params_macs
-from compressor.errors import BudgetError, TrainingError
+from compressor.errors import BudgetError, RecipeError, TrainingError
 from compressor.models import build
 from compressor.recipe import parse_recipe
 from compressor.search import search
@@ -139,6 +139,31 @@ def test_a_score_that_is_no_number_loses(race, score, tmp_path):
     assert found.trace["race"]["chosen"] == "neuralscale"
     with pytest.raises(TrainingError, match="no validation metric in the race"):
         race({"uniform": score, "neuralscale": score})
+
+
+def test_kept_weights_race_as_long_as_they_are_fine_tuned(race, tiny):
+    given = {name: tensor.clone() for name, tensor in build(tiny).state_dict().items()}
+    tuned = Settings(epochs=4, batch_size=8, lr_at=lambda step, per_epoch: 0.01, momentum=0.9, weight_decay=0.0)
+    scores = {"uniform": 0.2, "neuralscale": 0.9, "taylor": 0.1}
+    found, trainer = race(scores, given=given, finetuning=lambda said: tuned)
+    assert [one["epochs"] for one in found.trace["race"]["rounds"]] == [2, 4]
+    assert max(epochs for _, epochs in trainer.races) == 4
+    assert len(set(trainer.races)) == len(trainer.races)  # none is the same training again
+
+
+class Silent(Judge):
+    """Of functions that tell neither losses nor validation metrics."""
+
+    def fit(self, model, settings, *, seed, label="", observer=None, checkpoint=None):
+        history = super().fit(model, settings, seed=seed, label=label, observer=observer, checkpoint=checkpoint)
+        return [dataclasses.replace(one, loss=None, validation_metric=None) for one in history]
+
+
+def test_where_nothing_tells_candidates_apart_the_first_training_ends_it(race):
+    with pytest.raises(
+        RecipeError, match=r"nothing tells the candidates apart: evaluate\.function has no argument split"
+    ):
+        race({"uniform": 0.1, "neuralscale": 0.2}, judge=Silent)
 
 
 def test_what_diverges_loses(race):

@@ -69,6 +69,22 @@ def test_events_bring_the_cost_down_step_by_step(tiny, problem):
     assert counts == sorted(counts, reverse=True)
 
 
+@pytest.mark.parametrize("limits", [{"params": 72_000}, {"macs": 1_200_000}, {"params": 32_000}])
+@pytest.mark.parametrize("multiple", [4, 8])
+def test_in_blocks_it_fills_the_budget_too(problem, limits, multiple):
+    """The last event has a choice left: events before it end above the limits, and leave whole blocks."""
+    reference = reference_architecture("resnet20", {"shortcut": "conv"}, 10, (1, 8, 8), 1.0)
+    bounds = Bounds(multiple, 10**9, multiple)
+    found = search(problem(reference, limits, bounds=bounds), CONFIG)
+    costs = {name: params_macs.COSTS[name] for name in limits}
+    assert all(width % multiple == 0 for width in found.architecture.widths.values())
+    assert all(0.95 * limit < costs[name](found.architecture) <= limit for name, limit in limits.items())
+    for event in found.trace["events"]:
+        left = reference.with_widths(dict(reference.widths) | event["widths"])
+        assert any(costs[name](left) > limit for name, limit in limits.items())
+        assert all(width % multiple == 0 for width in event["widths"].values())
+
+
 def test_minimum_steps_and_frozen_groups_are_kept(tiny, problem):
     bounds = Bounds(np.array([13, 4]), np.array([13, 10**9]), np.array([1, 4]))
     found = search(problem(tiny, {"params": 2_500}, bounds=bounds), CONFIG)
