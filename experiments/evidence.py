@@ -4,6 +4,7 @@
     python experiments/evidence.py run                 what is old or missing, all at one commit; goes on where it was
     python experiments/evidence.py run headline --minutes 15    one of them, for a quarter of an hour
     python experiments/evidence.py page                write docs/measured.md, and tables of README and docs (tables.py)
+    python experiments/evidence.py probe [COMMIT]      whether the last commit changes no bit of small runs
 
 `run` checks out the last commit in runs/evidence and installs it beside, so that the code may change meanwhile; what is
 not committed is not measured. When the time of a `run` is up, the experiment is interrupted, as by Ctrl-C, and goes on
@@ -30,6 +31,7 @@ from pathlib import Path
 
 import tables
 from evidence_bench import Bench
+from evidence_probe import probe
 from evidence_table import ROOT, Experiment, GitError, experiments, head, look_again
 
 from compressor.errors import RunError
@@ -42,8 +44,10 @@ _HEAD = """# What was measured when
 Numbers in README and docs come from files in experiments/, each written by one script, `python experiments/SCRIPT` with
 the arguments of `experiments/evidence.yaml`. A file names the commit that it was measured at; *changed* says that code
 which the numbers depend on reads otherwise since, comments aside, that they were measured with other arguments, or that
-what was measured was never committed. `make evidence` measures those again, all at one commit. Minutes are what that
-took, where it did. Written by `python experiments/evidence.py page`.
+what was measured was never committed; *same bits*, that it reads otherwise, but gave the same widths, weights and files
+by the bit in the small runs of `experiments/probe.py` (experiments/probed.json), and no times are measured. `make
+evidence` measures what is old again, all at one commit. Minutes are what that took, where it did. Written by
+`python experiments/evidence.py page`.
 
 {same} of {all} are of today's code.
 
@@ -77,7 +81,7 @@ def page() -> str:
             cells += [experiment.file.name, numbers["commit"], experiment.since(), numbers["date"][:10]]
             cells += [f"{numbers['minutes']:.0f}" if "minutes" in numbers else "", processor]
         rows.append(f"| {' | '.join(cells)} |\n")
-    same = sum(experiment.since() == "same" for experiment in experiments().values())
+    same = sum(experiment.fresh for experiment in experiments().values())
     return _HEAD.format(same=same, all=len(rows)) + "".join(rows)
 
 
@@ -94,8 +98,8 @@ def status() -> bool:
     fresh = True
     for name, experiment in experiments().items():
         numbers, since = experiment.numbers(), experiment.since()
-        fresh = fresh and since == "same"
-        print(f"{name:36} {since:8} {numbers['commit'][:16] if numbers else '':16} {experiment.minutes:5.0f} min")
+        fresh = fresh and experiment.fresh
+        print(f"{name:36} {since:9} {numbers['commit'][:16] if numbers else '':16} {experiment.minutes:5.0f} min")
         if since == "changed" and numbers:
             print("".join(f"    {path}\n" for path in experiment.changes()[:4]), end="")
     return fresh
@@ -108,7 +112,7 @@ def run(names: list[str], minutes: float, folder: Path, anew: bool) -> bool:
         raise SystemExit(f"no such experiment: {', '.join(unknown)}; valid: {', '.join(every)}")
     with alone_in(folder):
         bench = Bench(folder)
-        chosen = _ordered([every[name] for name in names] or [e for e in every.values() if e.since() != "same"], every)
+        chosen = _ordered([every[name] for name in names] or [e for e in every.values() if not e.fresh], every)
         waiting = bench.waiting(every)
         past = {*bench.state["done"], *bench.state["failed"], *(one.name for one in chosen if one.missing())}
         later = bench.state["commit"] != head()
@@ -138,7 +142,7 @@ def run(names: list[str], minutes: float, folder: Path, anew: bool) -> bool:
                 except tables.TableError as problem:
                     print(problem, flush=True)
     look_again()
-    left_over = [one.name for one in chosen if not one.missing() and one.since() != "same"]
+    left_over = [one.name for one in chosen if not one.missing() and not one.fresh]
     if left_over:
         print(f"still old: {', '.join(left_over)}")
     return not left_over
@@ -165,6 +169,10 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("status", help="exit code 1: something is old or missing")
     commands.add_parser("page", help="write docs/measured.md, and the rows of the tables that show numbers")
+    probing = commands.add_parser("probe", help="exit code 1: it gives others")
+    probing.add_argument(
+        "commit", nargs="?", default="HEAD~1", help="to compare the last commit with; its parent if none"
+    )
     running = commands.add_parser("run")
     running.add_argument("names", nargs="*", metavar="NAME", help="none: all that are old or missing")
     running.add_argument("--minutes", type=float, default=float("inf"), help="for all together")
@@ -181,6 +189,8 @@ def main() -> None:
             tables.write()
         elif arguments.command == "status":
             sys.exit(not status())
+        elif arguments.command == "probe":
+            sys.exit(not probe(arguments.commit, ROOT / "runs" / "probe"))
         else:
             for ended in (signal.SIGTERM, signal.SIGHUP):
                 signal.signal(ended, signal.default_int_handler)

@@ -33,6 +33,18 @@ def readable(numbers: dict[str, Any]) -> str:
     return _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
 
+def check_out(commit: str, code: Path, site: Path) -> None:
+    """A commit's files, with the data that lie here, and its package installed in its own folder; both are made."""
+    git("worktree", "prune")
+    git("worktree", "add", "--detach", str(code), commit)
+    data = evidence_table.ROOT / ".data"
+    if data.exists():
+        (code / ".data").symlink_to(data)
+    install = ("install", "--quiet", "--no-deps", "--no-build-isolation", "--target")
+    subprocess.run([sys.executable, "-m", "pip", *install, str(site), str(code)], check=True)
+    shutil.rmtree(code / "build", ignore_errors=True)
+
+
 class Bench:
     """One commit's code, checked out and installed in a folder, and how far each experiment came there.
 
@@ -59,14 +71,7 @@ class Bench:
         self._keep()  # what is made from here on is ours, also if it ends half-way
         for name in _MADE:
             shutil.rmtree(self.folder / name, ignore_errors=True)
-        git("worktree", "prune")
-        git("worktree", "add", "--detach", str(self.code), commit)
-        data = evidence_table.ROOT / ".data"
-        if data.exists():
-            (self.code / ".data").symlink_to(data)
-        install = ("install", "--quiet", "--no-deps", "--no-build-isolation", "--target")
-        subprocess.run([sys.executable, "-m", "pip", *install, str(self.site), str(self.code)], check=True)
-        shutil.rmtree(self.code / "build", ignore_errors=True)
+        check_out(commit, self.code, self.site)
         self.state["commit"] = commit
         self._keep()
 

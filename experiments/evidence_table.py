@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "experiments" / "evidence.yaml"
+PROBED = ROOT / "experiments" / "probed.json"
 VARIABLE = "PYTHON_"  # how words begin that environment variables stand for
 
 
@@ -37,6 +39,7 @@ class Experiment:
         pieces: it goes on where it was interrupted
         needs: experiments whose run folders it reads
         pages: of docs/ that it writes
+        timed: those of `paths` whose code takes times that it measures: other code may take others for the same bits
     """
 
     name: str
@@ -47,6 +50,7 @@ class Experiment:
     pieces: bool = True
     needs: tuple[str, ...] = ()
     pages: tuple[str, ...] = ()
+    timed: tuple[str, ...] = ()
 
     @property
     def file(self) -> Path:
@@ -64,19 +68,28 @@ class Experiment:
         return found
 
     def since(self) -> str:
-        """`same`, `changed`, `never` or `unknown`: what became of the code since it was measured.
+        """`same`, `same bits`, `changed`, `never` or `unknown`: what became of the code since it was measured.
 
-        Unknown are commits that this checkout's history has not.
+        The same bits has code that reads otherwise, where a probe found nothing of it in small runs, see
+        `evidence_probe`. Unknown are commits that this checkout's history has not.
         """
         numbers = self.numbers()
         if numbers is None:
             return "never"
         if "dirty" in numbers["commit"] or numbers.get("commands", self.told()) != self.told():
             return "changed"
-        if self.changes():
-            return "changed"
         commits = self.commits()
-        return "same" if commits and all(map(known, commits)) else "unknown"
+        differing = [(commit, path) for commit in filter(known, commits) for path in changed(commit, self.paths)]
+        if not all(alike(commit, path) and not within(path, self.timed) for commit, path in differing):
+            return "changed"
+        if not (commits and all(map(known, commits))):
+            return "unknown"
+        return "same bits" if differing else "same"
+
+    @property
+    def fresh(self) -> bool:
+        """Whether its numbers are those of today's code."""
+        return self.since() in ("same", "same bits")
 
     def commits(self) -> list[str]:
         """What it was measured at; several where its rows are of several."""
@@ -115,8 +128,17 @@ def experiments() -> dict[str, Experiment]:
         claims = tuple((page, section) for page, _, section in (claim.partition("#") for claim in entry["claims"]))
         code = (*sorted(paths(entry["areas"]) | scripts(commands[0][0])),)
         more = {key: tuple(entry.get(key, ())) for key in ("needs", "pages")}
-        result[name] = Experiment(name, commands, entry["minutes"], code, claims, entry.get("pieces", True), **more)
+        times = entry.get("times", [])
+        timed = code if times is True else tuple(sorted(paths(times)))
+        result[name] = Experiment(
+            name, commands, entry["minutes"], code, claims, entry.get("pieces", True), **more, timed=timed
+        )
     return result
+
+
+def within(path: str, paths: tuple[str, ...]) -> bool:
+    """Whether a file is one of these, or lies in a folder of them."""
+    return any(path == one or path.startswith(f"{one.rstrip('/')}/") for one in paths)
 
 
 def scripts(first: str) -> set[str]:
@@ -168,22 +190,56 @@ def changed(commit: str, paths: tuple[str, ...], now: str | None = None) -> tupl
 @cache
 def differs(commit: str, name: str, other: str | None = None) -> bool:
     """Whether a file's code reads otherwise here, or at the other commit, comments and docstrings aside: `code_of`."""
+    return bool(code_at(commit, name) != code_at(other, name))
+
+
+@cache
+def code_at(commit: str | None, name: str) -> str | None:
+    """A file's code at a commit, or here, without what is only said of it; None: it is not there."""
     path = ROOT / name
     try:
-        before = git("show", f"{commit}:{name}")
-        now = git("show", f"{other}:{name}") if other else path.read_text(encoding="utf-8")
+        text = git("show", f"{commit}:{name}") if commit else path.read_text(encoding="utf-8")
     except (GitError, FileNotFoundError):
-        return True  # one of the two has it not
-    read = {".py": code_of, ".yaml": yaml.safe_load}.get(path.suffix, str)
+        return None
     try:
-        return bool(read(before) != read(now))
+        if path.suffix == ".py":
+            return code_of(text)
+        return repr(yaml.safe_load(text)) if path.suffix == ".yaml" else text
     except (SyntaxError, yaml.YAMLError):  # it is being written
-        return True
+        return text
+
+
+def digest_at(commit: str | None, name: str) -> str:
+    """Of that code; "" where the file is not there."""
+    code = code_at(commit, name)
+    return "" if code is None else hashlib.sha256(code.encode()).hexdigest()[:16]
+
+
+@cache
+def alike(commit: str, name: str) -> bool:
+    """Whether probes found that a file's code gives the bits that it gave at a commit, one change after the other."""
+    found, waiting = set[str](), [digest_at(commit, name)]
+    while waiting:
+        one = waiting.pop()
+        if one not in found:
+            found.add(one)
+            waiting += [after for before, after in probed().get(name, ()) if before == one]
+    return digest_at(None, name) in found
+
+
+@cache
+def probed() -> dict[str, list[tuple[str, str]]]:
+    """{file: (digest before, digest after) of each change that left all small runs alone}."""
+    pairs: dict[str, list[tuple[str, str]]] = {}
+    for probe in json.loads(PROBED.read_text(encoding="utf-8")) if PROBED.exists() else ():
+        for name, (before, after) in probe["files"].items():
+            pairs.setdefault(name, []).append((before, after))
+    return pairs
 
 
 def look_again() -> None:
     """Forget what files read like: hours may have passed."""
-    for remembered in (known, changed, differs):
+    for remembered in (known, changed, differs, code_at, alike, probed):
         remembered.cache_clear()
 
 

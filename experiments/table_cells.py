@@ -41,7 +41,7 @@ def numbers(name: str) -> dict[str, Any]:
 def earlier(*names: str) -> str:
     """The sign of numbers whose code has changed since, as docs/measured.md says of any of these experiments."""
     page = (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
-    return "" if all(re.search(rf"\| {name}\.json \| \S+ \| same \|", page) for name in names) else " †"
+    return "" if all(re.search(rf"\| {name}\.json \| \S+ \| same( bits)? \|", page) for name in names) else " †"
 
 
 def spread(values: Sequence[float], digits: int = 2, unit: str = " %") -> str:

@@ -117,7 +117,7 @@ def test_a_claim_stands_where_the_table_says(evidence):
 
 def test_the_commands_that_pages_name_are_those_of_the_table(evidence):
     known = {experiment.script for experiment in evidence.experiments().values()}
-    tools = {"experiments/evidence.py", "experiments/picture.py"}
+    tools = {"experiments/evidence.py", "experiments/picture.py", "experiments/probe.py"}
     for page in PAGES:
         named = set(re.findall(r"experiments/\w+\.py", page.read_text(encoding="utf-8")))
         assert named <= known | tools, page
@@ -393,6 +393,48 @@ def test_beginning_anew_spares_what_others_have_begun(evidence, project):
     assert json.loads(kept.read_text())["by"] == begun
     assert not run(evidence, project, minutes=3 / 60, anew=True, names=["quick", "counting"])
     assert json.loads(kept.read_text())["by"] != begun
+
+
+PROBE = """\
+import json, sys
+import tiny
+
+print(json.dumps({"small": {"double of two": str(tiny.double(2)), "of three": str(tiny.double(3))}}))
+"""
+
+
+def test_code_that_small_runs_see_nothing_of_makes_nothing_old(evidence, project, monkeypatch, capsys):
+    monkeypatch.setattr(sys.modules["evidence_table"], "PROBED", project / "experiments" / "probed.json")
+    (project / "experiments" / "probe.py").write_text(PROBE)
+    commit(project, "a probe", only="experiments")
+    run(evidence, project)
+    (experiment,) = evidence.experiments().values()
+
+    def since(code):
+        (project / "tiny.py").write_text(code)
+        commit(project, "other code", only="tiny.py")
+        evidence.look_again()
+        return experiment.since()
+
+    assert since(MODULE.replace("2 * x", "x + x")) == "changed"
+    assert evidence.probe("HEAD~1", project / "probe")
+    assert experiment.since() == "same bits"
+    assert "1 of 1 are of today's code" in evidence.page()
+    assert "| same bits |" in evidence.page()
+    assert run(evidence, project)  # nothing is left to measure
+    assert since(MODULE.replace("2 * x", "x + x + 0")) == "changed"
+    assert evidence.probe("HEAD~1", project / "probe")  # one change after the other
+    assert experiment.since() == "same bits"
+    assert since(MODULE.replace("2 * x", "3 * x")) == "changed"
+    assert not evidence.probe("HEAD~1", project / "probe")
+    assert "small: double of two, of three differ" in capsys.readouterr().out
+    assert experiment.since() == "changed"
+    assert since(MODULE.replace("2 * x", "x + x + 0")) == "same bits"
+    given = yaml.safe_load((project / "experiments" / "evidence.yaml").read_text())
+    given["experiments"]["counting"]["times"] = True
+    (project / "experiments" / "evidence.yaml").write_text(yaml.safe_dump(given))
+    (experiment,) = evidence.experiments().values()
+    assert experiment.since() == "changed"
 
 
 def test_one_waits_for_those_whose_runs_it_needs(evidence, project):

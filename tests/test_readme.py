@@ -126,8 +126,8 @@ def test_kept_weights_gain_what_was_measured():
     assert f"{min(gains):.1f} to {max(gains):.1f} points over training the same widths anew" in text
     told = f"for twice as many {min(longer):.1f} to {max(longer):+.1f}"
     measured = (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
-    (state,) = re.findall(r"\| kept_weights\.json \| \S+ \| (\w+) \|", measured)
-    assert f"{told}{'' if state == 'same' else ' †'} ([measured]" in text
+    (state,) = re.findall(r"\| kept_weights\.json \| \S+ \| (.+?) \|", measured)
+    assert f"{told}{'' if state.startswith('same') else ' †'} ([measured]" in text
 
 
 def test_one_search_is_ahead_of_uniform_scaling_beyond_noise_and_one_behind():
@@ -438,3 +438,19 @@ def test_what_groups_at_their_minimum_change_is_what_was_measured():
     assert rows["stop"]["fallbacks"][0]
     assert f"now ends after {rows['skip']['events'][0]}" in text
     assert rows["skip"]["fallbacks"] == [None]
+
+
+def test_what_is_said_of_the_methods_at_three_budgets_follows_from_their_seeds():
+    told = json.loads((ROOT / "experiments" / "cifar10_methods.json").read_text())
+    found = {}
+    for one in told["runs"]:
+        found.setdefault((one["method"], one["budget"]), []).append(100 * one["accuracy"])
+    page = " ".join((ROOT / "docs" / "results.md").read_text(encoding="utf-8").replace("−", "-").split())
+    for other in ("uniform", "morphnet"):
+        said = []
+        for budget in told["budgets"]:
+            own, its = found["neuralscale", budget], found[other, budget]
+            p = ttest_ind(own, its, equal_var=False).pvalue
+            said.append(f"{statistics.mean(own) - statistics.mean(its):+.1f} (p {p:.3f})")
+        assert f"{said[0]}, {said[1]} and {said[2]}" in page
+    assert ("No method is ahead of every other one" in page) == all(not one["best"] for one in told["groups"])
