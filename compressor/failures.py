@@ -59,6 +59,11 @@ def reported(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
+def interrupted() -> bool:
+    """Whether a signal interrupted the command, which code of others may have taken for a failure of its own."""
+    return bool(_interrupts)
+
+
 def interrupt(number: int, frame: FrameType | None) -> NoReturn:
     """Raise KeyboardInterrupt, and note it: others' code may take it for a failure of its own, a missing part, say."""
     _interrupts.append(number)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import evidence_table
-from evidence_table import VARIABLE, Experiment, changed, git, head, known
+from evidence_table import VARIABLE, Experiment, changed, commands_at, git, head, known
 
 from compressor.errors import RunError
 from compressor.files import write_atomic, write_json
@@ -134,14 +134,17 @@ class Bench:
             name: spent
             for name, spent in begun.items()
             if name in every
+            and spent < 60 * every[name].minutes
             and name not in self.state["done"]
             and not (name in self.state["failed"] and self._mended(every[name]))
         }
 
     def _mended(self, experiment: Experiment) -> bool:
-        """Whether the last commit has other code for an experiment, or it keeps nothing from one try to the next."""
+        """Whether an experiment has other code or arguments by now, or keeps nothing from one try to the next."""
         commit, last = self.state["commit"], head()
-        return not experiment.pieces or not known(commit) or bool(changed(commit, experiment.paths, last))
+        if not (experiment.pieces and known(commit)) or changed(commit, experiment.paths, last):
+            return True
+        return commands_at(commit, experiment.name) != experiment.commands
 
     def _go(self, command: list[str], name: str, end: float) -> int | None:
         """The exit code; None: it was interrupted at the end of its time."""

@@ -123,8 +123,7 @@ def experiments() -> dict[str, Experiment]:
 
     result = {}
     for name, entry in table["experiments"].items():
-        lines = [entry["run"]] if isinstance(entry["run"], str) else entry["run"]
-        commands = tuple(tuple(shlex.split(f"experiments/{line}")) for line in lines)
+        commands = _commands(entry)
         claims = tuple((page, section) for page, _, section in (claim.partition("#") for claim in entry["claims"]))
         code = (*sorted(paths(entry["areas"]) | scripts(commands[0][0])),)
         more = {key: tuple(entry.get(key, ())) for key in ("needs", "pages")}
@@ -134,6 +133,18 @@ def experiments() -> dict[str, Experiment]:
             name, commands, entry["minutes"], code, claims, entry.get("pieces", True), **more, timed=timed
         )
     return result
+
+
+def _commands(entry: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
+    lines = [entry["run"]] if isinstance(entry["run"], str) else entry["run"]
+    return tuple(tuple(shlex.split(f"experiments/{line}")) for line in lines)
+
+
+def commands_at(commit: str, name: str) -> tuple[tuple[str, ...], ...]:
+    """The commands of an experiment at a commit; none: it had it not."""
+    table = yaml.safe_load(git("show", f"{commit}:{TABLE.relative_to(ROOT)}"))
+    entry = table["experiments"].get(name)
+    return () if entry is None else _commands(entry)
 
 
 def within(path: str, paths: tuple[str, ...]) -> bool:

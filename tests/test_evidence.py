@@ -379,6 +379,17 @@ def test_what_failed_goes_on_until_its_code_is_mended(evidence, project):
     assert len(set(measured(project)["by"])) == 2
 
 
+def test_what_failed_begins_anew_with_other_arguments(evidence, project):
+    (project / "experiments" / "counting.py").write_text(COUNTING + "    sys.exit(3 if sys.argv[1] == '3' else 0)\n")
+    commit(project, "three are too many")
+    assert not run(evidence, project)
+    assert not run(evidence, project)
+    (project / "experiments" / "evidence.yaml").write_text(table("counting.py 1 0"))
+    mended = commit(project, "one is enough", only="experiments/evidence.yaml")
+    assert run(evidence, project)
+    assert (measured(project)["rows"], measured(project)["commit"]) == ([0], mended)
+
+
 def test_beginning_anew_spares_what_others_have_begun(evidence, project):
     given = yaml.safe_load(table("counting.py 40 0.2"))
     given["experiments"]["quick"] = {**given["experiments"]["counting"], "run": "quick.py"}

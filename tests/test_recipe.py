@@ -467,6 +467,7 @@ def test_another_method_by_override_leaves_the_options_of_the_first_behind():
     assert parse_recipe(raw, ["search.method=neuralscale"]).search.iterations == 3
     both = ["search.prune_epochs=3", "search.method=taylor"]
     assert [parse_recipe(raw, order).search.prune_epochs for order in (both, both[::-1])] == [3, 3]
+    assert parse_recipe(raw, ["search={prune_every: 3}", "search.method=taylor"]).search.prune_every == 3
     for order in (["search.ranking=l1", "search.method=taylor"], ["search.method=taylor", "search.ranking=l1"]):
         with pytest.raises(RecipeError, match=r"search\.ranking: 'l1' is not valid"):
             parse_recipe(raw, order)

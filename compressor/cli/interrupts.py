@@ -16,6 +16,7 @@ from compressor.failures import interrupt
 
 # A scheduler or a container that is stopped sends SIGTERM, a terminal that is closed SIGHUP, which Windows has not.
 _SIGNALS = tuple(signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in signal.Signals.__members__)
+_HANGUP = getattr(signal, "SIGHUP", None)
 _HEARD_FOR = 60.0  # seconds since it was last asked for; longer: nobody listens, the signal interrupts as usual
 
 
@@ -53,6 +54,8 @@ class Interrupts:
             self._show(problem)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self.pressed and number == _HANGUP:  # a shell that goes sends it again
+            return
         if self.pressed or time.monotonic() - self._asked > _HEARD_FOR:
             self.pressed = True  # should nobody get to see it
             interrupt(number, frame)

@@ -62,11 +62,19 @@ class Pace:
         return max(0.0, spent * (1 - share) / done - (now - self._last[0]))
 
 
+class _Terminal(RichConsole):
+    """Rich's, but for ending the process where the reader of a pipe has gone."""
+
+    def on_broken_pipe(self) -> None:
+        """Let whoever writes know."""
+        raise BrokenPipeError
+
+
 class Console:
     """Context manager whose `progress` fits `compressor.pipeline.runner.run`; writes to stderr."""
 
     def __init__(self) -> None:
-        self._rich = RichConsole(stderr=True, highlight=False)
+        self._rich = _Terminal(stderr=True, highlight=False)
         self._bar: Progress | None = None
         self._stage, self._printed = "", 0.0
         self._begun, self._pace = time.monotonic(), Pace()

@@ -26,6 +26,7 @@ import torch
 from compressor.bench import measure_latencies
 from compressor.data import DataSet, load_data
 from compressor.errors import BudgetError, CompressorError, ExportError, RunError, TrainingError
+from compressor.failures import interrupted
 from compressor.files import copy_atomic, read_json, sha256_of, write_json
 from compressor.pipeline import environment, run_folder
 from compressor.pipeline.doctor import check_provider
@@ -229,7 +230,7 @@ class _SweepRun:
             run(job.recipe, folder, resume=True, until=until, progress=progress, shared=shared)
         except CompressorError as error:
             of_its_own = isinstance(error, BudgetError | TrainingError | ExportError)
-            if job.method == UNSCALED or not of_its_own:
+            if job.method == UNSCALED or not of_its_own or interrupted():
                 raise type(error)(f"{job.name}: {error}") from error
             self._failed(job, str(error), isinstance(error, BudgetError), keep)
 

@@ -54,7 +54,10 @@ _FOLDERS = ("checkpoints", "baselines", "exports", "now", "runs", "shared")
 _FORM = {"precision", "calibration", "half_io", "preprocess", "softmax", "batch"}
 _DIGESTS = {"sha256", "weights_sha256", "external_sha256", "teacher_sha256"}  # of files that networks are read from
 _PLACES = ("path", "download", "memory_gib")
-_HALF_MADE = re.compile(r"\.(onnx|data|tmp)$")
+_HALF_MADE = re.compile(  # files in folders of tempfile
+    r"(first|second|plain|finished|traced|prepared|untrained|candidate|source|trial|fp32|fp16|int8|\d+|.+-quick)"
+    r"\.onnx(\.data)?|\..+\.tmp"
+)
 _FILES = "files"  # of stages.json: {file: its SHA-256}
 
 
@@ -216,15 +219,14 @@ def tidy(folder: Path) -> None:
 
 
 def _is_half_made(entry: Path) -> bool:
-    """Whether an entry is a folder of tempfile in which files were made: nothing but networks, none of them finished.
+    """Whether an entry is a folder of tempfile in which files were made, and holds nothing else.
 
     People name folders too: compressor-original, compressor-20261201.
     """
     if entry.is_symlink() or not entry.is_dir():
         return False
     inside = [path for path in entry.rglob("*") if not path.is_dir()]
-    names = re.search(r"-[a-z0-9_]{8}$", entry.name) is not None
-    return names and all(_HALF_MADE.search(path.name) and path.name != "model.onnx" for path in inside)
+    return bool(inside) and all(_HALF_MADE.fullmatch(path.name) for path in inside)
 
 
 def seal(folder: Path, stage: str) -> None:

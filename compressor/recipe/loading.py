@@ -138,10 +138,14 @@ def _override(raw: dict[str, Any], override: str, said: set[str]) -> None:
             raise RecipeError(f"--set {override!r}: {'.'.join(parents[: depth + 1])} is {inner!r}, not a mapping")
         place = inner
     if path == "search.method" and place.get("method") != value:
-        for key in [key for key in place if f"search.{key}" not in said]:
+        for key in [key for key in place if not any(one == "search" or _within(f"search.{key}", one) for one in said)]:
             del place[key]  # the file's options of one method mean nothing to another
     place[last] = value
     said.add(path)
+
+
+def _within(key: str, path: str) -> bool:
+    return path == key or path.startswith(f"{key}.")
 
 
 _MOST_PROBLEMS = 20  # that are said of one recipe

@@ -18,6 +18,7 @@ from compressor.errors import TrainingError
 from compressor.training.tasks import Evaluation
 from compressor.user_functions import call, called
 
+_ROUNDING = 1e-5  # of a mean in float32, which may be above 1
 SHARES = ("accuracy", "agreement", "mIoU")  # metrics that reports show in per cent
 
 
@@ -76,9 +77,11 @@ class OwnMetric:
             raise NoNumberError(f"{self.source}: it gives a {type(value).__name__}, not a number") from error
         if not math.isfinite(found):
             raise NoNumberError(f"{self.source}: it gives {found}, not a finite number")
-        if self.name in SHARES and not 0 <= found <= 1:
-            raise NoNumberError(
-                f"{self.source}: it gives {found:g} as {self.name}, which is a share from 0 to 1; give a share, or "
-                "another evaluate.name"
-            )
+        if self.name in SHARES:
+            if not -_ROUNDING <= found <= 1 + _ROUNDING:
+                raise NoNumberError(
+                    f"{self.source}: it gives {found:g} as {self.name}, which is a share from 0 to 1; give a share, or "
+                    "another evaluate.name"
+                )
+            found = min(1.0, max(0.0, found))
         return Evaluation(None, found if self.name == "accuracy" else None, samples, self.name, found)

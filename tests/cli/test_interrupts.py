@@ -118,8 +118,10 @@ def test_a_signal_is_heard_though_the_terminal_has_gone(monkeypatch):
         interrupts()
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stderr", Gone())
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGHUP)
             assert interrupts()
+        os.kill(os.getpid(), signal.SIGHUP)  # from the shell, which goes as well
+        assert interrupts()
 
 
 def test_tables_are_written_of_a_run_that_missed_its_budget(monkeypatch, tmp_path):

@@ -4,12 +4,13 @@ import io
 import time
 
 import pytest
-from rich.console import Console as RichConsole
 
 from compressor.cli import progress
 from compressor.cli.progress import Console, Pace
 from compressor.pipeline.compare import JobState
 from compressor.pipeline.stages import STAGES
+
+TERMINAL = progress._Terminal
 
 
 def test_the_stages_are_numbered_as_they_come():
@@ -62,7 +63,7 @@ def shown(monkeypatch, terminal, *steps):
     """What is written in all, a step every ten seconds."""
     told = io.StringIO()
     monkeypatch.setattr(
-        progress, "RichConsole", lambda **_: RichConsole(file=told, force_terminal=terminal, width=80, highlight=False)
+        progress, "_Terminal", lambda **_: TERMINAL(file=told, force_terminal=terminal, width=80, highlight=False)
     )
     clock = Clock()
     monkeypatch.setattr(progress, "time", clock)
@@ -104,25 +105,26 @@ def test_a_terminal_has_it_in_one_line(monkeypatch):
 
 
 class Gone(io.StringIO):
-    """A terminal that is closed after some writes."""
+    """A terminal that is closed, or a pipe whose reader goes, after some writes."""
 
-    def __init__(self, writes):
+    def __init__(self, writes, error):
         super().__init__()
-        self._left = writes
+        self._left, self._error = writes, error
 
     def write(self, text):
         self._left -= 1
         if self._left < 0:
-            raise OSError(5, "Input/output error")
+            raise self._error
         return super().write(text)
 
 
 @pytest.mark.parametrize("terminal", [False, True])
 @pytest.mark.parametrize("writes", [0, 3])
-def test_a_terminal_that_is_closed_ends_nothing(monkeypatch, terminal, writes):
-    told = Gone(writes)
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), BrokenPipeError(32, "Broken pipe")])
+def test_a_terminal_that_is_closed_ends_nothing(monkeypatch, terminal, writes, error):
+    told = Gone(writes, error)
     monkeypatch.setattr(
-        progress, "RichConsole", lambda **_: RichConsole(file=told, force_terminal=terminal, width=80, highlight=False)
+        progress, "_Terminal", lambda **_: TERMINAL(file=told, force_terminal=terminal, width=80, highlight=False)
     )
     monkeypatch.setattr(progress, "time", Clock())
     runs = [JobState(f"run {number}", "running") for number in range(3)]

@@ -295,6 +295,16 @@ def test_a_run_that_fails_by_itself_is_told_and_tried_again(tmp_path, monkeypatc
     assert errors["random", "0.25x"] is errors["uniform", "0.25x"] is None
 
 
+def test_an_interrupt_that_code_of_others_took_for_a_failure_ends_it(tmp_path, monkeypatch):
+    def diverging(problem, config):
+        raise TrainingError("DataLoader worker is killed")
+
+    monkeypatch.setattr(comparison, "interrupted", lambda: True)
+    monkeypatch.setattr(comparison, "search", diverging)
+    with pytest.raises(TrainingError, match=r"uniform 0\.25x seed 3: DataLoader worker is killed"):
+        compare_methods(parse_recipe(RAW), ["uniform"], ["0.25x"], 1, tmp_path / "out")
+
+
 def in_turn(function, tasks, executor, watch):
     return {task.name: function(*task.arguments) for task in tasks}
 

@@ -168,15 +168,15 @@ def test_what_a_killed_process_left_is_deleted(folder, finished, no_figures):
     left = [folder / "compressor-a1b2c3d4", folder / "baselines" / "uniform" / "compressor-_x9yz012"]
     for place in left:
         place.mkdir()
-        (place / "half.onnx").write_bytes(b"x")
+        (place / "plain.onnx").write_bytes(b"x")
     (folder / ".model.onnx.123.tmp").write_bytes(b"x")
-    mine = [folder / name for name in ("compressor-of-mine", "compressor-original", "compressor-20261201")]
-    for place, name in zip(mine, ("half.onnx", "notes.txt", "model.onnx"), strict=True):  # the first has no such name
-        place.mkdir()
+    mine = [folder / f"compressor-{name}" for name in ("of-mine", "original", "20261201", "snapshot")]
+    for place, name in zip(mine, ("plain.onnx", "notes.txt", "model.onnx", "resnet18.onnx"), strict=True):
+        place.mkdir()  # the first has no such name, the others hold what is none of ours
         (place / name).write_bytes(b"x")
     continue_run(folder, "report")
     assert not [place for place in (*left, folder / ".model.onnx.123.tmp") if place.exists()]
-    assert [len(list(place.iterdir())) for place in mine] == [1, 1, 1]
+    assert [len(list(place.iterdir())) for place in mine] == [1, 1, 1, 1]
 
 
 def test_what_was_made_again_with_a_deleted_file_is_no_damage(folder, monkeypatch, no_figures):

@@ -251,6 +251,9 @@ def test_what_is_shown_in_per_cent_is_a_share(name):
     with pytest.raises(TrainingError, match=rf"it gives 93\.1 as {name}, which is a share from 0 to 1"):
         OwnMetric(lambda model: 93.1, None, CPU, name)(nn.Linear(2, 2), "test", 1)
     assert OwnMetric(lambda model: 0.931, None, CPU, name)(nn.Linear(2, 2), "test", 1).value == 0.931
+    mean = torch.full((10,), 0.1).sum()
+    assert float(mean) > 1  # in float32
+    assert OwnMetric(lambda model: mean, None, CPU, name)(nn.Linear(2, 2), "test", 1).value == 1
 
 
 CODE = """
