@@ -19,10 +19,12 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows ends a process 
 
 @pytest.fixture(autouse=True)
 def as_in_a_terminal():
-    """A process in the background of a shell ignores SIGINT, and so do its children."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """A process in the background of a shell ignores SIGINT, one under nohup SIGHUP, and so do their children."""
+    before = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in before.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def swallowing():
