@@ -226,7 +226,7 @@ def _is_half_made(entry: Path) -> bool:
     if entry.is_symlink() or not entry.is_dir():
         return False
     inside = [path for path in entry.rglob("*") if not path.is_dir()]
-    return bool(inside) and all(_HALF_MADE.fullmatch(path.name) for path in inside)
+    return all(_HALF_MADE.fullmatch(path.name) for path in inside)  # an empty one has nothing to lose
 
 
 def seal(folder: Path, stage: str) -> None:

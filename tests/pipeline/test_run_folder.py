@@ -169,6 +169,8 @@ def test_what_a_killed_process_left_is_deleted(folder, finished, no_figures):
     for place in left:
         place.mkdir()
         (place / "plain.onnx").write_bytes(b"x")
+    left.append(folder / "compressor-es4nen5i")  # of a process that was killed before it wrote anything
+    left[-1].mkdir()
     (folder / ".model.onnx.123.tmp").write_bytes(b"x")
     mine = [folder / f"compressor-{name}" for name in ("of-mine", "original", "20261201", "snapshot")]
     for place, name in zip(mine, ("plain.onnx", "notes.txt", "model.onnx", "resnet18.onnx"), strict=True):
