@@ -45,7 +45,7 @@ Numbers in README and docs come from files in experiments/, each written by one 
 the arguments of `experiments/evidence.yaml`. A file names the commit that it was measured at; *changed* says that code
 which the numbers depend on reads otherwise since, comments aside, that they were measured with other arguments, or that
 what was measured was never committed; *same bits*, that it reads otherwise, but gave the same widths, weights and files
-by the bit in the small runs of `experiments/probe.py` (experiments/probed.json), and no times are measured. `make
+by the bit in the small runs of `experiments/probe.py` (experiments/probes/found.json), and no times are measured. `make
 evidence` measures what is old again, all at one commit. Minutes are what that took, where it did. Written by
 `python experiments/evidence.py page`.
 

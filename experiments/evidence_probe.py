@@ -2,7 +2,7 @@
 
 A message, a bound that only larger inputs reach, or another way to the same sums need not make hours of measuring old.
 Both commits' code does the runs of `experiments/probe.py`, the later one's; where every digest is the same, the files
-that the two differ in are noted in experiments/probed.json. What takes times is not spared by it, see evidence.yaml.
+that the two differ in are noted in experiments/probes/found.json. It spares nothing that takes times: evidence.yaml.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def probe(commit: str, folder: Path) -> bool:
     path = evidence_table.PROBED
     known: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     pairs = {name: [digest_at(before, name), digest_at(after, name)] for name in files}
+    path.parent.mkdir(exist_ok=True)
     write_json(path, [*known, {"before": before, "after": after, "runs": sorted(found[after]), "files": pairs}])
     look_again()
     print(f"{len(found[after])} runs give the same bits at {before} and {after}: {', '.join(files)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import json
 import os
 import re
@@ -16,9 +15,11 @@ from typing import Any
 
 import yaml
 
+from compressor.files import digest_of
+
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "experiments" / "evidence.yaml"
-PROBED = ROOT / "experiments" / "probed.json"
+PROBED = ROOT / "experiments" / "probes" / "found.json"
 VARIABLE = "PYTHON_"  # how words begin that environment variables stand for
 
 
@@ -223,7 +224,7 @@ def code_at(commit: str | None, name: str) -> str | None:
 def digest_at(commit: str | None, name: str) -> str:
     """Of that code; "" where the file is not there."""
     code = code_at(commit, name)
-    return "" if code is None else hashlib.sha256(code.encode()).hexdigest()[:16]
+    return "" if code is None else digest_of(code, 16)
 
 
 @cache

@@ -415,7 +415,7 @@ print(json.dumps({"small": {"double of two": str(tiny.double(2)), "of three": st
 
 
 def test_code_that_small_runs_see_nothing_of_makes_nothing_old(evidence, project, monkeypatch, capsys):
-    monkeypatch.setattr(sys.modules["evidence_table"], "PROBED", project / "experiments" / "probed.json")
+    monkeypatch.setattr(sys.modules["evidence_table"], "PROBED", project / "probes" / "found.json")
     (project / "experiments" / "probe.py").write_text(PROBE)
     commit(project, "a probe", only="experiments")
     run(evidence, project)

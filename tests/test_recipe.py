@@ -14,7 +14,6 @@ from small import refusal
 from compressor import recipe as recipe_module
 from compressor.errors import RecipeError
 from compressor.recipe import Recipe, load_recipe, parse_recipe, schema
-from compressor.recipe.model_name import ModelName
 from compressor.recipe.values import Section
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
@@ -409,24 +408,6 @@ def test_the_schema_is_json_and_describes_the_keys():
     assert all(kinds[kind]["description"] for kind in kinds if kind.endswith("Config"))
     assert kinds["DataConfig"]["properties"]["path"]["description"].startswith("folder of the data")
     assert kinds["DataConfig"]["additionalProperties"] is False
-
-
-@pytest.mark.parametrize(
-    ("text", "source", "name", "carries"),
-    [
-        ("vgg11_bn", "zoo", "vgg11_bn", False),
-        ("torchvision:resnet18", "torchvision", "resnet18", False),
-        ("timm:resnet10t", "timm", "resnet10t", False),
-        ("given:mine", "given", "mine", True),
-        ("onnx:C:/nets/net.onnx", "onnx", "C:/nets/net.onnx", True),
-        ("package.module:make", "factory", "package.module:make", False),
-    ],
-)
-def test_a_models_name_says_where_it_comes_from(text, source, name, carries):
-    found = ModelName.of(text)
-    assert (found.source, found.name, found.carries_weights) == (source, name, carries)
-    assert found.has_weights == (source != "zoo")
-    assert (found.file == Path(name)) == (source == "onnx")
 
 
 def test_a_recipe_goes_through_pickle():

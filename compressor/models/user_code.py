@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from compressor.errors import ModelError
+from compressor.models.weights_file import not_dense
 from compressor.user_functions import called
 
 _Made = TypeVar("_Made")
@@ -56,9 +57,8 @@ def _checked(name: str, model: nn.Module) -> nn.Module:
             raise ModelError(f"model.name: {name}: {path} has no values: it lies on the meta device")
         if tensor.is_inference():
             raise ModelError(f"model.name: {name}: {path} cannot change: it was made under torch.inference_mode()")
-        if tensor.is_quantized or tensor.layout != torch.strided:
-            kind = "quantized" if tensor.is_quantized else str(tensor.layout).removeprefix("torch.")
-            raise ModelError(f"model.name: {name}: {path} is {kind}; valid: dense tensors")
+        if (said := not_dense(tensor)) is not None:
+            raise ModelError(f"model.name: {name}: {path} is {said}")
     for path, parameter in [(path, one) for path, one in model.named_parameters() if not is_lazy(one)]:
         if parameter.is_floating_point() and parameter.dtype != torch.float32:
             kind = str(parameter.dtype).removeprefix("torch.")

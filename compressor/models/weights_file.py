@@ -124,14 +124,22 @@ def load_trained_(model: nn.Module, weights: Mapping[str, torch.Tensor], source:
     return other
 
 
+def not_dense(tensor: torch.Tensor) -> str | None:
+    """What a tensor is that keeps its values otherwise than one by one; None: it does not."""
+    if tensor.is_quantized:
+        return "quantized; valid: dense tensors"
+    if tensor.layout != torch.strided:
+        return f"{str(tensor.layout).removeprefix('torch.')}; valid: dense tensors"
+    return None
+
+
 def _unusable(given: torch.Tensor, own: torch.Tensor) -> str | None:
     """What a tensor is that holds no values for one of the network's; None: it holds some.
 
     Integers for weights are shares of a scale that lies elsewhere, if anywhere.
     """
-    if given.is_quantized or given.layout != torch.strided:
-        kind = "quantized" if given.is_quantized else str(given.layout).removeprefix("torch.")
-        return f"{kind}; valid: dense tensors"
+    if (said := not_dense(given)) is not None:
+        return said
     if given.is_meta:
         return "on the meta device, without values"
     if own.is_floating_point() and not given.is_floating_point():

@@ -262,7 +262,7 @@ def _image_usage(shape: Sequence[int], export: Mapping[str, Any], *, masks: bool
     if given:
         made += (
             f"if taken.shape[3] == {channels} != taken.shape[1]:  # channels last\n"
-            f"    values = values.transpose(0, 2, 3, 1)\n"
+            "    values = values.transpose(0, 2, 3, 1)\n"
         )
     kind = _KIND if given else "np.float16" if export.get("half_io") else "np.float32"
     return f"{made}scores = session.run(None, {{taken.name: values.astype({kind})}})[0]\n{last}"
